@@ -1,0 +1,1 @@
+//! The chain as a validator and a miner need it.

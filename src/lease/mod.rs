@@ -1,0 +1,1 @@
+//! Rentals: the state machine, fencing epochs and the container engines.

@@ -1,0 +1,33 @@
+//! A GPU compute subnet's miner and validator, as supervised actors over actor-free domain code.
+//!
+//! Read in this order: [`ids`] and [`verdict`] (the words), [`proof`], [`lease`], [`scoring`] and [`admission`]
+//! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`store`] (the outside world), [`runtime`]
+//! (supervision), [`messages`] and [`actors`] (who talks to whom), [`web`], [`telemetry`], [`settings`] (how people
+//! see and steer it) and [`sim`] (a whole subnet in one process).
+//!
+//! `ARCHITECTURE.md` has the map and the invariants.
+
+pub mod clock;
+pub mod exit;
+pub mod ids;
+pub mod verdict;
+
+pub mod admission;
+pub mod lease;
+pub mod proof;
+pub mod scoring;
+
+pub mod chain;
+pub mod hardware;
+pub mod store;
+pub mod wallet;
+pub mod wire;
+
+pub mod actors;
+pub mod messages;
+pub mod runtime;
+
+pub mod settings;
+pub mod sim;
+pub mod telemetry;
+pub mod web;

@@ -1,0 +1,1 @@
+//! Verdicts over time become scores, scores become weights.

@@ -1,0 +1,1 @@
+//! A whole subnet in one process.

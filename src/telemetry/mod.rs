@@ -1,0 +1,3 @@
+//! Metrics, logs, redaction.
+
+pub mod names;

@@ -1,0 +1,160 @@
+//! What a judgement of hardware or liveness can be: pass, fail or unknown, never anything in between.
+//!
+//! Reasons are closed enums with a metric label, a text for people and a remedy, all safe to publish.
+//! `Unknown` pays nothing for its epoch and is no penalty; scores move on `Pass` and `Fail` only.
+
+use serde::{Deserialize, Serialize};
+
+/// Who has to act so that an [`Unknown`](Verdict::Unknown) becomes a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The miner who was asked.
+    Miner,
+    /// The validator who asked.
+    Validator,
+    /// The path between them.
+    Network,
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal, $text:literal, $remedy:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* #[doc = $text] $variant,)* }
+        impl $name {
+            /// Every variant, in declaration order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+            /// The metric label: snake case, stable.
+            pub fn label(self) -> &'static str { match self { $($name::$variant => $label),* } }
+            /// What happened, as a lower-case fragment.
+            pub fn text(self) -> &'static str { match self { $($name::$variant => $text),* } }
+            /// What the side that can act should do.
+            pub fn remedy(self) -> &'static str { match self { $($name::$variant => $remedy),* } }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.label()) }
+        }
+    };
+}
+
+reasons! {
+    /// Why a proof failed.
+    FailReason {
+        WrongDevices = "wrong_devices", "the answer does not hold exactly one entry for each device asked", "answer for every device of the challenge, once, and for no other";
+        WrongRounds = "wrong_rounds", "the number of roots is not the number of rounds asked", "compute every round of the challenge";
+        WrongLength = "wrong_length", "the openings are not of the length that the challenge fixes", "send tile and path for each position, in the order asked";
+        PathMismatch = "path_mismatch", "a tile's path does not lead to the committed root", "open the tiles that were committed, at the positions asked";
+        EntryMismatch = "entry_mismatch", "an entry of an opened tile is not the product's", "compute the product; a single skipped tile is enough for this verdict";
+        OpeningWithheld = "opening_withheld", "the roots were sent but the openings were not", "keep the commitment until the opening deadline has passed";
+        BelowFloor = "below_floor", "the proved rate is below the floor of the claimed model", "claim the model that is installed, and keep the device free for proofs";
+        DuplicateDevice = "duplicate_device", "two hotkeys claim the same device", "register each device with one hotkey";
+        Unresponsive = "unresponsive", "no answer in several windows of its own in a row", "check that the axon is reachable from outside and that the prover starts";
+    }
+}
+
+reasons! {
+    /// Why nothing can be said.
+    UnknownCause {
+        Unreachable = "unreachable", "the miner's axon could not be reached", "check address, port and firewall of the axon";
+        Timeout = "timeout", "no answer before the deadline", "check the load of the miner and the network path";
+        Refused = "refused", "the miner refused the challenge", "see the refusal's reason in the detail";
+        BudgetRefused = "budget_refused", "the challenge exceeds the miner's own budget", "raise the miner's budget or ask for less work";
+        Busy = "busy", "the miner is serving another window", "wait until the time it named";
+        UnsignedReply = "unsigned_reply", "the reply carries no signature", "run a node that signs its replies";
+        BadReplySignature = "bad_reply_signature", "the reply's signature does not verify", "check that no proxy changes the reply and that the hotkey is the registered one";
+        MalformedReply = "malformed_reply", "the reply could not be read", "run matching versions";
+        ProverCrashed = "prover_crashed", "the miner's prover ended early", "see the miner's log for the prover's last words";
+        ProverHung = "prover_hung", "the miner's prover did not finish in its time limit", "see the load of the miner; raise prover.time_limit";
+        ProverGarbage = "prover_garbage", "the miner's prover wrote something that is no answer", "reinstall the prover";
+        NoDevice = "no_device", "the miner offers no device", "check the driver, or that the device is listed in the specs";
+        UncalibratedModel = "uncalibrated_model", "the device's model has no row in the table", "add the row to config.yaml: scoring.gpus";
+        NoSpecs = "no_specs", "the miner's specs are not known yet", "wait for the next specs round";
+        Rented = "rented", "the device is rented and is not disturbed", "none needed";
+        OwnFault = "own_fault", "the validator could not do its part", "see the validator's log";
+    }
+}
+
+impl UnknownCause {
+    /// Whose side the cause lies on.
+    pub fn side(self) -> Side {
+        use UnknownCause::*;
+        match self {
+            Refused | BudgetRefused | Busy | UnsignedReply | BadReplySignature | MalformedReply | ProverCrashed
+            | ProverHung | ProverGarbage | NoDevice => Side::Miner,
+            Unreachable | Timeout => Side::Network,
+            UncalibratedModel | NoSpecs | Rented | OwnFault => Side::Validator,
+        }
+    }
+}
+
+/// What a passed proof shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PassEvidence {
+    /// Operations of the plain product, `2·n²·k·rounds`.
+    pub operations: u64,
+    /// From before the challenge's first byte went out until the last byte of the roots was read, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Openings checked.
+    pub samples: u32,
+}
+
+impl PassEvidence {
+    /// The proved rate in operations a second.
+    pub fn rate(&self) -> f64 {
+        if self.elapsed_ns == 0 { 0.0 } else { self.operations as f64 * 1e9 / self.elapsed_ns as f64 }
+    }
+}
+
+/// The judgement of one device in one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// The work was done, at the address, in the time.
+    Pass {
+        /// What was measured.
+        evidence: PassEvidence,
+    },
+    /// The answer is wrong, and the miner is answerable for it.
+    Fail {
+        /// Which check caught it.
+        reason: FailReason,
+        /// Where exactly (device, round, tile), safe to publish.
+        detail: String,
+    },
+    /// Nothing can be said.
+    Unknown {
+        /// Why not.
+        cause: UnknownCause,
+        /// What was seen, safe to publish.
+        detail: String,
+    },
+}
+
+impl Verdict {
+    /// The metric label of the kind of verdict: `pass`, `fail` or `unknown`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Verdict::Pass { .. } => "pass",
+            Verdict::Fail { .. } => "fail",
+            Verdict::Unknown { .. } => "unknown",
+        }
+    }
+    /// The metric label of the reason: `none` for a pass.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Verdict::Pass { .. } => "none",
+            Verdict::Fail { reason, .. } => reason.label(),
+            Verdict::Unknown { cause, .. } => cause.label(),
+        }
+    }
+    /// A failure with its detail.
+    pub fn fail(reason: FailReason, detail: impl Into<String>) -> Self {
+        Verdict::Fail { reason, detail: detail.into() }
+    }
+    /// An unknown with its detail.
+    pub fn unknown(cause: UnknownCause, detail: impl Into<String>) -> Self {
+        Verdict::Unknown { cause, detail: detail.into() }
+    }
+}
