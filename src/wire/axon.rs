@@ -1,0 +1,416 @@
+//! The serving side: what stands between an HTTP worker and a handler.
+//!
+//! [`handle`] reads the body within its size and time limits, verifies the signature, asks for admission, remembers the
+//! nonce, parses the body, runs the handler and signs the reply. No actor is asked before all of that held, and a panic
+//! on the way is this request's 500.
+//!
+//! | status | `error` | signed |
+//! |---|---|---|
+//! | 413, 408, 400 | `too_large`, `slow_body`, `broken_body` | no |
+//! | 401 | `malformed_auth`, `wrong_receiver`, `stale_request`, `bad_signature`, `replayed_request` | no |
+//! | 503 | `overloaded` (no room for another nonce) | no |
+//! | 403, 503 | the admission's reason, `not_ready` | yes |
+//! | 400 | `malformed_body` | yes |
+//! | 500, 503 | `panic`, `handler_deadline`, `encoding` | yes |
+//! | the handler's | the handler's | yes |
+//!
+//! Design notes:
+//! - a nonce is remembered after admission, so the table holds admitted hotkeys only, and strangers with keys made up on
+//!   the spot cannot fill it;
+//! - a replay's refusal is not signed: each nonce has one signed reply, and nobody can obtain a second one for it;
+//! - all requests to one gate share one nonce table, so a gate must outlive the rebinding of its listener.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::web::Payload;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::btauth::{self, AuthError, AuthHeaders, AuthPolicy, Caller};
+use super::nonces::{NonceLimits, NonceTable};
+use super::reply::{REPLY_SIGNATURE_HEADER, sign_reply};
+use super::synapse::{ErrorBody, ReplyBody, Synapse};
+use crate::clock::SharedClock;
+use crate::ids::Hotkey;
+use crate::wallet::Keypair;
+
+/// Bounds on one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AxonLimits {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// From the first look at the request until its body has arrived.
+    pub body_deadline: Duration,
+    /// From calling the handler until its answer. Handlers have deadlines of their own; this one bounds them all.
+    pub handler_deadline: Duration,
+}
+
+impl Default for AxonLimits {
+    /// 64 KiB, 5 s, 5 minutes.
+    fn default() -> Self {
+        AxonLimits {
+            max_body_bytes: 64 * 1024,
+            body_deadline: Duration::from_secs(5),
+            handler_deadline: Duration::from_secs(300),
+        }
+    }
+}
+
+macro_rules! outcomes {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal;)*) => {
+        /// How a request ended, for counting.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum AxonOutcome { $($(#[$doc])* $variant,)* }
+        impl AxonOutcome {
+            /// Every outcome.
+            pub const ALL: &'static [AxonOutcome] = &[$(AxonOutcome::$variant),*];
+            /// The metric label: snake case, stable.
+            pub fn label(self) -> &'static str { match self { $(AxonOutcome::$variant => $label),* } }
+        }
+    };
+}
+
+outcomes! {
+    /// Answered with 200.
+    Ok = "ok";
+    /// The body exceeds the limit.
+    TooLarge = "too_large";
+    /// The body did not arrive in time.
+    SlowBody = "slow_body";
+    /// The body broke off.
+    BrokenBody = "broken_body";
+    /// Headers missing or unreadable.
+    MalformedAuth = "malformed_auth";
+    /// Signed for somebody else.
+    WrongReceiver = "wrong_receiver";
+    /// Outside the freshness window.
+    StaleRequest = "stale_request";
+    /// The signature does not hold.
+    BadSignature = "bad_signature";
+    /// Admitted before.
+    ReplayedRequest = "replayed_request";
+    /// No room for another nonce.
+    Overloaded = "overloaded";
+    /// Not admitted by policy.
+    NotAdmitted = "not_admitted";
+    /// No snapshot to judge admission by.
+    NotReady = "not_ready";
+    /// Signed, but not the JSON expected.
+    MalformedBody = "malformed_body";
+    /// The handler refused.
+    Refused = "refused";
+    /// The handler did not answer in time.
+    HandlerDeadline = "handler_deadline";
+    /// Something panicked.
+    Panic = "panic";
+    /// The reply has no JSON form.
+    Encoding = "encoding";
+}
+
+impl From<&AuthError> for AxonOutcome {
+    fn from(error: &AuthError) -> Self {
+        match error {
+            AuthError::MalformedAuth(_) => AxonOutcome::MalformedAuth,
+            AuthError::WrongReceiver(_) => AxonOutcome::WrongReceiver,
+            AuthError::StaleRequest(_) => AxonOutcome::StaleRequest,
+            AuthError::BadSignature(_) => AxonOutcome::BadSignature,
+            AuthError::ReplayedRequest => AxonOutcome::ReplayedRequest,
+            AuthError::Overloaded(_) => AxonOutcome::Overloaded,
+        }
+    }
+}
+
+/// Hears of every request once it is answered. Called in the HTTP worker: it must not block.
+pub trait AxonEvents: Send + Sync {
+    /// `path` is a [`Synapse::PATH`]; `caller` is known once the signature held.
+    fn request(&self, path: &'static str, outcome: AxonOutcome, caller: Option<&Hotkey>);
+}
+
+/// Counts nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEvents;
+impl AxonEvents for NoEvents {
+    fn request(&self, _: &'static str, _: AxonOutcome, _: Option<&Hotkey>) {}
+}
+
+/// Why a hotkey is not admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdmissionRefusal {
+    /// By policy: 403.
+    Forbidden {
+        /// Which rule, snake case, stable.
+        reason: &'static str,
+        /// For people.
+        detail: String,
+    },
+    /// There is nothing, or nothing recent enough, to judge by: 503.
+    NotReady {
+        /// For people.
+        detail: String,
+    },
+}
+
+/// A handler's refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status, 400 to 599.
+    pub status: u16,
+    /// Which refusal, snake case, stable.
+    pub error: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    pub fn new(status: u16, error: &'static str, detail: impl Into<String>) -> Self {
+        Refusal { status, error, detail: detail.into() }
+    }
+    /// 400: the request makes no sense.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(400, "invalid", detail)
+    }
+    /// 404: the thing named is not here.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(404, "not_found", detail)
+    }
+    /// 503: too much to do right now.
+    pub fn overloaded(detail: impl Into<String>) -> Self {
+        Self::new(503, "overloaded", detail)
+    }
+    /// 503: what it takes is not there right now.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(503, "unavailable", detail)
+    }
+}
+
+/// What all requests to one axon share.
+pub struct AxonGate {
+    keypair: Keypair,
+    policy: AuthPolicy,
+    limits: AxonLimits,
+    clock: SharedClock,
+    nonces: Mutex<NonceTable>,
+    events: Arc<dyn AxonEvents>,
+}
+
+impl AxonGate {
+    /// A gate that answers as `keypair`. Requests signed before now are refused.
+    pub fn new(
+        keypair: Keypair,
+        clock: SharedClock,
+        policy: AuthPolicy,
+        limits: AxonLimits,
+        nonce_limits: NonceLimits,
+        events: Arc<dyn AxonEvents>,
+    ) -> Self {
+        let nonces = Mutex::new(NonceTable::new(nonce_limits, policy, clock.now_ns()));
+        AxonGate { keypair, policy, limits, clock, nonces, events }
+    }
+
+    /// The hotkey that requests must be signed for.
+    pub fn hotkey(&self) -> Hotkey {
+        self.keypair.hotkey()
+    }
+
+    fn authenticate(&self, request: &HttpRequest, body: &[u8]) -> Result<Caller, AuthError> {
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = AuthHeaders::collect(headers)?;
+        let target = request.uri().path_and_query().map_or("/", |t| t.as_str());
+        let (now, us) = (self.clock.now_ns(), self.keypair.hotkey());
+        btauth::verify(&headers, request.method().as_str(), target, body, now, &us, &self.policy)
+    }
+
+    fn admit_nonce(&self, caller: &Caller) -> Result<(), AuthError> {
+        // A panic inside would be between two whole operations of the table; what it holds stays true.
+        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        nonces.admit(caller, self.clock.now_ns())
+    }
+}
+
+impl std::fmt::Debug for AxonGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AxonGate").field("hotkey", &self.hotkey()).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// An answer before it is signed and sent.
+struct Answer {
+    status: u16,
+    content_type: &'static str,
+    body: Vec<u8>,
+    outcome: AxonOutcome,
+    /// Whose request it answers, if that is proved and the answer is to be signed.
+    sign_for: Option<Caller>,
+    /// Close the connection: the rest of the body is not read.
+    close: bool,
+}
+
+impl Answer {
+    fn error(status: u16, outcome: AxonOutcome, error: &str, detail: impl Into<String>) -> Self {
+        let body = ErrorBody { error: error.to_owned(), detail: detail.into() };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        Answer { status, content_type: "application/json", body, outcome, sign_for: None, close: false }
+    }
+
+    fn closing(self) -> Self {
+        Answer { close: true, ..self }
+    }
+
+    fn signed_for(self, caller: Caller) -> Self {
+        Answer { sign_for: Some(caller), ..self }
+    }
+}
+
+/// Serves one request of type `S`. `admission` is a pure look at a snapshot; `handler` gets the proved caller.
+pub async fn handle<S, A, H, F>(
+    gate: &AxonGate,
+    request: HttpRequest,
+    payload: Payload,
+    admission: A,
+    handler: H,
+) -> HttpResponse
+where
+    S: Synapse,
+    A: FnOnce(&Hotkey) -> Result<(), AdmissionRefusal>,
+    H: FnOnce(Caller, S) -> F,
+    F: Future<Output = Result<S::Reply, Refusal>>,
+{
+    let mut caller = None;
+    // Nothing that the closure leaves half done is looked at again: the caller is a plain value, the nonce table's
+    // operations are whole.
+    let work = AssertUnwindSafe(answer::<S, A, H, F>(gate, &request, payload, admission, handler, &mut caller));
+    let answer = match work.catch_unwind().await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tracing::error!(path = S::PATH, ?caller, "handling a request panicked");
+            let answer = Answer::error(500, AxonOutcome::Panic, "panic", "this request could not be handled");
+            Answer { sign_for: caller, ..answer }
+        }
+    };
+    gate.events.request(S::PATH, answer.outcome, caller.as_ref().map(|c| &c.hotkey));
+    respond(gate, answer)
+}
+
+async fn answer<S, A, H, F>(
+    gate: &AxonGate,
+    request: &HttpRequest,
+    payload: Payload,
+    admission: A,
+    handler: H,
+    proved: &mut Option<Caller>,
+) -> Answer
+where
+    S: Synapse,
+    A: FnOnce(&Hotkey) -> Result<(), AdmissionRefusal>,
+    H: FnOnce(Caller, S) -> F,
+    F: Future<Output = Result<S::Reply, Refusal>>,
+{
+    let body = match read_body(request.headers(), payload, &gate.limits).await {
+        Ok(body) => body,
+        Err(answer) => return answer.closing(),
+    };
+    let unauthorized = |error: AuthError| {
+        let status = if matches!(error, AuthError::Overloaded(_)) { 503 } else { 401 };
+        Answer::error(status, AxonOutcome::from(&error), error.label(), error.to_string())
+    };
+    let caller = match gate.authenticate(request, &body) {
+        Ok(caller) => caller,
+        Err(error) => return unauthorized(error),
+    };
+    *proved = Some(caller);
+
+    match admission(&caller.hotkey) {
+        Ok(()) => {}
+        Err(AdmissionRefusal::Forbidden { reason, detail }) => {
+            return Answer::error(403, AxonOutcome::NotAdmitted, reason, detail).signed_for(caller);
+        }
+        Err(AdmissionRefusal::NotReady { detail }) => {
+            return Answer::error(503, AxonOutcome::NotReady, "not_ready", detail).signed_for(caller);
+        }
+    }
+    if let Err(error) = gate.admit_nonce(&caller) {
+        return unauthorized(error);
+    }
+    let answer = match serde_json::from_slice::<S>(&body) {
+        Ok(synapse) => run::<S, H, F>(gate, caller, synapse, handler).await,
+        Err(e) => {
+            // The parser's words may quote a secret of the body: say where, not what.
+            let detail = format!("not a {} request (line {}, column {})", S::PATH, e.line(), e.column());
+            Answer::error(400, AxonOutcome::MalformedBody, "malformed_body", detail)
+        }
+    };
+    answer.signed_for(caller)
+}
+
+async fn run<S, H, F>(gate: &AxonGate, caller: Caller, synapse: S, handler: H) -> Answer
+where
+    S: Synapse,
+    H: FnOnce(Caller, S) -> F,
+    F: Future<Output = Result<S::Reply, Refusal>>,
+{
+    match timeout(gate.limits.handler_deadline, handler(caller, synapse)).await {
+        Err(_) => Answer::error(503, AxonOutcome::HandlerDeadline, "handler_deadline", "no answer in time"),
+        Ok(Err(refusal)) => Answer::error(refusal.status, AxonOutcome::Refused, refusal.error, refusal.detail),
+        Ok(Ok(reply)) => match reply.encode() {
+            Ok(body) => Answer {
+                status: 200,
+                content_type: S::Reply::CONTENT_TYPE,
+                body,
+                outcome: AxonOutcome::Ok,
+                sign_for: None,
+                close: false,
+            },
+            Err(e) => {
+                tracing::error!(path = S::PATH, error = %e, "a reply has no JSON form");
+                Answer::error(500, AxonOutcome::Encoding, "encoding", "the reply could not be written")
+            }
+        },
+    }
+}
+
+async fn read_body(headers: &HeaderMap, mut payload: Payload, limits: &AxonLimits) -> Result<Vec<u8>, Answer> {
+    let too_large = || {
+        let detail = format!("the body exceeds {} bytes", limits.max_body_bytes);
+        Answer::error(413, AxonOutcome::TooLarge, "too_large", detail)
+    };
+    let stated = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if stated.is_some_and(|length| length > limits.max_body_bytes as u64) {
+        return Err(too_large());
+    }
+    let deadline = Instant::now() + limits.body_deadline;
+    let mut body = Vec::new();
+    loop {
+        let chunk = timeout_at(deadline, payload.next()).await.map_err(|_| {
+            let detail = format!("the body did not arrive within {:?}", limits.body_deadline);
+            Answer::error(408, AxonOutcome::SlowBody, "slow_body", detail)
+        })?;
+        let Some(chunk) = chunk else { return Ok(body) };
+        let broken = |_| Answer::error(400, AxonOutcome::BrokenBody, "broken_body", "the body broke off");
+        let chunk = chunk.map_err(broken)?;
+        if body.len() + chunk.len() > limits.max_body_bytes {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+}
+
+fn respond(gate: &AxonGate, answer: Answer) -> HttpResponse {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponseBuilder::new(status);
+    response.content_type(answer.content_type);
+    if let Some(caller) = answer.sign_for {
+        let signature = sign_reply(&gate.keypair, status.as_u16(), &answer.body, caller.nonce, &caller.hotkey);
+        response.insert_header((REPLY_SIGNATURE_HEADER, signature));
+    }
+    if answer.close {
+        response.force_close();
+    }
+    response.body(answer.body)
+}
