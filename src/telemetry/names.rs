@@ -40,4 +40,39 @@ metrics! {
     ActorMailboxDepth = "compute_actor_mailbox_depth", Gauge, ["actor"], "Messages admitted and not yet answered.";
     ActorMailboxCapacity = "compute_actor_mailbox_capacity", Gauge, ["actor"], "Messages the actor admits at once.";
     ActorHeartbeatAge = "compute_actor_heartbeat_age_seconds", Gauge, ["actor"], "Time since the actor's last heartbeat.";
+
+    BuildInfo = "compute_build_info", Gauge, ["version", "commit", "role"], "Always 1; what is running is in the labels.";
+    UpdateState = "compute_update_state", Gauge, ["state"], "1 for the state the updater is in, 0 for the others.";
+
+    ChainBlock = "compute_chain_block", Gauge, [], "Newest block seen, 0 before the first.";
+    ChainBlockAge = "compute_chain_block_age_seconds", Gauge, [], "Time since the newest block was seen, since start before the first.";
+    MetagraphNeurons = "compute_metagraph_neurons", Gauge, [], "Neurons in the newest metagraph.";
+
+    Challenges = "compute_challenge_total", Counter, ["verdict", "reason"], "Judged devices by verdict and reason.";
+    ChallengeDuration = "compute_challenge_duration_seconds", Histogram, ["stage"], "Time of a challenge by stage.";
+    ChallengeVerifyCpu = "compute_challenge_verify_cpu_seconds", Histogram, [], "CPU time spent to verify one answer.";
+    ChallengesInFlight = "compute_challenge_inflight", Gauge, [], "Challenges sent and not yet judged.";
+    Score = "compute_score_points", Gauge, ["uid"], "Score of the miner, 0 to 200.";
+    Weight = "compute_weight_ratio", Gauge, ["uid"], "Share of the weights last set, 0 to 1.";
+    WeightsSet = "compute_weights_set_total", Counter, ["result"], "Attempts to set weights by result.";
+    WeightsLastSet = "compute_weights_last_set_timestamp_seconds", Gauge, [], "When weights were last set, in Unix time, 0 if never.";
+
+    Leases = "compute_leases", Gauge, ["state"], "Leases by state.";
+    LeaseTransitions = "compute_lease_transitions_total", Counter, ["from", "to"], "State changes of leases.";
+
+    Admissions = "compute_admissions_total", Counter, ["decision", "reason"], "Callers by decision and reason.";
+    AxonRequests = "compute_axon_requests_total", Counter, ["path", "outcome"], "Requests at the axon by path and outcome.";
+
+    JournalQueueDepth = "compute_journal_queue_depth", Gauge, [], "Records waiting for the writer.";
+    JournalQueueCapacity = "compute_journal_queue_capacity", Gauge, [], "Records that may wait for the writer.";
+    JournalCommit = "compute_journal_commit_seconds", Histogram, [], "Time of one durable commit.";
+    JournalDegraded = "compute_journal_degraded", Gauge, [], "1 while nothing can be stored: no new leases, no weights.";
+
+    ProverRuns = "compute_prover_runs_total", Counter, ["outcome"], "Runs of a prover by outcome.";
+    ProverDuration = "compute_prover_duration_seconds", Histogram, [], "Time of one run of a prover.";
+
+    SpecsAge = "compute_specs_age_seconds", Gauge, [], "Time since this machine was last measured, since start before the first time.";
+    Gpus = "compute_gpus", Gauge, [], "NVIDIA GPUs that could be read.";
+    GpusFailed = "compute_gpus_failed", Gauge, [], "NVIDIA GPUs that are there and could not be read.";
+    DevicesOffered = "compute_devices_offered", Gauge, [], "Devices that this machine offers to prove.";
 }

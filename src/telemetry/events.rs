@@ -1,0 +1,216 @@
+//! Notable things, as structs whose `emit` logs and counts together, so that a log line without its counter, or a
+//! counter without its line, cannot be written.
+
+use tracing::{error, info, warn};
+
+use super::metrics::NodeMetrics;
+use super::redact::printable;
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
+use crate::verdict::Verdict;
+
+/// Longest outside text in a log line, in bytes.
+const MAX_DETAIL: usize = 512;
+
+/// A device was judged.
+#[derive(Debug, Clone, Copy)]
+pub struct ChallengeJudged<'a> {
+    /// The epoch of the judgement.
+    pub epoch: Epoch,
+    /// The miner.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device.
+    pub device: DeviceId,
+    /// The judgement.
+    pub verdict: &'a Verdict,
+}
+
+impl ChallengeJudged<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.challenge(self.verdict);
+        let ChallengeJudged { epoch, uid, hotkey, device, verdict } = self;
+        match verdict {
+            Verdict::Pass { evidence } => {
+                info!(%uid, %hotkey, %device, epoch, rate = evidence.rate(), samples = evidence.samples, "device passed");
+            }
+            Verdict::Fail { reason, detail } => {
+                let detail = printable(detail, MAX_DETAIL);
+                warn!(%uid, %hotkey, %device, epoch, %reason, detail, remedy = reason.remedy(), "device failed");
+            }
+            Verdict::Unknown { cause, detail } => {
+                let detail = printable(detail, MAX_DETAIL);
+                info!(%uid, %hotkey, %device, epoch, %cause, side = ?cause.side(), detail, remedy = cause.remedy(),
+                    "device could not be judged");
+            }
+        }
+    }
+}
+
+/// An attempt to set weights ended.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightsSubmitted<'a> {
+    /// The block of the attempt.
+    pub block: BlockNumber,
+    /// Neurons with a weight above 0.
+    pub neurons: usize,
+    /// A value of [`Labels::weights_results`](super::Labels); `ok` is a success.
+    pub result: &'a str,
+    /// What the chain said, empty on success.
+    pub detail: &'a str,
+}
+
+impl WeightsSubmitted<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.weights_set(self.result);
+        let WeightsSubmitted { block, neurons, result, detail } = self;
+        let detail = printable(detail, MAX_DETAIL);
+        if *result == "ok" {
+            info!(block, neurons, "weights set");
+        } else {
+            warn!(block, neurons, result, detail, "weights not set");
+        }
+    }
+}
+
+/// A lease changed its state.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseTransition<'a> {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The state before.
+    pub from: &'a str,
+    /// The state now.
+    pub to: &'a str,
+    /// Why.
+    pub cause: &'a str,
+}
+
+impl LeaseTransition<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.lease_transition(self.from, self.to);
+        let LeaseTransition { lease, from, to, cause } = self;
+        let cause = printable(cause, MAX_DETAIL);
+        if *to == "lost" {
+            warn!(%lease, from, to, cause, "lease lost");
+        } else {
+            info!(%lease, from, to, cause, "lease changed state");
+        }
+    }
+}
+
+/// A caller was turned away.
+#[derive(Debug, Clone, Copy)]
+pub struct AdmissionRefused<'a> {
+    /// Who, if the signature was good.
+    pub hotkey: Option<Hotkey>,
+    /// Where from.
+    pub address: std::net::IpAddr,
+    /// A reason of [`Labels::admissions`](super::Labels).
+    pub reason: &'a str,
+}
+
+impl AdmissionRefused<'_> {
+    /// Logs and counts. The line is at debug level: a stranger must not be able to fill the log.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.admission("refused", self.reason);
+        let hotkey = self.hotkey.map(|h| h.to_string());
+        tracing::debug!(hotkey, address = %self.address, reason = self.reason, "caller refused");
+    }
+}
+
+/// The chain stands still, or we do not see it move.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainStalled<'a> {
+    /// The newest block seen.
+    pub block: BlockNumber,
+    /// Why no newer one can be had, if known.
+    pub cause: &'a str,
+}
+
+impl ChainStalled<'_> {
+    /// Logs; `compute_chain_block_age_seconds` counts by itself.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        let age_seconds = metrics.block_age_seconds();
+        let cause = printable(self.cause, MAX_DETAIL);
+        error!(block = self.block, age_seconds, cause, "no new block");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::logging::{LogOptions, subscriber};
+    use crate::telemetry::{BuildInfo, Labels, encode};
+    use crate::verdict::FailReason;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What emitting logs, and the metrics afterwards.
+    fn emitted(act: impl FnOnce(&NodeMetrics)) -> (String, String) {
+        let registry = prometheus::Registry::new();
+        let clock = Arc::new(ManualClock::at_ns(5_000_000_000));
+        let metrics = NodeMetrics::register(&registry, &BuildInfo::of("validator"), &Labels::default(), clock).unwrap();
+        let captured = Captured::default();
+        let out = captured.clone();
+        let (subscriber, _guard) = subscriber(&LogOptions::default(), move || out.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || act(&metrics));
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        (log, encode(&registry).unwrap())
+    }
+
+    #[test]
+    fn a_judged_device_is_logged_with_its_remedy_and_counted() {
+        let verdict = Verdict::fail(FailReason::EntryMismatch, "round 0\ntile 7");
+        let (log, metrics) = emitted(|m| {
+            let device = DeviceId::cpu(0);
+            ChallengeJudged { epoch: 9, uid: Uid(3), hotkey: Hotkey([1; 32]), device, verdict: &verdict }.emit(m);
+        });
+        assert!(log.contains("device failed") && log.contains("entry_mismatch") && log.contains("round 0?tile 7"));
+        assert_eq!(log.lines().count(), 1, "outside text cannot start a line: {log}");
+        assert!(metrics.contains(r#"compute_challenge_total{reason="entry_mismatch",verdict="fail"} 1"#));
+    }
+
+    #[test]
+    fn only_a_success_moves_the_time_of_the_last_weights() {
+        let submit =
+            |result| emitted(move |m| WeightsSubmitted { block: 1, neurons: 2, result, detail: "too soon" }.emit(m)).1;
+        assert!(submit("too_soon").contains("compute_weights_last_set_timestamp_seconds 0\n"));
+        assert!(submit("ok").contains("compute_weights_last_set_timestamp_seconds 5\n"));
+    }
+
+    #[test]
+    fn a_refused_stranger_is_counted_but_does_not_fill_the_log() {
+        let address = std::net::IpAddr::from([203, 0, 113, 9]);
+        let (log, metrics) =
+            emitted(|m| AdmissionRefused { hotkey: None, address, reason: "made up by a caller" }.emit(m));
+        assert_eq!(log, "");
+        assert!(!metrics.contains("made up"), "outside text never becomes a label");
+        assert!(metrics.contains(r#"compute_admissions_total{decision="other",reason="other"} 1"#));
+    }
+
+    #[test]
+    fn a_lost_lease_is_a_warning() {
+        let (log, metrics) = emitted(|m| {
+            LeaseTransition { lease: LeaseId([7; 16]), from: "running", to: "lost", cause: "container gone" }.emit(m);
+        });
+        assert!(log.contains("WARN") && log.contains("container gone"), "{log}");
+        assert!(metrics.contains(r#"compute_lease_transitions_total{from="running",to="lost"} 1"#));
+    }
+}

@@ -1,0 +1,434 @@
+//! Typed handles of a node's metrics, apart from the actors' vitals.
+//!
+//! One per node, registered into the node's own registry; nothing is global. Every series of a closed label set exists
+//! from [`NodeMetrics::register`] on. Labels are `&'static str` or closed enums, so outside text cannot make a series;
+//! values outside the registered set are counted as `other`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use super::age::AgeGauge;
+use super::build::BuildInfo;
+use super::labels::{Labels, OTHER};
+use super::names::Metric;
+use super::uids::UidGauge;
+use crate::clock::SharedClock;
+use crate::hardware::Specs;
+use crate::ids::{BlockNumber, Uid};
+use crate::verdict::{FailReason, UnknownCause, Verdict};
+
+/// CPU time of a verification: 0.5 ms to 4 s.
+const VERIFY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0];
+/// A challenge's stages and a prover's run: 10 ms to 60 s.
+const WORK_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+/// A commit with its sync to disk: 0.1 ms to 2.5 s.
+const COMMIT_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+
+/// A counter whose label values are a closed set.
+struct Counts {
+    vec: IntCounterVec,
+    known: Vec<Vec<&'static str>>,
+    other: Vec<&'static str>,
+}
+
+impl Counts {
+    fn new(r: &Registry, metric: Metric, known: Vec<Vec<&'static str>>) -> Result<Self, prometheus::Error> {
+        let vec = IntCounterVec::new(Opts::new(metric.name(), metric.help()), metric.labels())?;
+        r.register(Box::new(vec.clone()))?;
+        for values in &known {
+            vec.get_metric_with_label_values(values)?;
+        }
+        Ok(Counts { vec, known, other: vec![OTHER; metric.labels().len()] })
+    }
+    fn add(&self, values: &[&str]) {
+        let known = self.known.iter().find(|k| k.as_slice() == values).unwrap_or(&self.other);
+        self.vec.with_label_values(known).inc();
+    }
+    fn count(&self, values: &[&str]) -> u64 {
+        self.vec.with_label_values(values).get()
+    }
+}
+
+/// A gauge that is 1 for one of its states.
+struct State {
+    vec: GaugeVec,
+    known: Vec<&'static str>,
+}
+
+impl State {
+    fn new(r: &Registry, metric: Metric, known: &[&'static str]) -> Result<Self, prometheus::Error> {
+        let vec = GaugeVec::new(Opts::new(metric.name(), metric.help()), metric.labels())?;
+        r.register(Box::new(vec.clone()))?;
+        known.iter().for_each(|state| vec.with_label_values(&[*state]).set(0.0));
+        Ok(State { vec, known: known.to_vec() })
+    }
+    fn is(&self, state: &str) {
+        for known in &self.known {
+            self.vec.with_label_values(&[*known]).set(f64::from(u8::from(*known == state)));
+        }
+    }
+    fn each(&self, count: impl Fn(&str) -> f64) {
+        for known in &self.known {
+            self.vec.with_label_values(&[*known]).set(count(known));
+        }
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(r: &Registry, c: C) -> Result<C, prometheus::Error> {
+    r.register(Box::new(c.clone()))?;
+    Ok(c)
+}
+
+fn gauge(r: &Registry, metric: Metric) -> Result<Gauge, prometheus::Error> {
+    registered(r, Gauge::with_opts(Opts::new(metric.name(), metric.help()))?)
+}
+
+fn histogram_opts(metric: Metric, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(metric.name(), metric.help()).buckets(buckets.to_vec())
+}
+
+fn histogram(r: &Registry, metric: Metric, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    registered(r, Histogram::with_opts(histogram_opts(metric, buckets))?)
+}
+
+/// A node's metrics.
+pub struct NodeMetrics {
+    chain_block: Gauge,
+    chain_block_age: AgeGauge,
+    neurons: Gauge,
+    challenges: Counts,
+    challenge_duration: HistogramVec,
+    challenge_stages: Vec<&'static str>,
+    verify_cpu: Histogram,
+    in_flight: Gauge,
+    score: UidGauge,
+    weight: UidGauge,
+    weights_set: Counts,
+    weights_last_set: Gauge,
+    leases: State,
+    lease_transitions: Counts,
+    admissions: Counts,
+    axon_requests: Counts,
+    axon_paths: Vec<&'static str>,
+    journal_depth: Gauge,
+    journal_capacity: Gauge,
+    journal_commit: Histogram,
+    journal_degraded: Gauge,
+    prover_runs: Counts,
+    prover_duration: Histogram,
+    specs_age: AgeGauge,
+    gpus: Gauge,
+    gpus_failed: Gauge,
+    devices_offered: Gauge,
+    update: State,
+    clock: SharedClock,
+}
+
+impl std::fmt::Debug for NodeMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeMetrics").finish_non_exhaustive()
+    }
+}
+
+fn pairs(values: &[(&'static str, &'static str)]) -> Vec<Vec<&'static str>> {
+    values.iter().map(|(a, b)| vec![*a, *b]).collect()
+}
+
+fn singles(values: &[&'static str]) -> Vec<Vec<&'static str>> {
+    values.iter().map(|v| vec![*v]).collect()
+}
+
+fn verdicts() -> Vec<Vec<&'static str>> {
+    let mut all = vec![vec!["pass", "none"]];
+    all.extend(FailReason::ALL.iter().map(|r| vec!["fail", r.label()]));
+    all.extend(UnknownCause::ALL.iter().map(|c| vec!["unknown", c.label()]));
+    all
+}
+
+impl NodeMetrics {
+    /// Makes all series and registers them. `clock` is what ages are measured by.
+    ///
+    /// # Errors
+    /// If the registry already has a metric of the same name: one registry holds one node.
+    pub fn register(
+        r: &Registry,
+        build: &BuildInfo,
+        labels: &Labels,
+        clock: SharedClock,
+    ) -> Result<Arc<Self>, prometheus::Error> {
+        let info =
+            GaugeVec::new(Opts::new(Metric::BuildInfo.name(), Metric::BuildInfo.help()), Metric::BuildInfo.labels())?;
+        registered(r, info)?.with_label_values(&[&build.version, &build.commit, &build.role]).set(1.0);
+
+        let challenge_duration = registered(
+            r,
+            HistogramVec::new(
+                histogram_opts(Metric::ChallengeDuration, WORK_BUCKETS),
+                Metric::ChallengeDuration.labels(),
+            )?,
+        )?;
+        for stage in &labels.challenge_stages {
+            challenge_duration.get_metric_with_label_values(&[*stage])?;
+        }
+        let mut requests = Vec::new();
+        for path in labels.axon_paths.iter().chain([&OTHER]) {
+            requests.extend(labels.axon_outcomes.iter().map(|outcome| vec![*path, *outcome]));
+        }
+        let metrics = NodeMetrics {
+            chain_block: gauge(r, Metric::ChainBlock)?,
+            chain_block_age: registered(r, AgeGauge::new(Metric::ChainBlockAge, clock.clone())?)?,
+            neurons: gauge(r, Metric::MetagraphNeurons)?,
+            challenges: Counts::new(r, Metric::Challenges, verdicts())?,
+            challenge_duration,
+            challenge_stages: labels.challenge_stages.clone(),
+            verify_cpu: histogram(r, Metric::ChallengeVerifyCpu, VERIFY_BUCKETS)?,
+            in_flight: gauge(r, Metric::ChallengesInFlight)?,
+            score: UidGauge::register(Metric::Score, r)?,
+            weight: UidGauge::register(Metric::Weight, r)?,
+            weights_set: Counts::new(r, Metric::WeightsSet, singles(&labels.weights_results))?,
+            weights_last_set: gauge(r, Metric::WeightsLastSet)?,
+            leases: State::new(r, Metric::Leases, &labels.lease_states)?,
+            lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
+            admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
+            axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
+            axon_paths: labels.axon_paths.clone(),
+            journal_depth: gauge(r, Metric::JournalQueueDepth)?,
+            journal_capacity: gauge(r, Metric::JournalQueueCapacity)?,
+            journal_commit: histogram(r, Metric::JournalCommit, COMMIT_BUCKETS)?,
+            journal_degraded: gauge(r, Metric::JournalDegraded)?,
+            prover_runs: Counts::new(r, Metric::ProverRuns, singles(&labels.prover_outcomes))?,
+            prover_duration: histogram(r, Metric::ProverDuration, WORK_BUCKETS)?,
+            specs_age: registered(r, AgeGauge::new(Metric::SpecsAge, clock.clone())?)?,
+            gpus: gauge(r, Metric::Gpus)?,
+            gpus_failed: gauge(r, Metric::GpusFailed)?,
+            devices_offered: gauge(r, Metric::DevicesOffered)?,
+            update: State::new(r, Metric::UpdateState, &labels.update_states)?,
+            clock,
+        };
+        Ok(Arc::new(metrics))
+    }
+
+    /// A new block was seen.
+    pub fn block(&self, number: BlockNumber) {
+        self.chain_block.set(number as f64);
+        self.chain_block_age.touch();
+    }
+    /// Seconds since the last [`block`](Self::block), for `/readyz` and alerts to agree.
+    pub fn block_age_seconds(&self) -> f64 {
+        self.chain_block_age.seconds()
+    }
+    /// A new metagraph with so many neurons.
+    pub fn neurons(&self, count: usize) {
+        self.neurons.set(count as f64);
+    }
+    /// A device was judged.
+    pub fn challenge(&self, verdict: &Verdict) {
+        self.challenges.add(&[verdict.kind(), verdict.reason()]);
+    }
+    /// How many devices were judged so.
+    pub fn challenges(&self, verdict: &Verdict) -> u64 {
+        self.challenges.count(&[verdict.kind(), verdict.reason()])
+    }
+    /// A stage of a challenge took this long.
+    pub fn challenge_stage(&self, stage: &str, took: Duration) {
+        let stage = self.challenge_stages.iter().find(|s| **s == stage).copied().unwrap_or(OTHER);
+        self.challenge_duration.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+    /// Verifying one answer took this much CPU time.
+    pub fn verify_cpu(&self, time: Duration) {
+        self.verify_cpu.observe(time.as_secs_f64());
+    }
+    /// Challenges that are out now.
+    pub fn challenges_in_flight(&self, count: usize) {
+        self.in_flight.set(count as f64);
+    }
+    /// A miner's score.
+    pub fn score(&self, uid: Uid, points: f64) {
+        self.score.set(uid, points);
+    }
+    /// All scores; uids that are not named lose their series.
+    pub fn scores(&self, scores: &[(Uid, f64)]) {
+        self.score.replace(scores);
+    }
+    /// All weights as shares of 1; uids that are not named lose their series.
+    pub fn weights(&self, weights: &[(Uid, f64)]) {
+        self.weight.replace(weights);
+    }
+    /// A uid was given to another hotkey or is gone.
+    pub fn forget(&self, uid: Uid) {
+        self.score.remove(uid);
+        self.weight.remove(uid);
+    }
+    /// An attempt to set weights ended; `ok` also sets the time of the last success.
+    pub fn weights_set(&self, result: &str) {
+        self.weights_set.add(&[result]);
+        if result == "ok" {
+            self.weights_last_set.set(self.clock.now_ms() as f64 / 1000.0);
+        }
+    }
+    /// Weights were last set at this Unix time in seconds, as read from the store at start.
+    pub fn weights_last_set_at(&self, unix_seconds: f64) {
+        self.weights_last_set.set(unix_seconds);
+    }
+    /// How many leases are in each state.
+    pub fn leases(&self, count: impl Fn(&str) -> usize) {
+        self.leases.each(|state| count(state) as f64);
+    }
+    /// A lease changed its state.
+    pub fn lease_transition(&self, from: &str, to: &str) {
+        self.lease_transitions.add(&[from, to]);
+    }
+    /// A caller was admitted or refused.
+    pub fn admission(&self, decision: &str, reason: &str) {
+        self.admissions.add(&[decision, reason]);
+    }
+    /// A request at the axon ended. Unknown paths are counted as `other`.
+    pub fn axon_request(&self, path: &str, outcome: &str) {
+        let path = self.axon_paths.iter().find(|p| **p == path).copied().unwrap_or(OTHER);
+        self.axon_requests.add(&[path, outcome]);
+    }
+    /// The journal's queue as it is.
+    pub fn journal_queue(&self, depth: usize, capacity: usize) {
+        self.journal_depth.set(depth as f64);
+        self.journal_capacity.set(capacity as f64);
+    }
+    /// One durable commit took this long.
+    pub fn journal_commit(&self, took: Duration) {
+        self.journal_commit.observe(took.as_secs_f64());
+    }
+    /// Whether the journal can store.
+    pub fn journal_degraded(&self, degraded: bool) {
+        self.journal_degraded.set(f64::from(u8::from(degraded)));
+    }
+    /// A prover's run ended.
+    pub fn prover_run(&self, outcome: &str, took: Duration) {
+        self.prover_runs.add(&[outcome]);
+        self.prover_duration.observe(took.as_secs_f64());
+    }
+    /// This machine was measured.
+    pub fn specs(&self, specs: &Specs) {
+        self.specs_age.touch();
+        self.gpus.set(specs.gpus.len() as f64);
+        self.gpus_failed.set(f64::from(specs.nvidia.unreadable_gpus));
+        self.devices_offered.set(specs.devices.len() as f64);
+    }
+    /// The state of the updater.
+    pub fn update_state(&self, state: &str) {
+        self.update.is(state);
+    }
+}
+
+/// Adds the figures of this process (CPU, memory, file descriptors, threads, start time).
+///
+/// Once per process and registry: where one process holds several nodes, each node's registry shows the same figures,
+/// so sum them over processes, not over nodes.
+///
+/// # Errors
+/// If the registry already has them.
+pub fn register_process(registry: &Registry) -> Result<(), prometheus::Error> {
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::encode;
+
+    fn node(registry: &Registry) -> (Arc<NodeMetrics>, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::at_ns(1_000_000_000_000));
+        let build = BuildInfo { version: "1.2.3".into(), commit: "abc".into(), role: "validator".into() };
+        (NodeMetrics::register(registry, &build, &Labels::default(), clock.clone()).unwrap(), clock)
+    }
+
+    #[test]
+    fn every_combination_of_a_closed_set_is_there_from_the_start_at_zero() {
+        let registry = Registry::new();
+        let _node = node(&registry);
+        let text = encode(&registry).unwrap();
+        for values in verdicts() {
+            let line = format!("compute_challenge_total{{reason=\"{}\",verdict=\"{}\"}} 0\n", values[1], values[0]);
+            assert!(text.contains(&line), "{line}");
+        }
+        for state in Labels::default().lease_states {
+            assert!(text.contains(&format!("compute_leases{{state=\"{state}\"}} 0\n")), "{state}");
+        }
+        assert!(text.contains(r#"compute_build_info{commit="abc",role="validator",version="1.2.3"} 1"#));
+        assert!(text.contains(r#"compute_axon_requests_total{outcome="ok",path="/Challenge"} 0"#));
+    }
+
+    #[test]
+    fn a_second_node_needs_its_own_registry() {
+        let registry = Registry::new();
+        let (_first, clock) = node(&registry);
+        assert!(NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock).is_err());
+    }
+
+    #[test]
+    fn ages_grow_without_anybody_updating_them() {
+        let registry = Registry::new();
+        let (metrics, clock) = node(&registry);
+        metrics.block(7);
+        clock.advance(Duration::from_secs(90));
+        let text = encode(&registry).unwrap();
+        assert!(text.contains("compute_chain_block_age_seconds 90\n"), "{text}");
+        assert!(text.contains("compute_chain_block 7\n"));
+        clock.set_ns(0);
+        assert!(encode(&registry).unwrap().contains("compute_chain_block_age_seconds 0\n"), "a clock that went back");
+    }
+
+    #[test]
+    fn neurons_that_are_gone_lose_their_series() {
+        let registry = Registry::new();
+        let (metrics, _) = node(&registry);
+        metrics.scores(&[(Uid(1), 3.5), (Uid(2), 100.0)]);
+        metrics.scores(&[(Uid(2), 50.0)]);
+        let text = encode(&registry).unwrap();
+        assert!(!text.contains(r#"compute_score_points{uid="1"}"#));
+        assert!(text.contains("compute_score_points{uid=\"2\"} 50\n"));
+        metrics.forget(Uid(2));
+        assert!(!encode(&registry).unwrap().contains("compute_score_points{"));
+    }
+
+    #[test]
+    fn a_chain_that_misreports_cannot_grow_the_series_without_bound() {
+        let registry = Registry::new();
+        let (metrics, _) = node(&registry);
+        let many: Vec<(Uid, f64)> = (0..=u16::MAX).map(|uid| (Uid(uid), 0.1)).collect();
+        metrics.weights(&many);
+        let text = encode(&registry).unwrap();
+        assert_eq!(text.matches("compute_weight_ratio{").count(), crate::telemetry::MAX_UID_SERIES);
+    }
+
+    #[test]
+    fn a_path_that_a_caller_made_up_is_counted_as_other() {
+        let registry = Registry::new();
+        let (metrics, _) = node(&registry);
+        metrics.axon_request("/../../etc/passwd", "malformed");
+        let text = encode(&registry).unwrap();
+        assert!(text.contains("compute_axon_requests_total{outcome=\"malformed\",path=\"other\"} 1\n"));
+        assert!(!text.contains("passwd"));
+    }
+
+    #[test]
+    fn the_figures_of_the_process_are_there_once() {
+        let registry = Registry::new();
+        register_process(&registry).unwrap();
+        assert!(encode(&registry).unwrap().contains("process_resident_memory_bytes "));
+        assert!(register_process(&registry).is_err());
+    }
+
+    #[test]
+    fn the_text_of_a_full_subnet_stays_small() {
+        let registry = Registry::new();
+        let (metrics, _) = node(&registry);
+        let all: Vec<(Uid, f64)> = (0..256).map(|uid| (Uid(uid), 1.0 / 256.0)).collect();
+        metrics.scores(&all);
+        metrics.weights(&all);
+        let text = encode(&registry).unwrap();
+        assert!(text.len() < 64 * 1024, "{} bytes", text.len());
+    }
+}
