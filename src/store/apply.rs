@@ -1,0 +1,322 @@
+//! One record → its statements, inside the transaction the writer has opened.
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
+use super::error::StoreError;
+use super::records::*;
+use crate::verdict::Verdict;
+
+/// Writes one record. On an error the caller rolls back to before it.
+pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError> {
+    match record {
+        Record::Specs(r) => specs(conn, r),
+        Record::Verdict(r) => verdict(conn, r),
+        Record::Score(r) => score(conn, r),
+        Record::Weights(r) => weights(conn, r),
+        Record::WeightsStatus(r) => weights_status(conn, r),
+        Record::Lease(r) => lease(conn, r),
+        Record::LeaseEvent(r) => lease_event(conn, r),
+        Record::Penalty(r) => penalty(conn, r),
+        Record::PenaltyLifted { hotkey, at_ms } => {
+            conn.prepare_cached("UPDATE penalty SET until_ms = ?2 WHERE hotkey = ?1 AND until_ms > ?2")?
+                .execute(params![hotkey.to_string(), int(*at_ms, "at_ms")?])?;
+            Ok(())
+        }
+        Record::Neurons(r) => neurons(conn, r),
+        Record::ProverRun(r) => prover_run(conn, r),
+        Record::Evidence(r) => evidence(conn, r),
+        Record::Meta { key, value } => {
+            conn.prepare_cached(
+                "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+            )?
+            .execute(params![text(key, "key")?, text(value, "value")?])?;
+            Ok(())
+        }
+        Record::Prune(r) => prune(conn, *r),
+        Record::Batch(records) => records.iter().try_for_each(|r| apply(conn, r)),
+    }
+}
+
+/// SQLite's integers are signed; none of ours comes near the sign bit, and one that does is a defect worth hearing of.
+fn int(value: u64, field: &str) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::Unstorable(format!("{field} is {value}, above {}", i64::MAX)))
+}
+
+fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
+    if value.len() > MAX_TEXT {
+        return Err(StoreError::Unstorable(format!("{field} has {} bytes, above {MAX_TEXT}", value.len())));
+    }
+    Ok(value)
+}
+
+fn finite(value: f64, field: &str) -> Result<f64, StoreError> {
+    if value.is_finite() { Ok(value) } else { Err(StoreError::Unstorable(format!("{field} is {value}"))) }
+}
+
+fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
+    let text = serde_json::to_string(value).map_err(|e| StoreError::Unstorable(format!("{field}: {e}")))?;
+    if text.len() > MAX_JSON {
+        return Err(StoreError::Unstorable(format!("{field} has {} bytes of JSON, above {MAX_JSON}", text.len())));
+    }
+    Ok(text)
+}
+
+fn specs(conn: &Connection, r: &SpecsRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO specs (hotkey, taken_at_ms, block, json) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET block = excluded.block, json = excluded.json",
+    )?
+    .execute(params![
+        r.hotkey.to_string(),
+        int(r.taken_at_ms, "taken_at_ms")?,
+        int(r.block, "block")?,
+        json(&r.json, "specs")?
+    ])?;
+    Ok(())
+}
+
+fn verdict(conn: &Connection, r: &VerdictRecord) -> Result<(), StoreError> {
+    let (detail, evidence) = match &r.verdict {
+        Verdict::Pass { evidence } => ("", Some(evidence)),
+        Verdict::Fail { detail, .. } | Verdict::Unknown { detail, .. } => (detail.as_str(), None),
+    };
+    conn.prepare_cached(
+        "INSERT INTO verdict (epoch, uid, hotkey, device, model, kind, reason, detail, operations, elapsed_ns, samples, block, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT DO UPDATE SET uid = excluded.uid, model = excluded.model, kind = excluded.kind, reason = excluded.reason,
+             detail = excluded.detail, operations = excluded.operations, elapsed_ns = excluded.elapsed_ns,
+             samples = excluded.samples, block = excluded.block, at_ms = excluded.at_ms",
+    )?
+    .execute(params![
+        int(r.epoch, "epoch")?,
+        r.uid.0,
+        r.hotkey.to_string(),
+        r.device.map(|d| d.to_string()).unwrap_or_default(),
+        text(&r.model, "model")?,
+        r.verdict.kind(),
+        r.verdict.reason(),
+        text(detail, "detail")?,
+        evidence.map(|e| int(e.operations, "operations")).transpose()?,
+        evidence.map(|e| int(e.elapsed_ns, "elapsed_ns")).transpose()?,
+        evidence.map(|e| e.samples),
+        int(r.block, "block")?,
+        int(r.at_ms, "at_ms")?,
+    ])?;
+    Ok(())
+}
+
+fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
+    // JSON has no way to write NaN or infinity: caught here, they would not read back.
+    finite(r.parts.scaling, "scaling")?;
+    finite(r.parts.allocated_bonus, "allocated_bonus")?;
+    finite(r.parts.total, "total")?;
+    for d in &r.parts.devices {
+        for (value, field) in [(d.base, "base"), (d.factor, "factor"), (d.credit, "credit")] {
+            finite(value, field)?;
+        }
+    }
+    conn.prepare_cached(
+        "INSERT INTO score (epoch, hotkey, uid, score, parts, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET uid = excluded.uid, score = excluded.score, parts = excluded.parts, at_ms = excluded.at_ms",
+    )?
+    .execute(params![
+        int(r.epoch, "epoch")?,
+        r.hotkey.to_string(),
+        r.uid.0,
+        finite(r.score, "score")?,
+        json(&r.parts, "parts")?,
+        int(r.at_ms, "at_ms")?
+    ])?;
+    Ok(())
+}
+
+fn weights(conn: &Connection, r: &WeightsRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO weights (id, epoch, block, entries, status, included_block, detail, at_ms, updated_ms)
+         VALUES (?1, ?2, ?3, ?4, 'pending', NULL, '', ?5, ?5)",
+    )?
+    .execute(params![
+        int(r.id, "id")?,
+        int(r.epoch, "epoch")?,
+        int(r.block, "block")?,
+        json(&r.entries, "entries")?,
+        int(r.at_ms, "at_ms")?
+    ])?;
+    Ok(())
+}
+
+fn weights_status(conn: &Connection, r: &WeightsStatusRecord) -> Result<(), StoreError> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE weights SET status = ?2, included_block = coalesce(?3, included_block), detail = ?4, updated_ms = ?5 WHERE id = ?1",
+        )?
+        .execute(params![
+            int(r.id, "id")?,
+            r.status.label(),
+            r.included_block.map(|b| int(b, "included_block")).transpose()?,
+            text(&r.detail, "detail")?,
+            int(r.at_ms, "at_ms")?
+        ])?;
+    if changed == 0 {
+        return Err(StoreError::Conflict(format!("no weights with id {}", r.id)));
+    }
+    Ok(())
+}
+
+fn lease(conn: &Connection, r: &LeaseRecord) -> Result<(), StoreError> {
+    let id = r.id.to_string();
+    let miner = r.miner.to_string();
+    let changed = conn
+        .prepare_cached(
+            "INSERT INTO lease (id, fencing_epoch, role, miner, renter, devices, state, live, expires_at_ms, owner_token_digest,
+                 container, json, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT DO UPDATE SET fencing_epoch = excluded.fencing_epoch, role = excluded.role, miner = excluded.miner,
+                 renter = excluded.renter, devices = excluded.devices, state = excluded.state, live = excluded.live,
+                 expires_at_ms = excluded.expires_at_ms, owner_token_digest = excluded.owner_token_digest,
+                 container = excluded.container, json = excluded.json, updated_ms = excluded.updated_ms
+             WHERE excluded.fencing_epoch >= lease.fencing_epoch",
+        )?
+        .execute(params![
+            id,
+            int(r.fencing_epoch, "fencing_epoch")?,
+            r.role.label(),
+            miner,
+            r.renter.to_string(),
+            json(&r.devices, "devices")?,
+            text(&r.state, "state")?,
+            r.live,
+            int(r.expires_at_ms, "expires_at_ms")?,
+            r.owner_token_digest.to_string(),
+            r.container.as_deref().map(|c| text(c, "container")).transpose()?,
+            json(&r.json, "lease")?,
+            int(r.updated_ms, "updated_ms")?,
+        ])?;
+    if changed == 0 {
+        return Err(StoreError::Conflict(format!(
+            "lease {id} is stored with a newer fencing epoch than {}",
+            r.fencing_epoch
+        )));
+    }
+    conn.prepare_cached("DELETE FROM lease_device WHERE lease = ?1")?.execute([&id])?;
+    if r.live {
+        let mut claim = conn.prepare_cached(
+            "INSERT INTO lease_device (miner, device, lease) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        )?;
+        for device in &r.devices {
+            if claim.execute(params![miner, device.to_string(), id])? == 0 {
+                return Err(StoreError::Conflict(format!(
+                    "{device} of {miner} is held by another live lease, or named twice"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lease_event(conn: &Connection, r: &LeaseEventRecord) -> Result<(), StoreError> {
+    let id = r.lease.to_string();
+    let seq = int(r.seq, "seq")?;
+    let event = json(&r.event, "event")?;
+    let added = conn
+        .prepare_cached(
+            "INSERT INTO lease_event (lease, seq, event, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![id, seq, event, int(r.at_ms, "at_ms")?])?;
+    if added == 0 {
+        let stored: String = conn
+            .prepare_cached("SELECT event FROM lease_event WHERE lease = ?1 AND seq = ?2")?
+            .query_row(params![id, seq], |row| row.get(0))?;
+        if stored != event {
+            return Err(StoreError::Conflict(format!("lease {id} has another event under number {seq}")));
+        }
+    }
+    Ok(())
+}
+
+fn penalty(conn: &Connection, r: &PenaltyRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO penalty (hotkey, reason, detail, from_ms, until_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET detail = excluded.detail, until_ms = excluded.until_ms",
+    )?
+    .execute(params![
+        r.hotkey.to_string(),
+        text(&r.reason, "reason")?,
+        text(&r.detail, "detail")?,
+        int(r.from_ms, "from_ms")?,
+        int(r.until_ms, "until_ms")?
+    ])?;
+    Ok(())
+}
+
+fn neurons(conn: &Connection, r: &NeuronsRecord) -> Result<(), StoreError> {
+    let block = int(r.block, "block")?;
+    let mut upsert = conn.prepare_cached(
+        "INSERT INTO neuron (hotkey, uid, coldkey, first_seen_block, last_seen_block, admission) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+         ON CONFLICT DO UPDATE SET uid = excluded.uid, coldkey = excluded.coldkey, last_seen_block = excluded.last_seen_block,
+             admission = excluded.admission
+         WHERE excluded.last_seen_block >= neuron.last_seen_block",
+    )?;
+    for n in &r.neurons {
+        let admission = n.admission.as_ref().map(|a| json(a, "admission")).transpose()?;
+        upsert.execute(params![n.hotkey.to_string(), n.uid.0, n.coldkey.to_string(), block, admission])?;
+    }
+    Ok(())
+}
+
+fn prover_run(conn: &Connection, r: &ProverRunRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO prover_run (challenge, device, validator, epoch, operations, elapsed_ns, outcome, detail, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET elapsed_ns = excluded.elapsed_ns, outcome = excluded.outcome, detail = excluded.detail,
+             at_ms = excluded.at_ms",
+    )?
+    .execute(params![
+        r.challenge.to_string(),
+        r.device.to_string(),
+        r.validator.to_string(),
+        int(r.epoch, "epoch")?,
+        int(r.operations, "operations")?,
+        int(r.elapsed_ns, "elapsed_ns")?,
+        text(&r.outcome, "outcome")?,
+        text(&r.detail, "detail")?,
+        int(r.at_ms, "at_ms")?,
+    ])?;
+    Ok(())
+}
+
+fn evidence(conn: &Connection, r: &EvidenceRecord) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT INTO evidence (kind, hotkey, json, at_ms) VALUES (?1, ?2, ?3, ?4)")?.execute(
+        params![
+            text(&r.kind, "kind")?,
+            r.hotkey.map(|h| h.to_string()),
+            json(&r.json, "evidence")?,
+            int(r.at_ms, "at_ms")?
+        ],
+    )?;
+    Ok(())
+}
+
+fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
+    let epoch = int(r.before_epoch, "before_epoch")?;
+    let ms = int(r.before_ms, "before_ms")?;
+    for sql in ["DELETE FROM verdict WHERE epoch < ?1", "DELETE FROM score WHERE epoch < ?1"] {
+        conn.execute(sql, [epoch])?;
+    }
+    for sql in [
+        "DELETE FROM lease_event WHERE lease IN (SELECT id FROM lease WHERE live = 0 AND updated_ms < ?1)",
+        "DELETE FROM lease WHERE live = 0 AND updated_ms < ?1",
+        "DELETE FROM weights WHERE status <> 'pending' AND updated_ms < ?1
+             AND id NOT IN (SELECT coalesce(max(id), -1) FROM weights WHERE status = 'included')
+             AND id <> (SELECT max(id) FROM weights)",
+        "DELETE FROM penalty WHERE until_ms < ?1",
+        "DELETE FROM prover_run WHERE at_ms < ?1",
+        "DELETE FROM evidence WHERE at_ms < ?1",
+        "DELETE FROM specs WHERE taken_at_ms < ?1
+             AND taken_at_ms < (SELECT max(s.taken_at_ms) FROM specs s WHERE s.hotkey = specs.hotkey)",
+    ] {
+        conn.execute(sql, [ms])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,407 @@
+//! Typed reads. Each takes a connection, so it works in [`Writer::query`](super::Writer::query) and on a read-only database alike.
+//!
+//! A value that does not read back (written by hand, for example) is an error that names its column, never skipped: a node must
+//! not come up with half of its leases. Lists without a natural bound take a limit.
+
+use std::error::Error;
+use std::str::FromStr;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use serde::de::DeserializeOwned;
+
+use super::records::*;
+use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId, Uid};
+use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
+
+type Result<T> = rusqlite::Result<T>;
+
+fn bad(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+/// A column that reads back from the text it displays.
+fn parsed<T: FromStr<Err: Error + Send + Sync + 'static>>(row: &Row<'_>, column: usize) -> Result<T> {
+    let value = row.get_ref(column)?.as_str().map_err(|e| bad(column, e))?;
+    value.parse().map_err(|e: T::Err| bad(column, e))
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
+    let value = row.get_ref(column)?.as_str().map_err(|e| bad(column, e))?;
+    serde_json::from_str(value).map_err(|e| bad(column, e))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn maybe_unsigned(row: &Row<'_>, column: usize) -> Result<Option<u64>> {
+    row.get::<_, Option<i64>>(column)?.map(|_| unsigned(row, column)).transpose()
+}
+
+fn uid(row: &Row<'_>, column: usize) -> Result<Uid> {
+    row.get(column).map(Uid)
+}
+
+/// Bounds of ours as SQLite's signed integers; what does not fit is later than everything stored.
+fn bound(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn list<T>(conn: &Connection, sql: &str, params: impl Params, read: fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    conn.prepare_cached(sql)?.query_map(params, read)?.collect()
+}
+
+fn one<T>(conn: &Connection, sql: &str, params: impl Params, read: fn(&Row<'_>) -> Result<T>) -> Result<Option<T>> {
+    conn.prepare_cached(sql)?.query_row(params, read).optional()
+}
+
+// === meta ===
+
+/// A setting of the node itself.
+pub fn meta(conn: &Connection, key: &str) -> Result<Option<String>> {
+    one(conn, "SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0))
+}
+
+// === verdicts ===
+
+macro_rules! select_verdicts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT epoch, uid, hotkey, device, model, kind, reason, detail, operations, elapsed_ns, samples, block, at_ms FROM verdict ",
+            $rest
+        )
+    };
+}
+
+fn verdict(row: &Row<'_>) -> Result<VerdictRecord> {
+    let kind = row.get_ref(5)?.as_str().map_err(|e| bad(5, e))?;
+    let reason = row.get_ref(6)?.as_str().map_err(|e| bad(6, e))?;
+    let unknown_label = || bad(6, format!("{reason} is no reason of a {kind} verdict"));
+    let verdict = match kind {
+        "pass" => Verdict::Pass {
+            evidence: PassEvidence {
+                operations: unsigned(row, 8)?,
+                elapsed_ns: unsigned(row, 9)?,
+                samples: row.get(10)?,
+            },
+        },
+        "fail" => {
+            let found = FailReason::ALL.iter().find(|r| r.label() == reason).ok_or_else(unknown_label)?;
+            Verdict::Fail { reason: *found, detail: row.get(7)? }
+        }
+        "unknown" => {
+            let found = UnknownCause::ALL.iter().find(|c| c.label() == reason).ok_or_else(unknown_label)?;
+            Verdict::Unknown { cause: *found, detail: row.get(7)? }
+        }
+        other => return Err(bad(5, format!("{other} is no kind of verdict"))),
+    };
+    let device = match row.get_ref(3)?.as_str().map_err(|e| bad(3, e))? {
+        "" => None,
+        text => Some(text.parse::<DeviceId>().map_err(|e| bad(3, e))?),
+    };
+    Ok(VerdictRecord {
+        epoch: unsigned(row, 0)?,
+        uid: uid(row, 1)?,
+        hotkey: parsed(row, 2)?,
+        device,
+        model: row.get(4)?,
+        verdict,
+        block: unsigned(row, 11)?,
+        at_ms: unsigned(row, 12)?,
+    })
+}
+
+/// The last `n` verdicts of a miner, newest epoch first.
+pub fn verdicts(conn: &Connection, hotkey: &Hotkey, n: u32) -> Result<Vec<VerdictRecord>> {
+    let sql = select_verdicts!("WHERE hotkey = ?1 ORDER BY epoch DESC, device LIMIT ?2");
+    list(conn, sql, params![hotkey.to_string(), n], verdict)
+}
+
+/// Every verdict from an epoch on, oldest first: what a score keeper needs to rebuild itself after a start.
+pub fn verdicts_since(conn: &Connection, epoch: Epoch) -> Result<Vec<VerdictRecord>> {
+    list(conn, select_verdicts!("WHERE epoch >= ?1 ORDER BY epoch, hotkey, device"), [bound(epoch)], verdict)
+}
+
+/// The verdict each device of a miner had last.
+pub fn latest_verdicts(conn: &Connection, hotkey: &Hotkey) -> Result<Vec<VerdictRecord>> {
+    let sql = select_verdicts!(
+        "AS v WHERE hotkey = ?1 AND epoch =
+             (SELECT max(epoch) FROM verdict WHERE hotkey = v.hotkey AND device = v.device) ORDER BY device"
+    );
+    list(conn, sql, [hotkey.to_string()], verdict)
+}
+
+// === scores ===
+
+fn score(row: &Row<'_>) -> Result<ScoreRecord> {
+    Ok(ScoreRecord {
+        epoch: unsigned(row, 0)?,
+        uid: uid(row, 1)?,
+        hotkey: parsed(row, 2)?,
+        score: row.get(3)?,
+        parts: from_json(row, 4)?,
+        at_ms: unsigned(row, 5)?,
+    })
+}
+
+/// Every score of an epoch, by slot.
+pub fn scores(conn: &Connection, epoch: Epoch) -> Result<Vec<ScoreRecord>> {
+    let sql = "SELECT epoch, uid, hotkey, score, parts, at_ms FROM score WHERE epoch = ?1 ORDER BY uid, hotkey";
+    list(conn, sql, [bound(epoch)], score)
+}
+
+/// A miner's last score.
+pub fn latest_score(conn: &Connection, hotkey: &Hotkey) -> Result<Option<ScoreRecord>> {
+    let sql = "SELECT epoch, uid, hotkey, score, parts, at_ms FROM score WHERE hotkey = ?1 ORDER BY epoch DESC LIMIT 1";
+    one(conn, sql, [hotkey.to_string()], score)
+}
+
+/// Every score of the last epoch that has any, by slot.
+pub fn latest_scores(conn: &Connection) -> Result<Vec<ScoreRecord>> {
+    let sql = "SELECT epoch, uid, hotkey, score, parts, at_ms FROM score
+         WHERE epoch = (SELECT max(epoch) FROM score) ORDER BY uid, hotkey";
+    list(conn, sql, [], score)
+}
+
+// === specs ===
+
+fn specs(row: &Row<'_>) -> Result<SpecsRecord> {
+    Ok(SpecsRecord {
+        hotkey: parsed(row, 0)?,
+        taken_at_ms: unsigned(row, 1)?,
+        block: unsigned(row, 2)?,
+        json: from_json(row, 3)?,
+    })
+}
+
+/// The last specs of every hotkey.
+pub fn latest_specs(conn: &Connection) -> Result<Vec<SpecsRecord>> {
+    let sql = "SELECT hotkey, taken_at_ms, block, json FROM specs AS s
+         WHERE taken_at_ms = (SELECT max(taken_at_ms) FROM specs WHERE hotkey = s.hotkey) ORDER BY hotkey";
+    list(conn, sql, [], specs)
+}
+
+/// The last specs of one hotkey.
+pub fn specs_of(conn: &Connection, hotkey: &Hotkey) -> Result<Option<SpecsRecord>> {
+    let sql = "SELECT hotkey, taken_at_ms, block, json FROM specs WHERE hotkey = ?1 ORDER BY taken_at_ms DESC LIMIT 1";
+    one(conn, sql, [hotkey.to_string()], specs)
+}
+
+// === weights ===
+
+macro_rules! select_weights {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, epoch, block, entries, at_ms, status, included_block, detail, updated_ms FROM weights ",
+            $rest
+        )
+    };
+}
+
+fn weights(row: &Row<'_>) -> Result<WeightsRow> {
+    let status = match row.get_ref(5)?.as_str().map_err(|e| bad(5, e))? {
+        "pending" => WeightsStatus::Pending,
+        "included" => WeightsStatus::Included,
+        "failed" => WeightsStatus::Failed,
+        other => return Err(bad(5, format!("{other} is no status of weights"))),
+    };
+    Ok(WeightsRow {
+        weights: WeightsRecord {
+            id: unsigned(row, 0)?,
+            epoch: unsigned(row, 1)?,
+            block: unsigned(row, 2)?,
+            entries: from_json(row, 3)?,
+            at_ms: unsigned(row, 4)?,
+        },
+        status,
+        included_block: maybe_unsigned(row, 6)?,
+        detail: row.get(7)?,
+        updated_ms: unsigned(row, 8)?,
+    })
+}
+
+/// Weights of which it is not known whether they reached the chain, oldest first.
+pub fn pending_weights(conn: &Connection) -> Result<Vec<WeightsRow>> {
+    list(conn, select_weights!("WHERE status = 'pending' ORDER BY id"), [], weights)
+}
+
+/// The last intent, whatever became of it.
+pub fn last_weights(conn: &Connection) -> Result<Option<WeightsRow>> {
+    one(conn, select_weights!("ORDER BY id DESC LIMIT 1"), [], weights)
+}
+
+/// The last weights seen on chain.
+pub fn last_included_weights(conn: &Connection) -> Result<Option<WeightsRow>> {
+    one(conn, select_weights!("WHERE status = 'included' ORDER BY id DESC LIMIT 1"), [], weights)
+}
+
+/// An id that no stored intent has.
+pub fn next_weights_id(conn: &Connection) -> Result<u64> {
+    conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM weights", [], |r| unsigned(r, 0))
+}
+
+// === leases ===
+
+macro_rules! select_leases {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, fencing_epoch, role, miner, renter, devices, state, live, expires_at_ms, owner_token_digest, container, json,
+                 updated_ms FROM lease ",
+            $rest
+        )
+    };
+}
+
+fn lease_row(row: &Row<'_>) -> Result<LeaseRecord> {
+    Ok(LeaseRecord {
+        id: parsed(row, 0)?,
+        fencing_epoch: unsigned(row, 1)?,
+        role: parsed(row, 2)?,
+        miner: parsed(row, 3)?,
+        renter: parsed(row, 4)?,
+        devices: from_json(row, 5)?,
+        state: row.get(6)?,
+        live: row.get(7)?,
+        expires_at_ms: unsigned(row, 8)?,
+        owner_token_digest: parsed(row, 9)?,
+        container: row.get(10)?,
+        json: from_json(row, 11)?,
+        updated_ms: unsigned(row, 12)?,
+    })
+}
+
+/// Every lease of this node that still holds its devices: where a start begins.
+pub fn live_leases(conn: &Connection, role: super::Role) -> Result<Vec<LeaseRecord>> {
+    list(conn, select_leases!("WHERE live = 1 AND role = ?1 ORDER BY id"), [role.label()], lease_row)
+}
+
+/// One lease, live or ended.
+pub fn lease(conn: &Connection, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    one(conn, select_leases!("WHERE id = ?1"), [id.to_string()], lease_row)
+}
+
+/// The last `n` leases of a miner's devices, live ones first, then the latest change first.
+pub fn leases_of(conn: &Connection, miner: &Hotkey, n: u32) -> Result<Vec<LeaseRecord>> {
+    let sql = select_leases!("WHERE miner = ?1 ORDER BY live DESC, updated_ms DESC, id LIMIT ?2");
+    list(conn, sql, params![miner.to_string(), n], lease_row)
+}
+
+/// A lease's history, in order.
+pub fn lease_events(conn: &Connection, id: &LeaseId) -> Result<Vec<LeaseEventRecord>> {
+    let sql = "SELECT lease, seq, event, at_ms FROM lease_event WHERE lease = ?1 ORDER BY seq";
+    list(conn, sql, [id.to_string()], |row| {
+        Ok(LeaseEventRecord {
+            lease: parsed(row, 0)?,
+            seq: unsigned(row, 1)?,
+            event: from_json(row, 2)?,
+            at_ms: unsigned(row, 3)?,
+        })
+    })
+}
+
+// === penalties ===
+
+fn penalty(row: &Row<'_>) -> Result<PenaltyRecord> {
+    Ok(PenaltyRecord {
+        hotkey: parsed(row, 0)?,
+        reason: row.get(1)?,
+        detail: row.get(2)?,
+        from_ms: unsigned(row, 3)?,
+        until_ms: unsigned(row, 4)?,
+    })
+}
+
+/// Every penalty that has not ended, the one that ends first first.
+pub fn penalties(conn: &Connection, now_ms: u64) -> Result<Vec<PenaltyRecord>> {
+    let sql =
+        "SELECT hotkey, reason, detail, from_ms, until_ms FROM penalty WHERE until_ms > ?1 ORDER BY until_ms, hotkey";
+    list(conn, sql, [bound(now_ms)], penalty)
+}
+
+/// A hotkey's penalties that have not ended.
+pub fn penalties_of(conn: &Connection, hotkey: &Hotkey, now_ms: u64) -> Result<Vec<PenaltyRecord>> {
+    let sql = "SELECT hotkey, reason, detail, from_ms, until_ms FROM penalty WHERE hotkey = ?1 AND until_ms > ?2 ORDER BY until_ms";
+    list(conn, sql, params![hotkey.to_string(), bound(now_ms)], penalty)
+}
+
+// === neurons ===
+
+macro_rules! select_neurons {
+    ($rest:literal) => {
+        concat!("SELECT hotkey, uid, coldkey, first_seen_block, last_seen_block, admission FROM neuron ", $rest)
+    };
+}
+
+fn neuron(row: &Row<'_>) -> Result<NeuronRow> {
+    let admission = match row.get_ref(5)?.as_str_or_null().map_err(|e| bad(5, e))? {
+        None => None,
+        Some(_) => Some(from_json(row, 5)?),
+    };
+    Ok(NeuronRow {
+        neuron: NeuronEntry { uid: uid(row, 1)?, hotkey: parsed(row, 0)?, coldkey: parsed(row, 2)?, admission },
+        first_seen_block: unsigned(row, 3)?,
+        last_seen_block: unsigned(row, 4)?,
+    })
+}
+
+/// A neuron by its key.
+pub fn neuron_by_hotkey(conn: &Connection, hotkey: &Hotkey) -> Result<Option<NeuronRow>> {
+    one(conn, select_neurons!("WHERE hotkey = ?1"), [hotkey.to_string()], neuron)
+}
+
+/// The neuron seen last in a slot.
+pub fn neuron_by_uid(conn: &Connection, uid: Uid) -> Result<Option<NeuronRow>> {
+    one(conn, select_neurons!("WHERE uid = ?1 ORDER BY last_seen_block DESC LIMIT 1"), [uid.0], neuron)
+}
+
+/// The neurons of the last block that was recorded, by slot.
+pub fn neurons(conn: &Connection) -> Result<Vec<NeuronRow>> {
+    let sql = select_neurons!("WHERE last_seen_block = (SELECT max(last_seen_block) FROM neuron) ORDER BY uid");
+    list(conn, sql, [], neuron)
+}
+
+// === prover runs, evidence ===
+
+/// The last `n` runs of this miner's prover, newest first.
+pub fn prover_runs(conn: &Connection, n: u32) -> Result<Vec<ProverRunRecord>> {
+    let sql =
+        "SELECT challenge, validator, device, epoch, operations, elapsed_ns, outcome, detail, at_ms FROM prover_run
+         ORDER BY at_ms DESC, challenge LIMIT ?1";
+    list(conn, sql, [n], |row| {
+        Ok(ProverRunRecord {
+            challenge: parsed(row, 0)?,
+            validator: parsed(row, 1)?,
+            device: parsed(row, 2)?,
+            epoch: unsigned(row, 3)?,
+            operations: unsigned(row, 4)?,
+            elapsed_ns: unsigned(row, 5)?,
+            outcome: row.get(6)?,
+            detail: row.get(7)?,
+            at_ms: unsigned(row, 8)?,
+        })
+    })
+}
+
+/// The last `n` pieces of evidence about a hotkey, or about anyone, newest first.
+pub fn evidence(conn: &Connection, hotkey: Option<&Hotkey>, n: u32) -> Result<Vec<EvidenceRecord>> {
+    let read = |row: &Row<'_>| {
+        let hotkey = match row.get_ref(1)?.as_str_or_null().map_err(|e| bad(1, e))? {
+            None => None,
+            Some(_) => Some(parsed(row, 1)?),
+        };
+        Ok(EvidenceRecord { kind: row.get(0)?, hotkey, json: from_json(row, 2)?, at_ms: unsigned(row, 3)? })
+    };
+    match hotkey {
+        Some(hotkey) => {
+            let sql = "SELECT kind, hotkey, json, at_ms FROM evidence WHERE hotkey = ?1 ORDER BY id DESC LIMIT ?2";
+            list(conn, sql, params![hotkey.to_string(), n], read)
+        }
+        None => list(conn, "SELECT kind, hotkey, json, at_ms FROM evidence ORDER BY id DESC LIMIT ?1", [n], read),
+    }
+}
+
+#[cfg(test)]
+#[path = "queries_tests.rs"]
+mod tests;

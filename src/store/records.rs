@@ -1,0 +1,431 @@
+//! What can be written: plain records, one struct per table, without behaviour of the domains they come from.
+//!
+//! Times are milliseconds since the Unix epoch. Identities are stored as the text they display, so that a person can read the
+//! database with the `sqlite3` program. JSON columns hold serde's form of the struct or the value given.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Role;
+use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
+use crate::verdict::Verdict;
+
+/// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
+pub const MAX_JSON: usize = 1 << 20;
+/// Largest plain text of one column (detail, model, reason), in bytes.
+pub const MAX_TEXT: usize = 16 << 10;
+
+/// One thing to remember.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A miner's specs, or this machine's.
+    Specs(SpecsRecord),
+    /// The judgement of a device in an epoch. A later judgement of the same device in the same epoch replaces it.
+    Verdict(VerdictRecord),
+    /// The score of a miner in an epoch. A later score of the same epoch replaces it.
+    Score(ScoreRecord),
+    /// The intent to set weights, before it goes to the chain.
+    Weights(WeightsRecord),
+    /// What became of an intent to set weights.
+    WeightsStatus(WeightsStatusRecord),
+    /// A lease's state: written as the intent before the container engine is called, and again after. A lower fencing epoch
+    /// than the stored one, or a device that another live lease of the same miner holds, is a `Conflict`.
+    Lease(LeaseRecord),
+    /// A step in a lease's history. The same step again is accepted, another step under the same number is a `Conflict`.
+    LeaseEvent(LeaseEventRecord),
+    /// A peer is penalised. The same penalty (hotkey, reason, start) again moves its end.
+    Penalty(PenaltyRecord),
+    /// Every penalty of the hotkey ends at this time.
+    PenaltyLifted {
+        /// Whose penalties end.
+        hotkey: Hotkey,
+        /// When, unless they end earlier.
+        at_ms: u64,
+    },
+    /// The neurons of the subnet at a block.
+    Neurons(NeuronsRecord),
+    /// A run of this miner's prover.
+    ProverRun(ProverRunRecord),
+    /// Something worth keeping that has no table of its own; append-only.
+    Evidence(EvidenceRecord),
+    /// A setting of the node itself.
+    Meta {
+        /// Its name.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Forget what is older. Live leases, their events, pending weights and running penalties always stay.
+    Prune(Retention),
+    /// Several records, written together or not at all.
+    Batch(Vec<Record>),
+}
+
+impl Record {
+    /// Whether the acknowledgement must wait for an fsync: what a node must not forget even when the machine loses power. The
+    /// others survive the death of the process, and reach the disk with the next durable record or checkpoint.
+    pub fn durable(&self) -> bool {
+        match self {
+            Record::Weights(_)
+            | Record::WeightsStatus(_)
+            | Record::Lease(_)
+            | Record::LeaseEvent(_)
+            | Record::Penalty(_)
+            | Record::PenaltyLifted { .. }
+            | Record::Meta { .. } => true,
+            Record::Specs(_)
+            | Record::Verdict(_)
+            | Record::Score(_)
+            | Record::Neurons(_)
+            | Record::ProverRun(_)
+            | Record::Evidence(_)
+            | Record::Prune(_) => false,
+            Record::Batch(records) => records.iter().any(Record::durable),
+        }
+    }
+    /// The kind of record, for logs and metrics: snake case, stable.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Record::Specs(_) => "specs",
+            Record::Verdict(_) => "verdict",
+            Record::Score(_) => "score",
+            Record::Weights(_) => "weights",
+            Record::WeightsStatus(_) => "weights_status",
+            Record::Lease(_) => "lease",
+            Record::LeaseEvent(_) => "lease_event",
+            Record::Penalty(_) => "penalty",
+            Record::PenaltyLifted { .. } => "penalty_lifted",
+            Record::Neurons(_) => "neurons",
+            Record::ProverRun(_) => "prover_run",
+            Record::Evidence(_) => "evidence",
+            Record::Meta { .. } => "meta",
+            Record::Prune(_) => "prune",
+            Record::Batch(_) => "batch",
+        }
+    }
+    /// A lease's new state and the step that led to it, as one write.
+    pub fn lease_step(lease: LeaseRecord, event: LeaseEventRecord) -> Record {
+        Record::Batch(vec![Record::Lease(lease), Record::LeaseEvent(event)])
+    }
+}
+
+/// A machine's specs at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecsRecord {
+    /// Whose machine.
+    pub hotkey: Hotkey,
+    /// When they were measured or received.
+    pub taken_at_ms: u64,
+    /// The block at that time.
+    pub block: BlockNumber,
+    /// The specs as sent, at most [`MAX_JSON`] bytes.
+    pub json: Value,
+}
+
+/// The judgement of one device, or of a whole miner, in one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictRecord {
+    /// The epoch it counts for.
+    pub epoch: Epoch,
+    /// The miner's slot at that time.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device; none when the miner as a whole was judged (unreachable, no specs).
+    pub device: Option<DeviceId>,
+    /// The device's model as claimed; empty when unknown.
+    pub model: String,
+    /// The judgement.
+    pub verdict: Verdict,
+    /// The block whose hash the challenge was made from.
+    pub block: BlockNumber,
+    /// When it was decided.
+    pub at_ms: u64,
+}
+
+/// The score of one miner in one epoch, with its arithmetic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreRecord {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The miner's slot at that time.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The score, 0…200.
+    pub score: f64,
+    /// How it came about.
+    pub parts: ScoreParts,
+    /// When it was computed.
+    pub at_ms: u64,
+}
+
+/// How a score came about: `total = Σ credit of counted devices · scaling + allocated_bonus`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ScoreParts {
+    /// Every device of the miner.
+    pub devices: Vec<DevicePart>,
+    /// `100 / (8 · largest base of the table)`.
+    pub scaling: f64,
+    /// 100 while a lease counts, else 0.
+    pub allocated_bonus: f64,
+    /// The score.
+    pub total: f64,
+    /// What else a reader should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// One device's share in a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DevicePart {
+    /// The device.
+    pub device: DeviceId,
+    /// Its model as claimed.
+    pub model: String,
+    /// The model's base score in the table; 0 when it has no row.
+    pub base: f64,
+    /// The proved rate in operations a second.
+    pub rate: Option<f64>,
+    /// The model's nominal rate in operations a second.
+    pub nominal: Option<f64>,
+    /// `min(1, rate / nominal)`; 0 when not proved.
+    pub factor: f64,
+    /// `base · factor`, before scaling.
+    pub credit: f64,
+    /// Whether it is one of the best eight, which are the ones that count.
+    pub counted: bool,
+    /// The kind of its verdict: `pass`, `fail` or `unknown`.
+    pub verdict: String,
+    /// The label of its verdict's reason; `none` for a pass.
+    pub reason: String,
+}
+
+/// One entry of a weight vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightEntry {
+    /// The slot it goes to.
+    pub uid: Uid,
+    /// Who held the slot.
+    pub hotkey: Hotkey,
+    /// The weight, relative to the vector's sum.
+    pub weight: u16,
+}
+
+/// An intent to set weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsRecord {
+    /// Chosen by the caller, unique; [`super::queries::next_weights_id`] names the next one.
+    pub id: u64,
+    /// The epoch whose scores it expresses.
+    pub epoch: Epoch,
+    /// The block at which it was made.
+    pub block: BlockNumber,
+    /// The vector.
+    pub entries: Vec<WeightEntry>,
+    /// When it was made.
+    pub at_ms: u64,
+}
+
+/// What became of an intent to set weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightsStatus {
+    /// Not known yet: look at the chain before another attempt.
+    Pending,
+    /// Seen on chain.
+    Included,
+    /// Refused, or certainly not included.
+    Failed,
+}
+
+impl WeightsStatus {
+    /// The text in the database.
+    pub fn label(self) -> &'static str {
+        match self {
+            WeightsStatus::Pending => "pending",
+            WeightsStatus::Included => "included",
+            WeightsStatus::Failed => "failed",
+        }
+    }
+}
+
+/// A change of an intent's status. An unknown id is a `Conflict`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsStatusRecord {
+    /// The intent.
+    pub id: u64,
+    /// Its status from now on.
+    pub status: WeightsStatus,
+    /// The block of inclusion, once known.
+    pub included_block: Option<BlockNumber>,
+    /// What was seen: the extrinsic's hash, or the chain's error.
+    pub detail: String,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// A stored intent with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsRow {
+    /// The intent.
+    pub weights: WeightsRecord,
+    /// Its status.
+    pub status: WeightsStatus,
+    /// The block of inclusion, once known.
+    pub included_block: Option<BlockNumber>,
+    /// What was seen last.
+    pub detail: String,
+    /// When the status changed last.
+    pub updated_ms: u64,
+}
+
+/// A lease as this node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// The lease.
+    pub id: LeaseId,
+    /// Goes up with each takeover; an older one is refused.
+    pub fencing_epoch: u64,
+    /// Which side of the lease this node is.
+    pub role: Role,
+    /// Whose devices they are.
+    pub miner: Hotkey,
+    /// Who rents them.
+    pub renter: Hotkey,
+    /// The devices.
+    pub devices: Vec<DeviceId>,
+    /// The state's name, snake case.
+    pub state: String,
+    /// Whether the lease still holds its devices. Only live leases are returned at boot, and only they exclude each other.
+    pub live: bool,
+    /// When it ends.
+    pub expires_at_ms: u64,
+    /// Digest of the ownership token; the token itself is never stored.
+    pub owner_token_digest: Hash32,
+    /// The engine's name for the container, once there is one.
+    pub container: Option<String>,
+    /// The state machine's own form.
+    pub json: Value,
+    /// When it changed last.
+    pub updated_ms: u64,
+}
+
+/// A step in a lease's history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseEventRecord {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The step's number within the lease, from 0 or 1 on.
+    pub seq: u64,
+    /// The step.
+    pub event: Value,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// A penalty and its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PenaltyRecord {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// The label of the reason.
+    pub reason: String,
+    /// What was seen, safe to publish.
+    pub detail: String,
+    /// From when.
+    pub from_ms: u64,
+    /// Until when; the penalty no longer holds at this time.
+    pub until_ms: u64,
+}
+
+/// The neurons of the subnet at a block. A slot belongs to whoever was seen in it last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeuronsRecord {
+    /// The block they were read at.
+    pub block: BlockNumber,
+    /// The neurons.
+    pub neurons: Vec<NeuronEntry>,
+}
+
+/// One neuron as read from the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeuronEntry {
+    /// Its slot.
+    pub uid: Uid,
+    /// Its key.
+    pub hotkey: Hotkey,
+    /// Its owner.
+    pub coldkey: Coldkey,
+    /// What admission says of it, where this node decides about it.
+    pub admission: Option<AdmissionNote>,
+}
+
+/// What admission decided about a neuron.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmissionNote {
+    /// Whether it takes part.
+    pub admitted: bool,
+    /// The label of the reason.
+    pub reason: String,
+    /// The reason, as a lower-case fragment.
+    pub text: String,
+    /// What its operator should do; empty when nothing.
+    pub remedy: String,
+}
+
+/// A stored neuron.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeuronRow {
+    /// The neuron as seen last.
+    pub neuron: NeuronEntry,
+    /// The block at which this node saw the hotkey first.
+    pub first_seen_block: BlockNumber,
+    /// The block at which this node saw the hotkey last.
+    pub last_seen_block: BlockNumber,
+}
+
+/// A run of this miner's prover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProverRunRecord {
+    /// The challenge it answered.
+    pub challenge: ChallengeId,
+    /// Who asked.
+    pub validator: Hotkey,
+    /// The device.
+    pub device: DeviceId,
+    /// The epoch asked for.
+    pub epoch: Epoch,
+    /// Operations of the plain product.
+    pub operations: u64,
+    /// How long the run took, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// The label of how it ended.
+    pub outcome: String,
+    /// Its last words, if it ended badly.
+    pub detail: String,
+    /// When it ended.
+    pub at_ms: u64,
+}
+
+/// Something worth keeping that has no table of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// What kind of thing: snake case.
+    pub kind: String,
+    /// Whom it is about.
+    pub hotkey: Option<Hotkey>,
+    /// The thing.
+    pub json: Value,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// What [`Record::Prune`] forgets. A limit of 0 forgets nothing of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Retention {
+    /// Verdicts and scores of earlier epochs go.
+    pub before_epoch: Epoch,
+    /// Earlier ended leases with their events, settled weights, ended penalties, prover runs, evidence and specs go; the
+    /// latest specs of each hotkey and the latest included weights stay.
+    pub before_ms: u64,
+}

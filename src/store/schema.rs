@@ -1,0 +1,170 @@
+//! The tables, as a list of migrations that is only ever appended to.
+//!
+//! A database's version is the number of migrations applied, kept in `PRAGMA user_version` and, with times, in the table
+//! `migration`. Every migration runs in one transaction: a database is of one version or of the next, never in between.
+
+use rusqlite::Connection;
+
+/// Marks the file as a node's database (`PRAGMA application_id`): the ASCII text `CSN1`.
+pub const APPLICATION_ID: i32 = 0x4353_4E31;
+
+/// A step from one version to the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// What it does, for the table `migration`.
+    pub name: &'static str,
+    /// The statements.
+    pub sql: &'static str,
+}
+
+/// Every migration; the n-th makes version n + 1.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { name: "first tables", sql: V1 },
+    Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
+];
+
+/// The version this program reads and writes.
+pub const LATEST: u32 = MIGRATIONS.len() as u32;
+
+const V1: &str = "
+CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at_ms INTEGER NOT NULL) STRICT;
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE neuron (
+    hotkey TEXT PRIMARY KEY, uid INTEGER NOT NULL, coldkey TEXT NOT NULL,
+    first_seen_block INTEGER NOT NULL, last_seen_block INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX neuron_by_uid ON neuron (uid, last_seen_block);
+
+CREATE TABLE specs (
+    hotkey TEXT NOT NULL, taken_at_ms INTEGER NOT NULL, block INTEGER NOT NULL, json TEXT NOT NULL,
+    PRIMARY KEY (hotkey, taken_at_ms)
+) STRICT;
+
+-- device is '' when the miner as a whole was judged
+CREATE TABLE verdict (
+    epoch INTEGER NOT NULL, uid INTEGER NOT NULL, hotkey TEXT NOT NULL, device TEXT NOT NULL, model TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('pass', 'fail', 'unknown')), reason TEXT NOT NULL, detail TEXT NOT NULL,
+    operations INTEGER, elapsed_ns INTEGER, samples INTEGER,
+    block INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (epoch, hotkey, device)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE score (
+    epoch INTEGER NOT NULL, hotkey TEXT NOT NULL, uid INTEGER NOT NULL, score REAL NOT NULL, parts TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (epoch, hotkey)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
+
+CREATE TABLE weights (
+    id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, block INTEGER NOT NULL, entries TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'included', 'failed')),
+    included_block INTEGER, detail TEXT NOT NULL, at_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX weights_by_status ON weights (status, id);
+
+CREATE TABLE lease (
+    id TEXT PRIMARY KEY, fencing_epoch INTEGER NOT NULL, role TEXT NOT NULL CHECK (role IN ('miner', 'validator')),
+    miner TEXT NOT NULL, renter TEXT NOT NULL, devices TEXT NOT NULL, state TEXT NOT NULL,
+    live INTEGER NOT NULL CHECK (live IN (0, 1)), expires_at_ms INTEGER NOT NULL, owner_token_digest TEXT NOT NULL,
+    container TEXT, json TEXT NOT NULL, updated_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_live ON lease (role) WHERE live = 1;
+CREATE INDEX lease_by_miner ON lease (miner, updated_ms);
+
+-- the devices of live leases: a device has one of them at most
+CREATE TABLE lease_device (
+    miner TEXT NOT NULL, device TEXT NOT NULL, lease TEXT NOT NULL,
+    PRIMARY KEY (miner, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_device_by_lease ON lease_device (lease);
+
+CREATE TABLE lease_event (
+    lease TEXT NOT NULL, seq INTEGER NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (lease, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE penalty (
+    hotkey TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, from_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    PRIMARY KEY (hotkey, reason, from_ms)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX penalty_by_end ON penalty (until_ms);
+
+CREATE TABLE prover_run (
+    challenge TEXT NOT NULL, device TEXT NOT NULL, validator TEXT NOT NULL, epoch INTEGER NOT NULL,
+    operations INTEGER NOT NULL, elapsed_ns INTEGER NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (challenge, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX prover_run_by_time ON prover_run (at_ms);
+
+-- written and emptied by the writer to see whether the disk takes writes again
+CREATE TABLE probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT;
+";
+
+const V2: &str = "
+ALTER TABLE neuron ADD COLUMN admission TEXT;
+
+CREATE TABLE evidence (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, hotkey TEXT, json TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX evidence_by_hotkey ON evidence (hotkey, id);
+CREATE INDEX evidence_by_time ON evidence (at_ms);
+
+CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
+";
+
+/// The version of a database, 0 for one without tables.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Brings a database from `from` to the next version, in one transaction.
+pub(super) fn migrate_one(conn: &mut Connection, from: u32, now_ms: u64) -> rusqlite::Result<()> {
+    let Some(step) = MIGRATIONS.get(from as usize) else {
+        return Ok(());
+    };
+    let to = from + 1;
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    tx.execute_batch(step.sql)?;
+    tx.execute(
+        "INSERT INTO migration (version, name, applied_at_ms) VALUES (?1, ?2, ?3)",
+        (to, step.name, i64::try_from(now_ms).unwrap_or(i64::MAX)),
+    )?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", to)?;
+    tx.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_applies_in_order_and_leaves_its_mark() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        for from in 0..LATEST {
+            assert_eq!(version(&conn).unwrap(), i64::from(from));
+            migrate_one(&mut conn, from, 1_000 + u64::from(from)).unwrap();
+        }
+        assert_eq!(version(&conn).unwrap(), i64::from(LATEST));
+        let mut names = conn.prepare("SELECT name FROM migration ORDER BY version").unwrap();
+        let names: Vec<String> = names.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(names, MIGRATIONS.iter().map(|m| m.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_version_and_the_tables_as_they_were() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_one(&mut conn, 0, 1).unwrap();
+        conn.execute_batch("CREATE TABLE evidence (in_the_way INTEGER)").unwrap();
+        migrate_one(&mut conn, 1, 2).unwrap_err();
+        assert_eq!(version(&conn).unwrap(), 1);
+        let admission: i64 = conn
+            .query_row("SELECT count(*) FROM pragma_table_info('neuron') WHERE name = 'admission'", [], |r| r.get(0))
+            .unwrap();
+        assert_eq!(admission, 0, "the column of the failed migration is gone again");
+    }
+}

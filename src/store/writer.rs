@@ -1,0 +1,482 @@
+//! The writer: one thread that owns the database, a bounded queue in front of it, and group commit.
+//!
+//! Jobs are committed in the order they were accepted. The thread takes what is waiting, at most [`WriterConfig::group`] jobs,
+//! writes each inside a savepoint of one transaction, commits, and only then acknowledges. One fsync is shared by the group, so
+//! throughput rises with load while a lone write is not delayed.
+//!
+//! When the disk refuses, every job of the group hears it, and the [`Health`] becomes `Degraded` until a write works again: the
+//! next job, or a probe with backoff when there is none. Damage of the file is not forgotten before a restart.
+//!
+//! Nothing here runs on an async thread, and no panic ends the writer: it is caught, rolled back and reported to its job.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::apply::apply;
+use super::error::{Degradation, StoreError, panic_text};
+use super::open::Database;
+use super::reader::Reader;
+use super::records::Record;
+
+/// Is told of every committed or failed group, on the writer's thread. Must not block.
+pub type CommitObserver = Arc<dyn Fn(&Commit) + Send + Sync>;
+
+/// How the writer works.
+#[derive(Clone)]
+pub struct WriterConfig {
+    /// Jobs that wait at most; more are refused with [`StoreError::Full`]. At least 1.
+    pub capacity: usize,
+    /// Jobs of one transaction at most. At least 1.
+    pub group: usize,
+    /// How long [`Writer::write`] waits for its acknowledgement.
+    pub write_deadline: Duration,
+    /// Queries that wait at most.
+    pub query_capacity: usize,
+    /// The pause before the first probe of a degraded database; it doubles up to `probe_cap`.
+    pub probe_first: Duration,
+    /// The longest pause between probes.
+    pub probe_cap: Duration,
+    /// The largest size of the database in bytes, if it is to be bounded below the disk's. Reaching it is `DiskFull`.
+    pub max_bytes: Option<u64>,
+    /// Wait on tokio's blocking pool and without deadlines, so that a paused clock stands still meanwhile. For simulations: it
+    /// costs a pool thread for each waiting caller.
+    pub hold_clock: bool,
+    /// Is told of every group.
+    pub observer: Option<CommitObserver>,
+}
+
+impl Default for WriterConfig {
+    fn default() -> Self {
+        WriterConfig {
+            capacity: 4096,
+            group: 256,
+            write_deadline: Duration::from_secs(30),
+            query_capacity: 64,
+            probe_first: Duration::from_secs(1),
+            probe_cap: Duration::from_secs(30),
+            max_bytes: None,
+            hold_clock: false,
+            observer: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for WriterConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriterConfig")
+            .field("capacity", &self.capacity)
+            .field("group", &self.group)
+            .field("write_deadline", &self.write_deadline)
+            .field("max_bytes", &self.max_bytes)
+            .field("hold_clock", &self.hold_clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of a group of jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// Jobs in the group.
+    pub jobs: usize,
+    /// Those that were not written.
+    pub failed: usize,
+    /// Whether it was synced to the disk.
+    pub durable: bool,
+    /// From the transaction's begin to the end of its commit.
+    pub took: Duration,
+}
+
+/// Whether the database takes writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The last write worked.
+    Healthy,
+    /// The last write failed for a reason that concerns the whole database. No new leases or weights should be begun.
+    Degraded {
+        /// What is wrong.
+        reason: Degradation,
+        /// SQLite's words.
+        detail: String,
+    },
+}
+
+impl Health {
+    /// What is wrong, if anything is.
+    pub fn degradation(&self) -> Option<Degradation> {
+        match self {
+            Health::Healthy => None,
+            Health::Degraded { reason, .. } => Some(*reason),
+        }
+    }
+}
+
+/// Figures of a writer, as of now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriterStats {
+    /// Jobs accepted and not yet acknowledged.
+    pub depth: usize,
+    /// Jobs that may wait.
+    pub capacity: usize,
+    /// Groups committed.
+    pub commits: u64,
+    /// Jobs written.
+    pub written: u64,
+    /// Jobs that failed.
+    pub failed: u64,
+    /// Jobs refused because the queue was full.
+    pub refused: u64,
+    /// How long the last commit took.
+    pub last_commit: Duration,
+    /// How many jobs the last group had.
+    pub last_group: usize,
+}
+
+/// Why a writer could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The operating system gives no more threads.
+    #[error("cannot start the store's threads")]
+    Thread(#[source] std::io::Error),
+    /// The connection for reads cannot be opened, or the size limit not set.
+    #[error("cannot prepare the database's connections")]
+    Connection(#[source] rusqlite::Error),
+}
+
+/// The handle of the writer and of the reader beside it. Clones share both; the last one dropped lets the writer flush and end.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    reader: Reader,
+    counters: Arc<Counters>,
+    health: Arc<watch::Sender<Health>>,
+    ended: watch::Receiver<()>,
+    cfg: WriterConfig,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    depth: AtomicUsize,
+    commits: AtomicU64,
+    written: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+    last_commit_ns: AtomicU64,
+    last_group: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Job {
+    record: Box<Record>,
+    ack: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The promise of an acknowledgement: resolves once the record is committed, or is certainly not.
+#[derive(Debug)]
+#[must_use = "the record may still be refused"]
+pub struct Ack(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Future for Ack {
+    type Output = Result<(), StoreError>;
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(cx).map(|ack| ack.unwrap_or(Err(StoreError::Stopped)))
+    }
+}
+
+impl Writer {
+    /// Starts the threads `store-writer`, which takes the database, and `store-reader`.
+    pub fn spawn(db: Database, mut cfg: WriterConfig) -> Result<Writer, SpawnError> {
+        cfg.capacity = cfg.capacity.max(1);
+        cfg.group = cfg.group.max(1);
+        if let Some(bytes) = cfg.max_bytes {
+            bound_size(&db.conn, bytes).map_err(SpawnError::Connection)?;
+        }
+        let health = Arc::new(watch::Sender::new(Health::Healthy));
+        let reader = Reader::spawn(&db.path, cfg.query_capacity.max(1), cfg.hold_clock, health.clone())?;
+        let (jobs, queue) = sync_channel(cfg.capacity);
+        let (alive, ended) = watch::channel(());
+        let counters = Arc::new(Counters::default());
+        let mut thread = WriterThread {
+            queue,
+            counters: counters.clone(),
+            health: health.clone(),
+            cfg: cfg.clone(),
+            synced: true,
+            probe_pause: cfg.probe_first,
+        };
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || {
+                let Database { mut conn, path: _, lock } = db;
+                thread.run(&mut conn);
+                drop(conn);
+                drop(lock); // the directory is free before anyone hears that the writer has ended
+                drop(alive);
+            })
+            .map_err(SpawnError::Thread)?;
+        Ok(Writer { inner: Arc::new(Inner { jobs: Mutex::new(Some(jobs)), reader, counters, health, ended, cfg }) })
+    }
+
+    /// Queues a record, without waiting. [`StoreError::Full`] or [`StoreError::Stopped`] mean that it was not queued.
+    pub fn submit(&self, record: Record) -> Result<Ack, StoreError> {
+        let (ack, acked) = oneshot::channel();
+        let jobs = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = jobs.as_ref() else {
+            return Err(StoreError::Stopped);
+        };
+        let counters = &self.inner.counters;
+        // Counted before it is sent: the writer may have finished it when `try_send` returns.
+        counters.depth.fetch_add(1, Ordering::Relaxed);
+        match sender.try_send(Job { record: Box::new(record), ack }) {
+            Ok(()) => Ok(Ack(acked)),
+            Err(refusal) => {
+                counters.depth.fetch_sub(1, Ordering::Relaxed);
+                match refusal {
+                    TrySendError::Full(_) => {
+                        counters.refused.fetch_add(1, Ordering::Relaxed);
+                        Err(StoreError::Full { capacity: self.inner.cfg.capacity })
+                    }
+                    TrySendError::Disconnected(_) => Err(StoreError::Stopped),
+                }
+            }
+        }
+    }
+
+    /// Writes a record and waits until it is committed, at most [`WriterConfig::write_deadline`]; on
+    /// [`StoreError::Deadline`] it may still be written later.
+    pub async fn write(&self, record: Record) -> Result<(), StoreError> {
+        let ack = self.submit(record)?;
+        if self.inner.cfg.hold_clock {
+            return tokio::task::spawn_blocking(move || ack.0.blocking_recv())
+                .await
+                .map_or(Err(StoreError::Stopped), |ack| ack.unwrap_or(Err(StoreError::Stopped)));
+        }
+        let deadline = self.inner.cfg.write_deadline;
+        tokio::time::timeout(deadline, ack).await.unwrap_or(Err(StoreError::Deadline(deadline)))
+    }
+
+    /// Runs a read on the reader's thread, with a connection that cannot write; it sees every acknowledged write. A read that is
+    /// not done by the deadline, or whose caller goes away, is interrupted.
+    ///
+    /// ```ignore
+    /// let history = writer.query(Duration::from_secs(2), move |c| queries::verdicts_since(c, epoch)).await?;
+    /// ```
+    pub async fn query<T, F>(&self, deadline: Duration, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.inner.reader.query(deadline, read).await
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> WriterStats {
+        let c = &self.inner.counters;
+        WriterStats {
+            depth: c.depth.load(Ordering::Relaxed),
+            capacity: self.inner.cfg.capacity,
+            commits: c.commits.load(Ordering::Relaxed),
+            written: c.written.load(Ordering::Relaxed),
+            failed: c.failed.load(Ordering::Relaxed),
+            refused: c.refused.load(Ordering::Relaxed),
+            last_commit: Duration::from_nanos(c.last_commit_ns.load(Ordering::Relaxed)),
+            last_group: c.last_group.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The database's health, now and at every change.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health.subscribe()
+    }
+
+    /// Refuses new records, writes those accepted, closes the database and frees the directory. Later calls wait for the same
+    /// end. `Err(Deadline)` when it takes longer; the threads go on then.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<(), StoreError> {
+        self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.reader.stop();
+        let mut ended = self.inner.ended.clone();
+        let mut reader_ended = self.inner.reader.ended();
+        let both = async {
+            // `wait_for` ends with an error when the thread has dropped its side, which is what is waited for.
+            let _ = ended.wait_for(|()| false).await;
+            let _ = reader_ended.wait_for(|()| false).await;
+        };
+        tokio::time::timeout(deadline, both).await.map_err(|_| StoreError::Deadline(deadline))
+    }
+}
+
+fn bound_size(conn: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    let page: i64 = conn.query_row("PRAGMA page_size", [], |r| r.get(0))?;
+    let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+    conn.query_row(&format!("PRAGMA max_page_count = {}", pages.max(1)), [], |_| Ok(()))
+}
+
+struct WriterThread {
+    queue: Receiver<Job>,
+    counters: Arc<Counters>,
+    health: Arc<watch::Sender<Health>>,
+    cfg: WriterConfig,
+    /// Whether the connection syncs at every commit (`synchronous = FULL`), as `open` leaves it.
+    synced: bool,
+    probe_pause: Duration,
+}
+
+impl WriterThread {
+    fn run(&mut self, conn: &mut Connection) {
+        loop {
+            let degraded = self.health.borrow().degradation().is_some();
+            let first = if degraded {
+                match self.queue.recv_timeout(self.probe_pause) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.probe(conn);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            } else {
+                match self.queue.recv() {
+                    Ok(job) => job,
+                    Err(_) => break,
+                }
+            };
+            let mut group = vec![first];
+            group.extend(self.queue.try_iter().take(self.cfg.group - 1));
+            self.commit(conn, group);
+        }
+        // Everything accepted is written; this only spares the next start the log's recovery.
+        let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    fn commit(&mut self, conn: &mut Connection, group: Vec<Job>) {
+        let durable = group.iter().any(|job| job.record.durable());
+        let begun = Instant::now();
+        let mut outcomes: Vec<Result<(), StoreError>> = Vec::with_capacity(group.len());
+        let committed = match catch_unwind(AssertUnwindSafe(|| self.write_group(conn, durable, &group, &mut outcomes)))
+        {
+            Ok(result) => result,
+            Err(panic) => Err(StoreError::Panicked(panic_text(panic))),
+        };
+        let took = begun.elapsed();
+        if let Err(error) = &committed {
+            // Those that failed by themselves keep their own reason.
+            outcomes.resize_with(group.len(), || Ok(()));
+            outcomes.iter_mut().filter(|o| o.is_ok()).for_each(|o| *o = Err(error.clone()));
+        }
+        self.judge(&committed);
+
+        let failed = outcomes.iter().filter(|o| o.is_err()).count();
+        let c = &self.counters;
+        c.commits.fetch_add(u64::from(committed.is_ok()), Ordering::Relaxed);
+        c.written.fetch_add((group.len() - failed) as u64, Ordering::Relaxed);
+        c.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        c.last_commit_ns.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        c.last_group.store(group.len(), Ordering::Relaxed);
+        if let Some(observer) = &self.cfg.observer {
+            let report = Commit { jobs: group.len(), failed, durable, took };
+            let _ = catch_unwind(AssertUnwindSafe(|| observer(&report)));
+        }
+        for (job, outcome) in group.into_iter().zip(outcomes) {
+            c.depth.fetch_sub(1, Ordering::Relaxed);
+            let _ = job.ack.send(outcome); // nobody waits for this one any more
+        }
+    }
+
+    /// One transaction. `outcomes` holds what each job came to, as far as it got; an error concerns the whole group.
+    fn write_group(
+        &mut self,
+        conn: &mut Connection,
+        durable: bool,
+        group: &[Job],
+        outcomes: &mut Vec<Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        if self.synced != durable {
+            conn.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+            self.synced = durable;
+        }
+        let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in group {
+            let savepoint = tx.savepoint()?;
+            match catch_unwind(AssertUnwindSafe(|| apply(&savepoint, &job.record))) {
+                Ok(Ok(())) => {
+                    savepoint.commit()?;
+                    outcomes.push(Ok(()));
+                }
+                Ok(Err(error @ StoreError::Degraded(..))) => return Err(error),
+                Ok(Err(error)) => {
+                    savepoint.finish()?; // rolls back to before the job
+                    outcomes.push(Err(error));
+                }
+                Err(panic) => {
+                    savepoint.finish()?;
+                    outcomes.push(Err(StoreError::Panicked(panic_text(panic))));
+                }
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Writes something large enough to need fresh room, and removes it again.
+    fn probe(&mut self, conn: &mut Connection) {
+        let write = |conn: &mut Connection| -> rusqlite::Result<()> {
+            conn.execute("INSERT OR REPLACE INTO probe (id, filler) VALUES (1, zeroblob(65536))", [])?;
+            conn.execute("DELETE FROM probe", [])?;
+            Ok(())
+        };
+        let result = write(conn).map_err(StoreError::from);
+        self.judge(&result);
+        self.probe_pause = if result.is_ok() {
+            self.cfg.probe_first
+        } else {
+            self.probe_pause.saturating_mul(2).min(self.cfg.probe_cap)
+        };
+    }
+
+    fn judge(&mut self, result: &Result<(), StoreError>) {
+        match result {
+            Ok(()) => {
+                self.probe_pause = self.cfg.probe_first;
+                self.health.send_if_modified(|health| match health.degradation() {
+                    None | Some(Degradation::Corrupt) => false,
+                    Some(_) => {
+                        *health = Health::Healthy;
+                        true
+                    }
+                });
+            }
+            Err(error) => degrade(&self.health, error),
+        }
+    }
+}
+
+/// Publishes what an error says about the whole database, if it says anything.
+pub(super) fn degrade(health: &watch::Sender<Health>, error: &StoreError) {
+    let StoreError::Degraded(reason, source) = error else {
+        return;
+    };
+    health.send_if_modified(|health| {
+        let known = health.degradation();
+        if known == Some(*reason) || known == Some(Degradation::Corrupt) {
+            return false;
+        }
+        *health = Health::Degraded { reason: *reason, detail: source.to_string() };
+        true
+    });
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
