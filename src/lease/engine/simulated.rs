@@ -1,0 +1,330 @@
+//! A container engine whose containers are records in a file of their own.
+//!
+//! Like a daemon, it outlives the node: the file lies outside the node's database, a new handle on the same path shows
+//! the same containers, and several handles (in one process or in several) see one another. A file lock orders them,
+//! each change is written to a new file, synced and renamed over the old one.
+//!
+//! It really refuses the double use of a device. Its SSH endpoints are port numbers only: nothing listens there, so a
+//! health check of such a lease has [`ProbeView::NotApplicable`](crate::lease::health::ProbeView::NotApplicable).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::LeaseId;
+
+use super::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Labels};
+
+/// The first port that is given to a container.
+const FIRST_PORT: u16 = 40_000;
+/// The most containers one file holds.
+const MAX_CONTAINERS: usize = 1_024;
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 8 * 1024 * 1024;
+/// How long a call may wait for the file and its lock.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// The format of the file.
+const FORMAT: u32 = 1;
+
+/// Failures to inject. All are off by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// `create` refuses and creates nothing.
+    pub fail_create: bool,
+    /// `create` creates, but the caller does not learn of it.
+    pub lose_create_reply: bool,
+    /// `destroy` does nothing and the caller does not learn what came of it.
+    pub fail_destroy: bool,
+    /// Every call says that the engine is not available.
+    pub unavailable: bool,
+    /// Every call takes this much longer, by the tokio clock.
+    pub delay: Duration,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    format: u32,
+    created: u64,
+    containers: Vec<Container>,
+}
+
+/// A handle on a simulated engine. Clones and other handles on the same path show the same containers.
+#[derive(Debug, Clone)]
+pub struct SimulatedEngine {
+    path: Arc<PathBuf>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl SimulatedEngine {
+    /// The engine whose containers lie in the file `path`. The file and its folder are made at the first change.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        SimulatedEngine { path: Arc::new(path.into()), faults: Arc::default() }
+    }
+
+    /// The file with the containers.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets the failures to inject, for this handle and its clones.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    /// Makes the container of a lease vanish, as if somebody else had removed it. `false` when there is none.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the file cannot be used.
+    pub async fn disappear(&self, lease: LeaseId) -> Result<bool, EngineError> {
+        self.change(move |c| {
+            let before = c.containers.len();
+            c.containers.retain(|c| c.labels.lease != lease);
+            Ok(c.containers.len() < before)
+        })
+        .await
+    }
+
+    /// Ends the processes of a lease's container, as if they had crashed. `false` when there is none.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the file cannot be used.
+    pub async fn exit(&self, lease: LeaseId) -> Result<bool, EngineError> {
+        self.change(move |c| match c.containers.iter_mut().find(|c| c.labels.lease == lease) {
+            None => Ok(false),
+            Some(container) => {
+                container.state = ContainerState::Exited;
+                Ok(true)
+            }
+        })
+        .await
+    }
+
+    fn faults(&self) -> Faults {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn begin(&self) -> Result<Faults, EngineError> {
+        let faults = self.faults();
+        if !faults.delay.is_zero() {
+            tokio::time::sleep(faults.delay).await;
+        }
+        if faults.unavailable {
+            return Err(EngineError::Unavailable { why: "switched off by a fault switch".into(), source: None });
+        }
+        Ok(faults)
+    }
+
+    /// Reads the containers under the lock, lets `f` change them, writes them back if it did.
+    async fn change<T, F>(&self, f: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Contents) -> Result<T, EngineError> + Send + 'static,
+    {
+        let path = Arc::clone(&self.path);
+        let work = tokio::task::spawn_blocking(move || {
+            let _lock = lock(&path).map_err(|e| unavailable("cannot lock", &path, e))?;
+            let mut contents = read(&path)?;
+            let before = contents.containers.clone();
+            let out = f(&mut contents)?;
+            if contents.containers != before {
+                write(&path, &contents)?;
+            }
+            Ok(out)
+        });
+        match tokio::time::timeout(CALL_LIMIT, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(EngineError::Unclear("the file worker ended early".into())),
+            Err(_) => Err(EngineError::Unclear(format!("no answer in {} s", CALL_LIMIT.as_secs()))),
+        }
+    }
+
+    async fn set_state(
+        &self,
+        lease: LeaseId,
+        fencing_epoch: u64,
+        state: ContainerState,
+    ) -> Result<Container, EngineError> {
+        self.begin().await?;
+        self.change(move |c| {
+            let found = c.of(lease, fencing_epoch)?.ok_or(EngineError::NoContainer(lease))?;
+            let container = &mut c.containers[found];
+            if container.state == ContainerState::Exited {
+                return Err(EngineError::Refused(format!("the container of lease {lease} has ended")));
+            }
+            container.state = state;
+            Ok(container.clone())
+        })
+        .await
+    }
+}
+
+impl Contents {
+    fn empty() -> Self {
+        Contents { format: FORMAT, created: 0, containers: Vec::new() }
+    }
+
+    /// The index of the lease's container of this epoch; containers of other epochs only are an error.
+    fn of(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Option<usize>, EngineError> {
+        let mine = |c: &Container| c.labels.lease == lease;
+        if let Some(found) = self.containers.iter().position(|c| mine(c) && c.labels.fencing_epoch == fencing_epoch) {
+            return Ok(Some(found));
+        }
+        match self.containers.iter().find(|c| mine(c)) {
+            None => Ok(None),
+            Some(c) => Err(EngineError::OtherEpoch { lease, present: c.labels.fencing_epoch, asked: fencing_epoch }),
+        }
+    }
+
+    fn create(&mut self, spec: &ContainerSpec) -> Result<Container, EngineError> {
+        if let Some(found) = self.of(spec.lease, spec.fencing_epoch)? {
+            return Ok(self.containers[found].clone());
+        }
+        for device in &spec.devices {
+            if let Some(user) = self.containers.iter().find(|c| c.devices.contains(device)) {
+                return Err(EngineError::DeviceInUse { device: *device, lease: user.labels.lease });
+            }
+        }
+        if self.containers.len() >= MAX_CONTAINERS {
+            return Err(EngineError::Refused(format!("{MAX_CONTAINERS} containers are there already")));
+        }
+        let ssh_port = (FIRST_PORT..u16::MAX)
+            .find(|port| self.containers.iter().all(|c| c.ssh_port != *port))
+            .ok_or_else(|| EngineError::Refused("no port is left".into()))?;
+        self.created += 1;
+        let container = Container {
+            id: format!("sim-{}-{}", spec.lease, self.created),
+            labels: Labels {
+                lease: spec.lease,
+                fencing_epoch: spec.fencing_epoch,
+                expires_at_ms: spec.expires_at_ms,
+                renter: spec.renter,
+            },
+            state: ContainerState::Running,
+            ssh_port,
+            devices: spec.devices.clone(),
+        };
+        self.containers.push(container.clone());
+        Ok(container)
+    }
+}
+
+#[async_trait]
+impl ContainerEngine for SimulatedEngine {
+    async fn list(&self) -> Result<Vec<Container>, EngineError> {
+        self.begin().await?;
+        self.change(|c| Ok(c.containers.clone())).await
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<Container, EngineError> {
+        let faults = self.begin().await?;
+        if faults.fail_create {
+            return Err(EngineError::Refused("switched off by a fault switch".into()));
+        }
+        let spec = spec.clone();
+        let made = self.change(move |c| c.create(&spec)).await?;
+        if faults.lose_create_reply {
+            return Err(EngineError::Unclear("the reply was lost by a fault switch".into()));
+        }
+        Ok(made)
+    }
+
+    async fn destroy(&self, lease: LeaseId, fencing_epoch: u64) -> Result<bool, EngineError> {
+        if self.begin().await?.fail_destroy {
+            return Err(EngineError::Unclear("the call was lost by a fault switch".into()));
+        }
+        self.change(move |c| {
+            let found = c.of(lease, fencing_epoch)?;
+            if let Some(index) = found {
+                c.containers.remove(index);
+            }
+            Ok(found.is_some())
+        })
+        .await
+    }
+
+    async fn pause(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError> {
+        self.set_state(lease, fencing_epoch, ContainerState::Paused).await
+    }
+
+    async fn unpause(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError> {
+        self.set_state(lease, fencing_epoch, ContainerState::Running).await
+    }
+
+    async fn inspect(&self, lease: LeaseId) -> Result<Option<Container>, EngineError> {
+        let all = self.list().await?;
+        Ok(all.into_iter().filter(|c| c.labels.lease == lease).max_by_key(|c| c.labels.fencing_epoch))
+    }
+
+    async fn available(&self) -> Result<(), EngineError> {
+        self.begin().await?;
+        self.change(|_| Ok(())).await
+    }
+}
+
+fn unavailable(what: &str, path: &Path, source: io::Error) -> EngineError {
+    EngineError::Unavailable { why: format!("{what} {}", path.display()), source: Some(source) }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Takes the lock of the engine at `path`; it is given back when the file is dropped. A lock belongs to one opening of
+/// the file, so it orders the handles of one process as well as several processes.
+fn lock(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn read(path: &Path) -> Result<Contents, EngineError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Contents::empty()),
+        Err(e) => return Err(unavailable("cannot open", path, e)),
+    };
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|e| unavailable("cannot read", path, e))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(EngineError::Unavailable { why: format!("{} is too long", path.display()), source: None });
+    }
+    let contents: Contents = serde_json::from_slice(&text).map_err(|e| EngineError::Unavailable {
+        why: format!("{} holds no containers; move it aside to start with none", path.display()),
+        source: Some(e.into()),
+    })?;
+    if contents.format != FORMAT {
+        let why = format!("{} has format {}, this program knows {FORMAT}", path.display(), contents.format);
+        return Err(EngineError::Unavailable { why, source: None });
+    }
+    Ok(contents)
+}
+
+/// Replaces the file as a whole: readers see the old containers or the new ones, also after a power cut.
+fn write(path: &Path, contents: &Contents) -> Result<(), EngineError> {
+    let fresh = beside(path, ".new");
+    let before_rename = || -> io::Result<()> {
+        let mut file = File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(contents)?)?;
+        file.sync_all()
+    };
+    before_rename().map_err(|e| unavailable("cannot write", &fresh, e))?;
+    fs::rename(&fresh, path).map_err(|e| unavailable("cannot replace", path, e))?;
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        // The new name is there; whether it survives a power cut is not known if this fails.
+        File::open(folder)
+            .and_then(|f| f.sync_all())
+            .map_err(|e| EngineError::Unclear(format!("cannot sync {}: {e}", folder.display())))?;
+    }
+    Ok(())
+}

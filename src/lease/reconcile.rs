@@ -1,0 +1,197 @@
+//! What to do when the journal and the engine do not show the same: after a crash, and once in a while.
+//!
+//! [`reconcile`] is pure and safe to repeat: it compares a miner's leases with the containers that its engine lists
+//! and names the next step for each. The engine's list must have been had after the journal was read, and an engine
+//! that could not be asked is no empty list.
+//!
+//! # Invariants
+//! - The container of a lease that is live in the journal is destroyed by expiry only.
+//! - A container of a fencing epoch above the journal's, or of a lease that the journal does not know, is set aside
+//!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
+//!   so, after a grace that covers an extension which only the lost journal knew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ids::LeaseId;
+
+use super::decide::{Effect, effect_of, expire};
+use super::engine::{Container, ContainerState};
+use super::health::EngineView;
+use super::machine::{EndReason, Event, Lease, LeaseState, Role};
+
+/// The graces of a reconciliation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReconcileRules {
+    /// A request of which nothing was set aside is dropped after so long.
+    pub request_grace: Duration,
+    /// A container without a record is destroyed so long after the end on its label.
+    pub orphan_grace: Duration,
+}
+
+impl Default for ReconcileRules {
+    fn default() -> Self {
+        ReconcileRules { request_grace: Duration::from_secs(60), orphan_grace: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// Why a container is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuarantineReason {
+    /// The journal does not know its lease.
+    UnknownLease,
+    /// Its fencing epoch is higher than any the journal knows of its lease.
+    NewerEpoch,
+}
+
+/// The next step for one lease or one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The container was created but the journal does not say so yet: write [`Event::Started`].
+    Adopt {
+        /// The lease.
+        lease: LeaseId,
+        /// Its container; the caller adds the endpoint by its port.
+        container: Container,
+    },
+    /// The intent to create is written but there is no container: create it.
+    FinishCreate {
+        /// The lease.
+        lease: LeaseId,
+        /// The creation.
+        effect: Effect,
+    },
+    /// The intent to destroy is written and the container is there: destroy it.
+    FinishDestroy {
+        /// The lease.
+        lease: LeaseId,
+        /// The destruction.
+        effect: Effect,
+    },
+    /// Write this event: what it says is seen to be so, or due (expiry, a dropped request).
+    Record {
+        /// The lease.
+        lease: LeaseId,
+        /// The event.
+        event: Event,
+    },
+    /// The container should be paused and is not, or the other way round: tell the engine again.
+    SetPaused {
+        /// The lease.
+        lease: LeaseId,
+        /// The pause or its end.
+        effect: Effect,
+    },
+    /// A live lease as the engine shows it, for its [`super::health::Health`]: also when all is well.
+    Observe {
+        /// The lease.
+        lease: LeaseId,
+        /// What the engine shows.
+        seen: EngineView,
+    },
+    /// Nobody here owns the container, but somebody may: keep it and hold its devices.
+    Quarantine {
+        /// The container.
+        container: Container,
+        /// Why.
+        why: QuarantineReason,
+    },
+    /// Nobody owns the container any more: destroy it.
+    DestroyOrphan {
+        /// The container.
+        container: Container,
+        /// The destruction.
+        effect: Effect,
+    },
+}
+
+/// The next steps, leases first, each in the order of their ids. Records of [`Role::Renter`] are skipped.
+///
+/// After the steps were carried out a second call names only observations and quarantines, or the step that a lease
+/// takes next (recording a destruction after destroying, say).
+pub fn reconcile(leases: &[Lease], containers: &[Container], now_ms: u64, rules: &ReconcileRules) -> Vec<Action> {
+    let ours: BTreeMap<LeaseId, &Lease> =
+        leases.iter().filter(|l| l.role == Role::Provider).map(|l| (l.id, l)).collect();
+    let mut actions: Vec<Action> = ours
+        .values()
+        .filter_map(|lease| {
+            let own = containers
+                .iter()
+                .find(|c| c.labels.lease == lease.id && Some(c.labels.fencing_epoch) == lease.container_epoch);
+            step_of_lease(lease, own, now_ms, rules)
+        })
+        .collect();
+    let mut rest: Vec<&Container> = containers.iter().collect();
+    rest.sort_by(|a, b| {
+        (a.labels.lease, a.labels.fencing_epoch, &a.id).cmp(&(b.labels.lease, b.labels.fencing_epoch, &b.id))
+    });
+    actions.extend(
+        rest.into_iter().filter_map(|c| step_of_container(c, ours.get(&c.labels.lease).copied(), now_ms, rules)),
+    );
+    actions
+}
+
+fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &ReconcileRules) -> Option<Action> {
+    let id = lease.id;
+    if let Some(event) = expire(lease, now_ms) {
+        return Some(Action::Record { lease: id, event });
+    }
+    match (lease.state, own) {
+        (LeaseState::Requested, _) => {
+            let dropped = now_ms.saturating_sub(lease.requested_at_ms) > millis(rules.request_grace);
+            let note = "nothing was set aside in time".to_owned();
+            dropped.then_some(Action::Record {
+                lease: id,
+                event: Event::Refused { why: EndReason::Withdrawn, note, at_ms: now_ms },
+            })
+        }
+        (LeaseState::Reserving, Some(made)) => Some(Action::Adopt { lease: id, container: made.clone() }),
+        (LeaseState::Reserving, None) => effect_of(lease).map(|effect| Action::FinishCreate { lease: id, effect }),
+        (LeaseState::Releasing, Some(_)) => effect_of(lease).map(|effect| Action::FinishDestroy { lease: id, effect }),
+        (LeaseState::Releasing, None) => Some(Action::Record { lease: id, event: Event::Destroyed { at_ms: now_ms } }),
+        (LeaseState::Running | LeaseState::Paused, own) => {
+            let fencing_epoch = own.map(|c| c.labels.fencing_epoch).unwrap_or_default();
+            match (lease.state, own.map(|c| c.state)) {
+                (LeaseState::Paused, Some(ContainerState::Running)) => {
+                    Some(Action::SetPaused { lease: id, effect: Effect::Pause { lease: id, fencing_epoch } })
+                }
+                (LeaseState::Running, Some(ContainerState::Paused)) => {
+                    Some(Action::SetPaused { lease: id, effect: Effect::Unpause { lease: id, fencing_epoch } })
+                }
+                (_, seen) => Some(Action::Observe { lease: id, seen: seen.into() }),
+            }
+        }
+        (LeaseState::Released | LeaseState::Lost | LeaseState::Refused, _) => None,
+    }
+}
+
+/// The step for a container that is not the one its lease is looked after by. `None` when it is.
+fn step_of_container(
+    container: &Container,
+    lease: Option<&Lease>,
+    now_ms: u64,
+    rules: &ReconcileRules,
+) -> Option<Action> {
+    let labels = container.labels;
+    let effect = Effect::Destroy { lease: labels.lease, fencing_epoch: labels.fencing_epoch };
+    let destroy = Action::DestroyOrphan { container: container.clone(), effect };
+    let set_aside = |why| {
+        let over = now_ms >= labels.expires_at_ms.saturating_add(millis(rules.orphan_grace));
+        if over { destroy.clone() } else { Action::Quarantine { container: container.clone(), why } }
+    };
+    match lease {
+        None => Some(set_aside(QuarantineReason::UnknownLease)),
+        Some(lease) if labels.fencing_epoch > lease.fencing_epoch => Some(set_aside(QuarantineReason::NewerEpoch)),
+        // Asked for again after the journal was lost, perhaps: nothing of ours made this container.
+        Some(lease) if lease.container_epoch.is_none() && !lease.state.is_final() => {
+            Some(set_aside(QuarantineReason::UnknownLease))
+        }
+        Some(lease) if lease.container_epoch == Some(labels.fencing_epoch) && lease.state.holds_devices() => None,
+        // The lease ended, or this is what an epoch left behind that was superseded since.
+        Some(_) => Some(destroy),
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
