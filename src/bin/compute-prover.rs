@@ -1,1 +1,93 @@
-fn main() {}
+//! The prover: computes proofs for a node over frames on stdin and stdout, and ends with its input.
+//!
+//! It prints nothing to stdout but frames (or, for `selftest`, its table); what went wrong goes to stderr.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use compute_subnet::exit::Exit;
+use compute_subnet::ids::{DeviceId, Hotkey};
+use compute_subnet::proof::gemm::Kernel;
+use compute_subnet::proof::prover::{self, ServeError};
+use compute_subnet::proof::{Challenge, Work, cpu, selftest};
+
+/// Computes proofs of work for a compute-miner, over length-bounded frames on stdin and stdout.
+///
+/// Without a command it serves frames and ends when its input ends. Exit codes: 0 ended in order, 64 wrong command
+/// line, 65 the input is no frames (or a test vector does not hold), 69 a resource cannot be had.
+#[derive(Parser)]
+#[command(name = "compute-prover", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Checks the proof's test vectors on this machine and measures the rate of one thread.
+    Selftest,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    let (exit, result) = match cli.command {
+        None => serve(),
+        Some(Subcommands::Selftest) => match run_selftest() {
+            Ok(true) => (Exit::Ok, Ok(())),
+            Ok(false) => (Exit::Data, Err(anyhow::anyhow!("a test vector does not hold: this build must not be used"))),
+            Err(error) => (Exit::Unavailable, Err(error)),
+        },
+    };
+    if let Err(error) = result {
+        let _ = writeln!(std::io::stderr(), "compute-prover: {error:#}");
+    }
+    exit.into()
+}
+
+/// Serves frames until the input ends. The work's own threads are the backend's; this needs one for the pipe.
+fn serve() -> (Exit, anyhow::Result<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 * 1024).enable_io().build();
+    let runtime = match runtime.context("starting the runtime") {
+        Ok(runtime) => runtime,
+        Err(error) => return (Exit::Unavailable, Err(error)),
+    };
+    let served = runtime.block_on(prover::serve(tokio::io::stdin(), tokio::io::stdout()));
+    // A read of stdin that is under way cannot be cancelled; nothing is lost by leaving it.
+    runtime.shutdown_background();
+    match served {
+        Ok(()) => (Exit::Ok, Ok(())),
+        Err(error @ (ServeError::Frame(_) | ServeError::Unexpected(..))) => (Exit::Data, Err(error.into())),
+    }
+}
+
+/// Whether every vector holds.
+fn run_selftest() -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    let checks = selftest::run().context("computing the test vectors")?;
+    for check in &checks {
+        let verdict = if check.holds() { "ok" } else { "WRONG" };
+        writeln!(out, "{:<28} {verdict:<6} {}", check.name, check.found)?;
+        if !check.holds() {
+            writeln!(out, "{:<28} {:<6} {}", "", "", check.expected)?;
+        }
+    }
+    let work = Work::new(512, 4096, 1).context("the size of the measured work")?;
+    let challenge = Challenge { nonce: [0; 32], epoch: 0, hotkey: Hotkey([0; 32]), device: DeviceId::cpu(0), work };
+    for kernel in [Some(Kernel::scalar()), Kernel::avx2()].into_iter().flatten() {
+        let start = tokio::time::Instant::now();
+        cpu::commit_with(&challenge, 1, kernel, &AtomicBool::new(false)).context("measuring the rate")?;
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = work.operations() as f64 / seconds / 1e9;
+        writeln!(out, "rate, one thread, {:<10} {rate:.1} G operations/s (n 512, k 4096)", kernel.name())?;
+    }
+    Ok(checks.iter().all(selftest::Check::holds))
+}

@@ -1,0 +1,100 @@
+//! Who computes a proof: a trait, a child process with limits, this process, and an adversary.
+//!
+//! A [`Commitment`] is bound to its challenge and can be opened until it is dropped, which ends whatever computes it.
+//! A prover's crash, hang or nonsense is a [`ProverError`]: an `Unknown` for the device, never a panic of the node.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::work::{Challenge, Position, Root};
+use crate::verdict::UnknownCause;
+
+mod child;
+pub mod forging;
+mod in_process;
+mod serve;
+
+pub use child::{ChildProver, ProverLimits};
+pub use forging::{Forgery, ForgingProver};
+pub use in_process::InProcessProver;
+pub use serve::{ServeError, serve};
+
+/// Something that can compute proofs.
+#[async_trait]
+pub trait Prover: Send + Sync {
+    /// Computes all rounds of the challenge. Dropping the future ends the computation.
+    ///
+    /// # Errors
+    /// See [`ProverError`].
+    async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError>;
+}
+
+/// A computed proof, to be opened. Dropping it ends whatever holds it.
+#[async_trait]
+pub trait Commitment: Send {
+    /// One root for each round.
+    fn roots(&self) -> &[Root];
+    /// `tile ‖ path` of each position, in the order asked. May be called again.
+    ///
+    /// # Errors
+    /// See [`ProverError`]. After any error but [`ProverError::Refused`] the commitment is gone.
+    async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError>;
+}
+
+/// Why a prover gave no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum ProverError {
+    /// It could not be started.
+    #[error("the prover could not be started: {what}")]
+    Start {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It ended before it answered.
+    #[error("the prover ended early ({ended}); its last words: {stderr_tail:?}")]
+    Crashed {
+        /// How it ended.
+        ended: String,
+        /// The end of what it wrote to stderr.
+        stderr_tail: String,
+    },
+    /// It did not answer in time, and was killed.
+    #[error("the prover did not answer within {limit:?}")]
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+    },
+    /// It wrote something that is no answer.
+    #[error("the prover wrote something that is no answer: {what}")]
+    Garbage {
+        /// What was wrong with it.
+        what: String,
+    },
+    /// It needed more memory than it may have.
+    #[error("the prover needs more memory than its limit of {limit_bytes} bytes")]
+    OverMemory {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// It will not do this.
+    #[error("the prover refused: {0}")]
+    Refused(String),
+}
+
+impl ProverError {
+    /// What the validator can say about the device.
+    pub fn cause(&self) -> UnknownCause {
+        match self {
+            ProverError::Start { .. } | ProverError::Crashed { .. } | ProverError::OverMemory { .. } => {
+                UnknownCause::ProverCrashed
+            }
+            ProverError::TimedOut { .. } => UnknownCause::ProverHung,
+            ProverError::Garbage { .. } => UnknownCause::ProverGarbage,
+            ProverError::Refused(_) => UnknownCause::Refused,
+        }
+    }
+}

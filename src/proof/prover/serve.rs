@@ -1,0 +1,122 @@
+//! The prover's side of the pipe: what `compute-prover` does between its start and its end.
+//!
+//! One host, one commitment at a time. The end of the input ends everything, a computation in progress included: a
+//! prover never outlives its node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::proof::cpu::{self, CpuCommitment, CpuError};
+use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+
+/// Why serving ended before the host said so.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The host's bytes are no frames, or the pipe failed.
+    #[error("the host's side of the pipe failed")]
+    Frame(#[from] FrameError),
+    /// A frame that makes no sense here.
+    #[error("a {0} frame, while {1}")]
+    Unexpected(&'static str, &'static str),
+}
+
+type Incoming = mpsc::Receiver<Result<Frame, FrameError>>;
+
+/// Answers the host on `reader` and `writer` until it says bye or its side ends.
+///
+/// # Errors
+/// If the host breaks the protocol or the pipe fails; nothing is left running then.
+pub async fn serve<R, W>(mut reader: R, mut writer: W) -> Result<(), ServeError>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin,
+{
+    writer.write_all(&frames::PROVER_HELLO).await.map_err(FrameError::Io)?;
+    writer.flush().await.map_err(FrameError::Io)?;
+    frames::read_hello(&mut reader, frames::HOST_HELLO).await?;
+
+    // Reading a frame cannot be cancelled, so a task of its own reads: one frame ahead, no more.
+    let (to_us, mut incoming) = mpsc::channel(1);
+    let task = tokio::spawn(async move {
+        loop {
+            let frame = frames::read_frame(&mut reader, frames::MAX_BODY).await.transpose();
+            let Some(frame) = frame else { break };
+            let last = frame.is_err();
+            if to_us.send(frame).await.is_err() || last {
+                break;
+            }
+        }
+    });
+    let result = requests(&mut incoming, &mut writer).await;
+    task.abort();
+    result
+}
+
+async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), ServeError> {
+    let mut commitment: Option<Arc<CpuCommitment>> = None;
+    while let Some(frame) = incoming.recv().await.transpose()? {
+        let flag = Arc::new(AtomicBool::new(false));
+        let cancel = flag.clone();
+        let answer = match frame {
+            Frame::Bye => return Ok(()),
+            Frame::Commit { challenge, threads } => {
+                commitment = None;
+                let job = tokio::task::spawn_blocking(move || cpu::commit(&challenge, threads as usize, &cancel));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(made)) => {
+                        let roots = made.roots().to_vec();
+                        commitment = Some(Arc::new(made));
+                        Frame::Roots { roots }
+                    }
+                    Some(Err(error)) => error,
+                }
+            }
+            Frame::Open { positions } => match commitment.clone() {
+                None => Frame::Error { kind: ErrorKind::Request, text: "nothing is committed yet".into() },
+                Some(made) => {
+                    let job = tokio::task::spawn_blocking(move || made.open(&positions, &cancel));
+                    match finish(job, &flag, incoming).await? {
+                        None => return Ok(()),
+                        Some(Ok(bytes)) => Frame::Openings { bytes },
+                        Some(Err(error)) => error,
+                    }
+                }
+            },
+            other => return Err(ServeError::Unexpected(other.name(), "a request was expected")),
+        };
+        frames::write_frame(writer, &answer).await?;
+    }
+    Ok(())
+}
+
+/// Waits for a computation, and cancels it when the host says bye or goes: then there is no result.
+async fn finish<T>(
+    mut job: JoinHandle<Result<T, CpuError>>,
+    cancel: &AtomicBool,
+    incoming: &mut Incoming,
+) -> Result<Option<Result<T, Frame>>, ServeError> {
+    let done = tokio::select! {
+        done = &mut job => done,
+        frame = incoming.recv() => {
+            cancel.store(true, Ordering::Relaxed);
+            let _ = job.await;
+            return match frame.transpose()? {
+                None | Some(Frame::Bye) => Ok(None),
+                Some(other) => Err(ServeError::Unexpected(other.name(), "the request before is not answered yet")),
+            };
+        }
+    };
+    let error = |kind, text: String| Ok(Some(Err(Frame::Error { kind, text })));
+    match done {
+        Ok(Ok(made)) => Ok(Some(Ok(made))),
+        Ok(Err(e @ CpuError::OutOfMemory { .. })) => error(ErrorKind::OutOfMemory, e.to_string()),
+        Ok(Err(e @ (CpuError::NoSuchEntry(_) | CpuError::Work(_)))) => error(ErrorKind::Request, e.to_string()),
+        Ok(Err(e @ CpuError::Cancelled)) => error(ErrorKind::Internal, e.to_string()),
+        Err(ended) => error(ErrorKind::Internal, ended.to_string()),
+    }
+}

@@ -1,0 +1,91 @@
+//! The test vectors of the proof's definitions, as a check that any build can run on any machine.
+
+use std::sync::atomic::AtomicBool;
+
+use super::gemm::Kernel;
+use super::keystream::{self, Matrix};
+use super::work::{Challenge, Position, Work, WorkError};
+use super::{cpu, merkle, tile, verifier};
+use crate::ids::{DeviceId, Hotkey};
+
+/// One vector and what this build makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is checked.
+    pub name: String,
+    /// The published value.
+    pub expected: &'static str,
+    /// This build's value.
+    pub found: String,
+}
+
+impl Check {
+    /// Whether they agree.
+    pub fn holds(&self) -> bool {
+        self.found == self.expected
+    }
+}
+
+/// The challenge of the vectors: nonce 32×01, epoch 7, hotkey 32×02, uuid 16×03, n 64, k 128, 2 rounds.
+///
+/// # Errors
+/// Never in a sound build: the size is in range.
+pub fn challenge() -> Result<Challenge, WorkError> {
+    let work = Work::new(64, 128, 2)?;
+    Ok(Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: DeviceId([3; 16]), work })
+}
+
+/// Runs every vector on this machine's best kernel.
+///
+/// # Errors
+/// If the cpu backend cannot compute the vectors' small product, for lack of memory for example.
+pub fn run() -> Result<Vec<Check>, cpu::CpuError> {
+    let challenge = challenge()?;
+    let never = AtomicBool::new(false);
+    let made = cpu::commit_with(&challenge, 1, Kernel::best(), &never)?;
+    let keys = challenge.seed_0().keys();
+    let mut checks = Vec::new();
+    let mut check = |name: &str, expected, found| checks.push(Check { name: name.into(), expected, found });
+
+    let stream = |key: &[u8; 32], index, matrix, length: usize| {
+        let mut out = vec![0u8; length];
+        keystream::fill(key, index, matrix, &mut out);
+        hex::encode(out)
+    };
+    check("KS(32x07, 5, 0)[0..16]", "c7d090748cb7f5f6f636c0e5c5902c52", stream(&[7; 32], 5, Matrix::A, 16));
+    let seed = hex::encode(challenge.seed_0().0);
+    check("seed_0", "9112d48f7cadb4ea24d4291673ab5d850ae03c245f09dbcfed6aed3af820039d", seed);
+    check("A[0][0..8]", "275ab474c923a0b6", stream(&keys.entries, 0, Matrix::A, 8));
+    check("Bt[0][0..8]", "b6396f770901c941", stream(&keys.entries, 0, Matrix::B, 8));
+    for (row, col, expected) in [(0, 0, "11328"), (1, 0, "-11691"), (63, 62, "-63546")] {
+        let position = Position { round: 0, row, col };
+        let recomputed = verifier::entry(&keys, &position, challenge.work.k);
+        check(&format!("C[{row}][{col}] of the verifier"), expected, recomputed.to_string());
+        let opening = made.open(&[position], &never)?;
+        let opened = tile::entry(&opening, position.within_tile()).unwrap_or_default();
+        check(&format!("C[{row}][{col}] of the prover"), expected, opened.to_string());
+    }
+    let opening = made.open(&[Position { round: 0, row: 0, col: 0 }], &never)?;
+    let leaf = merkle::leaf(&keys.leaf, opening.get(..tile::TILE_BYTES).unwrap_or_default());
+    check("leaf 0", "8d5eaa9b5d1491028bde0235a12ee8314f114503d1a1943ef1097960e68c6d5b", leaf.to_string());
+    let roots = [
+        "020c4f4b9fffb35f8c8c4065c699102c6700d1931e932e76ef5c15cc78ceaa27",
+        "5275de8ef9ca6aee5feb91f0df9eb8873554c6bd16ae3903c9d317113fac69fc",
+    ];
+    for (round, (expected, root)) in roots.into_iter().zip(made.roots()).enumerate() {
+        check(&format!("root_{round}"), expected, root.to_string());
+    }
+    Ok(checks)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_vector_holds() {
+        let checks = super::run().unwrap();
+        assert_eq!(checks.len(), 13);
+        for check in checks {
+            assert!(check.holds(), "{check:?}");
+        }
+    }
+}

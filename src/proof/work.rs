@@ -1,0 +1,268 @@
+//! What is asked of a prover: the work's size, the challenge, and positions in the product.
+
+use rand::{Rng, RngCore};
+use serde::{Deserialize, Serialize};
+
+use super::seeds::Seed;
+use super::tile::{TILE, TILE_BYTES};
+use crate::ids::{DeviceId, Epoch, Hash32, Hotkey};
+
+/// The root of one round's tree of tiles: what the prover is bound by.
+pub type Root = Hash32;
+
+/// Smallest and largest `n`.
+pub const N_RANGE: (u32, u32) = (32, 131_072);
+/// Smallest and largest `k`.
+pub const K_RANGE: (u32, u32) = (64, 65_536);
+/// Fewest and most rounds.
+pub const ROUNDS_RANGE: (u32, u32) = (1, 256);
+
+/// Why a size of work is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkError {
+    /// `n` or `k` is out of range or no power of two.
+    #[error("{name} is {value}, expected a power of two from {min} to {max}")]
+    Dimension {
+        /// `n` or `k`.
+        name: &'static str,
+        /// The value given.
+        value: u32,
+        /// Smallest allowed.
+        min: u32,
+        /// Largest allowed.
+        max: u32,
+    },
+    /// Too few or too many rounds.
+    #[error("rounds is {value}, expected 1 to {max}")]
+    Rounds {
+        /// The value given.
+        value: u32,
+        /// Most allowed.
+        max: u32,
+    },
+}
+
+/// The size of a proof: `rounds` products of an `n×k` by a `k×n` matrix, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedWork")]
+pub struct Work {
+    /// Rows of `A` and columns of `B`: a power of two, 32 to 131,072.
+    pub n: u32,
+    /// The inner dimension: a power of two, 64 to 65,536.
+    pub k: u32,
+    /// Products, each seeded by the root of the one before: 1 to 256.
+    pub rounds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UncheckedWork {
+    n: u32,
+    k: u32,
+    rounds: u32,
+}
+
+impl TryFrom<UncheckedWork> for Work {
+    type Error = WorkError;
+    fn try_from(w: UncheckedWork) -> Result<Self, WorkError> {
+        Work::new(w.n, w.k, w.rounds)
+    }
+}
+
+impl Work {
+    /// A work of this size.
+    ///
+    /// # Errors
+    /// If a dimension is no power of two or any value is out of its range.
+    pub fn new(n: u32, k: u32, rounds: u32) -> Result<Self, WorkError> {
+        let work = Work { n, k, rounds };
+        work.check()?;
+        Ok(work)
+    }
+
+    /// Checks the ranges, for a value that was not made by [`Work::new`].
+    ///
+    /// # Errors
+    /// As [`Work::new`].
+    pub fn check(&self) -> Result<(), WorkError> {
+        for (name, value, (min, max)) in [("n", self.n, N_RANGE), ("k", self.k, K_RANGE)] {
+            if !(min..=max).contains(&value) || !value.is_power_of_two() {
+                return Err(WorkError::Dimension { name, value, min, max });
+            }
+        }
+        if !(ROUNDS_RANGE.0..=ROUNDS_RANGE.1).contains(&self.rounds) {
+            return Err(WorkError::Rounds { value: self.rounds, max: ROUNDS_RANGE.1 });
+        }
+        Ok(())
+    }
+
+    /// Operations of the plain product, `2·n²·k·rounds`: what "rate" means.
+    pub fn operations(&self) -> u64 {
+        2 * u64::from(self.n) * u64::from(self.n) * u64::from(self.k) * u64::from(self.rounds)
+    }
+
+    /// Tiles along one side of the product.
+    pub fn side(&self) -> u32 {
+        self.n / TILE as u32
+    }
+
+    /// Tiles of one round: `(n/32)²`.
+    pub fn tiles(&self) -> u64 {
+        u64::from(self.side()) * u64::from(self.side())
+    }
+
+    /// Levels of a round's tree above its leaves: `2·log₂(n/32)`.
+    pub fn depth(&self) -> u32 {
+        2 * self.side().max(1).ilog2()
+    }
+
+    /// Bytes of one opening: the tile and its path.
+    pub fn opening_len(&self) -> usize {
+        TILE_BYTES + 32 * self.depth() as usize
+    }
+
+    /// Bytes the cpu prover needs at most with up to 16 threads: `B` of one round, the tile hashes of all rounds, one
+    /// round's tree while it opens, a strip of `A` in 16 bits for each thread, and 16 MiB for the process itself.
+    pub fn memory_bytes(&self) -> u64 {
+        let (n, k) = (u64::from(self.n), u64::from(self.k));
+        let strips = u64::from(self.side()).clamp(1, 16);
+        n * k + 32 * self.tiles() * (u64::from(self.rounds) + 2) + strips * (2 * TILE as u64 * k + 3 * k) + (16 << 20)
+    }
+}
+
+/// One device's challenge: everything the seed of its first round depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Challenge {
+    /// 32 bytes from the operating system's generator, fresh for each challenge, secret until sent.
+    #[serde(with = "hex::serde")]
+    pub nonce: [u8; 32],
+    /// The epoch of the proof.
+    pub epoch: Epoch,
+    /// The miner's public key.
+    pub hotkey: Hotkey,
+    /// The device that shall do the work.
+    pub device: DeviceId,
+    /// The size of the work.
+    pub work: Work,
+}
+
+impl Challenge {
+    /// The seed of the first round.
+    pub fn seed_0(&self) -> Seed {
+        Seed::first(self)
+    }
+}
+
+/// One entry of one round's product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// The round, from 0.
+    pub round: u32,
+    /// The row of `C`, from 0.
+    pub row: u32,
+    /// The column of `C`, from 0.
+    pub col: u32,
+}
+
+impl Position {
+    /// Whether the work has such an entry.
+    pub fn is_within(&self, work: &Work) -> bool {
+        self.round < work.rounds && self.row < work.n && self.col < work.n
+    }
+
+    /// The index of the tile that holds the entry: `I·(n/32) + J`.
+    pub fn tile_index(&self, work: &Work) -> u64 {
+        u64::from(self.row / TILE as u32) * u64::from(work.side()) + u64::from(self.col / TILE as u32)
+    }
+
+    /// The entry's place inside its tile, row-major.
+    pub fn within_tile(&self) -> usize {
+        (self.row as usize % TILE) * TILE + self.col as usize % TILE
+    }
+}
+
+/// Draws `q` positions, each uniform over all entries of all rounds, with replacement.
+///
+/// Draw them only after the roots have been received, from a generator the prover cannot predict. A prover that has
+/// a share ε of entries wrong, in any pattern, passes with probability `(1−ε)^q`.
+pub fn sample_positions(work: &Work, q: usize, rng: &mut impl RngCore) -> Vec<Position> {
+    let (n, rounds) = (work.n.max(1), work.rounds.max(1));
+    (0..q)
+        .map(|_| Position {
+            round: rng.random_range(0..rounds),
+            row: rng.random_range(0..n),
+            col: rng.random_range(0..n),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    #[test]
+    fn sizes_out_of_range_are_refused_with_the_value_and_the_range() {
+        let say = |n, k, r| Work::new(n, k, r).unwrap_err().to_string();
+        assert_eq!(say(100, 64, 1), "n is 100, expected a power of two from 32 to 131072");
+        assert_eq!(say(16, 64, 1), "n is 16, expected a power of two from 32 to 131072");
+        assert_eq!(say(32, 131_072, 1), "k is 131072, expected a power of two from 64 to 65536");
+        assert_eq!(say(32, 0, 1), "k is 0, expected a power of two from 64 to 65536");
+        assert_eq!(say(32, 64, 0), "rounds is 0, expected 1 to 256");
+        assert_eq!(say(32, 64, 257), "rounds is 257, expected 1 to 256");
+        assert!(Work::new(131_072, 65_536, 256).is_ok());
+    }
+
+    #[test]
+    fn json_with_a_wrong_size_is_refused_when_it_is_read() {
+        let error = serde_json::from_str::<Work>(r#"{"n":33,"k":64,"rounds":1}"#).unwrap_err();
+        assert!(error.to_string().starts_with("n is 33"), "{error}");
+        assert_eq!(
+            serde_json::from_str::<Work>(r#"{"n":32,"k":64,"rounds":1}"#).unwrap(),
+            Work::new(32, 64, 1).unwrap()
+        );
+    }
+
+    #[test]
+    fn derived_sizes_follow_the_definitions() {
+        let work = Work::new(1024, 4096, 3).unwrap();
+        assert_eq!(work.operations(), 2 * 1024 * 1024 * 4096 * 3);
+        assert_eq!((work.tiles(), work.depth(), work.opening_len()), (1024, 10, 4096 + 320));
+        let smallest = Work::new(32, 64, 1).unwrap();
+        assert_eq!((smallest.tiles(), smallest.depth(), smallest.opening_len()), (1, 0, 4096));
+        let largest = Work::new(131_072, 65_536, 256).unwrap();
+        assert_eq!(largest.operations(), 1 << 59);
+        assert_eq!(largest.depth(), 24);
+    }
+
+    #[test]
+    fn positions_cover_all_rounds_rows_and_columns_evenly() {
+        let work = Work::new(64, 64, 4).unwrap();
+        let positions = sample_positions(&work, 64_000, &mut StdRng::seed_from_u64(1));
+        let mut rows = [0u32; 64];
+        let mut rounds = [0u32; 4];
+        for p in &positions {
+            assert!(p.is_within(&work));
+            rows[p.row as usize] += 1;
+            rounds[p.round as usize] += 1;
+        }
+        // 1,000 expected in each row, standard deviation 31: five of them on each side.
+        assert!(rows.iter().all(|c| (840..1160).contains(c)), "{rows:?}");
+        assert!(rounds.iter().all(|c| (15_400..16_600).contains(c)), "{rounds:?}");
+    }
+
+    #[test]
+    fn a_challenge_reads_back_from_its_json() {
+        let challenge = Challenge {
+            nonce: [1; 32],
+            epoch: 7,
+            hotkey: Hotkey([2; 32]),
+            device: DeviceId::cpu(1),
+            work: Work::new(64, 128, 2).unwrap(),
+        };
+        let text = serde_json::to_string(&challenge).unwrap();
+        assert!(text.contains(&"01".repeat(32)), "{text}");
+        assert_eq!(serde_json::from_str::<Challenge>(&text).unwrap(), challenge);
+    }
+}
