@@ -1,1 +1,72 @@
-//! The chain as a validator and a miner need it.
+//! The chain as a validator and a miner need it: blocks, the metagraph, serving, weights, registration.
+//!
+//! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
+//! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
+//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`types`] the values, [`error`] what can go wrong
+//! and [`signer`] who signs.
+//!
+//! # Invariants
+//! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
+//! - A call that changes the chain returns once it is **included** in a block, with that block's number. After
+//!   [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying again.
+//! - A refusal carries the chain's own error name, see [`Rejection`].
+
+pub mod epoch;
+pub mod error;
+pub mod ledger;
+pub mod signer;
+pub mod types;
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+
+pub use self::epoch::{epoch_of, is_epoch_block, next_epoch_block};
+pub use self::error::{ChainError, Rejection};
+pub use self::signer::{SeedSigner, Signer};
+pub use self::types::{
+    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Weights,
+};
+use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
+
+/// A chain, bound to one subnet and one signing hotkey.
+///
+/// Implementations hold a deadline for each call. Reads may lag behind by a block.
+#[async_trait]
+pub trait Chain: Send + Sync {
+    /// The subnet that this is bound to.
+    fn netuid(&self) -> Netuid;
+
+    /// The hotkey that signs [`serve_axon`](Chain::serve_axon), [`serve_prometheus`](Chain::serve_prometheus) and
+    /// [`set_weights`](Chain::set_weights).
+    fn hotkey(&self) -> Hotkey;
+
+    /// The newest block.
+    async fn head(&self) -> Result<BlockHead, ChainError>;
+
+    /// The hash of block `n`; `None` if there is no such block yet, or it is too old to be kept.
+    async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError>;
+
+    /// The subnet's neurons as of one block.
+    async fn metagraph(&self) -> Result<Metagraph, ChainError>;
+
+    /// The subnet's rules as of the newest block.
+    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError>;
+
+    /// The free balance of an account, in rao; 0 for an account that the chain does not know.
+    async fn balance(&self, coldkey: &Coldkey) -> Result<u64, ChainError>;
+
+    /// Publishes where this hotkey's axon listens. `version` is free; the compute subnet's is 183.
+    ///
+    /// The chain limits the rate: compare with [`Neuron::serves_axon`] first and skip what is already there.
+    async fn serve_axon(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError>;
+
+    /// Publishes where this hotkey's metrics are. The rate limit counts apart from the axon's.
+    async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError>;
+
+    /// Sets this hotkey's weights. Only ratios matter: the chain scales the largest up to 65,535.
+    async fn set_weights(&self, weights: &Weights) -> Result<Inclusion, ChainError>;
+
+    /// Registers `hotkey` in the subnet, paid and signed by `coldkey` (`burned_register`).
+    async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError>;
+}

@@ -1,0 +1,138 @@
+//! What can go wrong with the chain. [`Rejection`] is closed and speaks the real chain's error names.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a call to the chain failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// Nobody answers there, or the connection broke. Nothing is known about a call that was on its way.
+    #[error("the chain cannot be reached: {0}")]
+    Unreachable(String),
+    /// No answer in time. Whether a submitted call will be included is **not** known: look before trying again.
+    #[error("the chain did not answer within {}", humantime::format_duration(*.0))]
+    Deadline(Duration),
+    /// The chain refused the call.
+    #[error("the chain refused the call: {0}")]
+    Rejected(#[source] Rejection),
+    /// The other side does not speak as expected, or is not the chain that this node is set to.
+    #[error("the chain's answer cannot be used: {0}")]
+    Protocol(String),
+}
+
+impl ChainError {
+    /// The refusal, if this is one.
+    pub fn rejection(&self) -> Option<Rejection> {
+        match self {
+            ChainError::Rejected(r) => Some(*r),
+            _ => None,
+        }
+    }
+}
+
+impl From<Rejection> for ChainError {
+    fn from(r: Rejection) -> Self {
+        ChainError::Rejected(r)
+    }
+}
+
+macro_rules! rejections {
+    ($($(#[$doc:meta])* $variant:ident $(($data:ty))? = $text:literal;)*) => {
+        /// A refusal by the chain. The variants' names are the chain's error names; [`name`](Rejection::name) gives them
+        /// as text.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Rejection { $($(#[$doc])* #[doc = $text] $variant $(($data))?,)* }
+        impl Rejection {
+            /// Every name, in declaration order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),*];
+            /// The chain's name of the error.
+            pub fn name(&self) -> &'static str {
+                match self { $(rejections!(@pattern $variant $(($data))?) => stringify!($variant)),* }
+            }
+            /// What was wrong and what helps, as a lower-case fragment.
+            pub fn text(&self) -> &'static str {
+                match self { $(rejections!(@pattern $variant $(($data))?) => $text),* }
+            }
+        }
+    };
+    (@pattern $variant:ident) => { Rejection::$variant };
+    (@pattern $variant:ident ($data:ty)) => { Rejection::$variant(_) };
+}
+
+rejections! {
+    SubnetNotExists = "this chain has no such subnet; check netuid";
+    // Weights, in the order in which the chain checks.
+    CanNotSetRootNetworkWeights = "weights of the root network (netuid 0) cannot be set by this call";
+    CommitRevealEnabled = "the subnet takes weights only through commit and reveal";
+    WeightVecNotEqualSize = "as many weights as uids are needed";
+    UidsLengthExceedUidsInSubNet = "more weights than neurons";
+    HotKeyNotRegisteredInSubNet = "the hotkey has no uid in this subnet; register it";
+    NotEnoughStakeToSetWeights = "the stake is below the threshold for setting weights";
+    IncorrectWeightVersionKey = "the version key is older than the subnet's; update the validator";
+    SettingWeightsTooFast = "weights were set too few blocks ago";
+    NeuronNoValidatorPermit = "only neurons with a validator permit may weigh others; permits are given at each epoch, by stake";
+    DuplicateUids = "a uid appears twice";
+    UidVecContainInvalidOne = "a uid has no neuron";
+    WeightVecLengthIsLow = "fewer weights than the subnet's least number";
+    MaxWeightExceeded = "one weight has a larger share than the subnet allows";
+    // Serving.
+    HotKeyNotRegisteredInNetwork = "the hotkey is registered in no subnet; register it";
+    InvalidIpType = "the type of an address is 4 or 6";
+    InvalidIpAddress = "the address cannot be served: 127.0.0.1, ::1, all ones, and for metrics 0, are refused";
+    InvalidPort = "port 0 cannot be served";
+    ServingRateLimitExceeded = "this was served too few blocks ago";
+    // Registration and stake.
+    HotKeyAlreadyRegisteredInSubNet = "the hotkey already has a uid in this subnet";
+    NonAssociatedColdKey = "the hotkey belongs to another coldkey";
+    NotEnoughBalanceToStake = "the coldkey's balance is too small";
+    TooManyRegistrationsThisBlock = "the block takes no more registrations; try the next one";
+    NoNeuronIdAvailable = "every uid is taken and every neuron is within its immunity period";
+    HotKeyAccountNotExists = "the chain does not know this hotkey";
+    AmountTooLow = "the amount is too small";
+    // The envelope. The real chain says BadProof for the first two and Stale or Future for the nonces.
+    BadSignature = "the signature is not the signer's over this call";
+    WrongGenesis = "the call was signed for another chain";
+    /// Carries the nonce that the chain expects next.
+    StaleTransaction(u64) = "the nonce was used before";
+    /// Carries the nonce that the chain expects next.
+    FutureTransaction(u64) = "the nonce is ahead of the account's";
+    /// The real chain says "Immediately Dropped".
+    PoolFull = "too many calls wait for a block; try again after the next one";
+}
+
+impl std::fmt::Display for Rejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name(), self.text())?;
+        match self {
+            Rejection::StaleTransaction(next) | Rejection::FutureTransaction(next) => {
+                write!(f, ", the next one is {next}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_shows_the_chains_name_and_what_helps() {
+        let text = ChainError::from(Rejection::SettingWeightsTooFast).to_string();
+        assert_eq!(text, "the chain refused the call: SettingWeightsTooFast (weights were set too few blocks ago)");
+        assert!(Rejection::StaleTransaction(7).to_string().ends_with("the next one is 7"));
+        assert_eq!(ChainError::Deadline(Duration::from_secs(5)).to_string(), "the chain did not answer within 5s");
+    }
+
+    #[test]
+    fn refusals_read_back_from_their_json() {
+        for r in [Rejection::DuplicateUids, Rejection::StaleTransaction(3)] {
+            let json = serde_json::to_string(&r).unwrap();
+            assert_eq!(serde_json::from_str::<Rejection>(&json).unwrap(), r);
+        }
+        assert_eq!(serde_json::to_string(&Rejection::DuplicateUids).unwrap(), "\"DuplicateUids\"");
+    }
+}

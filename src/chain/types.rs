@@ -1,0 +1,240 @@
+//! What the chain tells and takes: blocks, neurons, hyperparameters, weights.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::epoch::epoch_of;
+use crate::ids::{BlockNumber, Coldkey, Epoch, Hash32, Hotkey, Netuid, Uid};
+
+/// 1 TAO in rao, the chain's smallest unit of money.
+pub const RAO_PER_TAO: u64 = 1_000_000_000;
+
+/// A block's number, hash and time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockHead {
+    /// The block's number; genesis is 0.
+    pub number: BlockNumber,
+    /// The block's hash.
+    pub hash: Hash32,
+    /// When it was made, by its author's clock: milliseconds since the Unix epoch.
+    pub timestamp_ms: u64,
+}
+
+/// Where a neuron's axon listens, as it told the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AxonInfo {
+    /// The block in which this was served.
+    pub block: BlockNumber,
+    /// The version the neuron claims; free, 183 for the compute subnet.
+    pub version: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// The port, never 0.
+    pub port: u16,
+    /// The protocol number; 4 from the common clients. Nobody reads it.
+    pub protocol: u8,
+}
+
+/// Where a neuron's metrics are, as it told the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrometheusInfo {
+    /// The block in which this was served.
+    pub block: BlockNumber,
+    /// The version the neuron claims.
+    pub version: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+/// A registered neuron.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neuron {
+    /// The slot in the subnet.
+    pub uid: Uid,
+    /// The key it acts with.
+    pub hotkey: Hotkey,
+    /// The key that owns it.
+    pub coldkey: Coldkey,
+    /// The stake behind the hotkey, in rao.
+    pub stake_rao: u64,
+    /// Whether it may set weights on others.
+    pub validator_permit: bool,
+    /// Whether it set weights (or registered) within the activity cutoff.
+    pub active: bool,
+    /// Where its axon listens; `None` if it never said, or said that it does not serve (address 0).
+    pub axon: Option<AxonInfo>,
+    /// Where its metrics are.
+    pub prometheus: Option<PrometheusInfo>,
+    /// The block of its registration.
+    pub registered_at: BlockNumber,
+    /// The block in which it last set weights, or registered.
+    pub last_update: BlockNumber,
+    /// Its share of the miners' incentive in the last epoch: 65,535 is all of it.
+    pub incentive: u16,
+    /// Its share of the validators' dividends in the last epoch: 65,535 is all of it.
+    pub dividends: u16,
+    /// The weights it set, by uid, after the chain's scaling (the largest is 65,535).
+    pub weights: Vec<(Uid, u16)>,
+}
+
+impl Neuron {
+    /// Whether the chain already has exactly this axon: serving it again would only meet the rate limit.
+    pub fn serves_axon(&self, ip: IpAddr, port: u16, version: u32) -> bool {
+        self.axon.is_some_and(|a| (a.ip, a.port, a.version) == (ip, port, version))
+    }
+
+    /// Whether the chain already has exactly this metrics address.
+    pub fn serves_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> bool {
+        self.prometheus.is_some_and(|p| (p.ip, p.port, p.version) == (ip, port, version))
+    }
+}
+
+/// A subnet's neurons as of one block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metagraph {
+    /// The subnet.
+    pub netuid: Netuid,
+    /// The block that this is the state of.
+    pub head: BlockHead,
+    /// The length of an epoch less one, in blocks.
+    pub tempo: u16,
+    /// The neurons, in the order of their uids.
+    pub neurons: Vec<Neuron>,
+}
+
+impl Metagraph {
+    /// The neuron with this hotkey.
+    pub fn by_hotkey(&self, hotkey: &Hotkey) -> Option<&Neuron> {
+        self.neurons.iter().find(|n| n.hotkey == *hotkey)
+    }
+
+    /// The neuron in this slot.
+    pub fn by_uid(&self, uid: Uid) -> Option<&Neuron> {
+        // Uids are dense on chain; a metagraph that is not in order still answers right.
+        let at = self.neurons.get(usize::from(uid.0)).filter(|n| n.uid == uid);
+        at.or_else(|| self.neurons.iter().find(|n| n.uid == uid))
+    }
+
+    /// The epoch that the head belongs to.
+    pub fn epoch(&self) -> Epoch {
+        epoch_of(self.head.number, self.netuid, self.tempo)
+    }
+}
+
+/// A subnet's rules. The defaults are a new subnet's on the real chain, except where a field says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hyperparameters {
+    /// The length of an epoch less one, in blocks.
+    pub tempo: u16,
+    /// The least number of blocks between two settings of weights by one neuron.
+    pub weights_rate_limit: u64,
+    /// The least version key that weights must carry; 0 lets every one pass.
+    pub weights_version_key: u64,
+    /// The least number of weights to set (or the number of neurons, if that is smaller).
+    pub min_allowed_weights: u16,
+    /// The largest share of one weight: 65,535 is no limit.
+    pub max_weights_limit: u16,
+    /// The least number of blocks between two servings of one kind; 0 is no limit.
+    pub serving_rate_limit: u64,
+    /// Blocks after its registration in which a neuron is not replaced.
+    pub immunity_period: u64,
+    /// The number of slots.
+    pub max_allowed_uids: u16,
+    /// The number of validator permits.
+    pub max_allowed_validators: u16,
+    /// Whether weights must be committed first and revealed later. The chain's default is true; here false, because
+    /// the ledger has no commits and would refuse every weight.
+    pub commit_reveal: bool,
+    /// What a registration costs, in rao.
+    pub burn_rao: u64,
+    /// The least stake for a permit and for setting weights, in rao.
+    pub stake_threshold_rao: u64,
+    /// Blocks without new weights after which a neuron counts as inactive and its weights do not count.
+    pub activity_cutoff: u64,
+}
+
+impl Default for Hyperparameters {
+    fn default() -> Self {
+        Hyperparameters {
+            tempo: 360,
+            weights_rate_limit: 100,
+            weights_version_key: 0,
+            min_allowed_weights: 1,
+            max_weights_limit: u16::MAX,
+            serving_rate_limit: 50,
+            immunity_period: 4096,
+            max_allowed_uids: 256,
+            max_allowed_validators: 64,
+            commit_reveal: false,
+            burn_rao: RAO_PER_TAO,
+            stake_threshold_rao: 0,
+            activity_cutoff: 5000,
+        }
+    }
+}
+
+/// Weights to set, as they go to the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Weights {
+    /// Uid and weight; only ratios matter.
+    pub entries: Vec<(Uid, u16)>,
+    /// The version of the rules they were computed by, see [`Hyperparameters::weights_version_key`].
+    pub version_key: u64,
+}
+
+/// Where a call ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inclusion {
+    /// The block that holds the call.
+    pub block: BlockNumber,
+    /// The hash of the signed call.
+    pub extrinsic: Hash32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn neuron(uid: u16) -> Neuron {
+        Neuron {
+            uid: Uid(uid),
+            hotkey: Hotkey([uid as u8; 32]),
+            coldkey: Coldkey([9; 32]),
+            stake_rao: 0,
+            validator_permit: false,
+            active: true,
+            axon: None,
+            prometheus: None,
+            registered_at: 1,
+            last_update: 1,
+            incentive: 0,
+            dividends: 0,
+            weights: vec![],
+        }
+    }
+
+    #[test]
+    fn neurons_are_found_by_hotkey_and_by_uid_in_any_order() {
+        let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
+        let graph = Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: vec![neuron(1), neuron(0)] };
+        assert_eq!(graph.by_uid(Uid(0)).unwrap().hotkey, Hotkey([0; 32]));
+        assert_eq!(graph.by_hotkey(&Hotkey([1; 32])).unwrap().uid, Uid(1));
+        assert!(graph.by_uid(Uid(2)).is_none());
+        assert_eq!(graph.epoch(), 2);
+    }
+
+    #[test]
+    fn an_axon_is_the_same_only_if_address_port_and_version_are() {
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        let mut n = neuron(0);
+        assert!(!n.serves_axon(ip, 8091, 183));
+        n.axon = Some(AxonInfo { block: 1, version: 183, ip, port: 8091, protocol: 4 });
+        assert!(n.serves_axon(ip, 8091, 183));
+        assert!(!n.serves_axon(ip, 8091, 184));
+        assert!(!n.serves_axon(ip, 8092, 183));
+    }
+}
