@@ -69,7 +69,7 @@ impl From<&AuthError> for AxonOutcome {
 
 /// Hears of every request once it is answered. Called in the HTTP worker: it must not block.
 pub trait AxonEvents: Send + Sync {
-    /// `path` is a [`Synapse::PATH`]; `caller` is known once the signature held.
+    /// `path` is a [`Synapse::PATH`](crate::wire::synapse::Synapse::PATH); `caller` is known once the signature held.
     fn request(&self, path: &'static str, outcome: AxonOutcome, caller: Option<&Hotkey>);
 }
 
