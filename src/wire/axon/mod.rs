@@ -20,14 +20,18 @@
 //! - a replay's refusal is not signed: each nonce has one signed reply, and nobody can obtain a second one for it;
 //! - all requests to one gate share one nonce table, so a gate must outlive the rebinding of its listener.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
-use actix_web::web::Payload;
+use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,6 +43,10 @@ use super::synapse::{ErrorBody, ReplyBody, Synapse};
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::wallet::Keypair;
+
+mod outcome;
+
+pub use outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, NoEvents, Refusal};
 
 /// Bounds on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,134 +67,6 @@ impl Default for AxonLimits {
             body_deadline: Duration::from_secs(5),
             handler_deadline: Duration::from_secs(300),
         }
-    }
-}
-
-macro_rules! outcomes {
-    ($($(#[$doc:meta])* $variant:ident = $label:literal;)*) => {
-        /// How a request ended, for counting.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum AxonOutcome { $($(#[$doc])* $variant,)* }
-        impl AxonOutcome {
-            /// Every outcome.
-            pub const ALL: &'static [AxonOutcome] = &[$(AxonOutcome::$variant),*];
-            /// The metric label: snake case, stable.
-            pub fn label(self) -> &'static str { match self { $(AxonOutcome::$variant => $label),* } }
-        }
-    };
-}
-
-outcomes! {
-    /// Answered with 200.
-    Ok = "ok";
-    /// The body exceeds the limit.
-    TooLarge = "too_large";
-    /// The body did not arrive in time.
-    SlowBody = "slow_body";
-    /// The body broke off.
-    BrokenBody = "broken_body";
-    /// Headers missing or unreadable.
-    MalformedAuth = "malformed_auth";
-    /// Signed for somebody else.
-    WrongReceiver = "wrong_receiver";
-    /// Outside the freshness window.
-    StaleRequest = "stale_request";
-    /// The signature does not hold.
-    BadSignature = "bad_signature";
-    /// Admitted before.
-    ReplayedRequest = "replayed_request";
-    /// No room for another nonce.
-    Overloaded = "overloaded";
-    /// Not admitted by policy.
-    NotAdmitted = "not_admitted";
-    /// No snapshot to judge admission by.
-    NotReady = "not_ready";
-    /// Signed, but not the JSON expected.
-    MalformedBody = "malformed_body";
-    /// The handler refused.
-    Refused = "refused";
-    /// The handler did not answer in time.
-    HandlerDeadline = "handler_deadline";
-    /// Something panicked.
-    Panic = "panic";
-    /// The reply has no JSON form.
-    Encoding = "encoding";
-}
-
-impl From<&AuthError> for AxonOutcome {
-    fn from(error: &AuthError) -> Self {
-        match error {
-            AuthError::MalformedAuth(_) => AxonOutcome::MalformedAuth,
-            AuthError::WrongReceiver(_) => AxonOutcome::WrongReceiver,
-            AuthError::StaleRequest(_) => AxonOutcome::StaleRequest,
-            AuthError::BadSignature(_) => AxonOutcome::BadSignature,
-            AuthError::ReplayedRequest => AxonOutcome::ReplayedRequest,
-            AuthError::Overloaded(_) => AxonOutcome::Overloaded,
-        }
-    }
-}
-
-/// Hears of every request once it is answered. Called in the HTTP worker: it must not block.
-pub trait AxonEvents: Send + Sync {
-    /// `path` is a [`Synapse::PATH`]; `caller` is known once the signature held.
-    fn request(&self, path: &'static str, outcome: AxonOutcome, caller: Option<&Hotkey>);
-}
-
-/// Counts nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoEvents;
-impl AxonEvents for NoEvents {
-    fn request(&self, _: &'static str, _: AxonOutcome, _: Option<&Hotkey>) {}
-}
-
-/// Why a hotkey is not admitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdmissionRefusal {
-    /// By policy: 403.
-    Forbidden {
-        /// Which rule, snake case, stable.
-        reason: &'static str,
-        /// For people.
-        detail: String,
-    },
-    /// There is nothing, or nothing recent enough, to judge by: 503.
-    NotReady {
-        /// For people.
-        detail: String,
-    },
-}
-
-/// A handler's refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// HTTP status, 400 to 599.
-    pub status: u16,
-    /// Which refusal, snake case, stable.
-    pub error: &'static str,
-    /// For people.
-    pub detail: String,
-}
-
-impl Refusal {
-    /// A refusal with this status.
-    pub fn new(status: u16, error: &'static str, detail: impl Into<String>) -> Self {
-        Refusal { status, error, detail: detail.into() }
-    }
-    /// 400: the request makes no sense.
-    pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(400, "invalid", detail)
-    }
-    /// 404: the thing named is not here.
-    pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(404, "not_found", detail)
-    }
-    /// 503: too much to do right now.
-    pub fn overloaded(detail: impl Into<String>) -> Self {
-        Self::new(503, "overloaded", detail)
-    }
-    /// 503: what it takes is not there right now.
-    pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(503, "unavailable", detail)
     }
 }
 
@@ -248,19 +128,15 @@ struct Answer {
     outcome: AxonOutcome,
     /// Whose request it answers, if that is proved and the answer is to be signed.
     sign_for: Option<Caller>,
-    /// Close the connection: the rest of the body is not read.
-    close: bool,
+    /// A request body that is not read to its end, see [`Unread`].
+    unread: Option<Payload>,
 }
 
 impl Answer {
     fn error(status: u16, outcome: AxonOutcome, error: &str, detail: impl Into<String>) -> Self {
         let body = ErrorBody { error: error.to_owned(), detail: detail.into() };
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        Answer { status, content_type: "application/json", body, outcome, sign_for: None, close: false }
-    }
-
-    fn closing(self) -> Self {
-        Answer { close: true, ..self }
+        Answer { status, content_type: "application/json", body, outcome, sign_for: None, unread: None }
     }
 
     fn signed_for(self, caller: Caller) -> Self {
@@ -301,7 +177,7 @@ where
 async fn answer<S, A, H, F>(
     gate: &AxonGate,
     request: &HttpRequest,
-    payload: Payload,
+    mut payload: Payload,
     admission: A,
     handler: H,
     proved: &mut Option<Caller>,
@@ -312,9 +188,9 @@ where
     H: FnOnce(Caller, S) -> F,
     F: Future<Output = Result<S::Reply, Refusal>>,
 {
-    let body = match read_body(request.headers(), payload, &gate.limits).await {
+    let body = match read_body(request.headers(), &mut payload, &gate.limits).await {
         Ok(body) => body,
-        Err(answer) => return answer.closing(),
+        Err(answer) => return Answer { unread: Some(payload), ..answer },
     };
     let unauthorized = |error: AuthError| {
         let status = if matches!(error, AuthError::Overloaded(_)) { 503 } else { 401 };
@@ -365,7 +241,7 @@ where
                 body,
                 outcome: AxonOutcome::Ok,
                 sign_for: None,
-                close: false,
+                unread: None,
             },
             Err(e) => {
                 tracing::error!(path = S::PATH, error = %e, "a reply has no JSON form");
@@ -375,7 +251,7 @@ where
     }
 }
 
-async fn read_body(headers: &HeaderMap, mut payload: Payload, limits: &AxonLimits) -> Result<Vec<u8>, Answer> {
+async fn read_body(headers: &HeaderMap, payload: &mut Payload, limits: &AxonLimits) -> Result<Vec<u8>, Answer> {
     let too_large = || {
         let detail = format!("the body exceeds {} bytes", limits.max_body_bytes);
         Answer::error(413, AxonOutcome::TooLarge, "too_large", detail)
@@ -409,8 +285,32 @@ fn respond(gate: &AxonGate, answer: Answer) -> HttpResponse {
         let signature = sign_reply(&gate.keypair, status.as_u16(), &answer.body, caller.nonce, &caller.hotkey);
         response.insert_header((REPLY_SIGNATURE_HEADER, signature));
     }
-    if answer.close {
-        response.force_close();
+    match answer.unread {
+        None => response.body(answer.body),
+        Some(payload) => {
+            response.force_close();
+            response.body(Unread { bytes: Some(Bytes::from(answer.body)), _payload: payload })
+        }
     }
-    response.body(answer.body)
+}
+
+/// A reply to a request whose body was not read to its end.
+///
+/// actix-http goes on reading a chunked body that was dropped, for as long as the peer cares to send one. While the
+/// body is held it closes the connection after the reply instead, with a time limit.
+struct Unread {
+    bytes: Option<Bytes>,
+    _payload: Payload,
+}
+
+impl MessageBody for Unread {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        Poll::Ready(self.get_mut().bytes.take().map(Ok))
+    }
 }

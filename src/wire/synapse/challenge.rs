@@ -1,0 +1,176 @@
+//! Specs, challenges and openings.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32, LeaseId};
+use crate::verdict::UnknownCause;
+
+/// Asks a miner what it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecsRequest {}
+
+/// What a miner says it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecsReply {
+    /// Version of the miner's program.
+    #[serde(default)]
+    pub version: String,
+    /// The hardware, in the JSON of [`crate::hardware`].
+    #[serde(default)]
+    pub specs: serde_json::Value,
+    /// The devices it can be challenged on.
+    #[serde(default)]
+    pub devices: Vec<DeviceOffer>,
+    /// The leases whose containers it holds.
+    #[serde(default)]
+    pub leases: Vec<LeaseId>,
+}
+
+/// A device that a miner offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceOffer {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its model, as NVML spells it, or the class of a CPU device.
+    pub model: String,
+    /// Its memory in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+}
+
+/// A challenge: work for each device, all of them at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRequest {
+    /// Which challenge.
+    pub challenge: ChallengeId,
+    /// The fresh 32 bytes that the seeds are derived from.
+    pub nonce: Hash32,
+    /// The epoch it counts for.
+    pub epoch: Epoch,
+    /// The work of each device.
+    pub devices: Vec<DeviceWork>,
+}
+
+/// The work of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceWork {
+    /// Which device.
+    pub device: DeviceId,
+    /// Side of the product matrix.
+    pub n: u32,
+    /// Length of the dot products.
+    pub k: u32,
+    /// Rounds, each seeded by the root of the one before.
+    pub rounds: u32,
+}
+
+/// The answer to a challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ChallengeReply {
+    /// The commitments: from here on the miner is answerable.
+    Roots {
+        /// One entry for each device asked.
+        devices: Vec<DeviceRoots>,
+    },
+    /// Another window is being served.
+    Busy {
+        /// When to ask again.
+        until_ms: u64,
+    },
+    /// The miner will not do this work.
+    Refused {
+        /// Why not.
+        reason: ChallengeRefusal,
+        /// For people.
+        #[serde(default)]
+        detail: String,
+    },
+    /// The miner's own prover failed.
+    ProverFailed {
+        /// On which device.
+        device: DeviceId,
+        /// How.
+        kind: ProverFailure,
+        /// For people.
+        #[serde(default)]
+        detail: String,
+    },
+}
+
+impl ChallengeReply {
+    /// Why this reply leaves the verdict unknown; `None` for roots, which are judged.
+    pub fn unknown_cause(&self) -> Option<UnknownCause> {
+        match self {
+            ChallengeReply::Roots { .. } => None,
+            ChallengeReply::Busy { .. } => Some(UnknownCause::Busy),
+            ChallengeReply::Refused { reason, .. } => Some(match reason {
+                ChallengeRefusal::Budget => UnknownCause::BudgetRefused,
+                ChallengeRefusal::NoDevice => UnknownCause::NoDevice,
+                ChallengeRefusal::Rented => UnknownCause::Rented,
+                ChallengeRefusal::Invalid | ChallengeRefusal::Draining | ChallengeRefusal::Other => {
+                    UnknownCause::Refused
+                }
+            }),
+            ChallengeReply::ProverFailed { kind, .. } => Some(match kind {
+                ProverFailure::Crashed | ProverFailure::Other => UnknownCause::ProverCrashed,
+                ProverFailure::Hung => UnknownCause::ProverHung,
+                ProverFailure::Garbage => UnknownCause::ProverGarbage,
+            }),
+        }
+    }
+}
+
+/// The roots of one device, one for each round, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRoots {
+    /// Which device.
+    pub device: DeviceId,
+    /// Merkle roots of the rounds.
+    pub roots: Vec<Hash32>,
+}
+
+/// Why a miner refuses a challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChallengeRefusal {
+    /// More operations, memory or time than the miner's own budget allows.
+    Budget,
+    /// A device named is not here.
+    NoDevice,
+    /// A device named is rented.
+    Rented,
+    /// The values are outside what a challenge may have.
+    Invalid,
+    /// The miner is shutting down.
+    Draining,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// How a prover failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProverFailure {
+    /// Ended early.
+    Crashed,
+    /// Did not end in its time.
+    Hung,
+    /// Wrote something that is no answer.
+    Garbage,
+    /// A failure that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Asks for tiles of a commitment. The reply is, for each position in this order, the tile followed by its path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningsRequest {
+    /// Of which challenge.
+    pub challenge: ChallengeId,
+    /// Of which device.
+    pub device: DeviceId,
+    /// Round, row and column of an entry in the tile, each from 0.
+    pub positions: Vec<[u32; 3]>,
+}

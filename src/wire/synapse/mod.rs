@@ -1,0 +1,183 @@
+//! The requests between a validator and a miner, and their replies: typed, one POST path each.
+//!
+//! Bodies are JSON: lenient in (unknown fields are ignored, unknown reasons become `Other`), exact out. The one
+//! exception is the reply to [`OpeningsRequest`], which is raw bytes. Times are milliseconds since the Unix epoch.
+//! Nothing here names the caller: that is the verified header's hotkey.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+mod challenge;
+mod lease;
+mod token;
+
+pub use challenge::{
+    ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceOffer, DeviceRoots, DeviceWork, OpeningsRequest,
+    ProverFailure, SpecsReply, SpecsRequest,
+};
+pub use lease::{
+    AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
+    ReleaseRequest, RenewReply, RenewRequest,
+};
+pub use token::OwnerToken;
+
+/// A request: the type decides path and reply.
+pub trait Synapse: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The path it is posted to.
+    const PATH: &'static str;
+    /// What answers it.
+    type Reply: ReplyBody;
+}
+
+/// A reply's body on the wire.
+pub trait ReplyBody: Sized + Send + 'static {
+    /// The `Content-Type` it is sent with.
+    const CONTENT_TYPE: &'static str;
+    /// The bytes that are sent and signed.
+    ///
+    /// # Errors
+    /// If the value has no JSON form, a map with keys that are no strings for example.
+    fn encode(self) -> Result<Vec<u8>, serde_json::Error>;
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// If the bytes are not the JSON expected.
+    fn decode(bytes: Vec<u8>) -> Result<Self, serde_json::Error>;
+}
+
+/// A body of raw bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawBytes(pub Vec<u8>);
+
+impl fmt::Debug for RawBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawBytes({} bytes)", self.0.len())
+    }
+}
+
+impl ReplyBody for RawBytes {
+    const CONTENT_TYPE: &'static str = "application/octet-stream";
+    fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
+        Ok(self.0)
+    }
+    fn decode(bytes: Vec<u8>) -> Result<Self, serde_json::Error> {
+        Ok(RawBytes(bytes))
+    }
+}
+
+macro_rules! synapses {
+    ($($path:literal: $request:ty => $reply:ty;)*) => {
+        /// Every path, for routing and for metric labels.
+        pub const PATHS: &[&str] = &[$($path),*];
+        $(impl Synapse for $request {
+            const PATH: &'static str = $path;
+            type Reply = $reply;
+        })*
+    };
+}
+
+macro_rules! json_replies {
+    ($($reply:ty),* $(,)?) => { $(
+        impl ReplyBody for $reply {
+            const CONTENT_TYPE: &'static str = "application/json";
+            fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
+                serde_json::to_vec(&self)
+            }
+            fn decode(bytes: Vec<u8>) -> Result<Self, serde_json::Error> {
+                serde_json::from_slice(&bytes)
+            }
+        }
+    )* };
+}
+
+synapses! {
+    "/ComputeSpecs": SpecsRequest => SpecsReply;
+    "/ComputeChallenge": ChallengeRequest => ChallengeReply;
+    "/ComputeOpenings": OpeningsRequest => RawBytes;
+    "/ComputeAllocate": AllocateRequest => AllocateReply;
+    "/ComputeRelease": ReleaseRequest => ReleaseReply;
+    "/ComputeLease": LeaseStatusRequest => LeaseStatusReply;
+    "/ComputeRenew": RenewRequest => RenewReply;
+}
+json_replies!(SpecsReply, ChallengeReply, AllocateReply, ReleaseReply, LeaseStatusReply, RenewReply);
+
+/// What every error reply holds, signed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Which error, snake case, stable.
+    pub error: String,
+    /// What exactly, for people.
+    #[serde(default)]
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ChallengeId, DeviceId, Hash32, LeaseId};
+    use crate::verdict::UnknownCause;
+    use serde_json::json;
+
+    #[test]
+    fn the_wire_form_of_a_challenge_is_fixed() {
+        let request = ChallengeRequest {
+            challenge: ChallengeId([1; 16]),
+            nonce: Hash32([2; 32]),
+            epoch: 7,
+            devices: vec![DeviceWork { device: DeviceId::cpu(3), n: 64, k: 128, rounds: 2 }],
+        };
+        let wire = json!({
+            "challenge": "01".repeat(16), "nonce": "02".repeat(32), "epoch": 7,
+            "devices": [{"device": "CPU-3", "n": 64, "k": 128, "rounds": 2}],
+        });
+        assert_eq!(serde_json::to_value(&request).unwrap(), wire);
+        assert_eq!(serde_json::from_value::<ChallengeRequest>(wire).unwrap(), request);
+
+        let reply = ChallengeReply::Busy { until_ms: 9 };
+        assert_eq!(serde_json::to_value(&reply).unwrap(), json!({"outcome": "busy", "until_ms": 9}));
+    }
+
+    #[test]
+    fn newer_peers_are_understood_as_far_as_possible() {
+        let refused = br#"{"outcome":"refused","reason":"full_moon","detail":"x","added":1}"#.to_vec();
+        let reply = ChallengeReply::decode(refused).unwrap();
+        assert_eq!(reply, ChallengeReply::Refused { reason: ChallengeRefusal::Other, detail: "x".to_owned() });
+        assert_eq!(reply.unknown_cause(), Some(UnknownCause::Refused));
+        assert!(SpecsReply::decode(b"{}".to_vec()).is_ok());
+        assert!(ChallengeReply::decode(br#"{"outcome":"new_kind"}"#.to_vec()).is_err());
+    }
+
+    #[test]
+    fn every_reply_without_roots_names_its_cause() {
+        use UnknownCause as U;
+        let refused = |reason| ChallengeReply::Refused { reason, detail: String::new() };
+        let failed = |kind| ChallengeReply::ProverFailed { device: DeviceId::cpu(0), kind, detail: String::new() };
+        assert_eq!(ChallengeReply::Roots { devices: vec![] }.unknown_cause(), None);
+        assert_eq!(ChallengeReply::Busy { until_ms: 0 }.unknown_cause(), Some(U::Busy));
+        assert_eq!(refused(ChallengeRefusal::Budget).unknown_cause(), Some(U::BudgetRefused));
+        assert_eq!(refused(ChallengeRefusal::NoDevice).unknown_cause(), Some(U::NoDevice));
+        assert_eq!(refused(ChallengeRefusal::Rented).unknown_cause(), Some(U::Rented));
+        assert_eq!(failed(ProverFailure::Hung).unknown_cause(), Some(U::ProverHung));
+        assert_eq!(failed(ProverFailure::Garbage).unknown_cause(), Some(U::ProverGarbage));
+    }
+
+    #[test]
+    fn an_owner_token_crosses_the_wire_and_shows_nowhere_else() {
+        let request = ReleaseRequest {
+            lease: LeaseId([1; 16]),
+            fencing_epoch: 2,
+            owner_token: OwnerToken::from_bytes([0xab; 32]),
+        };
+        let text = format!("{request:?} {request:#?}");
+        assert!(!text.contains("abab") && !text.contains("171") && text.contains("hidden"), "{text}");
+        let wire = serde_json::to_string(&request).unwrap();
+        assert!(wire.contains(&"ab".repeat(32)));
+        assert_eq!(serde_json::from_str::<ReleaseRequest>(&wire).unwrap(), request);
+        assert_ne!(request.owner_token.digest().0, [0xab; 32]);
+        assert_ne!(OwnerToken::generate().unwrap(), OwnerToken::generate().unwrap());
+        let short = serde_json::from_str::<OwnerToken>(r#""abcd""#).unwrap_err().to_string();
+        assert!(!short.contains("abcd"), "{short}");
+    }
+}
