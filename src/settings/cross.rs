@@ -1,0 +1,239 @@
+//! Checks across keys, after every key was read by itself.
+//!
+//! A check whose keys have problems of their own is left out: it would judge the shipped default, not what was meant.
+
+use std::collections::BTreeMap;
+
+use reqwest::Url;
+
+use super::field::{At, Reader};
+use super::network::Network;
+use super::sections::{GpuRow, Settings};
+use super::value::{Source, Value, show_path};
+
+/// Smallest floor, as a share of nominal (design of the proof: one card must not pass as two, nor a slow one as healthy).
+const FLOOR_SHARE: f64 = 0.70;
+
+/// Judges settings as a whole. Problems go to the reader; what is merely unwise is returned as warnings.
+pub(crate) fn check(settings: &Settings, tree: &Value, reader: &mut Reader<'_>) -> Vec<String> {
+    let mut cross = Cross { tree, reader, warnings: Vec::new() };
+    cross.ports(settings);
+    cross.order(settings);
+    cross.chain(settings);
+    cross.devnet(settings);
+    cross.gpu_names(&settings.scoring.gpus);
+    cross.gpu_rates(&settings.scoring.gpus);
+    cross.admission(settings);
+    cross.warnings
+}
+
+struct Cross<'a, 'd> {
+    tree: &'a Value,
+    reader: &'a mut Reader<'d>,
+    warnings: Vec<String>,
+}
+
+fn path(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
+}
+
+fn gpu(name: &str, field: &str) -> Vec<String> {
+    vec!["scoring".to_owned(), "gpus".to_owned(), name.to_owned(), field.to_owned()]
+}
+
+impl Cross<'_, '_> {
+    /// Notes a problem with the keys unless one of them is known to be wrong. It is laid at the key that was set last.
+    fn fault(&mut self, keys: &[Vec<String>], reason: String) {
+        if keys.iter().any(|key| self.reader.bad.contains(key)) {
+            return;
+        }
+        let source = |key: &Vec<String>| self.tree.at(key).map_or(Source::Embedded, |value| value.source.clone());
+        let Some(blamed) = keys.iter().rev().max_by_key(|key| source(key)) else { return };
+        let (keys, source) = (blamed.clone(), source(blamed));
+        let at = At { keys: keys.clone(), source };
+        let clean = !self.reader.bad.contains(&keys);
+        self.reader.wrong(&at, reason);
+        if clean {
+            // Further checks of the same key still say what they have to say.
+            self.reader.bad.remove(&keys);
+        }
+    }
+
+    fn ports(&mut self, settings: &Settings) {
+        let ports = [
+            ("axon.port", settings.axon.port),
+            ("metrics.port", settings.metrics.port),
+            ("ssh.port", settings.ssh.port),
+        ];
+        for (i, (first, one)) in ports.iter().enumerate() {
+            for (second, other) in &ports[i + 1..] {
+                if one == other {
+                    self.fault(
+                        &[path(first), path(second)],
+                        format!("port {one} is taken twice, by {first} and {second}"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, settings: &Settings) {
+        let at_most = [
+            (
+                "supervision.backoff_first",
+                settings.supervision.backoff_first,
+                "supervision.backoff_cap",
+                settings.supervision.backoff_cap,
+            ),
+            ("weights.retry_first", settings.weights.retry_first, "weights.retry_cap", settings.weights.retry_cap),
+            ("budget.time", settings.budget.time, "budget.window", settings.budget.window),
+            ("leases.renew_before", settings.leases.renew_before, "leases.max_duration", settings.leases.max_duration),
+            (
+                "supervision.heartbeat",
+                settings.supervision.heartbeat * 2,
+                "supervision.silence_limit",
+                settings.supervision.silence_limit,
+            ),
+        ];
+        for (small, low, large, high) in at_most {
+            if low > high {
+                let times = if small.ends_with("heartbeat") { "twice " } else { "" };
+                self.fault(&[path(small), path(large)], format!("{times}{small} must not be above {large}"));
+            }
+        }
+        if settings.leases.misses_to_lose > settings.leases.of_checks {
+            let reason = format!(
+                "{} misses can never be among the last {} checks: misses_to_lose must not be above of_checks",
+                settings.leases.misses_to_lose, settings.leases.of_checks
+            );
+            self.fault(&[path("leases.misses_to_lose"), path("leases.of_checks")], reason);
+        }
+    }
+
+    fn chain(&mut self, settings: &Settings) {
+        let Some(endpoint) = &settings.subtensor.chain_endpoint else { return };
+        let keys = [path("subtensor.chain_endpoint"), path("subtensor.network")];
+        let host = |text: &str| text.parse::<Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
+        match endpoint.parse::<Url>() {
+            Ok(url) if matches!(url.scheme(), "ws" | "wss" | "http" | "https") => {}
+            Ok(url) => {
+                let reason =
+                    format!("{:?} is no way to reach a chain; write ws://, wss://, http:// or https://", url.scheme());
+                return self.fault(&keys[..1], reason);
+            }
+            Err(wrong) => return self.fault(&keys[..1], format!("{endpoint:?} is not an address ({wrong})")),
+        }
+        if settings.subtensor.network.is_ledger() {
+            return self.fault(
+                &keys,
+                "the ledger's address is part of subtensor.network; leave chain_endpoint out".to_owned(),
+            );
+        }
+        for other in [Network::Finney, Network::Test] {
+            if other != settings.subtensor.network && host(endpoint) == host(&other.default_endpoint()) {
+                let reason =
+                    format!("this is the address of network {other}, but network is {}", settings.subtensor.network);
+                self.fault(&keys, reason);
+            }
+        }
+    }
+
+    /// A devnet's classes on a real chain would pay for CPUs.
+    fn devnet(&mut self, settings: &Settings) {
+        if settings.subtensor.network.is_ledger() || self.reader.bad.contains(&path("subtensor.network")) {
+            return;
+        }
+        let Some(devnet) = self.tree.get("devnet") else { return };
+        let mut changed = Vec::new();
+        devnet.leaves(&mut vec!["devnet".to_owned()], &mut |keys, value| {
+            if value.source != Source::Embedded {
+                changed.push((keys.to_vec(), value.source.clone()));
+            }
+        });
+        for (keys, source) in changed {
+            let network = &settings.subtensor.network;
+            let reason = format!("devnet keys are for the ledger only, but network is {network}; take them out");
+            self.reader.wrong(&At { keys, source }, reason);
+        }
+    }
+
+    fn gpu_names(&mut self, rows: &BTreeMap<String, GpuRow>) {
+        if !rows.values().any(|row| row.base > 0.0) {
+            self.fault(&[path("scoring.gpus")], "no row has a base above 0: nothing could ever be scored".to_owned());
+        }
+        let mut owners: BTreeMap<&str, &str> = rows.keys().map(|name| (name.as_str(), name.as_str())).collect();
+        for (name, row) in rows {
+            for alias in &row.aliases {
+                if let Some(owner) = owners.insert(alias, name) {
+                    let reason = format!("{alias:?} already means {owner:?}; a name can only mean one model");
+                    self.fault(&[gpu(name, "aliases")], reason);
+                }
+            }
+            let Some(twin) = &row.twin else { continue };
+            let mutual = rows.get(twin).is_some_and(|other| other.twin.as_ref() == Some(name));
+            if twin == name || !mutual {
+                let reason = format!("{twin:?} is no other row that names {name:?} as its twin; twins name each other");
+                self.fault(&[gpu(name, "twin")], reason);
+            }
+        }
+    }
+
+    fn gpu_rates(&mut self, rows: &BTreeMap<String, GpuRow>) {
+        for (name, row) in rows {
+            let Some(floor) = row.floor_tops else {
+                if row.nominal_tops.is_some() {
+                    let reason = "nominal_tops needs a floor_tops: without it any slower card could claim this model";
+                    self.fault(&[gpu(name, "nominal_tops")], reason.to_owned());
+                }
+                continue;
+            };
+            let keys = [gpu(name, "nominal_tops"), gpu(name, "floor_tops")];
+            let Some(nominal) = row.nominal_tops else {
+                self.fault(
+                    &keys[1..],
+                    "floor_tops needs a nominal_tops: the model is uncalibrated without it".to_owned(),
+                );
+                continue;
+            };
+            if floor > nominal {
+                self.fault(
+                    &keys,
+                    format!("the floor {floor} is above nominal {nominal}: every honest card would fail"),
+                );
+            } else if floor < FLOOR_SHARE * nominal {
+                let reason = format!(
+                    "the floor {floor} is below {FLOOR_SHARE:.2} of nominal {nominal}; at least {} is needed",
+                    FLOOR_SHARE * nominal
+                );
+                self.fault(&keys, reason);
+            }
+            let cheaper = rows.iter().filter(|(_, other)| other.base < row.base);
+            let best =
+                cheaper.filter_map(|(other, r)| Some((other, r.nominal_tops?))).max_by(|a, b| a.1.total_cmp(&b.1));
+            if let Some((other, best)) = best
+                && floor <= best / 2.0
+            {
+                let keys = [gpu(name, "floor_tops"), gpu(other, "nominal_tops")];
+                let reason =
+                    format!("half a {other} ({best}) reaches the floor {floor}: that card could pass as two of these");
+                self.fault(&keys, reason);
+            }
+        }
+    }
+
+    fn admission(&mut self, settings: &Settings) {
+        for key in settings.whitelist.hotkeys.iter().filter(|key| settings.blacklist.hotkeys.contains(key)) {
+            self.warnings.push(format!("hotkey {key} is on the whitelist and on the blacklist; the whitelist wins"));
+        }
+        for key in settings.whitelist.coldkeys.iter().filter(|key| settings.blacklist.coldkeys.contains(key)) {
+            self.warnings.push(format!("coldkey {key} is on the whitelist and on the blacklist; the whitelist wins"));
+        }
+        if !settings.metrics.ip.is_loopback() {
+            let at = show_path(&path("metrics.ip"));
+            self.warnings.push(format!(
+                "{at} is {}: /metrics is open to everybody who reaches that address",
+                settings.metrics.ip
+            ));
+        }
+    }
+}

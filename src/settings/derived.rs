@@ -1,0 +1,97 @@
+//! What follows from settings, so that nobody works it out twice.
+
+use std::path::PathBuf;
+
+use super::sections::{Logging, Miner, Prover, Settings, Subtensor, Wallet};
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What an operator needs.
+    Info,
+    /// And what explains it.
+    Debug,
+    /// And everything.
+    Trace,
+}
+
+impl Logging {
+    /// The level: trace wins over debug, info is the default.
+    pub fn level(&self) -> Level {
+        match (self.trace, self.debug) {
+            (true, _) => Level::Trace,
+            (false, true) => Level::Debug,
+            (false, false) => Level::Info,
+        }
+    }
+}
+
+impl Wallet {
+    /// The file of the hotkey: `{path}/{name}/hotkeys/{hotkey}`.
+    pub fn hotkey_file(&self) -> PathBuf {
+        self.path.join(&self.name).join("hotkeys").join(&self.hotkey)
+    }
+}
+
+impl Subtensor {
+    /// The address to dial.
+    pub fn endpoint(&self) -> String {
+        self.chain_endpoint.clone().unwrap_or_else(|| self.network.default_endpoint())
+    }
+}
+
+impl Prover {
+    /// Threads of one prover child on a machine of this many cores with this many miners; at least 1.
+    pub fn threads_for(&self, cores: usize, miners: usize) -> usize {
+        match self.threads {
+            0 => (cores / miners.max(1)).max(1),
+            threads => threads,
+        }
+    }
+
+    /// Address space of one child, bytes.
+    pub fn memory_limit_bytes(&self) -> u64 {
+        self.memory_limit_mib << 20
+    }
+
+    /// What one child may write, bytes.
+    pub fn output_limit_bytes(&self) -> u64 {
+        self.output_limit_mib << 20
+    }
+}
+
+impl Miner {
+    /// `min_stake` in the chain's smallest unit, 10⁻⁹.
+    pub fn min_stake_rao(&self) -> u64 {
+        // At most 21e15, exact enough as f64 (below 2⁵³ ≈ 9e15 exact, above rounded to a few rao).
+        (self.min_stake * 1e9).round() as u64
+    }
+}
+
+impl Settings {
+    /// Directory of log files of this hotkey: `{logging_dir}/{wallet}/{hotkey}/netuid{N}/{role}`, as the original's.
+    pub fn log_dir(&self, role: &str) -> PathBuf {
+        let dir = self.logging.logging_dir.join(&self.wallet.name).join(&self.wallet.hotkey);
+        dir.join(format!("netuid{}", self.netuid)).join(role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Role, load};
+    use super::*;
+
+    #[test]
+    fn derived_values_follow_the_settings() {
+        let env = [("HOME".to_owned(), "/home/op".to_owned())];
+        let settings = load(Role::Miner, &Cli::default().with("logging.trace", "true"), env).unwrap().settings;
+        assert_eq!(settings.logging.level(), Level::Trace);
+        assert_eq!(settings.wallet.hotkey_file(), PathBuf::from("/home/op/.bittensor/wallets/default/hotkeys/default"));
+        assert_eq!(settings.subtensor.endpoint(), "wss://entrypoint-finney.opentensor.ai:443");
+        assert_eq!(settings.prover.threads_for(16, 4), 4);
+        assert_eq!(settings.prover.threads_for(2, 4), 1);
+        assert_eq!(settings.miner.min_stake_rao(), 1_024_000_000_000);
+        let dir = settings.log_dir("miner");
+        assert_eq!(dir, PathBuf::from("/home/op/.bittensor/miners/default/default/netuid27/miner"));
+    }
+}

@@ -1,0 +1,433 @@
+//! Every setting, by section. `config.yaml` explains each to operators; here are types and limits.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::section;
+use super::leaf::{DAY, LogFormat, if_given, ms, port, power_of_two, s, within};
+use super::network::Network;
+use crate::ids::{Coldkey, Hotkey, Netuid};
+
+section! {
+    /// All settings of a node, complete and checked.
+    pub struct Settings {
+        /// The subnet's number; by network where the configuration has none (finney 27, test 15).
+        pub netuid: Netuid,
+        /// Where the node keeps what it knows.
+        pub node: Node,
+        /// What is logged, how and where.
+        pub logging: Logging,
+        /// Which hotkey the node acts with.
+        pub wallet: Wallet,
+        /// Which chain, and how it is asked.
+        pub subtensor: Subtensor,
+        /// Where peers reach the node.
+        pub axon: Axon,
+        /// Where `/metrics` and the health pages are served.
+        pub metrics: Metrics,
+        /// How actors are restarted and watched.
+        pub supervision: Supervision,
+        /// Limits of the miner's prover children.
+        pub prover: Prover,
+        /// What a miner is willing to compute for challenges.
+        pub budget: Budget,
+        /// How a validator challenges.
+        pub challenge: Challenge,
+        /// How specs are measured and collected.
+        pub specs: Specs,
+        /// How weights are set.
+        pub weights: Weights,
+        /// How machines are rented.
+        pub leases: Leases,
+        /// What proved devices are worth.
+        pub scoring: Scoring,
+        /// Classes of the devnet's CPU devices; empty on every chain but the ledger.
+        pub devnet: Devnet,
+        /// Who is never admitted.
+        pub blacklist: Blacklist,
+        /// Who is always admitted.
+        pub whitelist: Whitelist,
+        /// Rules of the miner.
+        pub miner: Miner,
+        /// Rules of the validator.
+        pub validator: Validator,
+        /// SSH of rented containers.
+        pub ssh: Ssh,
+        /// Automatic updates.
+        pub update: Update,
+        /// The node's database.
+        pub store: Store,
+    }
+}
+
+section! {
+    /// Where the node keeps what it knows.
+    pub struct Node {
+        /// Directory of the database, the evidence log and the control socket. `{role}` in it is replaced.
+        pub data_dir: PathBuf,
+    }
+}
+
+section! {
+    /// What is logged, how and where.
+    pub struct Logging {
+        /// Log at level debug.
+        pub debug: bool,
+        /// Log at level trace.
+        pub trace: bool,
+        /// Text or JSON.
+        pub format: LogFormat,
+        /// Also write the log to a file below `logging_dir`.
+        pub record_log: bool,
+        /// Directory of log files.
+        pub logging_dir: PathBuf,
+    }
+}
+
+section! {
+    /// Which hotkey the node acts with.
+    pub struct Wallet {
+        /// Name of the wallet.
+        pub name: String,
+        /// Name of the hotkey in it.
+        pub hotkey: String,
+        /// Directory of all wallets.
+        pub path: PathBuf,
+    }
+}
+
+section! {
+    /// Which chain, and how it is asked.
+    pub struct Subtensor {
+        /// The network.
+        pub network: Network,
+        /// Address to dial instead of the network's own.
+        pub chain_endpoint: Option<String>,
+        /// Longest wait for one answer of the chain.
+        pub request_timeout: Duration [within(ms(100), s(300))],
+        /// Time between two looks at the chain's head.
+        pub poll_interval: Duration [within(ms(10), s(60))],
+    }
+}
+
+section! {
+    /// Where peers reach the node.
+    pub struct Axon {
+        /// Address to listen on.
+        pub ip: IpAddr,
+        /// Port to listen on.
+        pub port: u16 [port],
+        /// Address to announce on chain, where it differs.
+        pub external_ip: Option<IpAddr>,
+        /// Port to announce on chain, where it differs.
+        pub external_port: Option<u16> [if_given(1025, 65534)],
+        /// Requests served at the same time.
+        pub max_workers: usize [within(1, 1024)],
+        /// Largest request body, bytes.
+        pub max_body_bytes: usize [within(1024, 16 << 20)],
+        /// Longest wait for a request's body.
+        pub read_timeout: Duration [within(ms(100), s(120))],
+    }
+}
+
+section! {
+    /// Where `/metrics` and the health pages are served.
+    pub struct Metrics {
+        /// Address to listen on.
+        pub ip: IpAddr,
+        /// Port to listen on.
+        pub port: u16 [port],
+    }
+}
+
+section! {
+    /// How actors are restarted and watched.
+    pub struct Supervision {
+        /// Wait before the first restart; doubles with each further one.
+        pub backoff_first: Duration [within(ms(1), s(60))],
+        /// Longest wait before a restart.
+        pub backoff_cap: Duration [within(ms(1), s(3600))],
+        /// Failures of one actor within `window` after which the node gives up.
+        pub max_failures: u32 [within(1, 1000)],
+        /// See `max_failures`.
+        pub window: Duration [within(s(1), s(DAY))],
+        /// Share of a wait that is random, 0 to 1.
+        pub jitter: f64 [within(0.0, 1.0)],
+        /// Time between two heartbeats of an actor.
+        pub heartbeat: Duration [within(ms(10), s(60))],
+        /// Silence after which an actor is probed.
+        pub silence_limit: Duration [within(ms(50), s(600))],
+        /// Longest wait for the probe's answer; none means that the actor's thread is blocked.
+        pub probe_timeout: Duration [within(ms(10), s(60))],
+        /// Longest time an actor may take to finish its work at shutdown.
+        pub drain_timeout: Duration [within(ms(10), s(600))],
+        /// Messages an actor admits at once.
+        pub mailbox: usize [within(1, 65_536)],
+    }
+}
+
+section! {
+    /// Limits of the miner's prover children.
+    pub struct Prover {
+        /// The prover's executable; none = `compute-prover` beside the node's own.
+        pub path: Option<PathBuf>,
+        /// Longest run of one child.
+        pub time_limit: Duration [within(s(1), s(3600))],
+        /// Address space of one child, MiB.
+        pub memory_limit_mib: u64 [within(64, 4 << 20)],
+        /// What one child may write, MiB.
+        pub output_limit_mib: u64 [within(1, 4096)],
+        /// Threads of one child; 0 = cores ÷ miners on this machine.
+        pub threads: usize [within(0, 1024)],
+    }
+}
+
+section! {
+    /// What a miner is willing to compute for challenges.
+    pub struct Budget {
+        /// The time that `operations`, `time` and `challenges_per_hotkey` are counted over.
+        pub window: Duration [within(s(1), s(DAY))],
+        /// Operations (2n²k·rounds, all devices) per window.
+        pub operations: u64 [within(1_000_000, u64::MAX)],
+        /// Memory of one challenge, MiB.
+        pub memory_mib: u64 [within(16, 4 << 20)],
+        /// Proving time per window.
+        pub time: Duration [within(ms(100), s(DAY))],
+        /// Challenges of one hotkey per window.
+        pub challenges_per_hotkey: u32 [within(1, 10_000)],
+    }
+}
+
+section! {
+    /// How a validator challenges.
+    pub struct Challenge {
+        /// Openings drawn per device.
+        pub samples: u32 [within(1, 1024)],
+        /// Longest wait for the roots.
+        pub commit_timeout: Duration [within(s(1), s(600))],
+        /// Time after the roots within which the openings must be there.
+        pub opening_deadline: Duration [within(s(1), s(600))],
+        /// Epochs that a pass lasts.
+        pub pass_lifetime_epochs: u64 [within(1, 100)],
+        /// Misses in a row, in the validator's own slot, that are a fail.
+        pub unresponsive_after: u32 [within(1, 100)],
+    }
+}
+
+section! {
+    /// How specs are measured and collected.
+    pub struct Specs {
+        /// Longest wait for one miner's specs.
+        pub timeout: Duration [within(ms(100), s(120))],
+        /// Validator: time between two rounds of asking.
+        pub period: Duration [within(s(1), s(DAY))],
+        /// Miner: time between two measurements of this machine.
+        pub refresh: Duration [within(s(1), s(DAY))],
+    }
+}
+
+section! {
+    /// How weights are set.
+    pub struct Weights {
+        /// Blocks between two settings.
+        pub interval_blocks: u64 [within(1, 100_000)],
+        /// Version key sent with the weights.
+        pub version_key: u64,
+        /// Wait after the first failed attempt; doubles.
+        pub retry_first: Duration [within(ms(10), s(3600))],
+        /// Longest wait between attempts.
+        pub retry_cap: Duration [within(ms(10), s(DAY))],
+        /// Longest wait until the chain shows the weights.
+        pub confirm_timeout: Duration [within(s(1), s(3600))],
+    }
+}
+
+section! {
+    /// How machines are rented.
+    pub struct Leases {
+        /// Longest lease.
+        pub max_duration: Duration [within(s(60), s(3650 * DAY))],
+        /// Time before the end at which a wanted lease is renewed.
+        pub renew_before: Duration [within(s(1), s(30 * DAY))],
+        /// Longest wait for a miner to start or release a container.
+        pub request_timeout: Duration [within(s(1), s(600))],
+        /// Time between two checks of a running lease.
+        pub health_interval: Duration [within(ms(100), s(3600))],
+        /// K: misses among the last N checks that lose a lease.
+        pub misses_to_lose: u32 [within(1, 1000)],
+        /// N: checks looked at.
+        pub of_checks: u32 [within(1, 1000)],
+        /// Time after the end before a container is removed by force.
+        pub grace: Duration [within(s(0), s(DAY))],
+        /// Receipts of one validator for one coldkey that count.
+        pub receipts_per_coldkey: u32 [within(0, 10_000)],
+    }
+}
+
+section! {
+    /// What proved devices are worth.
+    pub struct Scoring {
+        /// Points added while a live lease exists.
+        pub allocated_bonus: f64 [within(0.0, 1000.0)],
+        /// Devices of one machine that count.
+        pub max_devices: u32 [within(1, 64)],
+        /// The GPU table, by NVML's name.
+        pub gpus: BTreeMap<String, GpuRow>,
+    }
+}
+
+section! {
+    /// One GPU model.
+    pub struct GpuRow {
+        /// Base score of one card at its full rate.
+        pub base: f64 [within(0.0, 1000.0)],
+        /// Rate of an honest card, 10¹² operations a second; none = not measured yet, the model is uncalibrated.
+        pub nominal_tops: Option<f64> [if_given(0.001, 1e6)],
+        /// Rate below which a claim of this model fails, 10¹² operations a second.
+        pub floor_tops: Option<f64> [if_given(0.001, 1e6)],
+        /// Memory, GiB.
+        pub memory_gib: u32 [within(1, 4096)],
+        /// Other names of the same model.
+        pub aliases: Vec<String>,
+        /// The model that no floor separates from this one.
+        pub twin: Option<String>,
+        /// Size of a proof.
+        pub work: Work,
+    }
+}
+
+section! {
+    /// Size of a proof: `rounds` products of n×k by k×n.
+    pub struct Work {
+        /// Rows and columns of the product.
+        pub n: u32 [power_of_two(32, 131_072)],
+        /// Inner dimension.
+        pub k: u32 [power_of_two(64, 65_536)],
+        /// Rounds.
+        pub rounds: u32 [within(1, 256)],
+    }
+}
+
+section! {
+    /// Classes of the devnet's CPU devices.
+    pub struct Devnet {
+        /// Time between two blocks of the ledger.
+        pub block_time: Duration [within(ms(10), s(600))],
+        /// Blocks of one epoch, less one.
+        pub tempo: u16 [within(1, 10_000)],
+        /// Classes by name.
+        pub gpu_scores: BTreeMap<String, DeviceClass>,
+    }
+}
+
+section! {
+    /// A class of CPU devices on a devnet. It has no rates: floors are off, credit is the base.
+    pub struct DeviceClass {
+        /// Base score.
+        pub base: f64 [within(0.0, 1000.0)],
+        /// Rows and columns of the product.
+        pub n: u32 [power_of_two(32, 131_072)],
+        /// Inner dimension.
+        pub k: u32 [power_of_two(64, 65_536)],
+        /// Rounds.
+        pub rounds: u32 [within(1, 256)],
+    }
+}
+
+section! {
+    /// Who is never admitted.
+    pub struct Blacklist {
+        /// Whether the lists of exploiters apply.
+        pub exploiters: bool,
+        /// Known exploiters.
+        pub exploiter_hotkeys: Vec<Hotkey>,
+        /// Owners of known exploiters.
+        pub exploiter_coldkeys: Vec<Coldkey>,
+        /// The operator's own list.
+        pub hotkeys: Vec<Hotkey>,
+        /// The operator's own list of owners.
+        pub coldkeys: Vec<Coldkey>,
+    }
+}
+
+section! {
+    /// Who is always admitted.
+    pub struct Whitelist {
+        /// The operator's own list.
+        pub hotkeys: Vec<Hotkey>,
+        /// The operator's own list of owners.
+        pub coldkeys: Vec<Coldkey>,
+        /// Validators that the subnet trusts.
+        pub trusted_hotkeys: Vec<Hotkey>,
+    }
+}
+
+section! {
+    /// Rules of the miner.
+    pub struct Miner {
+        /// Serve callers below `min_stake` too.
+        pub whitelist_not_enough_stake: bool,
+        /// Serve validators of old versions too.
+        pub whitelist_not_updated: bool,
+        /// Share of updated validators above which old ones are refused, percent.
+        pub whitelist_updated_threshold: u32 [within(0, 100)],
+        /// Stake a caller needs, in whole units of the subnet's stake.
+        pub min_stake: f64 [within(0.0, 21e6)],
+        /// Whether a caller needs a validator permit.
+        pub require_permit: bool,
+    }
+}
+
+section! {
+    /// Rules of the validator.
+    pub struct Validator {
+        /// Query miners that announce no known version.
+        pub whitelist_unrecognized: bool,
+        /// Ask miners for their specs.
+        pub perform_hardware_query: bool,
+        /// Miners challenged at the same time.
+        pub challenge_batch_size: usize [within(1, 4096)],
+        /// Miners asked for specs at the same time.
+        pub specs_batch_size: usize [within(1, 4096)],
+        /// Share of updated miners above which old ones are left out, percent.
+        pub whitelist_updated_threshold: u32 [within(0, 100)],
+        /// Announce the metrics address again even if the chain has it.
+        pub force_update_prometheus: bool,
+        /// Act only while the hotkey holds a validator permit.
+        pub require_permit: bool,
+        /// Query only the first uid of each address.
+        pub one_ip_per_uid: bool,
+    }
+}
+
+section! {
+    /// SSH of rented containers.
+    pub struct Ssh {
+        /// Port of this machine that leads into the rented container.
+        pub port: u16 [port],
+    }
+}
+
+section! {
+    /// Automatic updates.
+    pub struct Update {
+        /// Whether to update.
+        pub auto_update: bool,
+        /// Time between two looks for a new version.
+        pub interval: Duration [within(s(60), s(30 * DAY))],
+    }
+}
+
+section! {
+    /// The node's database.
+    pub struct Store {
+        /// Longest wait for another process that reads the database.
+        pub busy_timeout: Duration [within(ms(10), s(60))],
+        /// Records waiting to be written, at most.
+        pub queue: usize [within(16, 1 << 20)],
+        /// Records written in one transaction, at most.
+        pub group_commit: usize [within(1, 65_536)],
+    }
+}
