@@ -2,6 +2,8 @@
 //!
 //! Needs `promtool` (Debian's package `prometheus`); `scripts/test` installs it.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a panic is a failed test")]
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
