@@ -24,6 +24,8 @@ pub struct Probe {
     pub disk_path: PathBuf,
     /// Lists the GPUs.
     pub gpus: Arc<dyn GpuProbe>,
+    /// Held while a measurement runs, shared by clones: one that hangs must not be joined by a second.
+    pub running: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Default for Probe {
@@ -34,6 +36,7 @@ impl Default for Probe {
             docker_deadline: Duration::from_secs(2),
             disk_path: "/".into(),
             gpus: Arc::new(NvmlProbe::new()),
+            running: Arc::default(),
         }
     }
 }
@@ -44,6 +47,9 @@ pub enum CollectError {
     /// A driver or a file system did not answer; the thread that asks stays behind until it does.
     #[error("measuring the machine took longer than {0:?}; a driver or a file system does not answer")]
     Deadline(Duration),
+    /// The last measurement has not ended yet, see [`Deadline`](CollectError::Deadline).
+    #[error("the last measurement of the machine still waits for a driver or a file system")]
+    StillRunning,
     /// The runtime is shutting down.
     #[error("the runtime is shutting down")]
     ShuttingDown,
@@ -51,17 +57,23 @@ pub enum CollectError {
 
 /// Measures this machine: container engine first, then [`measure`] on a blocking thread, within `deadline` in all.
 ///
-/// Do not call again before the last call has returned and some time has passed: after
-/// [`Deadline`](CollectError::Deadline) its thread is still waiting, and another call would only add one.
+/// At most one measurement runs at a time: after [`Deadline`](CollectError::Deadline) its thread still waits, and until
+/// it ends every call is refused, so that a dead driver holds one thread and not one more each period.
 ///
 /// # Errors
 /// [`CollectError`] if the measurement does not end in time. Sections that fail on their own are no error, see
 /// [`Specs::problems`].
 pub async fn collect(probe: &Probe, deadline: Duration) -> Result<Specs, CollectError> {
+    let running = Arc::clone(&probe.running).try_lock_owned().map_err(|_| CollectError::StillRunning)?;
     let work = async {
         let docker = docker_presence(&probe.docker_socket, probe.docker_deadline).await;
         let probe = probe.clone();
-        tokio::task::spawn_blocking(move || measure(&probe, docker)).await.map_err(|_| CollectError::ShuttingDown)
+        let measuring = tokio::task::spawn_blocking(move || {
+            let specs = measure(&probe, docker);
+            drop(running);
+            specs
+        });
+        measuring.await.map_err(|_| CollectError::ShuttingDown)
     };
     tokio::time::timeout(deadline, work).await.unwrap_or(Err(CollectError::Deadline(deadline)))
 }
@@ -196,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driver_that_never_answers_is_given_up_at_the_deadline() {
+    async fn a_driver_that_never_answers_is_given_up_at_the_deadline_and_holds_one_thread() {
         struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
         impl GpuProbe for Stuck {
             fn gpus(&self) -> Result<GpuReport, NoDriver> {
@@ -205,10 +217,15 @@ mod tests {
             }
         }
         let (release, wait) = std::sync::mpsc::channel();
+        let probe = probe(Stuck(wait.into()));
         let limit = Duration::from_millis(50);
-        let outcome = collect(&probe(Stuck(wait.into())), limit).await;
-        assert_eq!(outcome, Err(CollectError::Deadline(limit)));
+        assert_eq!(collect(&probe, limit).await, Err(CollectError::Deadline(limit)));
+        assert_eq!(collect(&probe, limit).await, Err(CollectError::StillRunning));
         drop(release);
+        let ended = tokio::time::timeout(Duration::from_secs(30), probe.running.lock()).await;
+        drop(ended.expect("the thread ends when the driver answers"));
+        let again = collect(&probe, Duration::from_secs(30)).await.unwrap();
+        assert_eq!(again.nvidia.status, "no NVIDIA driver: released");
     }
 
     #[tokio::test]

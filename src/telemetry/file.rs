@@ -136,10 +136,10 @@ impl FileLog {
 impl Drop for FileLog {
     fn drop(&mut self) {
         // Blocks only until the thread has written what is queued.
-        if self.writer.queue.send(Entry::End).is_ok() {
-            if let Some(thread) = self.thread.take() {
-                let _ = thread.join();
-            }
+        if self.writer.queue.send(Entry::End).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
         }
     }
 }
