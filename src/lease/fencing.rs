@@ -10,7 +10,9 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretBox};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{Hash32, Hotkey, LeaseId, ParseIdError};
 
@@ -36,6 +38,16 @@ impl OwnerToken {
         OwnerToken::from_bytes(*h.finalize().as_bytes())
     }
 
+    /// A fresh token from the operating system's randomness.
+    ///
+    /// # Errors
+    /// If the operating system gives none.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0u8; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(OwnerToken::from_bytes(bytes))
+    }
+
     /// What is stored of the token.
     pub fn digest(&self) -> Hash32 {
         Hash32(blake3::derive_key(DIGEST_CONTEXT, self.0.expose_secret()))
@@ -49,6 +61,25 @@ impl OwnerToken {
 impl Clone for OwnerToken {
     fn clone(&self) -> Self {
         OwnerToken::from_bytes(*self.0.expose_secret())
+    }
+}
+impl PartialEq for OwnerToken {
+    fn eq(&self, other: &Self) -> bool {
+        // blake3::Hash compares in constant time.
+        blake3::Hash::from_bytes(self.digest().0) == blake3::Hash::from_bytes(other.digest().0)
+    }
+}
+impl Eq for OwnerToken {}
+impl Serialize for OwnerToken {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&Zeroizing::new(self.expose_hex()))
+    }
+}
+impl<'de> Deserialize<'de> for OwnerToken {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(d)?);
+        // The error never repeats what was sent: it may be most of a token.
+        text.parse().map_err(|_| serde::de::Error::custom("an owner token is 64 hex digits"))
     }
 }
 impl fmt::Debug for OwnerToken {

@@ -124,6 +124,12 @@ pub fn verdicts_since(conn: &Connection, epoch: Epoch) -> Result<Vec<VerdictReco
     list(conn, select_verdicts!("WHERE epoch >= ?1 ORDER BY epoch, hotkey, device"), [bound(epoch)], verdict)
 }
 
+/// The newest epoch that has a verdict.
+pub fn last_judged_epoch(conn: &Connection) -> Result<Option<Epoch>> {
+    conn.query_row("SELECT max(epoch) FROM verdict", [], |r| r.get::<_, Option<i64>>(0))
+        .map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+}
+
 /// The verdict each device of a miner had last.
 pub fn latest_verdicts(conn: &Connection, hotkey: &Hotkey) -> Result<Vec<VerdictRecord>> {
     let sql = select_verdicts!(

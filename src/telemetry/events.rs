@@ -20,8 +20,8 @@ pub struct ChallengeJudged<'a> {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
-    /// The device.
-    pub device: DeviceId,
+    /// The device; none when the miner as a whole was judged.
+    pub device: Option<DeviceId>,
     /// The judgement.
     pub verdict: &'a Verdict,
 }
@@ -30,7 +30,8 @@ impl ChallengeJudged<'_> {
     /// Logs and counts.
     pub fn emit(&self, metrics: &NodeMetrics) {
         metrics.challenge(self.verdict);
-        let ChallengeJudged { epoch, uid, hotkey, device, verdict } = self;
+        let ChallengeJudged { epoch, uid, hotkey, verdict, .. } = self;
+        let device = self.device.map_or_else(|| "all".to_owned(), |d| d.to_string());
         match verdict {
             Verdict::Pass { evidence } => {
                 info!(%uid, %hotkey, %device, epoch, rate = evidence.rate(), samples = evidence.samples, "device passed");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::token::OwnerToken;
+use crate::lease::OwnerToken;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 
 /// Asks a miner to run a renter's container.

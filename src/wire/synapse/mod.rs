@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod challenge;
 mod lease;
-mod token;
+
 
 pub use challenge::{
     ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceOffer, DeviceRoots, DeviceWork, OpeningsRequest,
@@ -21,7 +21,7 @@ pub use lease::{
     AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
     ReleaseRequest, RenewReply, RenewRequest,
 };
-pub use token::OwnerToken;
+pub use crate::lease::OwnerToken;
 
 /// A request: the type decides path and reply.
 pub trait Synapse: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -171,7 +171,7 @@ mod tests {
             owner_token: OwnerToken::from_bytes([0xab; 32]),
         };
         let text = format!("{request:?} {request:#?}");
-        assert!(!text.contains("abab") && !text.contains("171") && text.contains("hidden"), "{text}");
+        assert!(!text.contains("abab") && !text.contains("171") && text.contains("redacted"), "{text}");
         let wire = serde_json::to_string(&request).unwrap();
         assert!(wire.contains(&"ab".repeat(32)));
         assert_eq!(serde_json::from_str::<ReleaseRequest>(&wire).unwrap(), request);

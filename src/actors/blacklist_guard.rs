@@ -1,0 +1,214 @@
+//! Decides who may call and who is asked: combines policy, chain and penalties into an immutable snapshot.
+//!
+//! Invariants: listeners never ask this actor, they judge by the last snapshot it published, as a pure function; with
+//! no snapshot, or one that is too old, nobody is admitted (503). Penalties are on disk before they count as lasting.
+//!
+//! On restart: penalties come back from the journal, peers with the next block; until then the last published snapshot
+//! stays in force and ages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::watch;
+
+use crate::actors::journal::Journal;
+use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
+use crate::chain::Metagraph;
+use crate::clock::SharedClock;
+use crate::ids::Hotkey;
+use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
+use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
+use crate::messages::journal::{Note, PenaltiesAt};
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::store::Record;
+use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
+use crate::telemetry::NodeMetrics;
+
+/// How long the journal may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+
+/// What the guard works with.
+pub struct BlacklistGuardSetup {
+    /// Our own key: we do not ask ourselves.
+    pub hotkey: Hotkey,
+    /// What the operator wants.
+    pub policy: Arc<Policy>,
+    /// Where the snapshot is published.
+    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Keeps penalties and neurons.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+/// The actor.
+pub struct BlacklistGuard {
+    setup: Arc<BlacklistGuardSetup>,
+    /// `None` until the journal has told.
+    penalties: Option<HashMap<Hotkey, Penalty>>,
+    view: Option<Arc<ChainView>>,
+}
+
+impl BlacklistGuard {
+    /// A guard that knows nobody.
+    pub fn new(setup: Arc<BlacklistGuardSetup>) -> Self {
+        BlacklistGuard { setup, penalties: None, view: None }
+    }
+
+    fn load(&mut self, ctx: &mut Ctx<Self>) {
+        let (journal, now) = (self.setup.journal.clone(), self.setup.clock.now_ms());
+        let work = async move { journal.ask(PenaltiesAt(now), ASK).await };
+        ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
+            Ok(Ok(stored)) => {
+                let penalties = stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
+                act.penalties = Some(penalties.collect());
+                act.publish();
+            }
+            failed => {
+                tracing::warn!(?failed, "penalties cannot be read, nobody is admitted until they can");
+                ctx.run_later(Duration::from_secs(1), |act, ctx| act.load(ctx));
+            }
+        }));
+    }
+
+    fn publish(&mut self) {
+        let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
+        let now = self.setup.clock.now_ms();
+        penalties.retain(|_, p| p.until_ms > now);
+        let age_ms = view.seen_at.elapsed().as_millis() as u64;
+        let snapshot = Snapshot {
+            taken_block: view.metagraph.head.number,
+            taken_at_ms: now.saturating_sub(age_ms),
+            peers: peers(&view.metagraph),
+            penalties: penalties.clone(),
+        };
+        self.setup.snapshot.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    /// What admission says of every neuron that could be a miner, in the order of uids.
+    fn admitted(&self) -> Vec<(crate::ids::Uid, Hotkey, Result<(), crate::admission::Refusal>)> {
+        let snapshot = self.setup.snapshot.borrow().clone();
+        let (Some(snapshot), Some(view)) = (snapshot, &self.view) else { return Vec::new() };
+        admit_miners(&self.setup.policy, &snapshot, self.setup.clock.now_ms())
+            .into_iter()
+            .filter_map(|(uid, admitted)| {
+                let neuron = view.metagraph.by_uid(uid)?;
+                (neuron.hotkey != self.setup.hotkey && !neuron.validator_permit).then_some((uid, neuron.hotkey, admitted))
+            })
+            .collect()
+    }
+
+    /// Records who is in the subnet and what admission says of each.
+    fn record(&self) {
+        let Some(view) = &self.view else { return };
+        let admitted: HashMap<_, _> = self.admitted().into_iter().map(|(uid, _, a)| (uid, a)).collect();
+        let neurons = view.metagraph.neurons.iter().map(|n| NeuronEntry {
+            uid: n.uid,
+            hotkey: n.hotkey,
+            coldkey: n.coldkey,
+            admission: admitted.get(&n.uid).map(|a| match a {
+                Ok(()) => AdmissionNote {
+                    admitted: true,
+                    reason: "admitted".into(),
+                    text: "the miner is asked for proofs".into(),
+                    remedy: String::new(),
+                },
+                Err(refusal) => AdmissionNote {
+                    admitted: false,
+                    reason: refusal.label().into(),
+                    text: refusal.to_string(),
+                    remedy: refusal.remedy().into(),
+                },
+            }),
+        });
+        let record = NeuronsRecord { block: view.metagraph.head.number, neurons: neurons.collect() };
+        if let Err(error) = self.setup.journal.tell(Note(Record::Neurons(record))) {
+            tracing::warn!(%error, "neurons not recorded");
+        }
+    }
+}
+
+fn peers(metagraph: &Metagraph) -> HashMap<Hotkey, Peer> {
+    let peer = |n: &crate::chain::Neuron| Peer {
+        uid: n.uid,
+        coldkey: n.coldkey,
+        stake_rao: n.stake_rao,
+        permit: n.validator_permit,
+        ip: n.axon.as_ref().map(|a| a.ip),
+        registered_at: n.registered_at,
+    };
+    metagraph.neurons.iter().map(|n| (n.hotkey, peer(n))).collect()
+}
+
+impl Actor for BlacklistGuard {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.load(ctx);
+    }
+}
+
+impl Supervised for BlacklistGuard {
+    const MESSAGES: &'static [&'static str] = &["NewBlock", "MetagraphChanged", "Penalise", "AdmitMiners"];
+}
+
+impl Handler<NewBlock> for BlacklistGuard {
+    type Result = ();
+    fn handle(&mut self, NewBlock(view): NewBlock, _: &mut Ctx<Self>) {
+        self.view = Some(view);
+        self.publish();
+    }
+}
+
+impl Handler<MetagraphChanged> for BlacklistGuard {
+    type Result = ();
+    fn handle(&mut self, MetagraphChanged(view): MetagraphChanged, _: &mut Ctx<Self>) {
+        self.setup.metrics.neurons(view.metagraph.neurons.len());
+        self.view = Some(view);
+        self.publish();
+        self.record();
+    }
+}
+
+impl Handler<Penalise> for BlacklistGuard {
+    type Result = ();
+    fn handle(&mut self, penalty: Penalise, _: &mut Ctx<Self>) {
+        let Penalise { hotkey, reason, until_ms } = penalty;
+        let record = PenaltyRecord {
+            hotkey,
+            reason: reason.clone(),
+            detail: String::new(),
+            from_ms: self.setup.clock.now_ms(),
+            until_ms,
+        };
+        tracing::warn!(%hotkey, reason, until_ms, "penalty");
+        if let Err(error) = self.setup.journal.tell(Note(Record::Penalty(record))) {
+            tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
+        }
+        if let Some(penalties) = &mut self.penalties {
+            penalties.insert(hotkey, Penalty { reason, until_ms });
+        }
+        self.publish();
+    }
+}
+
+impl Handler<AdmitMiners> for BlacklistGuard {
+    type Result = MessageResult<AdmitMiners>;
+    fn handle(&mut self, _: AdmitMiners, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.admitted())
+    }
+}
+
+impl Handler<Inspect> for BlacklistGuard {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "peers": self.view.as_ref().map(|v| v.metagraph.neurons.len()),
+            "penalties": self.penalties.as_ref().map(HashMap::len),
+            "snapshot_block": self.setup.snapshot.borrow().as_ref().map(|s| s.taken_block),
+        }))
+    }
+}

@@ -1,0 +1,206 @@
+//! Follows the chain: owns the view of the subnet, publishes it, and keeps our endpoints announced on it.
+//!
+//! Invariants: a view is published only when it was read whole, from one head; subscribers hear of each head at most
+//! once; a failed read leaves the last view in place, and its age tells how old it is.
+//!
+//! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
+//! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
+//! there, and corrected. On restart the first read rebuilds everything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Subscriber;
+use crate::chain::{Chain, ChainError, Hyperparameters, Metagraph, Neuron};
+use crate::ids::{BlockNumber, Hotkey};
+use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
+use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::telemetry::NodeMetrics;
+
+/// Blocks between two attempts to announce the same endpoint.
+const ANNOUNCE_EVERY: BlockNumber = 3;
+
+/// What the watcher works with.
+pub struct ChainWatcherSetup {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// Our own key.
+    pub hotkey: Hotkey,
+    /// Time between two looks at the head.
+    pub period: Duration,
+    /// How long one look may take in all.
+    pub deadline: Duration,
+    /// The axon to announce, with its version; a validator that serves none announces none.
+    pub axon: Option<(SocketAddr, u32)>,
+    /// The metrics endpoint to announce, if it is public.
+    pub prometheus: Option<(SocketAddr, u32)>,
+    /// Who hears of every head.
+    pub on_block: Vec<Subscriber<NewBlock>>,
+    /// Who hears of changed neurons.
+    pub on_metagraph: Vec<Subscriber<MetagraphChanged>>,
+    /// Where the view is published for readers that are no actors.
+    pub view: watch::Sender<Option<Arc<ChainView>>>,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+/// The actor.
+pub struct ChainWatcher {
+    setup: Arc<ChainWatcherSetup>,
+    view: Option<Arc<ChainView>>,
+    looking: bool,
+    last_error: Option<String>,
+    announced_at: Option<BlockNumber>,
+}
+
+impl ChainWatcher {
+    /// A watcher that has seen nothing yet.
+    pub fn new(setup: Arc<ChainWatcherSetup>) -> Self {
+        ChainWatcher { setup, view: None, looking: false, last_error: None, announced_at: None }
+    }
+
+    fn look(&mut self, ctx: &mut Ctx<Self>) {
+        if self.looking {
+            return;
+        }
+        self.looking = true;
+        let setup = self.setup.clone();
+        let last = self.view.clone();
+        let work = async move {
+            match tokio::time::timeout(setup.deadline, read(setup.chain.as_ref(), last.as_deref())).await {
+                Ok(read) => read,
+                Err(_) => Err(ChainError::Deadline(setup.deadline)),
+            }
+        };
+        ctx.spawn(work.into_actor(self).map(|read, act, ctx| {
+            act.looking = false;
+            match read {
+                Ok(Some(view)) => act.publish(Arc::new(view), ctx),
+                Ok(None) => act.recovered(),
+                Err(error) => act.failed(&error),
+            }
+        }));
+    }
+
+    fn recovered(&mut self) {
+        if self.last_error.take().is_some() {
+            tracing::info!("the chain answers again");
+        }
+    }
+
+    fn failed(&mut self, error: &ChainError) {
+        let text = crate::telemetry::error_chain(error);
+        if self.last_error.as_deref() != Some(&text) {
+            tracing::warn!(error = text, "the chain cannot be read, the last view stays in use");
+        }
+        self.last_error = Some(text);
+    }
+
+    fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        self.recovered();
+        let changed = self.view.as_ref().is_none_or(|old| differs(&old.metagraph, &view.metagraph));
+        self.view = Some(view.clone());
+        self.setup.metrics.block(view.metagraph.head.number);
+        self.setup.view.send_replace(Some(view.clone()));
+        if changed {
+            Subscriber::publish(&self.setup.on_metagraph, &MetagraphChanged(view.clone()));
+        }
+        Subscriber::publish(&self.setup.on_block, &NewBlock(view.clone()));
+        self.announce(&view, ctx);
+    }
+
+    /// Corrects what the chain says of our endpoints, at most one call at a time.
+    fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
+        let head = view.metagraph.head.number;
+        if self.announced_at.is_some_and(|at| head < at + ANNOUNCE_EVERY) {
+            return;
+        }
+        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
+        let axon = self.setup.axon.filter(|(at, version)| !own.serves_axon(at.ip(), at.port(), *version));
+        let prometheus = self.setup.prometheus.filter(|(at, v)| !own.serves_prometheus(at.ip(), at.port(), *v));
+        if axon.is_none() && prometheus.is_none() {
+            return;
+        }
+        self.announced_at = Some(head);
+        let setup = self.setup.clone();
+        let work = async move {
+            let calls = async {
+                if let Some((at, version)) = axon {
+                    setup.chain.serve_axon(at.ip(), at.port(), version).await?;
+                    tracing::info!(address = %at, version, "axon announced on chain");
+                }
+                if let Some((at, version)) = prometheus {
+                    setup.chain.serve_prometheus(at.ip(), at.port(), version).await?;
+                    tracing::info!(address = %at, version, "metrics endpoint announced on chain");
+                }
+                Ok::<_, ChainError>(())
+            };
+            tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
+        };
+        ctx.spawn(work.into_actor(self).map(|done, _, _| {
+            if let Err(error) = done {
+                tracing::warn!(error = crate::telemetry::error_chain(&error), "endpoint not announced, trying again");
+            }
+        }));
+    }
+}
+
+/// Reads the subnet, or nothing if the head is still the one of `last`.
+async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<ChainView>, ChainError> {
+    let head = chain.head().await?;
+    if last.is_some_and(|v| v.metagraph.head.hash == head.hash) {
+        return Ok(None);
+    }
+    let metagraph = chain.metagraph().await?;
+    let same_epoch = last.filter(|v| v.metagraph.epoch() == metagraph.epoch());
+    let hyperparameters: Arc<Hyperparameters> = match same_epoch {
+        Some(v) => v.hyperparameters.clone(),
+        None => Arc::new(chain.hyperparameters().await?),
+    };
+    Ok(Some(ChainView { metagraph: Arc::new(metagraph), hyperparameters, seen_at: Instant::now() }))
+}
+
+/// Whether anything that admission or routing depends on differs.
+fn differs(a: &Metagraph, b: &Metagraph) -> bool {
+    let key = |n: &Neuron| {
+        (n.uid, n.hotkey, n.coldkey, n.stake_rao, n.validator_permit, n.axon.as_ref().map(|x| (x.ip, x.port, x.version)))
+    };
+    a.neurons.len() != b.neurons.len() || a.neurons.iter().map(key).ne(b.neurons.iter().map(key))
+}
+
+impl Actor for ChainWatcher {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.look(ctx);
+        ctx.run_interval(self.setup.period, |act, ctx| act.look(ctx));
+    }
+}
+
+impl Supervised for ChainWatcher {
+    const MESSAGES: &'static [&'static str] = &["Poll"];
+}
+
+impl Handler<Poll> for ChainWatcher {
+    type Result = ();
+    fn handle(&mut self, _: Poll, ctx: &mut Ctx<Self>) {
+        self.look(ctx);
+    }
+}
+
+impl Handler<Inspect> for ChainWatcher {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "block": self.view.as_ref().map(|v| v.metagraph.head.number),
+            "epoch": self.view.as_ref().map(|v| v.epoch()),
+            "neurons": self.view.as_ref().map(|v| v.metagraph.neurons.len()),
+            "view_age_seconds": self.view.as_ref().map(|v| v.seen_at.elapsed().as_secs_f64()),
+            "last_error": self.last_error,
+        }))
+    }
+}

@@ -1,0 +1,133 @@
+//! The only way to the database. The database itself lives on the writer's own thread; this actor never touches it.
+//!
+//! Invariants: a [`Write`] is answered after the writer has acknowledged it, so the caller may act on it; reads run
+//! beside writes, on their own connection, with a deadline; a degraded database refuses writes and says so on
+//! `/readyz`, and leases that run are not touched by that.
+//!
+//! On restart: the writer, its queue and its thread are not part of the incarnation; nothing is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use rusqlite::Connection;
+
+use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
+use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::store::records::{LeaseRecord, PenaltyRecord, VerdictRecord};
+use crate::store::{Health, Record, Role, StoreError, Writer, queries};
+use crate::telemetry::{NodeMetrics, error_chain};
+
+/// How long a read may take.
+const READ: Duration = Duration::from_secs(5);
+/// How often the writer's figures are shown.
+const SHOW: Duration = Duration::from_secs(1);
+
+/// The actor.
+pub struct Journal {
+    writer: Writer,
+    role: Role,
+    metrics: Arc<NodeMetrics>,
+}
+
+impl Journal {
+    /// A journal of a node in this role, on its writer.
+    pub fn new(writer: Writer, role: Role, metrics: Arc<NodeMetrics>) -> Self {
+        Journal { writer, role, metrics }
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> ResponseActFuture<Self, Result<T, StoreError>> {
+        let writer = self.writer.clone();
+        Box::pin(async move { writer.query(READ, query).await }.into_actor(self))
+    }
+
+    fn show(&self) {
+        let stats = self.writer.stats();
+        self.metrics.journal_queue(stats.depth, stats.capacity);
+        self.metrics.journal_degraded(matches!(&*self.writer.health().borrow(), Health::Degraded { .. }));
+    }
+}
+
+impl Actor for Journal {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.show();
+        ctx.run_interval(SHOW, |act, _| act.show());
+    }
+}
+
+impl Supervised for Journal {
+    const MESSAGES: &'static [&'static str] =
+        &["Write", "Note", "RecentVerdicts", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
+}
+
+impl Handler<Write> for Journal {
+    type Result = ResponseActFuture<Self, Result<(), StoreError>>;
+    fn handle(&mut self, Write(mut records): Write, _: &mut Ctx<Self>) -> Self::Result {
+        let writer = self.writer.clone();
+        let record = if records.len() == 1 { records.pop() } else { None }.unwrap_or(Record::Batch(records));
+        Box::pin(async move { writer.write(record).await }.into_actor(self))
+    }
+}
+
+impl Handler<Note> for Journal {
+    type Result = ();
+    fn handle(&mut self, Note(record): Note, ctx: &mut Ctx<Self>) {
+        let (writer, kind) = (self.writer.clone(), record.kind());
+        ctx.spawn(async move { writer.write(record).await }.into_actor(self).map(move |written, _, _| {
+            if let Err(error) = written {
+                tracing::warn!(kind, error = error_chain(&error), "not recorded");
+            }
+        }));
+    }
+}
+
+impl Handler<RecentVerdicts> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<VerdictRecord>, StoreError>>;
+    fn handle(&mut self, RecentVerdicts(epochs): RecentVerdicts, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| match queries::last_judged_epoch(conn)? {
+            Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
+            None => Ok(Vec::new()),
+        })
+    }
+}
+
+impl Handler<LiveLeases> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, _: LiveLeases, _: &mut Ctx<Self>) -> Self::Result {
+        let role = self.role;
+        self.read(move |conn| queries::live_leases(conn, role))
+    }
+}
+
+impl Handler<PenaltiesAt> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<PenaltyRecord>, StoreError>>;
+    fn handle(&mut self, PenaltiesAt(now_ms): PenaltiesAt, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::penalties(conn, now_ms))
+    }
+}
+
+impl Handler<GetLastWeights> for Journal {
+    type Result = ResponseActFuture<Self, Result<LastWeights, StoreError>>;
+    fn handle(&mut self, _: GetLastWeights, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| {
+            Ok(LastWeights { last: queries::last_weights(conn)?, next_id: queries::next_weights_id(conn)? })
+        })
+    }
+}
+
+impl Handler<Inspect> for Journal {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        let stats = self.writer.stats();
+        MessageResult(serde_json::json!({
+            "role": self.role,
+            "queue_depth": stats.depth,
+            "queue_capacity": stats.capacity,
+            "degraded": self.writer.health().borrow().degradation().map(|d| d.to_string()),
+        }))
+    }
+}

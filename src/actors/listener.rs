@@ -1,0 +1,213 @@
+//! Owns one HTTP listener: binding, limits, a self-check, draining, and rebinding after a failure.
+//!
+//! Invariants: at most one server per incarnation; a restarted incarnation binds the same address again; the status
+//! says `accepting` only while a connection to the own address succeeds.
+//!
+//! Design notes: the routes come in as a plain function, so that this actor knows nothing of what it serves. The
+//! server's workers are threads of their own; a blocked actor does not stop them. On restart everything is rebuilt
+//! from the [`ListenerSpec`]; nothing needs to survive.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use tokio::sync::watch;
+
+use crate::messages::listener::{CheckSelf, ListenerStatus, StopIntake};
+use crate::runtime::{Ctx, Inspect, Supervised};
+
+/// How often the listener connects to itself.
+const SELF_CHECK: Duration = Duration::from_secs(1);
+/// How long such a connection may take.
+const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Registers the routes of a listener; called once for each worker thread.
+pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
+
+/// What to listen on, and what to serve there.
+pub struct ListenerSpec {
+    /// `axon` or `web`.
+    pub name: &'static str,
+    /// Where to listen; port 0 takes a free one, which later incarnations keep.
+    pub address: SocketAddr,
+    /// Worker threads.
+    pub workers: usize,
+    /// Connections served at once, for each worker.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of its request.
+    pub request_timeout: Duration,
+    /// How long requests in flight may take when the server stops.
+    pub drain: Duration,
+    /// The routes.
+    pub routes: Routes,
+    bound: Mutex<Option<TcpListener>>,
+}
+
+impl ListenerSpec {
+    /// What to serve on a socket that is bound already, so that a port in use is known before the node starts.
+    /// `address` is the socket's own; later incarnations bind it again.
+    pub fn bound(
+        name: &'static str,
+        listener: TcpListener,
+        address: SocketAddr,
+        workers: usize,
+        routes: Routes,
+    ) -> Self {
+        ListenerSpec {
+            name,
+            address,
+            workers,
+            max_connections: 1024,
+            request_timeout: Duration::from_secs(5),
+            drain: Duration::from_secs(5),
+            routes,
+            bound: Mutex::new(Some(listener)),
+        }
+    }
+
+    fn listener(&self) -> std::io::Result<TcpListener> {
+        let first = self.bound.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match first {
+            Some(listener) => Ok(listener),
+            None => TcpListener::bind(self.address),
+        }
+    }
+}
+
+/// The actor.
+pub struct Listener {
+    spec: Arc<ListenerSpec>,
+    status: watch::Sender<ListenerStatus>,
+    server: Option<ServerHandle>,
+}
+
+impl Listener {
+    /// A listener that publishes its status on `status`.
+    pub fn new(spec: Arc<ListenerSpec>, status: watch::Sender<ListenerStatus>) -> Self {
+        Listener { spec, status, server: None }
+    }
+
+    fn serve(&mut self) -> std::io::Result<()> {
+        let routes = self.spec.routes.clone();
+        let server = HttpServer::new(move || {
+            let routes = routes.clone();
+            App::new().configure(move |c| routes(c))
+        })
+        .workers(self.spec.workers)
+        .max_connections(self.spec.max_connections)
+        .client_request_timeout(self.spec.request_timeout)
+        .client_disconnect_timeout(self.spec.request_timeout)
+        .shutdown_timeout(self.spec.drain.as_secs())
+        .disable_signals()
+        .listen(self.spec.listener()?)?
+        .run();
+        self.server = Some(server.handle());
+        // The server must outlive this incarnation long enough to hear `stop`, so it is a task of its own.
+        actix_rt::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "http server ended");
+            }
+        });
+        Ok(())
+    }
+
+    fn publish(&self, accepting: bool, problem: Option<String>) {
+        self.status.send_replace(ListenerStatus {
+            name: self.spec.name,
+            address: Some(self.spec.address),
+            accepting,
+            problem,
+        });
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<(), String> {
+    match tokio::time::timeout(SELF_CHECK_DEADLINE, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("cannot connect to the own address {address}: {error}")),
+        Err(_) => Err(format!("no connection to the own address {address} within {SELF_CHECK_DEADLINE:?}")),
+    }
+}
+
+/// An address that reaches a listener bound to `address` from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut to = address;
+    if address.ip().is_unspecified() {
+        to.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    to
+}
+
+impl Actor for Listener {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        if let Err(error) = self.serve() {
+            self.publish(false, Some(format!("cannot listen on {}: {error}", self.spec.address)));
+            ctx.fail(format!("cannot listen on {}: {error}", self.spec.address));
+            return;
+        }
+        tracing::info!(listener = self.spec.name, address = %self.spec.address, "listening");
+        self.publish(true, None);
+        ctx.run_interval(SELF_CHECK, |act, ctx| {
+            let to = reachable(act.spec.address);
+            ctx.spawn(connect(to).into_actor(act).map(|seen, act, _| match seen {
+                Ok(()) => act.publish(true, None),
+                Err(problem) => {
+                    tracing::warn!(listener = act.spec.name, problem, "self-connection failed");
+                    act.publish(false, Some(problem));
+                }
+            }));
+        });
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            // The command is sent by the call itself; the server's own task carries it out.
+            drop(server.stop(false));
+        }
+    }
+}
+
+impl Supervised for Listener {
+    const MESSAGES: &'static [&'static str] = &["StopIntake", "CheckSelf"];
+}
+
+impl Handler<StopIntake> for Listener {
+    type Result = ResponseActFuture<Self, ()>;
+    fn handle(&mut self, _: StopIntake, _: &mut Ctx<Self>) -> Self::Result {
+        self.publish(false, Some("draining".into()));
+        let server = self.server.take();
+        Box::pin(
+            async move {
+                if let Some(server) = server {
+                    server.stop(true).await;
+                }
+            }
+            .into_actor(self),
+        )
+    }
+}
+
+impl Handler<CheckSelf> for Listener {
+    type Result = ResponseActFuture<Self, bool>;
+    fn handle(&mut self, _: CheckSelf, _: &mut Ctx<Self>) -> Self::Result {
+        let to = reachable(self.spec.address);
+        Box::pin(async move { connect(to).await.is_ok() }.into_actor(self))
+    }
+}
+
+impl Handler<Inspect> for Listener {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({ "status": &*self.status.borrow(), "workers": self.spec.workers }))
+    }
+}

@@ -1,0 +1,553 @@
+//! Owns the rentals of this machine.
+//!
+//! Invariants: the intent is in the journal before the engine is called; a device has at most one lease; a release is
+//! reported only when the container is gone; a container that another fencing epoch may own is set aside, not killed;
+//! expiry is decided here, on this machine's clock.
+//!
+//! Design notes: a reconciler. Calls of validators write an intent and carry it out at once; a periodic comparison of
+//! journal and engine finishes whatever was interrupted, also by a crash of this actor or of the process. Nothing is
+//! served before the first comparison. On restart the journal is read again; containers are never touched by that.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+
+use crate::actors::journal::Journal;
+use crate::actors::lease_book::{Entry, LeaseBook, StepError};
+use crate::actors::miner::specs_collector::SpecsCollector;
+use crate::clock::SharedClock;
+use crate::ids::{Hotkey, LeaseId};
+use crate::lease::decide::{self, CallError, after_create, after_destroy};
+use crate::lease::fencing::FencingError;
+use crate::lease::health::{Health, HealthPolicy, LeaseHealth, Observation};
+use crate::lease::ledger::LedgerError;
+use crate::lease::machine::TermsError;
+use crate::lease::reconcile::{Action, ReconcileRules, reconcile};
+use crate::lease::{
+    Claim, Command, Container, ContainerEngine, DeviceLedger, Effect, EndReason, Endpoint, EngineError, Event, Lease,
+    LeaseState, LeaseTerms, Role,
+};
+use crate::messages::journal::LiveLeases;
+use crate::messages::miner::allocation_manager::{
+    Allocate, LeaseStatus, ListLeases, Reconcile, Release, RentedDevices,
+};
+use crate::messages::miner::specs_collector::GetSpecs;
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::store;
+use crate::telemetry::NodeMetrics;
+use crate::wire::synapse::{self, AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
+
+/// How long the miner's own actors may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+/// How long one call of the engine may take.
+const ENGINE: Duration = Duration::from_secs(60);
+
+/// What the manager works with.
+pub struct AllocationSetup {
+    /// Our own key.
+    pub hotkey: Hotkey,
+    /// The containers.
+    pub engine: Arc<dyn ContainerEngine>,
+    /// The address renters log in at.
+    pub host: IpAddr,
+    /// The longest lease that is accepted.
+    pub longest: Duration,
+    /// Time between two comparisons with the engine.
+    pub period: Duration,
+    /// When a container that is not seen counts as lost.
+    pub health: HealthPolicy,
+    /// Graces of the comparison.
+    pub rules: ReconcileRules,
+    /// What this machine offers.
+    pub specs: Handle<SpecsCollector>,
+    /// Keeps the leases.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+/// The actor.
+pub struct AllocationManager {
+    setup: Arc<AllocationSetup>,
+    book: LeaseBook,
+    ledger: DeviceLedger,
+    health: HashMap<LeaseId, Health>,
+    loaded: bool,
+    compared: bool,
+    comparing: bool,
+    last_problem: Option<String>,
+}
+
+impl AllocationManager {
+    /// A manager that knows no lease yet.
+    pub fn new(setup: Arc<AllocationSetup>) -> Self {
+        AllocationManager {
+            setup,
+            book: LeaseBook::default(),
+            ledger: DeviceLedger::default(),
+            health: HashMap::new(),
+            loaded: false,
+            compared: false,
+            comparing: false,
+            last_problem: None,
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Ctx<Self>) {
+        let setup = self.setup.clone();
+        let work = async move {
+            let leases = setup.journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
+            let leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
+            let specs = setup.specs.ask(GetSpecs, ASK).await.map_err(|e| e.to_string())?;
+            let entries: Vec<Entry> = leases
+                .iter()
+                .map(|r| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id)))
+                .collect::<Result<_, _>>()?;
+            let devices = specs.specs.devices.iter().map(|d| d.device);
+            let ledger = DeviceLedger::from_leases(devices, entries.iter().map(|e| &e.lease))
+                .map_err(|e| format!("the journal's leases contradict each other: {e}"))?;
+            Ok::<_, String>((entries, ledger))
+        };
+        ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
+            Ok((entries, ledger)) => {
+                for entry in entries {
+                    act.book.put(entry.lease.id, Some(entry));
+                }
+                act.ledger = ledger;
+                act.loaded = true;
+                act.compare(ctx);
+            }
+            Err(problem) => {
+                tracing::error!(problem, "leases cannot be loaded, nothing is rented until they can");
+                act.last_problem = Some(problem);
+                ctx.run_later(Duration::from_secs(1), |act, ctx| act.load(ctx));
+            }
+        }));
+    }
+
+    /// Compares journal and engine, and carries out what follows.
+    fn compare(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.loaded || self.comparing {
+            return;
+        }
+        self.comparing = true;
+        // The journal's side first, then the engine's list: a lease that appears in between is only seen next time.
+        let leases: Vec<Lease> = self.book.open().filter(|l| !self.book.is_busy(l.id)).cloned().collect();
+        let setup = self.setup.clone();
+        let work = async move {
+            let listed = with_deadline(setup.engine.list()).await;
+            (leases, listed)
+        };
+        ctx.spawn(work.into_actor(self).map(|(leases, listed), act, ctx| match listed {
+            Ok(containers) => act.carry_out(&leases, &containers, ctx),
+            Err(error) => {
+                act.comparing = false;
+                act.last_problem = Some(error.to_string());
+                tracing::warn!(%error, "the container engine does not list its containers");
+            }
+        }));
+    }
+
+    fn carry_out(&mut self, leases: &[Lease], containers: &[Container], ctx: &mut Ctx<Self>) {
+        let now = self.setup.clock.now_ms();
+        // What began meanwhile is not judged by a list from before it began.
+        let known = |id: &LeaseId| leases.iter().any(|l| l.id == *id);
+        let containers: Vec<Container> = containers
+            .iter()
+            .filter(|c| known(&c.labels.lease) || self.book.get(c.labels.lease).is_none_or(|e| e.lease.state.is_final()))
+            .filter(|c| !self.book.is_busy(c.labels.lease))
+            .cloned()
+            .collect();
+        let still_there = containers.iter().map(|c| c.id.clone()).collect();
+        self.ledger.end_quarantine(&still_there);
+        let mut steps = Vec::new();
+        for action in reconcile(leases, &containers, now, &self.setup.rules) {
+            match action {
+                Action::Observe { lease, seen } => {
+                    let health = self.health.entry(lease).or_default();
+                    if health.observe(self.setup.health, Observation::local(seen)) == LeaseHealth::Gone {
+                        let note = "the container is gone without our doing".to_owned();
+                        steps.push((lease, Step::Events(vec![Event::Lost { note, at_ms: now }])));
+                    }
+                }
+                Action::Adopt { lease, container } => steps.push((lease, Step::Adopt(container))),
+                Action::FinishCreate { lease, effect }
+                | Action::FinishDestroy { lease, effect }
+                | Action::SetPaused { lease, effect } => steps.push((lease, Step::Effect(effect))),
+                Action::Record { lease, event } => steps.push((lease, Step::Events(vec![event]))),
+                Action::Quarantine { container, why } => {
+                    tracing::warn!(container = container.id, lease = %container.labels.lease, ?why, "container set aside");
+                    self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
+                }
+                Action::DestroyOrphan { container, effect } => {
+                    tracing::warn!(container = container.id, lease = %container.labels.lease, "destroying a container that nobody owns");
+                    steps.push((container.labels.lease, Step::Orphan(effect)));
+                }
+            }
+        }
+        let work: Vec<_> = steps
+            .into_iter()
+            .map(|(id, step)| {
+                let entry = self.book.take(id);
+                let setup = self.setup.clone();
+                async move { (id, carry_out(&setup, entry, step).await) }
+            })
+            .collect();
+        let changed = !work.is_empty();
+        ctx.spawn(join_all(work).into_actor(self).map(move |done, act, ctx| {
+            for (id, result) in done {
+                act.settle(id, result);
+            }
+            act.comparing = false;
+            if !act.compared {
+                act.compared = true;
+                tracing::info!(leases = act.book.open().count(), "leases and engine agree, rentals are served");
+            }
+            if changed {
+                ctx.run_later(Duration::from_millis(200), |act, ctx| act.compare(ctx));
+            }
+        }));
+    }
+
+    /// Puts a lease back after a step and frees what it no longer holds.
+    fn settle(&mut self, id: LeaseId, result: Result<Option<Entry>, String>) {
+        match result {
+            Ok(entry) => {
+                if let Some(entry) = &entry {
+                    self.last_problem = None;
+                    if entry.lease.state.is_final() {
+                        self.ledger.release(id);
+                        self.health.remove(&id);
+                    }
+                }
+                self.book.put(id, entry);
+            }
+            Err(problem) => {
+                tracing::warn!(lease = %id, problem, "the step was not taken, it will be tried again");
+                self.last_problem = Some(problem);
+                self.book.put(id, None);
+            }
+        }
+        self.book.show(&self.setup.metrics);
+    }
+}
+
+/// One thing to do for one lease.
+enum Step {
+    Events(Vec<Event>),
+    Adopt(Container),
+    Effect(Effect),
+    Orphan(Effect),
+}
+
+async fn with_deadline<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    match tokio::time::timeout(ENGINE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(EngineError::Unclear(format!("no answer within {ENGINE:?}"))),
+    }
+}
+
+fn endpoint(setup: &AllocationSetup, container: &Container) -> Option<Endpoint> {
+    Some(Endpoint { host: setup.host, ssh_port: container.ssh_port })
+}
+
+async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, StepError> {
+    entry.step(events, store::Role::Miner, &setup.journal, &setup.metrics, setup.clock.now_ms()).await
+}
+
+/// Carries out one step. `None` in the result leaves the lease as it was.
+async fn carry_out(setup: &AllocationSetup, entry: Option<Entry>, step: Step) -> Result<Option<Entry>, String> {
+    let (entry, events) = match (entry, step) {
+        (_, Step::Orphan(effect)) => {
+            return apply_effect(setup, None, &effect).await.map(|_| None);
+        }
+        (None, _) => return Ok(None),
+        (Some(entry), Step::Events(events)) => (entry, events),
+        (Some(entry), Step::Adopt(container)) => {
+            tracing::info!(lease = %entry.lease.id, container = container.id, "container adopted");
+            let event = after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
+            (entry, event.into_iter().collect())
+        }
+        (Some(entry), Step::Effect(effect)) => {
+            let event = apply_effect(setup, Some(&entry), &effect).await?;
+            (entry, event.into_iter().collect::<Vec<_>>())
+        }
+    };
+    if events.is_empty() {
+        return Ok(None);
+    }
+    write(setup, &entry, &events).await.map(Some).map_err(|e| e.to_string())
+}
+
+/// Calls the engine; the event says what its answer means for the lease.
+async fn apply_effect(setup: &AllocationSetup, entry: Option<&Entry>, effect: &Effect) -> Result<Option<Event>, String> {
+    let now = || setup.clock.now_ms();
+    match effect {
+        Effect::Create(spec) => {
+            let made = with_deadline(setup.engine.create(spec)).await;
+            let at = made.as_ref().ok().and_then(|c| endpoint(setup, c));
+            Ok(entry.and_then(|e| after_create(&e.lease, &made, at, now())))
+        }
+        Effect::Destroy { lease, fencing_epoch } => {
+            let gone = with_deadline(setup.engine.destroy(*lease, *fencing_epoch)).await;
+            let event = entry.and_then(|e| after_destroy(&e.lease, &gone, now()));
+            gone.map(|_| event).map_err(|e| e.to_string())
+        }
+        Effect::Pause { lease, fencing_epoch } => {
+            with_deadline(setup.engine.pause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+        }
+        Effect::Unpause { lease, fencing_epoch } => {
+            with_deadline(setup.engine.unpause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+        }
+    }
+}
+
+impl Actor for AllocationManager {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.load(ctx);
+        ctx.run_interval(self.setup.period, |act, ctx| act.compare(ctx));
+    }
+}
+
+impl Supervised for AllocationManager {
+    const MESSAGES: &'static [&'static str] =
+        &["Allocate", "Release", "LeaseStatus", "ListLeases", "RentedDevices", "Reconcile"];
+}
+
+fn refused(reason: LeaseRefusal, detail: impl std::fmt::Display) -> AllocateReply {
+    AllocateReply::Refused { reason, detail: detail.to_string() }
+}
+
+fn fenced(error: &FencingError) -> LeaseRefusal {
+    match error {
+        FencingError::StaleEpoch { .. } => LeaseRefusal::StaleEpoch,
+        FencingError::UnknownLease(_) | FencingError::WrongToken(_) => LeaseRefusal::NotOwner,
+    }
+}
+
+fn terms_refused(error: &TermsError) -> LeaseRefusal {
+    match error {
+        TermsError::AlreadyOver(_) | TermsError::TooLong { .. } => LeaseRefusal::Expiry,
+        TermsError::SshKey => LeaseRefusal::SshKey,
+        TermsError::NoDevice | TermsError::TooManyDevices(_) | TermsError::DeviceTwice(_) => LeaseRefusal::NoDevice,
+        TermsError::NoEpoch => LeaseRefusal::StaleEpoch,
+    }
+}
+
+fn device_refused(error: &LedgerError) -> LeaseRefusal {
+    match error {
+        LedgerError::InUse { .. } => LeaseRefusal::DeviceBusy,
+        LedgerError::NoSuchDevice(_) | LedgerError::NoDevice | LedgerError::Twice(_) => LeaseRefusal::NoDevice,
+    }
+}
+
+/// What a renter is told of a lease's state.
+fn shown(state: LeaseState) -> synapse::ContainerState {
+    match state {
+        LeaseState::Requested | LeaseState::Reserving | LeaseState::Running => synapse::ContainerState::Running,
+        LeaseState::Paused => synapse::ContainerState::Paused,
+        LeaseState::Releasing | LeaseState::Released | LeaseState::Lost | LeaseState::Refused => {
+            synapse::ContainerState::Gone
+        }
+    }
+}
+
+fn running(lease: &Lease) -> AllocateReply {
+    match (&lease.endpoint, &lease.container) {
+        (Some(at), Some(container)) => {
+            AllocateReply::Running { ssh_host: at.host.to_string(), ssh_port: at.ssh_port, container: container.clone() }
+        }
+        _ => refused(LeaseRefusal::Engine, "the container has no address"),
+    }
+}
+
+impl Handler<Allocate> for AllocationManager {
+    type Result = ResponseActFuture<Self, AllocateReply>;
+    fn handle(&mut self, Allocate { caller, request }: Allocate, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, reply: AllocateReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+        if !self.compared {
+            return answer(self, refused(LeaseRefusal::Degraded, "leases and engine have not been compared yet"));
+        }
+        let id = request.lease;
+        let token = request.owner_token.clone();
+        if self.book.is_busy(id) {
+            return answer(self, refused(LeaseRefusal::Other, "this lease is being changed, ask again"));
+        }
+        if let Some(known) = self.book.get(id) {
+            let claim = Claim { lease: id, epoch: request.fencing_epoch, token };
+            let reply = match crate::lease::fencing::check(&known.lease, &claim) {
+                Err(error) => refused(fenced(&error), error),
+                Ok(_) if known.lease.renter != caller => refused(LeaseRefusal::NotOwner, "the lease belongs to another validator"),
+                Ok(_) if known.lease.state == LeaseState::Running => running(&known.lease),
+                Ok(_) => refused(LeaseRefusal::Other, format!("the lease is {}", known.lease.state)),
+            };
+            return answer(self, reply);
+        }
+        let now = self.setup.clock.now_ms();
+        let terms = LeaseTerms {
+            id,
+            role: Role::Provider,
+            fencing_epoch: request.fencing_epoch,
+            renter: caller,
+            miner: self.setup.hotkey,
+            devices: request.devices,
+            expires_at_ms: request.expires_at_ms,
+            owner_token_digest: token.digest(),
+            ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
+        };
+        if let Err(error) = terms.check(now, self.setup.longest) {
+            return answer(self, refused(terms_refused(&error), error));
+        }
+        if let Err(error) = self.ledger.reserve(id, &terms.devices) {
+            return answer(self, refused(device_refused(&error), error));
+        }
+        self.book.begin(id);
+        let setup = self.setup.clone();
+        let work = async move {
+            let entry = Entry::opened(Lease::open(&terms, now));
+            let opened = [Event::Opened { terms, at_ms: now }, Event::Reserved];
+            let entry = write(&setup, &entry, &opened).await.map_err(|e| (None, e.to_string()))?;
+            let Some(effect) = decide::effect_of(&entry.lease) else {
+                return Err((Some(entry), "nothing to create".to_owned()));
+            };
+            let made = carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await;
+            match made {
+                Ok(Some(entry)) => Ok(entry),
+                Ok(None) => Err((Some(entry), "the lease moved on".to_owned())),
+                Err(problem) => Err((Some(entry), problem)),
+            }
+        };
+        Box::pin(work.into_actor(self).map(move |made, act, _| match made {
+            Ok(entry) => {
+                let reply = match entry.lease.state {
+                    LeaseState::Running => running(&entry.lease),
+                    _ => refused(LeaseRefusal::Engine, entry.lease.note.as_deref().unwrap_or("the container was not made")),
+                };
+                act.settle(id, Ok(Some(entry)));
+                reply
+            }
+            // Nothing is on record: the devices are free again.
+            Err((None, problem)) => {
+                act.ledger.release(id);
+                act.book.put(id, None);
+                refused(LeaseRefusal::Degraded, problem)
+            }
+            // The intent is on record: the next comparison finishes or ends it.
+            Err((Some(entry), problem)) => {
+                act.settle(id, Ok(Some(entry)));
+                refused(LeaseRefusal::Other, problem)
+            }
+        }))
+    }
+}
+
+impl Handler<Release> for AllocationManager {
+    type Result = ResponseActFuture<Self, ReleaseReply>;
+    fn handle(&mut self, Release { caller, request }: Release, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, reply: ReleaseReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+        let id = request.lease;
+        let refuse = |reason, detail: String| ReleaseReply::Refused { reason, detail };
+        if !self.compared {
+            return answer(self, refuse(LeaseRefusal::Degraded, "leases and engine have not been compared yet".into()));
+        }
+        let Some(known) = self.book.get(id) else { return answer(self, ReleaseReply::UnknownLease) };
+        if known.lease.renter != caller {
+            return answer(self, refuse(LeaseRefusal::NotOwner, "the lease belongs to another validator".into()));
+        }
+        let claim = Claim { lease: id, epoch: request.fencing_epoch, token: request.owner_token };
+        let wish = Command::Release { why: EndReason::Returned };
+        let decision = match decide::call(&known.lease, &claim, &wish, self.setup.clock.now_ms()) {
+            Ok(decision) => decision,
+            Err(CallError::Fencing(error)) => return answer(self, refuse(fenced(&error), error.to_string())),
+            Err(CallError::Transition(error)) => return answer(self, refuse(LeaseRefusal::Other, error.to_string())),
+        };
+        if known.lease.state.is_final() {
+            return answer(self, ReleaseReply::Released);
+        }
+        let Some(entry) = self.book.take(id) else {
+            return answer(self, refuse(LeaseRefusal::Other, "this lease is being changed, ask again".into()));
+        };
+        let setup = self.setup.clone();
+        let work = async move {
+            let entry = if decision.events.is_empty() {
+                entry
+            } else {
+                match write(&setup, &entry, &decision.events).await {
+                    Ok(entry) => entry,
+                    Err(error) => return (None, Err(error.to_string())),
+                }
+            };
+            let Some(effect) = decision.effect else { return (Some(entry), Ok(())) };
+            match carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await {
+                Ok(Some(entry)) => (Some(entry), Ok(())),
+                Ok(None) => (Some(entry), Err("the engine has not destroyed the container yet".to_owned())),
+                Err(problem) => (Some(entry), Err(problem)),
+            }
+        };
+        Box::pin(work.into_actor(self).map(move |(entry, done), act, _| {
+            let ended = entry.as_ref().is_some_and(|e| e.lease.state.is_final());
+            act.settle(id, Ok(entry));
+            match done {
+                Ok(()) if ended => ReleaseReply::Released,
+                Ok(()) => refuse(LeaseRefusal::Other, "the release is on record and will be finished".into()),
+                Err(problem) => refuse(LeaseRefusal::Other, problem),
+            }
+        }))
+    }
+}
+
+impl Handler<LeaseStatus> for AllocationManager {
+    type Result = MessageResult<LeaseStatus>;
+    fn handle(&mut self, LeaseStatus { caller, request }: LeaseStatus, _: &mut Ctx<Self>) -> Self::Result {
+        let gone = LeaseStatusReply::UnknownLease;
+        let Some(known) = self.book.get(request.lease).filter(|e| e.lease.renter == caller) else {
+            return MessageResult(gone);
+        };
+        let claim = Claim { lease: request.lease, epoch: request.fencing_epoch, token: request.owner_token };
+        MessageResult(match crate::lease::fencing::check(&known.lease, &claim) {
+            Ok(_) => LeaseStatusReply::Known { state: shown(known.lease.state), expires_at_ms: known.lease.expires_at_ms },
+            Err(error) => LeaseStatusReply::Refused { reason: fenced(&error), detail: error.to_string() },
+        })
+    }
+}
+
+impl Handler<ListLeases> for AllocationManager {
+    type Result = MessageResult<ListLeases>;
+    fn handle(&mut self, _: ListLeases, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.book.open().cloned().collect())
+    }
+}
+
+impl Handler<RentedDevices> for AllocationManager {
+    type Result = MessageResult<RentedDevices>;
+    fn handle(&mut self, _: RentedDevices, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.book.held())
+    }
+}
+
+impl Handler<Reconcile> for AllocationManager {
+    type Result = ();
+    fn handle(&mut self, _: Reconcile, ctx: &mut Ctx<Self>) {
+        self.compare(ctx);
+    }
+}
+
+impl Handler<Inspect> for AllocationManager {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "loaded": self.loaded,
+            "compared": self.compared,
+            "leases": self.book.open().map(|l| format!("{} {}", l.id, l.state)).collect::<Vec<_>>(),
+            "free_devices": self.ledger.free().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "last_problem": self.last_problem,
+        }))
+    }
+}

@@ -1,0 +1,182 @@
+//! The miner's axon: verified requests become messages.
+//!
+//! Everything that touches a peer's bytes happens in the HTTP worker, in [`wire::axon::handle`]; admission is judged
+//! there too, on the last published snapshot. Only then is an actor asked, with a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::{self, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use tokio::sync::watch;
+
+use super::allocation_manager::AllocationManager;
+use super::challenge_runner::ChallengeRunner;
+use super::specs_collector::SpecsCollector;
+use crate::actors::auto_updater::VERSION;
+use crate::admission::{Decision, Need, Policy, RefusalClass, Snapshot, admit_caller};
+use crate::clock::SharedClock;
+use crate::ids::Hotkey;
+use crate::messages::miner::allocation_manager::{Allocate, LeaseStatus, ListLeases, Release};
+use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
+use crate::messages::miner::specs_collector::GetSpecs;
+use crate::runtime::{AskError, Handle};
+use crate::telemetry::NodeMetrics;
+use crate::wire::axon::{self, AdmissionRefusal, AxonEvents, AxonGate, AxonOutcome, Refusal};
+use crate::wire::synapse::{
+    AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
+    SpecsReply, SpecsRequest, Synapse,
+};
+
+/// What the routes share.
+pub struct AxonState {
+    /// Verifies requests and signs replies.
+    pub gate: Arc<AxonGate>,
+    /// What the operator wants of callers.
+    pub policy: Arc<Policy>,
+    /// The guard's last word.
+    pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// A snapshot older than this admits nobody.
+    pub max_snapshot_age: Duration,
+    /// How long the prover may take in all.
+    pub prove_deadline: Duration,
+    /// How long everything else may take.
+    pub deadline: Duration,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+    /// Answers [`SpecsRequest`].
+    pub specs: Handle<SpecsCollector>,
+    /// Answers challenges.
+    pub challenges: Handle<ChallengeRunner>,
+    /// Answers calls about leases.
+    pub allocations: Handle<AllocationManager>,
+}
+
+impl AxonState {
+    /// Whether this caller may do what validators do.
+    fn admit(&self, caller: &Hotkey) -> Result<(), AdmissionRefusal> {
+        let snapshot = self.snapshot.borrow().clone();
+        let now = self.clock.now_ms();
+        let decision =
+            admit_caller(&self.policy, snapshot.as_deref(), now, self.max_snapshot_age, caller, Need::Validator);
+        match decision {
+            Decision::Admitted(via) => {
+                self.metrics.admission("admitted", via.label());
+                Ok(())
+            }
+            Decision::Refused(refusal) => {
+                self.metrics.admission("refused", refusal.label());
+                let detail = format!("{refusal}; {}", refusal.remedy());
+                Err(match refusal.class() {
+                    RefusalClass::Forbidden => AdmissionRefusal::Forbidden { reason: refusal.label(), detail },
+                    RefusalClass::Unavailable => AdmissionRefusal::NotReady { detail },
+                })
+            }
+        }
+    }
+}
+
+/// Counts requests by path and outcome.
+pub struct CountRequests(pub Arc<NodeMetrics>);
+impl AxonEvents for CountRequests {
+    fn request(&self, path: &'static str, outcome: AxonOutcome, _: Option<&Hotkey>) {
+        self.0.axon_request(path, outcome.label());
+    }
+}
+
+fn unavailable(error: AskError) -> Refusal {
+    match error {
+        AskError::Overloaded => Refusal::overloaded("this node has too much to do, ask again"),
+        AskError::Deadline => Refusal::unavailable("this node did not finish in time"),
+        AskError::Crashed | AskError::Gone => Refusal::unavailable("this part of the node is being restarted"),
+    }
+}
+
+type State = web::Data<Arc<AxonState>>;
+
+/// Registers the axon's paths.
+pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + Sync + 'static {
+    move |config: &mut web::ServiceConfig| {
+        config
+            .app_data(web::Data::new(state.clone()))
+            .route(SpecsRequest::PATH, web::post().to(specs))
+            .route(ChallengeRequest::PATH, web::post().to(challenge))
+            .route(OpeningsRequest::PATH, web::post().to(openings))
+            .route(AllocateRequest::PATH, web::post().to(allocate))
+            .route(ReleaseRequest::PATH, web::post().to(release))
+            .route(LeaseStatusRequest::PATH, web::post().to(lease));
+    }
+}
+
+async fn specs(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |_, _: SpecsRequest| {
+        let specs = state.specs.ask(GetSpecs, state.deadline).await.map_err(unavailable)?;
+        let leases = state.allocations.ask(ListLeases, state.deadline).await.map_err(unavailable)?;
+        let offer = |d: &crate::hardware::OfferedDevice| DeviceOffer {
+            device: d.device,
+            model: d.model.clone(),
+            memory_bytes: d.memory_bytes,
+        };
+        Ok(SpecsReply {
+            version: VERSION.into(),
+            devices: specs.specs.devices.iter().map(offer).collect(),
+            specs: serde_json::json!(*specs.specs),
+            leases: leases.iter().map(|l| l.id).collect(),
+        })
+    })
+    .await
+}
+
+async fn challenge(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |caller, request: ChallengeRequest| {
+        let prove = Prove { caller: caller.hotkey, request };
+        state.challenges.ask(prove, state.prove_deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn openings(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |caller, request: OpeningsRequest| {
+        let open = Open { caller: caller.hotkey, request };
+        match state.challenges.ask(open, state.prove_deadline).await.map_err(unavailable)? {
+            Ok(bytes) => Ok(RawBytes(bytes)),
+            Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
+            Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
+            Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
+            Err(error @ OpenError::Prover(_)) => Err(Refusal::unavailable(error.to_string())),
+        }
+    })
+    .await
+}
+
+async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |caller, request: AllocateRequest| {
+        let allocate = Allocate { caller: caller.hotkey, request };
+        state.allocations.ask(allocate, state.prove_deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn release(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |caller, request: ReleaseRequest| {
+        let release = Release { caller: caller.hotkey, request };
+        state.allocations.ask(release, state.deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn lease(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let s = state.clone();
+    axon::handle(&s.gate, request, body, |caller| state.admit(caller), async |caller, request: LeaseStatusRequest| {
+        let status = LeaseStatus { caller: caller.hotkey, request };
+        state.allocations.ask(status, state.deadline).await.map_err(unavailable)
+    })
+    .await
+}

@@ -1,0 +1,275 @@
+//! Answers challenges with provers, one for each device, and keeps the commitments until they are opened.
+//!
+//! Invariants: nothing is allocated before the budget admits the challenge; one window is served at a time; a rented
+//! device is never proved; a commitment is opened only for the caller it was made for, and dropped (its prover with it)
+//! when its deadline has passed.
+//!
+//! Design notes: proving takes seconds and runs in the prover's process; the actor only keeps the books. A prover that
+//! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
+//! kept commitments are gone with their provers, which is a withheld opening for whoever was about to ask: the
+//! validator's deadline gives this node 30 s to come back, but a commitment does not survive its prover.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::actors::miner::allocation_manager::AllocationManager;
+use crate::actors::miner::specs_collector::SpecsCollector;
+use crate::clock::SharedClock;
+use crate::ids::{ChallengeId, DeviceId, Hotkey};
+use crate::messages::miner::allocation_manager::RentedDevices;
+use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
+use crate::messages::miner::specs_collector::GetSpecs;
+use crate::proof::budget::{self, Budget, BudgetLimits};
+use crate::proof::prover::{Commitment, Prover, ProverError};
+use crate::proof::{Challenge, Position, Work};
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::telemetry::NodeMetrics;
+use crate::verdict::UnknownCause;
+use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceRoots, ProverFailure};
+
+/// Most positions one opening may ask for; a validator asks for 66.
+const MAX_POSITIONS: usize = 1024;
+/// How long the miner's own actors may take to answer.
+const ASK: Duration = Duration::from_secs(2);
+
+/// What the runner works with.
+pub struct ChallengeRunnerSetup {
+    /// Our own key: it enters the proof's seed.
+    pub hotkey: Hotkey,
+    /// Makes the commitments.
+    pub prover: Arc<dyn Prover>,
+    /// What this machine is willing to spend.
+    pub limits: BudgetLimits,
+    /// How long a commitment is kept after its roots were sent.
+    pub keep: Duration,
+    /// What this machine offers.
+    pub specs: Handle<SpecsCollector>,
+    /// What is rented.
+    pub allocations: Handle<AllocationManager>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+struct Kept {
+    caller: Hotkey,
+    work: Work,
+    until: Instant,
+    /// `None` while an opening is being made.
+    commitment: Option<Box<dyn Commitment>>,
+}
+
+/// The actor.
+pub struct ChallengeRunner {
+    setup: Arc<ChallengeRunnerSetup>,
+    budget: Budget,
+    kept: HashMap<(ChallengeId, DeviceId), Kept>,
+    proofs: u64,
+    refusals: u64,
+}
+
+impl ChallengeRunner {
+    /// A runner with an unspent budget.
+    pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
+        let budget = Budget::new(setup.limits.clone());
+        ChallengeRunner { setup, budget, kept: HashMap::new(), proofs: 0, refusals: 0 }
+    }
+
+    fn drop_expired(&mut self) {
+        let now = Instant::now();
+        self.kept.retain(|_, k| k.until > now);
+    }
+}
+
+fn refused(reason: ChallengeRefusal, detail: impl Into<String>) -> ChallengeReply {
+    ChallengeReply::Refused { reason, detail: detail.into() }
+}
+
+/// The reply to a challenge that the budget does not admit.
+fn unaffordable(refusal: &budget::Refusal) -> ChallengeReply {
+    match refusal {
+        budget::Refusal::Busy { until_ms } => ChallengeReply::Busy { until_ms: *until_ms },
+        budget::Refusal::Budget(reason) => refused(ChallengeRefusal::Budget, reason.to_string()),
+    }
+}
+
+/// What the validator is told of a prover's failure.
+fn failure(error: &ProverError) -> ProverFailure {
+    match error.cause() {
+        UnknownCause::ProverHung => ProverFailure::Hung,
+        UnknownCause::ProverGarbage => ProverFailure::Garbage,
+        UnknownCause::ProverCrashed => ProverFailure::Crashed,
+        _ => ProverFailure::Other,
+    }
+}
+
+/// The challenge of each device, or why the request is not valid.
+fn challenges(hotkey: Hotkey, request: &ChallengeRequest) -> Result<Vec<Challenge>, String> {
+    let mut seen = std::collections::HashSet::new();
+    if request.devices.is_empty() {
+        return Err("no device asked".into());
+    }
+    request
+        .devices
+        .iter()
+        .map(|d| {
+            if !seen.insert(d.device) {
+                return Err(format!("{} asked twice", d.device));
+            }
+            let work = Work::new(d.n, d.k, d.rounds).map_err(|e| format!("{}: {e}", d.device))?;
+            Ok(Challenge { nonce: request.nonce.0, epoch: request.epoch, hotkey, device: d.device, work })
+        })
+        .collect()
+}
+
+type Proved = Vec<(DeviceId, Work, Result<Box<dyn Commitment>, ProverError>)>;
+
+/// Checks what the own actors know, then lets every device prove at once.
+async fn prove(setup: Arc<ChallengeRunnerSetup>, jobs: Vec<Challenge>) -> Result<Proved, ChallengeReply> {
+    let specs = setup.specs.ask(GetSpecs, ASK).await;
+    let rented = setup.allocations.ask(RentedDevices, ASK).await;
+    let (Ok(specs), Ok(rented)) = (specs, rented) else {
+        return Err(refused(ChallengeRefusal::Draining, "the miner does not know its own devices yet"));
+    };
+    for job in &jobs {
+        if !specs.specs.devices.iter().any(|d| d.device == job.device) {
+            return Err(refused(ChallengeRefusal::NoDevice, format!("{} is not offered here", job.device)));
+        }
+        if rented.iter().any(|(device, _)| *device == job.device) {
+            return Err(refused(ChallengeRefusal::Rented, format!("{} is rented and is not disturbed", job.device)));
+        }
+    }
+    let proofs = jobs.into_iter().map(|job| {
+        let prover = setup.prover.clone();
+        async move {
+            let made = prover.commit(&job).await;
+            (job.device, job.work, made)
+        }
+    });
+    Ok(join_all(proofs).await)
+}
+
+impl Actor for ChallengeRunner {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
+    }
+}
+
+impl Supervised for ChallengeRunner {
+    const MESSAGES: &'static [&'static str] = &["Prove", "Open"];
+}
+
+impl Handler<Prove> for ChallengeRunner {
+    type Result = ResponseActFuture<Self, ChallengeReply>;
+    fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
+        let setup = self.setup.clone();
+        let jobs = match challenges(setup.hotkey, &request) {
+            Ok(jobs) => jobs,
+            Err(detail) => {
+                self.refusals += 1;
+                return Box::pin(async move { refused(ChallengeRefusal::Invalid, detail) }.into_actor(self));
+            }
+        };
+        let works: Vec<Work> = jobs.iter().map(|j| j.work).collect();
+        let ticket = match self.budget.admit(setup.clock.now_ms(), caller, &works) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                self.refusals += 1;
+                let reply = unaffordable(&refusal);
+                return Box::pin(async move { reply }.into_actor(self));
+            }
+        };
+        let begun = Instant::now();
+        let fut = prove(setup, jobs).into_actor(self).map(move |proved, act, _| {
+            act.budget.finish(ticket, act.setup.clock.now_ms());
+            let proved = match proved {
+                Ok(proved) => proved,
+                Err(reply) => return reply,
+            };
+            let mut devices = Vec::with_capacity(proved.len());
+            let until = Instant::now() + act.setup.keep;
+            for (device, work, made) in proved {
+                act.setup.metrics.prover_run(made.as_ref().err().map_or("ok", |e| e.cause().label()), begun.elapsed());
+                match made {
+                    Ok(commitment) => {
+                        devices.push(DeviceRoots { device, roots: commitment.roots().to_vec() });
+                        let kept = Kept { caller, work, until, commitment: Some(commitment) };
+                        act.kept.insert((request.challenge, device), kept);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%device, error = crate::telemetry::error_chain(&error), "the prover failed");
+                        let detail = error.to_string();
+                        return ChallengeReply::ProverFailed { device, kind: failure(&error), detail };
+                    }
+                }
+            }
+            act.proofs += 1;
+            ChallengeReply::Roots { devices }
+        });
+        Box::pin(fut)
+    }
+}
+
+impl Handler<Open> for ChallengeRunner {
+    type Result = ResponseActFuture<Self, Result<Vec<u8>, OpenError>>;
+    fn handle(&mut self, Open { caller, request }: Open, _: &mut Ctx<Self>) -> Self::Result {
+        let key = (request.challenge, request.device);
+        let taken = match self.kept.get_mut(&key) {
+            Some(kept) if kept.caller == caller => positions(&kept.work, &request.positions)
+                .and_then(|p| kept.commitment.take().map(|c| (c, p)).ok_or(OpenError::Busy)),
+            _ => Err(OpenError::Unknown),
+        };
+        let (mut commitment, positions) = match taken {
+            Ok(taken) => taken,
+            Err(error) => return Box::pin(async move { Err(error) }.into_actor(self)),
+        };
+        let work = async move {
+            let opened = commitment.open(&positions).await;
+            (commitment, opened)
+        };
+        Box::pin(work.into_actor(self).map(move |(commitment, opened), act, _| match opened {
+            Ok(bytes) => {
+                if let Some(kept) = act.kept.get_mut(&key) {
+                    kept.commitment = Some(commitment);
+                }
+                Ok(bytes)
+            }
+            Err(error) => {
+                act.kept.remove(&key);
+                Err(OpenError::Prover(error.to_string()))
+            }
+        }))
+    }
+}
+
+fn positions(work: &Work, asked: &[[u32; 3]]) -> Result<Vec<Position>, OpenError> {
+    if asked.is_empty() || asked.len() > MAX_POSITIONS {
+        return Err(OpenError::Positions(format!("{} positions, from 1 to {MAX_POSITIONS} are served", asked.len())));
+    }
+    asked
+        .iter()
+        .map(|&[round, row, col]| {
+            if round < work.rounds && row < work.n && col < work.n {
+                Ok(Position { round, row, col })
+            } else {
+                Err(OpenError::Positions(format!("({round}, {row}, {col}) is outside the challenge")))
+            }
+        })
+        .collect()
+}
+
+impl Handler<Inspect> for ChallengeRunner {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "commitments_kept": self.kept.len(), "proofs": self.proofs, "refusals": self.refusals,
+        }))
+    }
+}

@@ -1,0 +1,7 @@
+//! The miner's actors, and the axon that feeds them.
+
+pub mod allocation_manager;
+pub mod axon;
+pub mod challenge_runner;
+pub mod node;
+pub mod specs_collector;

@@ -1,0 +1,161 @@
+//! A miner, assembled.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::allocation_manager::{AllocationManager, AllocationSetup};
+use super::axon::{AxonState, CountRequests, routes};
+use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use crate::actors::listener::{Listener, ListenerSpec};
+use crate::actors::node::{Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
+use crate::hardware::{OfferedDevice, Probe};
+use crate::lease::ContainerEngine;
+use crate::lease::health::HealthPolicy;
+use crate::lease::reconcile::ReconcileRules;
+use crate::proof::budget::BudgetLimits;
+use crate::proof::prover::Prover;
+use crate::runtime::Handle;
+use crate::settings::Settings;
+use crate::store::Role;
+use crate::wire::axon::{AxonGate, AxonLimits};
+use crate::wire::btauth::AuthPolicy;
+use crate::wire::nonces::NonceLimits;
+
+/// What a miner is given beside what every node is given.
+pub struct MinerInput {
+    /// What every node is given.
+    pub node: NodeInput,
+    /// Makes the proofs.
+    pub prover: Arc<dyn Prover>,
+    /// Runs the containers.
+    pub engine: Arc<dyn ContainerEngine>,
+    /// What to measure.
+    pub probe: Probe,
+    /// Devices offered instead of the GPUs: classes of a devnet.
+    pub device_classes: Option<Vec<OfferedDevice>>,
+}
+
+/// A running miner, with the ways in that others need.
+pub struct MinerNode {
+    /// The node.
+    pub node: Node,
+    /// Its rentals.
+    pub allocations: Handle<AllocationManager>,
+    /// Its measurements.
+    pub specs: Handle<SpecsCollector>,
+}
+
+/// The miner's budget, from the settings.
+pub fn budget(settings: &Settings) -> BudgetLimits {
+    BudgetLimits {
+        ops_per_challenge: settings.budget.operations,
+        memory_bytes: settings.budget.memory_mib << 20,
+        time_per_window: settings.budget.time,
+        challenges_per_hotkey_per_window: settings.budget.challenges_per_hotkey,
+        window: settings.budget.window,
+    }
+}
+
+/// How many misses lose a lease, from the settings.
+pub fn lease_health(settings: &Settings) -> HealthPolicy {
+    HealthPolicy {
+        misses: u8::try_from(settings.leases.misses_to_lose).unwrap_or(u8::MAX),
+        rounds: u8::try_from(settings.leases.of_checks).unwrap_or(u8::MAX),
+    }
+}
+
+/// Assembles and starts a miner.
+///
+/// # Errors
+/// [`NodeError`]; nothing runs then.
+pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
+    let MinerInput { node: input, prover, engine, probe, device_classes } = input;
+    let settings = input.settings.clone();
+    let mut frame = Frame::new(&input, Role::Miner)?;
+    let axon = frame.bind_axon(&input)?;
+    let announce = input.announce.unwrap_or(axon.address);
+
+    let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &[]));
+    let (allocations, allocations_seat) =
+        frame.tree.declare::<AllocationManager>(frame.child("allocation_manager", &["journal", "specs_collector"]));
+    let (challenges, challenges_seat) =
+        frame.tree.declare::<ChallengeRunner>(frame.child("challenge_runner", &["specs_collector"]));
+
+    let setup = Arc::new(SpecsCollectorSetup {
+        probe,
+        period: settings.specs.refresh,
+        device_classes,
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
+
+    let setup = Arc::new(AllocationSetup {
+        hotkey: input.keypair.hotkey(),
+        engine,
+        host: host(announce.ip()),
+        longest: settings.leases.max_duration,
+        period: settings.leases.health_interval,
+        health: lease_health(&settings),
+        rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
+        specs: specs.clone(),
+        journal: frame.journal.clone(),
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(allocations_seat, move |_| AllocationManager::new(setup.clone()))?;
+
+    let setup = Arc::new(ChallengeRunnerSetup {
+        hotkey: input.keypair.hotkey(),
+        prover,
+        limits: budget(&settings),
+        // Longer than a validator's opening deadline, so that a retry at its very end still finds the commitment.
+        keep: settings.challenge.opening_deadline * 2,
+        specs: specs.clone(),
+        allocations: allocations.clone(),
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
+
+    let prove_deadline = settings.prover.time_limit + settings.leases.request_timeout;
+    let limits = AxonLimits {
+        max_body_bytes: settings.axon.max_body_bytes,
+        body_deadline: settings.axon.read_timeout,
+        handler_deadline: prove_deadline * 2,
+    };
+    let events = Arc::new(CountRequests(frame.metrics.clone()));
+    let gate = AxonGate::new(
+        input.keypair.clone(),
+        input.clock.clone(),
+        AuthPolicy::default(),
+        limits,
+        NonceLimits::default(),
+        events,
+    );
+    let state = Arc::new(AxonState {
+        gate: Arc::new(gate),
+        policy: frame.policy.clone(),
+        snapshot: frame.snapshot.clone(),
+        max_snapshot_age: MAX_CHAIN_AGE,
+        prove_deadline,
+        deadline: settings.leases.request_timeout,
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+        specs: specs.clone(),
+        challenges,
+        allocations: allocations.clone(),
+    });
+    let spec = Arc::new(ListenerSpec::bound("axon", axon.listener, axon.address, 1, Arc::new(routes(state))));
+    let status = axon.status;
+    frame.tree.start(axon.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
+
+    let node = frame.finish(&input, Some(announce), Vec::new(), Vec::new())?;
+    Ok(MinerNode { node, allocations, specs })
+}
+
+/// Where renters log in: the announced address, or the loopback one where none is announced.
+fn host(announced: IpAddr) -> IpAddr {
+    if announced.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { announced }
+}

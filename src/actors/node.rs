@@ -1,0 +1,451 @@
+//! What both kinds of node are made of, and how one runs from its first actor to its last.
+//!
+//! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a [`Frame`]: the actors that both
+//! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
+//! in reverse, so the journal and the web pages go last.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Subscriber;
+use super::auto_updater::AutoUpdater;
+use super::blacklist_guard::{BlacklistGuard, BlacklistGuardSetup};
+use super::chain_watcher::{ChainWatcher, ChainWatcherSetup};
+use super::journal::Journal;
+use super::listener::{Listener, ListenerSpec};
+use crate::admission::{Policy, Refusal, Snapshot, Via};
+use crate::chain::Chain;
+use crate::clock::SharedClock;
+use crate::exit::Exit;
+use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
+use crate::messages::listener::{ListenerStatus, StopIntake};
+use crate::runtime::{
+    Backoff, ChildSpec, Handle, Placement, RuntimeMetrics, Seat, StartError, Tree, TreeConfig, TreeView,
+};
+use crate::settings::Settings;
+use crate::store::{self, OpenNote, Role, Writer, WriterConfig};
+use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
+use crate::verdict::UnknownCause;
+use crate::wallet::Keypair;
+use crate::web::{self, Health, WebState};
+use crate::wire::axon::AxonOutcome;
+
+/// A view of the chain or an admission snapshot older than this is not acted on.
+pub const MAX_CHAIN_AGE: Duration = Duration::from_secs(120);
+/// How long the database may take to write what it accepted when the node stops.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// What a node of either role is given.
+#[derive(Clone)]
+pub struct NodeInput {
+    /// The node's name in logs.
+    pub name: String,
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// The hotkey it acts with.
+    pub keypair: Keypair,
+    /// The chain, bound to that hotkey.
+    pub chain: Arc<dyn Chain>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The runtime that the actors' threads share.
+    pub runtime: Arc<tokio::runtime::Runtime>,
+    /// Where the actors run.
+    pub placement: Placement,
+    /// Where database and files lie.
+    pub data_dir: PathBuf,
+    /// Where the web pages are served; port 0 takes a free one.
+    pub web: SocketAddr,
+    /// Where peers send their requests; port 0 takes a free one. A validator serves no axon yet.
+    pub axon: SocketAddr,
+    /// The axon's address as others reach it, where it differs.
+    pub announce: Option<SocketAddr>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The database cannot be used.
+    #[error("the database in {} cannot be used", dir.display())]
+    Store {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: store::OpenError,
+    },
+    /// The database's threads cannot be started.
+    #[error("the database's threads cannot be started")]
+    Writer(#[source] store::writer::SpawnError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {listener}: choose another with {flag}, or end the program that uses it")]
+    Bind {
+        /// `axon` or `web`.
+        listener: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The setting that changes it.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An actor cannot be started.
+    #[error("an actor cannot be started")]
+    Start(#[from] StartError),
+    /// Metrics cannot be registered.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// The configuration cannot be worked with.
+    #[error("{0}")]
+    Config(String),
+    /// A file in the data directory cannot be made.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl NodeError {
+    /// The exit code of a program that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            NodeError::Store { source, .. } => source.exit(),
+            NodeError::Bind { .. } => Exit::Unavailable,
+            NodeError::Config(_) => Exit::Config,
+            NodeError::File { .. } => Exit::CannotCreate,
+            NodeError::Writer(_) | NodeError::Start(_) | NodeError::Metrics(_) => Exit::Unavailable,
+        }
+    }
+}
+
+/// A node that is running. Ends with [`Node::run`].
+pub struct Node {
+    tree: Tree,
+    writer: Writer,
+    axon: Option<Handle<Listener>>,
+    drain: Duration,
+    /// The actors, seen from outside.
+    pub view: TreeView,
+    /// The node's metrics.
+    pub registry: prometheus::Registry,
+    /// Where the web pages are.
+    pub web: SocketAddr,
+    /// Where the axon is, if there is one.
+    pub axon_address: Option<SocketAddr>,
+    /// The chain as the node sees it.
+    pub chain: watch::Receiver<Option<Arc<ChainView>>>,
+}
+
+impl Node {
+    /// Runs until `stop` resolves or the node has to give up; then stops the intake, drains the actors in reverse start
+    /// order, and closes the database.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Exit {
+        let (axon, drain) = (self.axon, self.drain);
+        let stop = async move {
+            stop.await;
+            if let Some(axon) = axon
+                && let Err(error) = axon.ask(StopIntake, drain).await
+            {
+                tracing::warn!(%error, "the axon did not stop its intake in time");
+            }
+        };
+        let exit = self.tree.run(stop).await;
+        if let Err(error) = self.writer.shutdown(CLOSE).await {
+            tracing::error!(error = crate::telemetry::error_chain(&error), "the database did not close in time");
+        }
+        exit
+    }
+}
+
+/// The parts that both roles have, while a node is being assembled.
+pub(crate) struct Frame {
+    pub(crate) tree: Tree,
+    pub(crate) registry: prometheus::Registry,
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) journal: Handle<Journal>,
+    pub(crate) guard: Handle<BlacklistGuard>,
+    pub(crate) snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
+    view: watch::Sender<Option<Arc<ChainView>>>,
+    writer: Writer,
+    listeners: Vec<watch::Receiver<ListenerStatus>>,
+    web: Option<PendingWeb>,
+    axon: Option<(Handle<Listener>, SocketAddr)>,
+    mailbox: usize,
+    drain: Duration,
+}
+
+struct PendingWeb {
+    seat: Seat<Listener>,
+    status: watch::Sender<ListenerStatus>,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+/// The label sets of the node's metrics, from the enums that own them.
+fn labels() -> Labels {
+    let mut admissions: Vec<_> = Via::ALL.iter().map(|v| ("admitted", v.label())).collect();
+    admissions.extend(Refusal::LABELS.iter().map(|l| ("refused", *l)));
+    let mut prover_outcomes = vec!["ok"];
+    prover_outcomes.extend(
+        [
+            UnknownCause::ProverCrashed,
+            UnknownCause::ProverHung,
+            UnknownCause::ProverGarbage,
+            UnknownCause::Refused,
+        ]
+        .map(UnknownCause::label),
+    );
+    Labels {
+        admissions,
+        axon_paths: crate::wire::synapse::PATHS.to_vec(),
+        axon_outcomes: AxonOutcome::ALL.iter().map(|o| o.label()).collect(),
+        weights_results: vec!["ok", "too_soon", "refused", "timeout", "error"],
+        challenge_stages: vec!["commit", "open", "round"],
+        prover_outcomes,
+        update_states: vec!["off", "no_source", "idle"],
+        ..Labels::default()
+    }
+}
+
+/// What the operator wants of peers, from the settings.
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        allow_hotkeys: settings.whitelist.hotkeys.iter().copied().collect(),
+        allow_coldkeys: settings.whitelist.coldkeys.iter().copied().collect(),
+        trusted_hotkeys: settings.whitelist.trusted_hotkeys.iter().copied().collect(),
+        deny_hotkeys: settings.blacklist.hotkeys.iter().copied().collect(),
+        deny_coldkeys: settings.blacklist.coldkeys.iter().copied().collect(),
+        exploiters: settings.blacklist.exploiters,
+        exploiter_hotkeys: settings.blacklist.exploiter_hotkeys.iter().copied().collect(),
+        exploiter_coldkeys: settings.blacklist.exploiter_coldkeys.iter().copied().collect(),
+        min_stake_rao: settings.miner.min_stake_rao(),
+        allow_not_enough_stake: settings.miner.whitelist_not_enough_stake,
+        require_permit: settings.miner.require_permit,
+        one_ip_per_uid: settings.validator.one_ip_per_uid,
+    }
+}
+
+fn supervision(input: &NodeInput) -> TreeConfig {
+    let s = &input.settings.supervision;
+    TreeConfig {
+        node: input.name.clone(),
+        placement: input.placement,
+        backoff: Backoff {
+            first: s.backoff_first,
+            cap: s.backoff_cap,
+            max_failures: s.max_failures as usize,
+            window: s.window,
+        },
+        heartbeat: s.heartbeat,
+        silence_limit: s.silence_limit,
+        probe_timeout: s.probe_timeout,
+        monitor_period: s.heartbeat,
+        jitter: s.jitter,
+        seed: None,
+    }
+}
+
+impl Frame {
+    /// Opens the database, registers the metrics, and starts the web pages and the journal: what can be seen and what
+    /// must not be lost comes first.
+    pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
+        let settings = &input.settings;
+        let web = bind("web", input.web, "--metrics.port")?;
+        let opened = store::open(&input.data_dir, role, input.clock.now_ms())
+            .map_err(|source| NodeError::Store { dir: input.data_dir.clone(), source })?;
+        report(&opened.notes);
+
+        let registry = prometheus::Registry::new();
+        let runtime_metrics = RuntimeMetrics::register(&registry)?;
+        let build = BuildInfo::of(role.label());
+        let metrics = NodeMetrics::register(&registry, &build, &labels(), input.clock.clone())?;
+        crate::telemetry::register_process(&registry)?;
+        let commits = metrics.clone();
+        let config = WriterConfig {
+            capacity: settings.store.queue,
+            group: settings.store.group_commit,
+            observer: Some(Arc::new(move |commit: &store::writer::Commit| commits.journal_commit(commit.took))),
+            ..WriterConfig::default()
+        };
+        let writer = Writer::spawn(opened.db, config).map_err(NodeError::Writer)?;
+
+        let mut tree = Tree::new(supervision(input), runtime_metrics, input.runtime.clone());
+        let (mailbox, drain) = (settings.supervision.mailbox, settings.supervision.drain_timeout);
+        let spec = |name, after| ChildSpec { name, mailbox, after, drain };
+        let (web_handle, web_seat) = tree.declare::<Listener>(spec("web", &[]));
+        drop(web_handle);
+        let (journal, journal_seat) = tree.declare::<Journal>(spec("journal", &[]));
+        let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
+        let (status, web_status) = watch::channel(ListenerStatus::unbound("web"));
+        let (view, chain) = watch::channel(None);
+        let (snapshot_sender, snapshot) = watch::channel(None);
+        let policy = Arc::new(policy(settings));
+
+        let (journal_writer, journal_metrics) = (writer.clone(), metrics.clone());
+        tree.start(journal_seat, move |_| Journal::new(journal_writer.clone(), role, journal_metrics.clone()))?;
+        let guard_setup = Arc::new(BlacklistGuardSetup {
+            hotkey: input.keypair.hotkey(),
+            policy: policy.clone(),
+            snapshot: snapshot_sender,
+            journal: journal.clone(),
+            clock: input.clock.clone(),
+            metrics: metrics.clone(),
+        });
+        tree.start(guard_seat, move |_| BlacklistGuard::new(guard_setup.clone()))?;
+        let (address, listener) = web;
+        Ok(Frame {
+            tree,
+            registry,
+            metrics,
+            policy,
+            journal,
+            guard,
+            snapshot,
+            chain,
+            view,
+            writer,
+            listeners: vec![web_status],
+            web: Some(PendingWeb { seat: web_seat, status, listener, address }),
+            axon: None,
+            mailbox,
+            drain,
+        })
+    }
+
+    /// The specification of an actor of this node.
+    pub(crate) fn child(&self, name: &'static str, after: &'static [&'static str]) -> ChildSpec {
+        ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
+    }
+
+    /// Declares the axon's listener and binds its address.
+    pub(crate) fn bind_axon(&mut self, input: &NodeInput) -> Result<BoundAxon, NodeError> {
+        let (address, listener) = bind("axon", input.axon, "--axon.port")?;
+        let (handle, seat) = self.tree.declare::<Listener>(self.child("axon", &["blacklist_guard"]));
+        let (status, seen) = watch::channel(ListenerStatus::unbound("axon"));
+        self.listeners.push(seen);
+        self.axon = Some((handle, address));
+        Ok(BoundAxon { seat, status, listener, address })
+    }
+
+    /// Starts what is left, the chain watcher last: it wakes everybody else.
+    pub(crate) fn finish(
+        mut self,
+        input: &NodeInput,
+        announce: Option<SocketAddr>,
+        on_block: Vec<Subscriber<NewBlock>>,
+        on_metagraph: Vec<Subscriber<MetagraphChanged>>,
+    ) -> Result<Node, NodeError> {
+        let settings = &input.settings;
+        let (updater_handle, updater_seat) = self.tree.declare::<AutoUpdater>(self.child("auto_updater", &[]));
+        drop(updater_handle);
+        let (watcher_handle, watcher_seat) =
+            self.tree.declare::<ChainWatcher>(self.child("chain_watcher", &["blacklist_guard"]));
+        drop(watcher_handle);
+
+        let (enabled, interval) = (settings.update.auto_update, settings.update.interval);
+        let metrics = self.metrics.clone();
+        self.tree.start(updater_seat, move |_| AutoUpdater::new(enabled, interval, metrics.clone()))?;
+
+        let mut blocks = vec![Subscriber::new("blacklist_guard", &self.guard)];
+        blocks.extend(on_block);
+        let mut metagraphs = vec![Subscriber::new("blacklist_guard", &self.guard)];
+        metagraphs.extend(on_metagraph);
+        let watcher = Arc::new(ChainWatcherSetup {
+            chain: input.chain.clone(),
+            hotkey: input.keypair.hotkey(),
+            period: settings.subtensor.poll_interval,
+            deadline: settings.subtensor.request_timeout,
+            axon: announce.map(|at| (at, AXON_VERSION)),
+            prometheus: None,
+            on_block: blocks,
+            on_metagraph: metagraphs,
+            view: self.view,
+            metrics: self.metrics.clone(),
+        });
+        self.tree.start(watcher_seat, move |_| ChainWatcher::new(watcher.clone()))?;
+
+        let view = self.tree.view();
+        let web = self.web.take().ok_or_else(|| NodeError::Config("the web pages are started twice".into()))?;
+        let health = Arc::new(Health {
+            hotkey: input.keypair.hotkey(),
+            max_chain_age: MAX_CHAIN_AGE,
+            listeners: self.listeners,
+            chain: self.chain.clone(),
+            store: self.writer.health(),
+        });
+        let role = if self.axon.is_some() { "miner" } else { "validator" };
+        let state = WebState { role, view: view.clone(), registry: self.registry.clone(), health };
+        let routes: super::listener::Routes = Arc::new(web::routes(state));
+        let spec = Arc::new(ListenerSpec::bound("web", web.listener, web.address, 1, routes));
+        let status = web.status;
+        self.tree.start(web.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
+        Ok(Node {
+            tree: self.tree,
+            writer: self.writer,
+            axon_address: self.axon.as_ref().map(|(_, address)| *address),
+            axon: self.axon.map(|(handle, _)| handle),
+            drain: self.drain,
+            view,
+            registry: self.registry,
+            web: web.address,
+            chain: self.chain,
+        })
+    }
+}
+
+/// The version our axons announce on chain, the one that peers of the original expect.
+pub const AXON_VERSION: u32 = 183;
+
+/// An axon whose address is taken, waiting for its routes.
+pub(crate) struct BoundAxon {
+    pub(crate) seat: Seat<Listener>,
+    pub(crate) status: watch::Sender<ListenerStatus>,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+fn bind(
+    listener: &'static str,
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(SocketAddr, std::net::TcpListener), NodeError> {
+    let failed = |source| NodeError::Bind { listener, address, flag, source };
+    let bound = std::net::TcpListener::bind(address).map_err(failed)?;
+    Ok((bound.local_addr().map_err(failed)?, bound))
+}
+
+fn report(notes: &[OpenNote]) {
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+}
+
+/// Reads a secret of 32 bytes from `path`, or makes it: owner-only, never overwritten.
+pub(crate) fn secret(path: &Path) -> Result<secrecy::SecretBox<[u8; 32]>, NodeError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |source| NodeError::File { path: path.to_owned(), source };
+    let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidData, "expected 64 hex digits; move the file away");
+    let mut bytes = Box::new([0u8; 32]);
+    match std::fs::read_to_string(path) {
+        Ok(text) => hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| failed(wrong()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            getrandom::fill(bytes.as_mut_slice()).map_err(|e| failed(std::io::Error::other(e)))?;
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+            file.write_all(hex::encode(bytes.as_slice()).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(secrecy::SecretBox::new(bytes))
+}

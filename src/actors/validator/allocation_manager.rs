@@ -1,0 +1,541 @@
+//! Rents miners' devices for users, and gives them back.
+//!
+//! Invariants: only devices that were proved in the last judged epoch are rented; the intent is in the journal before
+//! the miner is asked; a lease whose miner did not answer is released until the miner confirms or its time is long
+//! over; a release is reported only when the miner confirmed it. Expiry is decided here too, on our own clock.
+//!
+//! Design notes: a reconciler. Calls carry out one step at once; a periodic round asks the miners how leases are,
+//! finishes releases, and ends what is over. The owner's token of a lease is derived from one secret of this node and
+//! never stored. On restart the journal tells the leases; a lease that was being made is released to be sure.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::watch;
+
+use crate::actors::journal::Journal;
+use crate::actors::lease_book::{Entry, LeaseBook};
+use crate::clock::SharedClock;
+use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
+use crate::lease::machine::LeaseTerms;
+use crate::lease::{EndReason, Endpoint, Event, Lease, LeaseState, OwnerToken, Role};
+use crate::messages::chain_watcher::ChainView;
+use crate::messages::journal::LiveLeases;
+use crate::messages::validator::allocation_manager::{
+    LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
+};
+use crate::messages::validator::challenge_runner::EpochJudged;
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::store;
+use crate::telemetry::{NodeMetrics, printable};
+use crate::verdict::Verdict;
+use crate::wire::dendrite::{Dendrite, Peer};
+use crate::wire::synapse::{
+    AllocateReply, AllocateRequest, ContainerState, LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest,
+};
+
+/// How long the validator's own actors may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+/// Largest reply about a lease, in bytes.
+const MAX_REPLY: usize = 64 * 1024;
+/// Longest words kept of a miner, in bytes.
+const MAX_DETAIL: usize = 300;
+/// Miners asked about their leases at once.
+const AT_ONCE: usize = 32;
+/// The first fencing epoch of a lease; this node never hands one over.
+const FIRST_EPOCH: u64 = 1;
+
+/// What the manager works with.
+pub struct AllocationSetup {
+    /// Our own key.
+    pub hotkey: Hotkey,
+    /// Signs and sends the calls.
+    pub dendrite: Dendrite,
+    /// Where the miners are.
+    pub view: watch::Receiver<Option<Arc<ChainView>>>,
+    /// The secret that owner tokens are derived from.
+    pub secret: Arc<secrecy::SecretBox<[u8; 32]>>,
+    /// The longest lease that is rented.
+    pub longest: Duration,
+    /// How long a miner may take to start a container.
+    pub allocate_deadline: Duration,
+    /// How long a miner may take to answer anything else.
+    pub call_deadline: Duration,
+    /// Time between two rounds.
+    pub period: Duration,
+    /// When a lease counts as lost.
+    pub health: HealthPolicy,
+    /// How long after its end an unreachable miner's lease is given up.
+    pub give_up: Duration,
+    /// Keeps the leases.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+/// A device that was proved in the last judged epoch.
+#[derive(Debug, Clone)]
+struct Proved {
+    device: DeviceId,
+    model: String,
+}
+
+/// The actor.
+pub struct AllocationManager {
+    setup: Arc<AllocationSetup>,
+    book: LeaseBook,
+    proved: HashMap<Hotkey, Vec<Proved>>,
+    health: HashMap<LeaseId, Health>,
+    /// Devices that a rental in progress wants, before its intent is on record.
+    wanted: HashMap<LeaseId, (Hotkey, Vec<DeviceId>)>,
+    loaded: bool,
+    rounding: bool,
+    last_problem: Option<String>,
+}
+
+impl AllocationManager {
+    /// A manager that knows no lease yet.
+    pub fn new(setup: Arc<AllocationSetup>) -> Self {
+        AllocationManager {
+            setup,
+            book: LeaseBook::default(),
+            proved: HashMap::new(),
+            health: HashMap::new(),
+            wanted: HashMap::new(),
+            loaded: false,
+            rounding: false,
+            last_problem: None,
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Ctx<Self>) {
+        let journal = self.setup.journal.clone();
+        let work = async move {
+            let leases = journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
+            let leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
+            let entry = |r: &store::records::LeaseRecord| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id));
+            leases.iter().map(entry).collect::<Result<Vec<_>, _>>()
+        };
+        ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
+            Ok(entries) => {
+                for entry in entries {
+                    act.book.put(entry.lease.id, Some(entry));
+                }
+                act.book.show(&act.setup.metrics);
+                act.loaded = true;
+                act.round(ctx);
+            }
+            Err(problem) => {
+                tracing::error!(problem, "leases cannot be loaded, nothing is rented until they can");
+                act.last_problem = Some(problem);
+                ctx.run_later(Duration::from_secs(1), |act, ctx| act.load(ctx));
+            }
+        }));
+    }
+
+    fn leased(&self) -> HashMap<Hotkey, Vec<DeviceId>> {
+        let mut leased: HashMap<Hotkey, Vec<DeviceId>> = HashMap::new();
+        for lease in self.book.open().filter(|l| l.state.holds_devices()) {
+            leased.entry(lease.miner).or_default().extend(&lease.devices);
+        }
+        leased
+    }
+
+    /// A miner with enough proved and free devices that fit; the one with the fewest proved devices, so that large
+    /// machines stay whole for large requests.
+    fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
+        let view = self.setup.view.borrow().clone();
+        let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
+        let mut held = self.leased();
+        for (miner, devices) in self.wanted.values() {
+            held.entry(*miner).or_default().extend(devices);
+        }
+        let mut fitting: Vec<(usize, Hotkey, Vec<DeviceId>)> = self
+            .proved
+            .iter()
+            .filter_map(|(miner, proved)| {
+                let free: Vec<DeviceId> = proved
+                    .iter()
+                    .filter(|p| request.model.as_ref().is_none_or(|m| *m == p.model))
+                    .map(|p| p.device)
+                    .filter(|d| !held.get(miner).is_some_and(|h| h.contains(d)))
+                    .take(request.devices)
+                    .collect();
+                (free.len() == request.devices).then_some((proved.len(), *miner, free))
+            })
+            .collect();
+        fitting.sort();
+        for (_, miner, devices) in fitting {
+            if let Some(addr) = axon(&view, &miner) {
+                return Ok((Peer { hotkey: miner, addr }, devices));
+            }
+        }
+        let wanted = request.model.as_deref().unwrap_or("any model");
+        Err(RentError::NoneFree(format!("{} × {wanted}", request.devices)))
+    }
+
+    /// One round: asks about running leases, finishes releases, ends what is over.
+    fn round(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.loaded || self.rounding {
+            return;
+        }
+        self.rounding = true;
+        let ids: Vec<LeaseId> = self.book.open().map(|l| l.id).collect();
+        let work: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| {
+                let entry = self.book.take(id)?;
+                let setup = self.setup.clone();
+                Some(async move { (id, look_after(&setup, entry).await) })
+            })
+            .collect();
+        let all = stream::iter(work).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
+        ctx.spawn(all.into_actor(self).map(|done, act, ctx| {
+            act.rounding = false;
+            for (id, looked) in done {
+                act.looked(id, looked, ctx);
+            }
+            act.book.show(&act.setup.metrics);
+        }));
+    }
+
+    fn looked(&mut self, id: LeaseId, (entry, seen): (Result<Entry, String>, Option<EngineView>), ctx: &mut Ctx<Self>) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(problem) => {
+                self.last_problem = Some(problem);
+                self.book.put(id, None);
+                return;
+            }
+        };
+        let ended = entry.lease.state.is_final();
+        self.book.put(id, Some(entry));
+        if ended {
+            self.health.remove(&id);
+            return;
+        }
+        let Some(seen) = seen else { return };
+        let health = self.health.entry(id).or_default();
+        if health.observe(self.setup.health, Observation::local(seen)) != LeaseHealth::Gone {
+            return;
+        }
+        let Some(entry) = self.book.take(id) else { return };
+        let setup = self.setup.clone();
+        let note = "the miner has not shown the container for several rounds".to_owned();
+        let work = async move { write(&setup, &entry, &[Event::Lost { note, at_ms: setup.clock.now_ms() }]).await };
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+            tracing::warn!(lease = %id, "the lease is lost");
+            act.book.put(id, done.ok());
+            act.book.show(&act.setup.metrics);
+        }));
+    }
+}
+
+fn axon(view: &ChainView, miner: &Hotkey) -> Option<SocketAddr> {
+    let axon = view.metagraph.by_hotkey(miner)?.axon.as_ref()?;
+    Some(SocketAddr::new(axon.ip, axon.port))
+}
+
+fn peer(setup: &AllocationSetup, miner: Hotkey) -> Result<Peer, String> {
+    let view = setup.view.borrow().clone();
+    let addr = view.as_ref().and_then(|v| axon(v, &miner));
+    addr.map(|addr| Peer { hotkey: miner, addr }).ok_or_else(|| "the miner announces no axon".to_owned())
+}
+
+fn token(setup: &AllocationSetup, id: LeaseId) -> OwnerToken {
+    use secrecy::ExposeSecret;
+    OwnerToken::derive(setup.secret.expose_secret(), id)
+}
+
+async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, String> {
+    entry
+        .step(events, store::Role::Validator, &setup.journal, &setup.metrics, setup.clock.now_ms())
+        .await
+        .map_err(|e| e.to_string())
+}
+
+/// Asks the miner to release. `Ok(true)` when it confirms that the container is gone.
+async fn release_at_miner(setup: &AllocationSetup, lease: &Lease) -> Result<bool, String> {
+    let peer = peer(setup, lease.miner)?;
+    let request =
+        ReleaseRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token: token(setup, lease.id) };
+    match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
+        Ok(reply) => match reply.body {
+            ReleaseReply::Released | ReleaseReply::UnknownLease => Ok(true),
+            ReleaseReply::Refused { detail, .. } => Err(printable(&detail, MAX_DETAIL)),
+        },
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What the next step of one lease comes to, and what was seen of it.
+async fn look_after(setup: &AllocationSetup, entry: Entry) -> (Result<Entry, String>, Option<EngineView>) {
+    let now = setup.clock.now_ms();
+    let lease = &entry.lease;
+    match lease.state {
+        LeaseState::Running | LeaseState::Paused if lease.is_expired(now) => {
+            let ending = [Event::ReleaseWanted { why: EndReason::Expired }];
+            match write(setup, &entry, &ending).await {
+                Ok(entry) => (finish_release(setup, entry).await, None),
+                Err(problem) => (Err(problem), None),
+            }
+        }
+        LeaseState::Running | LeaseState::Paused => {
+            let seen = status(setup, lease).await;
+            (Ok(entry), Some(seen))
+        }
+        // This node ended while the miner was asked: whether a container was made is not known.
+        LeaseState::Requested | LeaseState::Reserving => {
+            let ending = match lease.state {
+                LeaseState::Requested => {
+                    Event::Refused { why: EndReason::Withdrawn, note: "interrupted".into(), at_ms: now }
+                }
+                _ => Event::ReleaseWanted { why: EndReason::CreateUnclear },
+            };
+            match write(setup, &entry, &[ending]).await {
+                Ok(entry) if entry.lease.state == LeaseState::Releasing => (finish_release(setup, entry).await, None),
+                other => (other, None),
+            }
+        }
+        LeaseState::Releasing => (finish_release(setup, entry).await, None),
+        LeaseState::Released | LeaseState::Lost | LeaseState::Refused => (Ok(entry), None),
+    }
+}
+
+async fn status(setup: &AllocationSetup, lease: &Lease) -> EngineView {
+    let Ok(peer) = peer(setup, lease.miner) else { return EngineView::Unreachable };
+    let request =
+        LeaseStatusRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token: token(setup, lease.id) };
+    match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
+        Ok(reply) => match reply.body {
+            LeaseStatusReply::Known { state: ContainerState::Running, .. } => EngineView::Running,
+            LeaseStatusReply::Known { state: ContainerState::Paused, .. } => EngineView::Paused,
+            LeaseStatusReply::Known { state: ContainerState::Gone, .. } | LeaseStatusReply::UnknownLease => {
+                EngineView::Gone
+            }
+            LeaseStatusReply::Refused { .. } => EngineView::NotSeen,
+        },
+        Err(error) if error.cause() == crate::verdict::UnknownCause::OwnFault => EngineView::NotSeen,
+        Err(_) => EngineView::Unreachable,
+    }
+}
+
+/// Takes a releasing lease to its end if the miner confirms, or if its miner has been unreachable for too long.
+async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Result<Entry, String> {
+    let now = setup.clock.now_ms();
+    let event = match release_at_miner(setup, &entry.lease).await {
+        Ok(_) => Event::Destroyed { at_ms: setup.clock.now_ms() },
+        Err(problem) => {
+            let over = entry.lease.expires_at_ms.saturating_add(setup.give_up.as_millis() as u64);
+            if now < over {
+                tracing::info!(lease = %entry.lease.id, problem, "the miner has not released yet, asking again");
+                return Ok(entry);
+            }
+            Event::Lost { note: format!("never confirmed by the miner: {problem}"), at_ms: now }
+        }
+    };
+    write(setup, &entry, &[event]).await
+}
+
+/// Makes a lease: intent, call, outcome. The entry is what the journal holds in the end.
+async fn make(
+    setup: Arc<AllocationSetup>,
+    request: RentRequest,
+    peer: Peer,
+    terms: LeaseTerms,
+) -> (Option<Entry>, Result<(), RentError>) {
+    let id = terms.id;
+    let now = setup.clock.now_ms();
+    let opened = Entry::opened(Lease::open(&terms, now));
+    let events = [Event::Opened { terms: terms.clone(), at_ms: now }, Event::Reserved];
+    let entry = match write(&setup, &opened, &events).await {
+        Ok(entry) => entry,
+        Err(problem) => return (None, Err(RentError::Journal(problem))),
+    };
+    let call = AllocateRequest {
+        lease: id,
+        fencing_epoch: terms.fencing_epoch,
+        expires_at_ms: terms.expires_at_ms,
+        renter: request.renter,
+        image: request.image,
+        ssh_key: request.ssh_key,
+        devices: terms.devices,
+        owner_token: token(&setup, id),
+    };
+    let reply = setup.dendrite.call(&peer, &call, setup.allocate_deadline, MAX_REPLY).await;
+    let now = setup.clock.now_ms();
+    let (event, result) = match reply.map(|r| r.body) {
+        Ok(AllocateReply::Running { ssh_host, ssh_port, container }) => {
+            // Renters log in where the miner says, but only on the host it announced on chain.
+            let host = ssh_host.parse().ok().filter(|ip| *ip == peer.addr.ip()).unwrap_or(peer.addr.ip());
+            let endpoint = Some(Endpoint { host, ssh_port });
+            (Event::Started { container: printable(&container, MAX_DETAIL), endpoint, at_ms: now }, Ok(()))
+        }
+        Ok(AllocateReply::Refused { detail, .. }) => {
+            let note = printable(&detail, MAX_DETAIL);
+            // A refusal may come after the intent was recorded there; releasing is harmless and makes sure.
+            (Event::ReleaseWanted { why: EndReason::PeerRefused }, Err(RentError::Refused(note)))
+        }
+        Err(error) => {
+            (Event::ReleaseWanted { why: EndReason::CreateUnclear }, Err(RentError::NoAnswer(error.to_string())))
+        }
+    };
+    let entry = match write(&setup, &entry, &[event]).await {
+        Ok(entry) => entry,
+        Err(problem) => return (Some(entry), Err(RentError::Journal(problem))),
+    };
+    if entry.lease.state == LeaseState::Releasing {
+        let finished = finish_release(&setup, entry.clone()).await.unwrap_or(entry);
+        return (Some(finished), result);
+    }
+    (Some(entry), result)
+}
+
+impl Actor for AllocationManager {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.load(ctx);
+        ctx.run_interval(self.setup.period, |act, ctx| act.round(ctx));
+    }
+}
+
+impl Supervised for AllocationManager {
+    const MESSAGES: &'static [&'static str] = &["Rent", "Release", "ListLeases", "LeasedDevices", "EpochJudged"];
+}
+
+impl Handler<Rent> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
+    fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
+        let fail = |act: &Self, error: RentError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
+        if !self.loaded {
+            return fail(self, RentError::Journal("leases are not loaded yet".into()));
+        }
+        if request.devices == 0 {
+            return fail(self, RentError::Invalid("at least one device must be rented".into()));
+        }
+        let (peer, devices) = match self.choose(&request) {
+            Ok(chosen) => chosen,
+            Err(error) => return fail(self, error),
+        };
+        let mut id = [0u8; 16];
+        if let Err(error) = getrandom::fill(&mut id) {
+            return fail(self, RentError::Journal(format!("no randomness from the system: {error}")));
+        }
+        let id = LeaseId(id);
+        let now = self.setup.clock.now_ms();
+        let terms = LeaseTerms {
+            id,
+            role: Role::Renter,
+            fencing_epoch: FIRST_EPOCH,
+            renter: self.setup.hotkey,
+            miner: peer.hotkey,
+            devices: devices.clone(),
+            expires_at_ms: now.saturating_add(request.duration.as_millis() as u64),
+            owner_token_digest: token(&self.setup, id).digest(),
+            ssh_public_key: Some(request.ssh_key.clone()),
+        };
+        if let Err(error) = terms.check(now, self.setup.longest) {
+            return fail(self, RentError::Invalid(error.to_string()));
+        }
+        self.wanted.insert(id, (peer.hotkey, devices));
+        self.book.begin(id);
+        let work = make(self.setup.clone(), request, peer, terms);
+        Box::pin(work.into_actor(self).map(move |(entry, result), act, _| {
+            act.wanted.remove(&id);
+            let lease = entry.as_ref().map(|e| e.lease.clone());
+            act.book.put(id, entry);
+            act.book.show(&act.setup.metrics);
+            match (result, lease) {
+                (Ok(()), Some(lease)) => Ok(lease),
+                (Ok(()), None) => Err(RentError::Journal("the lease is not on record".into())),
+                (Err(error), _) => Err(error),
+            }
+        }))
+    }
+}
+
+impl Handler<Release> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
+    fn handle(&mut self, Release(id): Release, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, reply: Result<Lease, RentError>| -> Self::Result {
+            Box::pin(async move { reply }.into_actor(act))
+        };
+        match self.book.get(id) {
+            None => return answer(self, Err(RentError::UnknownLease)),
+            Some(known) if known.lease.state.is_final() => return answer(self, Ok(known.lease.clone())),
+            Some(_) => {}
+        }
+        let Some(entry) = self.book.take(id) else {
+            return answer(self, Err(RentError::NoAnswer("the lease is being changed, ask again".into())));
+        };
+        let setup = self.setup.clone();
+        let work = async move {
+            let wanted = match entry.lease.state {
+                LeaseState::Releasing => entry,
+                _ => write(&setup, &entry, &[Event::ReleaseWanted { why: EndReason::Returned }]).await?,
+            };
+            finish_release(&setup, wanted).await
+        };
+        Box::pin(work.into_actor(self).map(move |done, act, _| {
+            let reply = match &done {
+                Ok(entry) if entry.lease.state.is_final() => Ok(entry.lease.clone()),
+                Ok(_) => Err(RentError::NoAnswer("the release is on record and will be finished".into())),
+                Err(problem) => Err(RentError::Journal(problem.clone())),
+            };
+            act.book.put(id, done.ok());
+            act.book.show(&act.setup.metrics);
+            reply
+        }))
+    }
+}
+
+impl Handler<ListLeases> for AllocationManager {
+    type Result = MessageResult<ListLeases>;
+    fn handle(&mut self, _: ListLeases, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.book.open().cloned().collect())
+    }
+}
+
+impl Handler<LeasedDevices> for AllocationManager {
+    type Result = MessageResult<LeasedDevices>;
+    fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.leased())
+    }
+}
+
+impl Handler<EpochJudged> for AllocationManager {
+    type Result = ();
+    fn handle(&mut self, judged: EpochJudged, _: &mut Ctx<Self>) {
+        self.proved = judged
+            .miners
+            .iter()
+            .map(|m| {
+                let passed = |d: &&crate::scoring::DeviceJudgement| {
+                    matches!(d.verdict, Verdict::Pass { .. }) || d.kept_rate.is_some()
+                };
+                let devices = m.devices.iter().filter(passed);
+                (m.hotkey, devices.map(|d| Proved { device: d.device, model: d.model.clone() }).collect())
+            })
+            .collect();
+    }
+}
+
+impl Handler<Inspect> for AllocationManager {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "loaded": self.loaded,
+            "leases": self.book.open().map(|l| format!("{} {} at {}", l.id, l.state, l.miner)).collect::<Vec<_>>(),
+            "proved_devices": self.proved.values().map(Vec::len).sum::<usize>(),
+            "last_problem": self.last_problem,
+        }))
+    }
+}

@@ -1,0 +1,140 @@
+//! Who is asked for what in one epoch. Pure: everything it needs is handed in.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::admission::Refusal;
+use crate::chain::Metagraph;
+use crate::ids::{Coldkey, DeviceId, Hotkey, Uid};
+use crate::messages::validator::specs_collector::SpecsResult;
+use crate::proof::Work;
+use crate::scoring::ScoreTable;
+use crate::telemetry::printable;
+use crate::verdict::{UnknownCause, Verdict};
+
+/// Most devices of one miner that are looked at; eight are paid.
+pub const MAX_DEVICES: usize = 16;
+
+/// Longest model name kept of a peer, in bytes.
+const MAX_MODEL: usize = 64;
+
+/// The work asked of each model, by the table's name of it.
+pub type WorkTable = HashMap<String, Work>;
+
+/// What happens to one device in the round.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// It is challenged with this work.
+    Challenge(Work),
+    /// It is left alone: a lease of ours runs on it.
+    Leased,
+    /// It gets this verdict without being asked.
+    Settled(Verdict),
+}
+
+/// One device in the round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedDevice {
+    /// The device.
+    pub device: DeviceId,
+    /// The model the miner names.
+    pub model: String,
+    /// What happens to it.
+    pub task: Task,
+}
+
+/// One neuron in the round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedMiner {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its hotkey.
+    pub hotkey: Hotkey,
+    /// Its owner.
+    pub coldkey: Coldkey,
+    /// Its axon, if it may be asked.
+    pub address: Option<SocketAddr>,
+    /// Why it may not be asked.
+    pub refused: Option<Refusal>,
+    /// The verdict on the miner as a whole, where its devices are not known.
+    pub whole: Option<Verdict>,
+    /// Its devices.
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// Where a neuron's axon is.
+pub fn axon_address(metagraph: &Metagraph, hotkey: &Hotkey) -> Option<SocketAddr> {
+    let axon = metagraph.by_hotkey(hotkey)?.axon.as_ref()?;
+    Some(SocketAddr::new(axon.ip, axon.port))
+}
+
+/// The round's plan, in the order of `admitted`.
+pub fn plan(
+    metagraph: &Metagraph,
+    admitted: &[(Uid, Hotkey, Result<(), Refusal>)],
+    specs: &HashMap<Hotkey, SpecsResult>,
+    leased: &HashMap<Hotkey, Vec<DeviceId>>,
+    table: &ScoreTable,
+    works: &WorkTable,
+) -> Vec<PlannedMiner> {
+    admitted
+        .iter()
+        .filter_map(|(uid, hotkey, admitted)| {
+            let neuron = metagraph.by_hotkey(hotkey)?;
+            let mut miner = PlannedMiner {
+                uid: *uid,
+                hotkey: *hotkey,
+                coldkey: neuron.coldkey,
+                address: axon_address(metagraph, hotkey),
+                refused: None,
+                whole: None,
+                devices: Vec::new(),
+            };
+            match admitted {
+                Ok(()) => match devices(specs.get(hotkey), leased.get(hotkey), table, works) {
+                    Ok(devices) => miner.devices = devices,
+                    Err(whole) => miner.whole = Some(whole),
+                },
+                Err(refusal) => miner.refused = Some(refusal.clone()),
+            }
+            Some(miner)
+        })
+        .collect()
+}
+
+fn devices(
+    specs: Option<&SpecsResult>,
+    leased: Option<&Vec<DeviceId>>,
+    table: &ScoreTable,
+    works: &WorkTable,
+) -> Result<Vec<PlannedDevice>, Verdict> {
+    let reply = match specs {
+        None => return Err(Verdict::unknown(UnknownCause::NoSpecs, "the miner was not asked for its specs")),
+        Some(Err((cause, detail))) => return Err(Verdict::unknown(*cause, detail.clone())),
+        Some(Ok(reply)) if reply.devices.is_empty() => {
+            return Err(Verdict::unknown(UnknownCause::NoDevice, "the miner's specs list no device"));
+        }
+        Some(Ok(reply)) => reply,
+    };
+    let mut seen = std::collections::HashSet::new();
+    let planned = reply
+        .devices
+        .iter()
+        .filter(|offer| seen.insert(offer.device))
+        .take(MAX_DEVICES)
+        .map(|offer| {
+            let is_leased = leased.is_some_and(|l| l.contains(&offer.device));
+            let work = table.find(&offer.model).and_then(|row| works.get(&row.name));
+            let task = match work {
+                _ if is_leased => Task::Leased,
+                Some(work) => Task::Challenge(*work),
+                None => Task::Settled(Verdict::unknown(
+                    UnknownCause::UncalibratedModel,
+                    format!("no calibrated row for model '{}'", printable(&offer.model, MAX_MODEL)),
+                )),
+            };
+            PlannedDevice { device: offer.device, model: printable(&offer.model, MAX_MODEL), task }
+        })
+        .collect();
+    Ok(planned)
+}

@@ -1,0 +1,282 @@
+//! One challenge round as a plain async function: send, collect roots, open, verify, judge.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ChallengeRunnerSetup;
+use super::plan::{PlannedMiner, Task};
+use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32};
+use crate::proof::verifier::{check_openings, check_roots};
+use crate::proof::{Challenge, Position, Root, Work, sample_positions};
+use crate::scoring::{duplicate_claims, judge_rate};
+use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
+use crate::telemetry::printable;
+use crate::wire::dendrite::Peer;
+use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
+
+/// Room for JSON around the openings or roots, in bytes.
+const REPLY_SLACK: usize = 64 * 1024;
+/// Longest words kept of a peer, in bytes.
+const MAX_DETAIL: usize = 300;
+/// Time between two requests for the same openings.
+const OPENING_RETRY: Duration = Duration::from_millis(500);
+
+/// How a challenge is run.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Positions opened for each device.
+    pub samples: usize,
+    /// How long the roots may take.
+    pub commit_timeout: Duration,
+    /// How long the openings may take after the roots were read.
+    pub opening_deadline: Duration,
+    /// Verifications at once, on blocking threads.
+    pub verifiers: usize,
+}
+
+/// What one round found, before the past is taken into account.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// The plan it answers.
+    pub plan: PlannedMiner,
+    /// A verdict for each planned device, in the plan's order; `None` for a leased one, which was left alone.
+    pub verdicts: Vec<Option<Verdict>>,
+}
+
+/// Challenges every planned miner at once and judges every device.
+pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
+    let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
+    let found = plans.into_iter().map(|plan| {
+        let setup = setup.clone();
+        let verifiers = verifiers.clone();
+        async move { judge_one(&setup, epoch, plan, &verifiers).await }
+    });
+    let mut found = join_all(found).await;
+    settle_duplicates(&mut found);
+    found
+}
+
+async fn judge_one(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    plan: PlannedMiner,
+    verifiers: &Arc<Semaphore>,
+) -> Finding {
+    let jobs: Vec<(DeviceId, Work)> = plan
+        .devices
+        .iter()
+        .filter_map(|d| match d.task {
+            Task::Challenge(work) => Some((d.device, work)),
+            _ => None,
+        })
+        .collect();
+    let mut proved: HashMap<DeviceId, Verdict> = match plan.address {
+        Some(addr) if !jobs.is_empty() => {
+            challenge(setup, epoch, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers).await
+        }
+        _ => HashMap::new(),
+    };
+    let verdicts = plan
+        .devices
+        .iter()
+        .map(|d| match &d.task {
+            Task::Leased => None,
+            Task::Settled(verdict) => Some(verdict.clone()),
+            Task::Challenge(_) => Some(proved.remove(&d.device).map_or_else(
+                || Verdict::unknown(UnknownCause::OwnFault, "the device was not judged"),
+                |verdict| judged_rate(setup, &d.model, verdict),
+            )),
+        })
+        .collect();
+    Finding { plan, verdicts }
+}
+
+/// A pass whose rate is below the floor of the claimed model is a fail.
+fn judged_rate(setup: &ChallengeRunnerSetup, model: &str, verdict: Verdict) -> Verdict {
+    let Verdict::Pass { evidence } = &verdict else { return verdict };
+    match setup.table.find(model).and_then(|row| judge_rate(row, evidence.rate())) {
+        Some(reason) => Verdict::fail(reason, format!("{:.3e} operations a second", evidence.rate())),
+        None => verdict,
+    }
+}
+
+/// A GPU that two hotkeys claim in the same round credits neither. CPU devices of a devnet are numbered, not named.
+fn settle_duplicates(found: &mut [Finding]) {
+    let claims = found
+        .iter()
+        .flat_map(|f| f.plan.devices.iter().map(|d| (&f.plan.hotkey, &d.device)))
+        .filter(|(_, device)| device.cpu_index().is_none());
+    let duplicates = duplicate_claims(claims);
+    for finding in found {
+        for (device, verdict) in finding.plan.devices.iter().zip(&mut finding.verdicts) {
+            if duplicates.contains(&device.device) && verdict.is_some() {
+                let detail = format!("{} is claimed by two hotkeys", device.device);
+                *verdict = Some(Verdict::fail(FailReason::DuplicateDevice, detail));
+            }
+        }
+    }
+}
+
+/// The verdict on a reply that holds no roots.
+fn unproved(reply: &ChallengeReply) -> Verdict {
+    let cause = reply.unknown_cause().unwrap_or(UnknownCause::MalformedReply);
+    let detail = match reply {
+        ChallengeReply::Roots { .. } => String::new(),
+        ChallengeReply::Busy { until_ms } => format!("until {until_ms} ms since 1970"),
+        ChallengeReply::Refused { detail, .. } => printable(detail, MAX_DETAIL),
+        ChallengeReply::ProverFailed { device, detail, .. } => format!("{device}: {}", printable(detail, MAX_DETAIL)),
+    };
+    Verdict::unknown(cause, detail)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Verdict> {
+    let mut bytes = [0u8; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Verdict::unknown(UnknownCause::OwnFault, format!("no randomness from the system: {e}")))?;
+    Ok(bytes)
+}
+
+/// One challenge of one miner: the same nonce for all its devices, one seed each.
+async fn challenge(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    peer: Peer,
+    jobs: &[(DeviceId, Work)],
+    verifiers: &Arc<Semaphore>,
+) -> HashMap<DeviceId, Verdict> {
+    let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+    let (nonce, id) = match (random::<32>(), random::<16>()) {
+        (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
+        (Err(v), _) | (_, Err(v)) => return all(v),
+    };
+    let request = ChallengeRequest {
+        challenge: id,
+        nonce: Hash32(nonce),
+        epoch,
+        devices: jobs
+            .iter()
+            .map(|(device, w)| DeviceWork { device: *device, n: w.n, k: w.k, rounds: w.rounds })
+            .collect(),
+    };
+    let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
+    let reply = setup
+        .dendrite
+        .call(&peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK)
+        .await;
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(error) => return all(Verdict::unknown(error.cause(), error.to_string())),
+    };
+    // Both times are ours: before the first byte went out, after the last byte of the roots was read.
+    let elapsed = reply.elapsed();
+    setup.metrics.challenge_stage("commit", elapsed);
+    let roots = match reply.body {
+        ChallengeReply::Roots { devices } => devices,
+        other => return all(unproved(&other)),
+    };
+    let mut by_device: HashMap<DeviceId, Vec<Root>> = HashMap::new();
+    let answered = roots.len();
+    for entry in roots {
+        by_device.insert(entry.device, entry.roots);
+    }
+    if answered != jobs.len() || jobs.iter().any(|(d, _)| !by_device.contains_key(d)) {
+        return all(Verdict::fail(
+            FailReason::WrongDevices,
+            format!("{answered} answers for {} devices, or not for the devices asked", jobs.len()),
+        ));
+    }
+    let mut verdicts = HashMap::new();
+    for (device, work) in jobs {
+        let challenge = Challenge { nonce, epoch, hotkey: peer.hotkey, device: *device, work: *work };
+        let roots = by_device.remove(device).unwrap_or_default();
+        let verdict = open_and_verify(setup, &peer, id, challenge, roots, elapsed, verifiers).await;
+        verdicts.insert(*device, verdict);
+    }
+    verdicts
+}
+
+async fn open_and_verify(
+    setup: &ChallengeRunnerSetup,
+    peer: &Peer,
+    id: ChallengeId,
+    challenge: Challenge,
+    roots: Vec<Root>,
+    elapsed: Duration,
+    verifiers: &Arc<Semaphore>,
+) -> Verdict {
+    if let Err(rejection) = check_roots(&challenge, &roots) {
+        return Verdict::fail(rejection.reason, rejection.detail);
+    }
+    // Only now, after the roots were received, are the positions drawn.
+    let positions = match random::<32>() {
+        Ok(seed) => {
+            let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed(seed);
+            sample_positions(&challenge.work, setup.rules.samples, &mut rng)
+        }
+        Err(verdict) => return verdict,
+    };
+    let begun = Instant::now();
+    let openings = match openings(setup, peer, id, &challenge, &positions).await {
+        Ok(openings) => openings,
+        Err(verdict) => return verdict,
+    };
+    setup.metrics.challenge_stage("open", begun.elapsed());
+    let Ok(permit) = verifiers.clone().acquire_owned().await else {
+        return Verdict::unknown(UnknownCause::OwnFault, "the verifier was shut down");
+    };
+    let samples = positions.len() as u32;
+    let operations = challenge.work.operations();
+    let metrics = setup.metrics.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let begun = Instant::now();
+        let checked = check_openings(&challenge, &roots, &positions, &openings);
+        metrics.verify_cpu(begun.elapsed());
+        checked
+    })
+    .await;
+    match checked {
+        Ok(Ok(_)) => Verdict::Pass {
+            evidence: PassEvidence { operations, elapsed_ns: elapsed.as_nanos() as u64, samples },
+        },
+        Ok(Err(rejection)) => Verdict::fail(rejection.reason, rejection.detail),
+        Err(error) => Verdict::unknown(UnknownCause::OwnFault, format!("the verifier ended: {error}")),
+    }
+}
+
+/// The openings, asked for again with the same positions until the deadline: past the receipt of the roots there is no
+/// second draw, and no answer is a fail.
+async fn openings(
+    setup: &ChallengeRunnerSetup,
+    peer: &Peer,
+    id: ChallengeId,
+    challenge: &Challenge,
+    positions: &[Position],
+) -> Result<Vec<u8>, Verdict> {
+    let request = OpeningsRequest {
+        challenge: id,
+        device: challenge.device,
+        positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
+    };
+    let expected = challenge.work.opening_len() * positions.len();
+    let until = Instant::now() + setup.rules.opening_deadline;
+    let mut last = String::from("never asked");
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Verdict::fail(FailReason::OpeningWithheld, last));
+        }
+        let call = setup.dendrite.call(peer, &request, left, expected + REPLY_SLACK);
+        match timeout(left, call).await {
+            Ok(Ok(reply)) => return Ok(reply.body.0),
+            Ok(Err(error)) => last = error.to_string(),
+            Err(_) => last = "no answer before the opening deadline".into(),
+        }
+        sleep(OPENING_RETRY.min(until.saturating_duration_since(Instant::now()))).await;
+    }
+}

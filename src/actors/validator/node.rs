@@ -1,0 +1,200 @@
+//! A validator, assembled.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::allocation_manager::{AllocationManager, AllocationSetup};
+use super::challenge_runner::plan::WorkTable;
+use super::challenge_runner::round::Rules;
+use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use super::weight_setter::{WeightSetter, WeightSetterSetup};
+use crate::actors::Subscriber;
+use crate::actors::miner::node::lease_health;
+use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
+use crate::proof::Work;
+use crate::runtime::Handle;
+use crate::scoring::{HistoryRules, ModelRow, ScoreTable};
+use crate::settings::Settings;
+use crate::store::Role;
+use crate::wire::dendrite::Dendrite;
+
+/// The file of the secret that lease tokens are derived from, in the data directory.
+const LEASE_SECRET_FILE: &str = "lease.secret";
+/// One trillion operations.
+const TERA: f64 = 1e12;
+
+/// What a validator is given beside what every node is given.
+pub struct ValidatorInput {
+    /// What every node is given.
+    pub node: NodeInput,
+    /// The address its requests come from, where it matters.
+    pub local_address: Option<IpAddr>,
+}
+
+/// A running validator, with the ways in that others need.
+pub struct ValidatorNode {
+    /// The node.
+    pub node: Node,
+    /// Its rentals.
+    pub allocations: Handle<AllocationManager>,
+    /// Its judgements.
+    pub challenges: Handle<ChallengeRunner>,
+    /// Its scores and weights.
+    pub weights: Handle<WeightSetter>,
+    /// Whom it asks.
+    pub guard: Handle<crate::actors::blacklist_guard::BlacklistGuard>,
+}
+
+/// The models with their scores, and the work asked of each. On a ledger the devnet's classes are the whole table, so
+/// that the scaling follows from them.
+///
+/// # Errors
+/// [`NodeError::Config`] with every problem of the table.
+pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError> {
+    let mut rows = Vec::new();
+    let mut works = HashMap::new();
+    let mut problems = Vec::new();
+    let mut work = |name: &str, n, k, rounds| match Work::new(n, k, rounds) {
+        Ok(work) => {
+            works.insert(name.to_owned(), work);
+        }
+        Err(error) => problems.push(format!("{name}: {error}")),
+    };
+    for (name, class) in &settings.devnet.gpu_scores {
+        work(name, class.n, class.k, class.rounds);
+        rows.push(ModelRow {
+            name: name.clone(),
+            base: class.base,
+            nominal_ops: None,
+            floor_ops: None,
+            aliases: Vec::new(),
+            twin: None,
+            timed: false,
+        });
+    }
+    if settings.devnet.gpu_scores.is_empty() {
+        for (name, row) in &settings.scoring.gpus {
+            // Without a measured rate a pass says nothing about the model: no work is asked, the row is uncalibrated.
+            if row.nominal_tops.is_some() {
+                work(name, row.work.n, row.work.k, row.work.rounds);
+            }
+            rows.push(ModelRow {
+                name: name.clone(),
+                base: row.base,
+                nominal_ops: row.nominal_tops.map(|t| t * TERA),
+                floor_ops: row.floor_tops.map(|t| t * TERA),
+                aliases: row.aliases.clone(),
+                twin: row.twin.clone(),
+                timed: true,
+            });
+        }
+    }
+    let table = ScoreTable::new(rows, settings.scoring.max_devices as usize).map_err(|error| {
+        NodeError::Config(format!("the table of models cannot be used: {}", crate::telemetry::error_chain(&error)))
+    })?;
+    if problems.is_empty() { Ok((table, works)) } else { Err(NodeError::Config(problems.join("; "))) }
+}
+
+/// Assembles and starts a validator.
+///
+/// # Errors
+/// [`NodeError`]; nothing runs then.
+pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
+    let ValidatorInput { node: input, local_address } = input;
+    let settings = input.settings.clone();
+    let (table, works) = tables(&settings)?;
+    let (table, works) = (Arc::new(table), Arc::new(works));
+    let dendrite = Dendrite::new(input.keypair.clone(), input.clock.clone(), local_address)
+        .map_err(|e| NodeError::Config(format!("no HTTP client: {}", crate::telemetry::error_chain(&e))))?;
+    let mut frame = Frame::new(&input, Role::Validator)?;
+    let secret = Arc::new(secret(&input.data_dir.join(LEASE_SECRET_FILE))?);
+
+    let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &["journal"]));
+    let (allocations, allocations_seat) =
+        frame.tree.declare::<AllocationManager>(frame.child("allocation_manager", &["journal"]));
+    let (weights, weights_seat) =
+        frame.tree.declare::<WeightSetter>(frame.child("weight_setter", &["journal", "allocation_manager"]));
+    let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager"];
+    let (challenges, challenges_seat) = frame.tree.declare::<ChallengeRunner>(frame.child("challenge_runner", after));
+
+    let setup = Arc::new(SpecsCollectorSetup {
+        dendrite: dendrite.clone(),
+        batch: settings.validator.specs_batch_size,
+        deadline: settings.specs.timeout,
+        journal: frame.journal.clone(),
+        clock: input.clock.clone(),
+    });
+    frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
+
+    let setup = Arc::new(AllocationSetup {
+        hotkey: input.keypair.hotkey(),
+        dendrite: dendrite.clone(),
+        view: frame.chain.clone(),
+        secret,
+        longest: settings.leases.max_duration,
+        allocate_deadline: settings.leases.request_timeout,
+        call_deadline: settings.specs.timeout,
+        period: settings.leases.health_interval,
+        health: lease_health(&settings),
+        give_up: settings.leases.grace,
+        journal: frame.journal.clone(),
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(allocations_seat, move |_| AllocationManager::new(setup.clone()))?;
+
+    let setup = Arc::new(WeightSetterSetup {
+        hotkey: input.keypair.hotkey(),
+        chain: input.chain.clone(),
+        deadline: settings.weights.confirm_timeout,
+        table: table.clone(),
+        version_key: settings.weights.version_key,
+        interval_blocks: settings.weights.interval_blocks,
+        allocations: allocations.clone(),
+        journal: frame.journal.clone(),
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(weights_seat, move |_| WeightSetter::new(setup.clone()))?;
+
+    // Every batch of 256 possible neurons may run into its deadline.
+    let batches = 256usize.div_ceil(settings.validator.specs_batch_size.max(1));
+    let setup = Arc::new(ChallengeRunnerSetup {
+        hotkey: input.keypair.hotkey(),
+        dendrite,
+        table,
+        works,
+        rules: Rules {
+            samples: settings.challenge.samples as usize,
+            commit_timeout: settings.challenge.commit_timeout,
+            opening_deadline: settings.challenge.opening_deadline,
+            verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        },
+        history: HistoryRules {
+            pass_epochs: settings.challenge.pass_lifetime_epochs,
+            misses: settings.challenge.unresponsive_after,
+            ..HistoryRules::default()
+        },
+        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(1),
+        guard: frame.guard.clone(),
+        specs,
+        allocations: allocations.clone(),
+        journal: frame.journal.clone(),
+        on_judged: vec![
+            Subscriber::new("weight_setter", &weights),
+            Subscriber::new("allocation_manager", &allocations),
+        ],
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
+
+    let on_block =
+        vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
+    let guard = frame.guard.clone();
+    let node = frame.finish(&input, None, on_block, Vec::new())?;
+    Ok(ValidatorNode { node, allocations, challenges, weights, guard })
+}

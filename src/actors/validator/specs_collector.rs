@@ -1,0 +1,132 @@
+//! Asks miners for their specs in batches, keeps the last answer of each, and notices changes.
+//!
+//! Invariants: a miner that does not answer costs its batch one deadline, never the round; what is kept is bounded by
+//! the number of neurons asked last. A miner's specs are its own words: they choose what it is asked to prove, and
+//! nothing else rests on them.
+//!
+//! On restart: the next round asks everybody again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use crate::actors::journal::Journal;
+use crate::clock::SharedClock;
+use crate::ids::{BlockNumber, Hotkey};
+use crate::messages::journal::Note;
+use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, SpecsResult, Target};
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::store::Record;
+use crate::store::records::SpecsRecord;
+use crate::wire::dendrite::{Dendrite, Peer};
+use crate::wire::synapse::{SpecsReply, SpecsRequest};
+
+/// Largest specs reply read, in bytes.
+const MAX_REPLY: usize = 256 * 1024;
+
+/// What the collector works with.
+pub struct SpecsCollectorSetup {
+    /// Signs and sends the requests.
+    pub dendrite: Dendrite,
+    /// Miners asked at once.
+    pub batch: usize,
+    /// How long each may take.
+    pub deadline: Duration,
+    /// Keeps what was answered.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
+}
+
+/// The actor.
+pub struct SpecsCollector {
+    setup: Arc<SpecsCollectorSetup>,
+    known: HashMap<Hotkey, Arc<SpecsReply>>,
+    rounds: u64,
+    block: BlockNumber,
+}
+
+impl SpecsCollector {
+    /// A collector that knows nobody.
+    pub fn new(setup: Arc<SpecsCollectorSetup>) -> Self {
+        SpecsCollector { setup, known: HashMap::new(), rounds: 0, block: 0 }
+    }
+
+    fn keep(&mut self, answers: &HashMap<Hotkey, SpecsResult>) {
+        self.rounds += 1;
+        self.known.retain(|hotkey, _| answers.contains_key(hotkey));
+        for (hotkey, answer) in answers {
+            let Ok(reply) = answer else { continue };
+            let old = self.known.insert(*hotkey, reply.clone());
+            if old.as_ref().is_some_and(|old| old.devices == reply.devices) {
+                continue;
+            }
+            if old.is_some() {
+                tracing::info!(%hotkey, devices = reply.devices.len(), "the miner offers other devices than before");
+            }
+            let record = Record::Specs(SpecsRecord {
+                hotkey: *hotkey,
+                taken_at_ms: self.setup.clock.now_ms(),
+                block: self.block,
+                json: serde_json::json!(**reply),
+            });
+            if let Err(error) = self.setup.journal.tell(Note(record)) {
+                tracing::warn!(%hotkey, %error, "specs not recorded");
+            }
+        }
+    }
+}
+
+async fn ask(setup: &SpecsCollectorSetup, target: Target) -> (Hotkey, SpecsResult) {
+    let peer = Peer { hotkey: target.hotkey, addr: target.address };
+    let answer = setup
+        .dendrite
+        .call(&peer, &SpecsRequest::default(), setup.deadline, MAX_REPLY)
+        .await;
+    (target.hotkey, answer.map(|r| Arc::new(r.body)).map_err(|e| (e.cause(), e.to_string())))
+}
+
+impl Actor for SpecsCollector {
+    type Context = Ctx<Self>;
+}
+
+impl Supervised for SpecsCollector {
+    const MESSAGES: &'static [&'static str] = &["CollectSpecs", "KnownSpecs"];
+}
+
+impl Handler<CollectSpecs> for SpecsCollector {
+    type Result = ResponseActFuture<Self, HashMap<Hotkey, SpecsResult>>;
+    fn handle(&mut self, CollectSpecs { targets, block }: CollectSpecs, _: &mut Ctx<Self>) -> Self::Result {
+        self.block = block;
+        let setup = self.setup.clone();
+        let round = async move {
+            stream::iter(targets)
+                .map(|target| ask(&setup, target))
+                .buffer_unordered(setup.batch.max(1))
+                .collect::<HashMap<_, _>>()
+                .await
+        };
+        Box::pin(round.into_actor(self).map(|answers, act, _| {
+            act.keep(&answers);
+            answers
+        }))
+    }
+}
+
+impl Handler<KnownSpecs> for SpecsCollector {
+    type Result = MessageResult<KnownSpecs>;
+    fn handle(&mut self, _: KnownSpecs, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.known.clone())
+    }
+}
+
+impl Handler<Inspect> for SpecsCollector {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({ "known": self.known.len(), "rounds": self.rounds }))
+    }
+}

@@ -1,0 +1,381 @@
+//! Turns judgements into scores and weights, sets them on chain, and confirms that they are there.
+//!
+//! Invariants: scores are computed once for each judged epoch and stored with their arithmetic; the intent to set
+//! weights is on disk before the chain is called; an epoch's weights are set at most once, and count as set only when
+//! the chain shows them; between two settings the chain's rate limit is kept.
+//!
+//! Design notes: a reconciler. What should be on the chain is the last scoreboard; every new block is a nudge to compare
+//! and correct, one attempt a block, no inner retry. On restart the journal tells the last weights and what became of
+//! them; the scores come back with the next judged epoch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use crate::actors::journal::Journal;
+use crate::actors::validator::allocation_manager::AllocationManager;
+use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
+use crate::clock::SharedClock;
+use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
+use crate::messages::chain_watcher::{ChainView, NewBlock};
+use crate::messages::journal::{GetLastWeights, Note, Write};
+use crate::messages::validator::allocation_manager::LeasedDevices;
+use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
+use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::scoring::{self, Score, ScoreTable, machine_score, shares};
+use crate::store::Record;
+use crate::store::records::{
+    DevicePart, ScoreParts, ScoreRecord, WeightEntry, WeightsRecord, WeightsStatus, WeightsStatusRecord,
+};
+use crate::telemetry::events::WeightsSubmitted;
+use crate::telemetry::{NodeMetrics, error_chain};
+
+/// How long the validator's own actors may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+
+/// What the setter works with.
+pub struct WeightSetterSetup {
+    /// Our own key.
+    pub hotkey: Hotkey,
+    /// Where weights go.
+    pub chain: Arc<dyn Chain>,
+    /// How long one setting may take until it is included.
+    pub deadline: Duration,
+    /// The models and their base scores.
+    pub table: Arc<ScoreTable>,
+    /// The version key sent with weights.
+    pub version_key: u64,
+    /// Least blocks between two settings, beyond the chain's own limit.
+    pub interval_blocks: u64,
+    /// What is leased: it counts as allocated.
+    pub allocations: Handle<AllocationManager>,
+    /// Keeps scores and weights.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+}
+
+/// What the journal says of earlier settings.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    next_id: u64,
+    /// Epoch of the last weights that were certainly or possibly set.
+    epoch: Option<u64>,
+}
+
+/// The actor.
+pub struct WeightSetter {
+    setup: Arc<WeightSetterSetup>,
+    board: Arc<Scoreboard>,
+    past: Option<Past>,
+    working: bool,
+    attempted_at: Option<BlockNumber>,
+    /// Epoch and id of an attempt that ended without an answer.
+    unclear: Option<(u64, u64)>,
+}
+
+impl WeightSetter {
+    /// A setter that knows no scores.
+    pub fn new(setup: Arc<WeightSetterSetup>) -> Self {
+        WeightSetter { setup, board: Arc::default(), past: None, working: false, attempted_at: None, unclear: None }
+    }
+
+    fn remember(&mut self, ctx: &mut Ctx<Self>) {
+        let journal = self.setup.journal.clone();
+        let work = async move { journal.ask(GetLastWeights, ASK).await };
+        ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
+            Ok(Ok(past)) => {
+                let set = past.last.as_ref().filter(|row| row.status == WeightsStatus::Included);
+                if let Some(row) = set {
+                    act.setup.metrics.weights_last_set_at(row.updated_ms as f64 / 1000.0);
+                }
+                act.past = Some(Past { next_id: past.next_id, epoch: set.map(|row| row.weights.epoch) });
+                Arc::make_mut(&mut act.board).epoch_on_chain = set.map(|row| row.weights.epoch);
+            }
+            failed => {
+                tracing::warn!(?failed, "the journal does not say which weights were set, asking again");
+                ctx.run_later(Duration::from_secs(1), |act, ctx| act.remember(ctx));
+            }
+        }));
+    }
+
+    fn judged(&mut self, judged: EpochJudged, ctx: &mut Ctx<Self>) {
+        let allocations = self.setup.allocations.clone();
+        let work = async move { (judged, allocations.ask(LeasedDevices, ASK).await) };
+        ctx.spawn(work.into_actor(self).map(|(judged, leased), act, _| match leased {
+            Ok(leased) => act.score(&judged, &leased),
+            Err(error) => tracing::warn!(epoch = judged.epoch, %error, "leases are not known, the epoch is not scored"),
+        }));
+    }
+
+    fn score(&mut self, judged: &EpochJudged, leased: &HashMap<Hotkey, Vec<DeviceId>>) {
+        let rows: Vec<ScoreRow> = judged
+            .miners
+            .iter()
+            .map(|m| {
+                let allocated = leased.get(&m.hotkey).is_some_and(|devices| !devices.is_empty());
+                let score = machine_score(&self.setup.table, &m.devices, allocated);
+                ScoreRow { uid: m.uid, hotkey: m.hotkey, score }
+            })
+            .collect();
+        let totals: Vec<(Uid, f64)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
+        let weights = match scoring::weights(&totals) {
+            Ok(weights) => weights,
+            Err(error) => {
+                tracing::error!(epoch = judged.epoch, %error, "the scores make no weights");
+                Vec::new()
+            }
+        };
+        self.setup.metrics.scores(&totals);
+        let mut by_uid: Vec<(Uid, f64)> = totals.iter().map(|(uid, _)| (*uid, 0.0)).collect();
+        for (uid, share) in shares(&weights) {
+            if let Some(entry) = by_uid.iter_mut().find(|(u, _)| *u == uid) {
+                entry.1 = share;
+            }
+        }
+        self.setup.metrics.weights(&by_uid);
+        self.record(judged, &rows);
+        self.board = Arc::new(Scoreboard {
+            epoch: Some(judged.epoch),
+            rows,
+            weights,
+            included_at: None,
+            epoch_on_chain: self.board.epoch_on_chain,
+            problem: None,
+        });
+    }
+
+    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow]) {
+        let at_ms = self.setup.clock.now_ms();
+        let records = judged
+            .miners
+            .iter()
+            .zip(rows)
+            .map(|(miner, row)| {
+                Record::Score(ScoreRecord {
+                    epoch: judged.epoch,
+                    uid: row.uid,
+                    hotkey: row.hotkey,
+                    score: row.score.total,
+                    parts: parts(miner, &row.score),
+                    at_ms,
+                })
+            })
+            .collect();
+        if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
+            tracing::warn!(epoch = judged.epoch, %error, "scores not recorded");
+        }
+    }
+
+    /// Sets the board's weights if they are not on the chain yet and may be set now.
+    fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
+        let (Some(past), Some(epoch)) = (self.past, self.board.epoch) else { return };
+        if self.working || past.epoch.is_some_and(|set| set >= epoch) || self.board.weights.is_empty() {
+            return;
+        }
+        let head = view.metagraph.head.number;
+        if self.attempted_at == Some(head) {
+            return;
+        }
+        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
+        if let Some((epoch, id)) = self.unclear.take() {
+            // An attempt ended without an answer: the chain itself says whether it was taken.
+            if self.attempted_at.is_some_and(|at| own.last_update > at) && shows(own, &self.board.weights) {
+                self.done(epoch, id, Ok(own.last_update));
+                return;
+            }
+        }
+        let limit = view.hyperparameters.weights_rate_limit.max(self.setup.interval_blocks);
+        if own.last_update > own.registered_at && head.saturating_sub(own.last_update) < limit {
+            return;
+        }
+        let version_key = self.setup.version_key.max(view.hyperparameters.weights_version_key);
+        self.attempted_at = Some(head);
+        self.working = true;
+        let names: HashMap<Uid, Hotkey> = self.board.rows.iter().map(|r| (r.uid, r.hotkey)).collect();
+        let entries = self.board.weights.clone();
+        let intent = WeightsRecord {
+            id: past.next_id,
+            epoch,
+            block: head,
+            entries: entries
+                .iter()
+                .filter_map(|(uid, weight)| Some(WeightEntry { uid: *uid, hotkey: *names.get(uid)?, weight: *weight }))
+                .collect(),
+            at_ms: self.setup.clock.now_ms(),
+        };
+        let id = intent.id;
+        if let Some(past) = &mut self.past {
+            past.next_id += 1;
+        }
+        let work = set(self.setup.clone(), intent, Weights { entries, version_key });
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| act.done(epoch, id, done)));
+    }
+
+    fn done(&mut self, epoch: u64, id: u64, done: Result<BlockNumber, Attempt>) {
+        self.working = false;
+        let (result, detail) = match &done {
+            Ok(block) => ("ok", format!("included in block {block}")),
+            Err(Attempt { result, detail, .. }) => (*result, detail.clone()),
+        };
+        let neurons = self.board.weights.len();
+        let block = done.as_ref().ok().copied().or(self.attempted_at).unwrap_or(0);
+        WeightsSubmitted { block, neurons, result, detail: &detail }.emit(&self.setup.metrics);
+        let board = Arc::make_mut(&mut self.board);
+        match &done {
+            Ok(block) => {
+                board.epoch_on_chain = Some(epoch);
+                board.problem = None;
+                if board.epoch == Some(epoch) {
+                    board.included_at = Some(*block);
+                }
+                if let Some(past) = &mut self.past {
+                    past.epoch = Some(epoch);
+                }
+            }
+            Err(attempt) => {
+                board.problem = Some(attempt.detail.clone());
+                self.unclear = attempt.unclear.then_some((epoch, id));
+            }
+        }
+        if done.as_ref().is_err_and(|attempt| !attempt.recorded) {
+            return;
+        }
+        let status = match &done {
+            Ok(_) => WeightsStatus::Included,
+            Err(attempt) if attempt.unclear => WeightsStatus::Pending,
+            Err(_) => WeightsStatus::Failed,
+        };
+        let record = WeightsStatusRecord {
+            id,
+            status,
+            included_block: done.ok(),
+            detail,
+            at_ms: self.setup.clock.now_ms(),
+        };
+        if let Err(error) = self.setup.journal.tell(Note(Record::WeightsStatus(record))) {
+            tracing::warn!(epoch, %error, "the result of setting weights is not recorded");
+        }
+    }
+}
+
+/// Why an attempt did not set weights.
+struct Attempt {
+    result: &'static str,
+    detail: String,
+    /// The intent is on disk.
+    recorded: bool,
+    /// The chain may have taken them all the same.
+    unclear: bool,
+}
+
+async fn set(setup: Arc<WeightSetterSetup>, intent: WeightsRecord, weights: Weights) -> Result<BlockNumber, Attempt> {
+    let journal = |detail: String| Attempt { result: "error", detail, recorded: false, unclear: false };
+    match setup.journal.ask(Write(vec![Record::Weights(intent)]), ASK).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(journal(format!("the intent is not recorded: {}", error_chain(&error)))),
+        Err(error) => return Err(journal(format!("the intent is not recorded: {error}"))),
+    }
+    let sent = tokio::time::timeout(setup.deadline, setup.chain.set_weights(&weights)).await;
+    let error = match sent {
+        Ok(Ok(inclusion)) => return Ok(inclusion.block),
+        Ok(Err(error)) => error,
+        Err(_) => ChainError::Deadline(setup.deadline),
+    };
+    let (result, unclear) = match &error {
+        ChainError::Deadline(_) => ("timeout", true),
+        ChainError::Rejected(Rejection::SettingWeightsTooFast) => ("too_soon", false),
+        ChainError::Rejected(_) => ("refused", false),
+        _ => ("error", true),
+    };
+    Err(Attempt { result, detail: error_chain(&error), recorded: true, unclear })
+}
+
+/// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
+fn shows(neuron: &Neuron, weights: &[(Uid, u16)]) -> bool {
+    let sorted = |weights: &[(Uid, u16)]| {
+        let mut sorted: Vec<(Uid, u16)> = weights.iter().copied().filter(|(_, w)| *w > 0).collect();
+        sorted.sort_unstable();
+        sorted
+    };
+    sorted(&neuron.weights) == sorted(weights)
+}
+
+/// The arithmetic of a score in the form the database keeps.
+fn parts(miner: &MinerJudgement, score: &Score) -> ScoreParts {
+    let verdict_of = |device: DeviceId| miner.devices.iter().find(|d| d.device == device);
+    let devices = score
+        .parts
+        .iter()
+        .map(|p| DevicePart {
+            device: p.device,
+            model: p.model.clone(),
+            base: p.base,
+            rate: p.rate,
+            nominal: p.nominal,
+            factor: p.factor,
+            credit: p.credit,
+            counted: p.counted,
+            verdict: verdict_of(p.device).map_or("unknown", |d| d.verdict.kind()).to_owned(),
+            reason: p.reason.label().to_owned(),
+        })
+        .collect();
+    let mut notes = Vec::new();
+    if let Some(refusal) = &miner.refused {
+        notes.push(format!("not asked: {}: {refusal}; {}", refusal.label(), refusal.remedy()));
+    }
+    if let Some(whole) = &miner.whole {
+        notes.push(format!("the miner as a whole: {}: {}", whole.kind(), whole.reason()));
+    }
+    ScoreParts { devices, scaling: score.scaling, allocated_bonus: score.bonus, total: score.total, notes }
+}
+
+impl Actor for WeightSetter {
+    type Context = Ctx<Self>;
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.remember(ctx);
+    }
+}
+
+impl Supervised for WeightSetter {
+    const MESSAGES: &'static [&'static str] = &["NewBlock", "EpochJudged", "GetScoreboard"];
+}
+
+impl Handler<NewBlock> for WeightSetter {
+    type Result = ();
+    fn handle(&mut self, NewBlock(view): NewBlock, ctx: &mut Ctx<Self>) {
+        self.reconcile(&view, ctx);
+    }
+}
+
+impl Handler<EpochJudged> for WeightSetter {
+    type Result = ();
+    fn handle(&mut self, judged: EpochJudged, ctx: &mut Ctx<Self>) {
+        self.judged(judged, ctx);
+    }
+}
+
+impl Handler<GetScoreboard> for WeightSetter {
+    type Result = MessageResult<GetScoreboard>;
+    fn handle(&mut self, _: GetScoreboard, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.board.clone())
+    }
+}
+
+impl Handler<Inspect> for WeightSetter {
+    type Result = MessageResult<Inspect>;
+    fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(serde_json::json!({
+            "epoch": self.board.epoch,
+            "epoch_on_chain": self.board.epoch_on_chain,
+            "included_at": self.board.included_at,
+            "weights": self.board.weights.len(),
+            "problem": self.board.problem,
+        }))
+    }
+}

@@ -1,0 +1,22 @@
+//! Messages of [`crate::actors::blacklist_guard::BlacklistGuard`].
+
+use actix::Message;
+
+use crate::ids::{Hotkey, Uid};
+
+/// Refuse this peer until the penalty ends.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Penalise {
+    /// Whom.
+    pub hotkey: Hotkey,
+    /// Why, safe to publish.
+    pub reason: String,
+    /// Milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// Which neurons may be asked as miners, and why not the others.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<(Uid, Hotkey, Result<(), crate::admission::Refusal>)>")]
+pub struct AdmitMiners;

@@ -1,0 +1,45 @@
+//! Messages of [`crate::actors::journal::Journal`].
+
+use actix::Message;
+
+use crate::store::records::{LeaseRecord, PenaltyRecord, VerdictRecord, WeightsRow};
+use crate::store::{Record, StoreError};
+
+/// Write these records, together or not at all, and reply when they are on disk.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Write(pub Vec<Record>);
+
+/// Write this record when there is time; a failure is logged and counted, and that is all.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Note(pub Record);
+
+/// The verdicts of the last so many epochs that have any, oldest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<VerdictRecord>, StoreError>")]
+pub struct RecentVerdicts(pub u64);
+
+/// Every lease that has not ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
+pub struct LiveLeases;
+
+/// The penalties that hold at this time (milliseconds since the Unix epoch).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<PenaltyRecord>, StoreError>")]
+pub struct PenaltiesAt(pub u64);
+
+/// The last weights that were to be set, and the number for the next ones.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<LastWeights, StoreError>")]
+pub struct GetLastWeights;
+
+/// What the journal remembers of weights.
+#[derive(Debug, Clone)]
+pub struct LastWeights {
+    /// The newest intent with its status.
+    pub last: Option<WeightsRow>,
+    /// The id for the next intent.
+    pub next_id: u64,
+}

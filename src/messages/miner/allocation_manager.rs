@@ -1,0 +1,54 @@
+//! Messages of [`crate::actors::miner::allocation_manager::AllocationManager`].
+
+use actix::Message;
+
+use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::lease::Lease;
+use crate::wire::synapse::{
+    AllocateReply, AllocateRequest, LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest,
+};
+
+/// A validator asks for a container; `caller` is the verified hotkey of the request's header.
+#[derive(Debug, Message)]
+#[rtype(result = "AllocateReply")]
+pub struct Allocate {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// For what.
+    pub request: AllocateRequest,
+}
+
+/// A validator gives a container back.
+#[derive(Debug, Message)]
+#[rtype(result = "ReleaseReply")]
+pub struct Release {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// What to end.
+    pub request: ReleaseRequest,
+}
+
+/// A validator asks how a lease is.
+#[derive(Debug, Message)]
+#[rtype(result = "LeaseStatusReply")]
+pub struct LeaseStatus {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// About what.
+    pub request: LeaseStatusRequest,
+}
+
+/// Every lease of this machine that has not ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<Lease>")]
+pub struct ListLeases;
+
+/// The devices that are rented, and by which lease.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<(DeviceId, LeaseId)>")]
+pub struct RentedDevices;
+
+/// Compare leases with the engine now.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Reconcile;

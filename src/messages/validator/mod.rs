@@ -1,0 +1,6 @@
+//! Messages of the validator's actors.
+
+pub mod allocation_manager;
+pub mod challenge_runner;
+pub mod specs_collector;
+pub mod weight_setter;
