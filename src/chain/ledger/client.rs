@@ -9,15 +9,16 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
 use super::call::{Call, SignedCall, chain_ip};
-use super::node::{Account, Health, LedgerHandle};
+use super::node::{Account, Health, LedgerHandle, POOL_LIMIT_PER_ACCOUNT};
 use super::rpc::{BlockHash, Refusal};
 use crate::chain::{BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, Rejection, Signer, Weights};
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 32 << 20;
-/// Times that a call is signed anew because another call of the account took its nonce.
-const NONCE_ATTEMPTS: usize = 4;
+/// Times that a call is signed because another call of the account took its nonce: of as many as may wait at once, one
+/// gets through in each round.
+const NONCE_ATTEMPTS: usize = POOL_LIMIT_PER_ACCOUNT;
 
 /// Where a ledger is, as `ledger=http://127.0.0.1:9944` or just the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use crate::ids::{Coldkey, Hash32, Hotkey};
 /// Calls that wait for a block at most.
 pub const POOL_LIMIT: usize = 1024;
 /// Calls of one account that wait for a block at most.
-pub const POOL_LIMIT_PER_ACCOUNT: usize = 16;
+pub const POOL_LIMIT_PER_ACCOUNT: usize = 64;
 /// Commands on their way to the task at most.
 const COMMANDS: usize = 256;
 

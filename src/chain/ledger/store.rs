@@ -305,4 +305,18 @@ fn cut_tail(path: &Path, journal: &File, at: u64, bytes: &[u8], last: BlockNumbe
 }
 
 #[cfg(test)]
+impl Store {
+    /// Makes every append fail as on a full disk. Returns what [`free_disk`](Store::free_disk) needs.
+    pub(crate) fn fill_disk(&mut self) -> File {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        std::mem::replace(&mut self.journal, full)
+    }
+
+    /// Makes appends work again.
+    pub(crate) fn free_disk(&mut self, sound: File) {
+        self.journal = sound;
+    }
+}
+
+#[cfg(test)]
 mod tests;
