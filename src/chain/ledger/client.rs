@@ -235,14 +235,14 @@ enum Link {
 impl Link {
     async fn head(&self) -> Result<BlockHead, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().head()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.head()),
             Link::Http { base, client } => get(client, format!("{base}/head")).await,
         }
     }
 
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().block_hash(n)),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.block_hash(n)),
             Link::Http { base, client } => {
                 get::<BlockHash>(client, format!("{base}/block/{n}")).await.map(|answer| answer.hash)
             }
@@ -251,14 +251,14 @@ impl Link {
 
     async fn metagraph(&self) -> Result<Metagraph, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().metagraph()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.metagraph()),
             Link::Http { base, client } => get(client, format!("{base}/metagraph")).await,
         }
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().hyperparameters().clone()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.hyperparameters().clone()),
             Link::Http { base, client } => get(client, format!("{base}/hyperparameters")).await,
         }
     }
@@ -306,6 +306,9 @@ async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result
     }
     match serde_json::from_slice::<Refusal>(&body) {
         Ok(Refusal { rejection: Some(rejection), .. }) => Err(rejection.into()),
+        Ok(Refusal { detail, .. }) if status == reqwest::StatusCode::SERVICE_UNAVAILABLE => {
+            Err(ChainError::Unreachable(detail))
+        }
         Ok(Refusal { error, detail, .. }) => Err(ChainError::Protocol(format!("{status}: {error}: {detail}"))),
         // The health of a ledger that makes no blocks comes with 503, in its usual shape.
         Err(_) => serde_json::from_slice(&body)

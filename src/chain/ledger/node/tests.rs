@@ -171,6 +171,8 @@ async fn a_stopped_ledger_is_unreachable_not_silent() {
     ledger.stop().await;
     assert!(matches!(node.register(node.hotkey(), &*coldkey()).await, Err(ChainError::Unreachable(_))));
     assert!(matches!(ledger.produce_block().await, Err(ChainError::Unreachable(_))));
+    assert!(matches!(node.head().await, Err(ChainError::Unreachable(_))));
+    assert_eq!(ledger.health().degraded.as_deref(), Some("the ledger has stopped"));
 }
 
 #[tokio::test]

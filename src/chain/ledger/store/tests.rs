@@ -68,14 +68,15 @@ fn a_torn_last_block_is_cut_off_and_its_bytes_are_kept() {
     let whole = std::fs::read(&journal).unwrap();
     // A kill may leave any beginning of the record behind.
     let last = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
-    for cut in [last + 1, last + 20, whole.len() - 1] {
+    let cuts = [(last + 1, "torn-2"), (last + 20, "torn-2.1"), (whole.len() - 1, "torn-2.2")];
+    for (cut, name) in cuts {
         std::fs::write(&journal, &whole[..cut]).unwrap();
         let (store, after) = open(dir.path()).unwrap();
         assert_eq!(after.head().number, 2);
         assert_eq!(Some(after.head().hash), before.block_hash(2));
         drop(store);
         assert_eq!(std::fs::read(&journal).unwrap(), &whole[..last]);
-        assert_eq!(std::fs::read(dir.path().join("blocks.log.torn-2")).unwrap(), &whole[last..cut]);
+        assert_eq!(std::fs::read(dir.path().join(format!("blocks.log.{name}"))).unwrap(), &whole[last..cut]);
     }
 }
 
