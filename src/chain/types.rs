@@ -124,7 +124,8 @@ impl Metagraph {
     }
 }
 
-/// A subnet's rules. The defaults are a new subnet's on the real chain, except where a field says otherwise.
+/// A subnet's rules. The defaults follow a newly made subnet of the real chain, except where a field says otherwise; a
+/// running subnet's owner may have set any of them differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hyperparameters {

@@ -9,15 +9,16 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
 use super::call::{Call, SignedCall, chain_ip};
-use super::node::{Account, Health, LedgerHandle};
+use super::node::{Account, Health, LedgerHandle, POOL_LIMIT_PER_ACCOUNT};
 use super::rpc::{BlockHash, Refusal};
 use crate::chain::{BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, Rejection, Signer, Weights};
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 32 << 20;
-/// Times that a call is signed anew because another call of the account took its nonce.
-const NONCE_ATTEMPTS: usize = 4;
+/// Times that a call is signed because another call of the account took its nonce: of as many as may wait at once, one
+/// gets through in each round.
+const NONCE_ATTEMPTS: usize = POOL_LIMIT_PER_ACCOUNT;
 
 /// Where a ledger is, as `ledger=http://127.0.0.1:9944` or just the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,14 +235,14 @@ enum Link {
 impl Link {
     async fn head(&self) -> Result<BlockHead, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().head()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.head()),
             Link::Http { base, client } => get(client, format!("{base}/head")).await,
         }
     }
 
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().block_hash(n)),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.block_hash(n)),
             Link::Http { base, client } => {
                 get::<BlockHash>(client, format!("{base}/block/{n}")).await.map(|answer| answer.hash)
             }
@@ -250,14 +251,14 @@ impl Link {
 
     async fn metagraph(&self) -> Result<Metagraph, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().metagraph()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.metagraph()),
             Link::Http { base, client } => get(client, format!("{base}/metagraph")).await,
         }
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.state().hyperparameters().clone()),
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.hyperparameters().clone()),
             Link::Http { base, client } => get(client, format!("{base}/hyperparameters")).await,
         }
     }
@@ -305,6 +306,9 @@ async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result
     }
     match serde_json::from_slice::<Refusal>(&body) {
         Ok(Refusal { rejection: Some(rejection), .. }) => Err(rejection.into()),
+        Ok(Refusal { detail, .. }) if status == reqwest::StatusCode::SERVICE_UNAVAILABLE => {
+            Err(ChainError::Unreachable(detail))
+        }
         Ok(Refusal { error, detail, .. }) => Err(ChainError::Protocol(format!("{status}: {error}: {detail}"))),
         // The health of a ledger that makes no blocks comes with 503, in its usual shape.
         Err(_) => serde_json::from_slice(&body)

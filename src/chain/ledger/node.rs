@@ -25,7 +25,7 @@ use crate::ids::{Coldkey, Hash32, Hotkey};
 /// Calls that wait for a block at most.
 pub const POOL_LIMIT: usize = 1024;
 /// Calls of one account that wait for a block at most.
-pub const POOL_LIMIT_PER_ACCOUNT: usize = 16;
+pub const POOL_LIMIT_PER_ACCOUNT: usize = 64;
 /// Commands on their way to the task at most.
 const COMMANDS: usize = 256;
 
@@ -73,7 +73,8 @@ pub struct LedgerNode(());
 
 impl LedgerNode {
     /// Opens the ledger in `dir` (or keeps it in memory only) and makes blocks every `genesis.block_time` from now on,
-    /// until [`LedgerHandle::stop`] or until every handle is gone. `clock` gives the blocks' times.
+    /// until [`LedgerHandle::stop`] or until every handle is gone. `clock` gives the blocks' times. The ledger lives on the
+    /// runtime that this is called on.
     ///
     /// # Errors
     /// If the files cannot be used.
@@ -125,9 +126,17 @@ fn stopped<E>(_: E) -> ChainError {
 }
 
 impl LedgerHandle {
-    /// The state after the newest block.
+    /// The state after the newest block, also of a ledger that has stopped.
     pub fn state(&self) -> Arc<State> {
         self.states.borrow().clone()
+    }
+
+    /// The state after the newest block, while there may be a newer one.
+    ///
+    /// # Errors
+    /// `Unreachable` if the ledger has stopped: an old state must not pass for news.
+    pub fn live_state(&self) -> Result<Arc<State>, ChainError> {
+        if self.commands.is_closed() { Err(stopped(())) } else { Ok(self.state()) }
     }
 
     /// Follows the blocks: the receiver holds the newest, and changes with each.
@@ -142,7 +151,8 @@ impl LedgerHandle {
 
     /// How the ledger is.
     pub fn health(&self) -> Health {
-        Health { head: self.state().head(), degraded: self.degraded.borrow().clone() }
+        let stopped = || self.commands.is_closed().then(|| "the ledger has stopped".to_owned());
+        Health { head: self.state().head(), degraded: stopped().or_else(|| self.degraded.borrow().clone()) }
     }
 
     /// Nonce and balance of an account.

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::SignedCall;
 use super::node::LedgerHandle;
+use super::state::State;
 use crate::chain::{ChainError, Rejection};
 use crate::ids::{BlockNumber, Hash32, Hotkey};
 
@@ -135,13 +136,10 @@ fn routes(app: &mut web::ServiceConfig) {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path takes another method".into())
         }))
     };
-    app.service(route("/head", web::get().to(async |l: Ledger| HttpResponse::Ok().json(l.state().head()))))
+    app.service(route("/head", web::get().to(async |l: Ledger| read(&l, |s| s.head()))))
         .service(route("/block/{n}", web::get().to(block)))
-        .service(route("/metagraph", web::get().to(async |l: Ledger| HttpResponse::Ok().json(l.state().metagraph()))))
-        .service(route(
-            "/hyperparameters",
-            web::get().to(async |l: Ledger| HttpResponse::Ok().json(l.state().hyperparameters())),
-        ))
+        .service(route("/metagraph", web::get().to(async |l: Ledger| read(&l, |s| s.metagraph()))))
+        .service(route("/hyperparameters", web::get().to(async |l: Ledger| read(&l, |s| s.hyperparameters().clone()))))
         .service(route("/account/{address}", web::get().to(account)))
         .service(route("/health", web::get().to(health)))
         .service(route("/submit", web::post().to(submit)))
@@ -163,13 +161,21 @@ fn refuse_for(error: &ChainError) -> HttpResponse {
             detail: r.text().to_owned(),
             rejection: Some(*r),
         }),
+        ChainError::Unreachable(why) => refuse(StatusCode::SERVICE_UNAVAILABLE, "Stopped", why.clone()),
         other => refuse(StatusCode::SERVICE_UNAVAILABLE, "Stopped", other.to_string()),
+    }
+}
+
+fn read<T: Serialize>(ledger: &LedgerHandle, value: impl FnOnce(&State) -> T) -> HttpResponse {
+    match ledger.live_state() {
+        Ok(state) => HttpResponse::Ok().json(value(&state)),
+        Err(error) => refuse_for(&error),
     }
 }
 
 async fn block(ledger: Ledger, n: web::Path<String>) -> HttpResponse {
     match n.parse::<BlockNumber>() {
-        Ok(n) => HttpResponse::Ok().json(BlockHash { hash: ledger.state().block_hash(n) }),
+        Ok(n) => read(&ledger, |s| BlockHash { hash: s.block_hash(n) }),
         Err(_) => refuse(StatusCode::BAD_REQUEST, "Malformed", "expected a block number after /block/".into()),
     }
 }

@@ -5,6 +5,7 @@
 //! {dir}/snapshot.json        one record: the state after some block
 //! {dir}/blocks.log           one record a block, appended and synced before the block is announced
 //! {dir}/blocks.log.torn-N    bytes of an unfinished last record, cut off when block N was the last whole one
+//!                            (torn-N.1 and so on if that happens there again)
 //! ```
 //! A record is a line: 16 hex digits (the first 8 bytes of blake2b-256 over the rest), a space, JSON, a line feed.
 //!
@@ -297,11 +298,35 @@ fn redo(state: &mut State, block: Block) -> Result<(), String> {
 }
 
 fn cut_tail(path: &Path, journal: &File, at: u64, bytes: &[u8], last: BlockNumber) -> Result<(), StoreError> {
-    let beside = path.with_file_name(format!("blocks.log.torn-{last}"));
-    std::fs::write(&beside, bytes).map_err(io_error("write", &beside))?;
-    File::open(&beside).and_then(|f| f.sync_all()).map_err(io_error("sync", &beside))?;
+    // A second kill at the same block gets a name of its own.
+    let mut beside = path.with_file_name(format!("blocks.log.torn-{last}"));
+    let mut again = 0u32;
+    let mut kept = loop {
+        match OpenOptions::new().write(true).create_new(true).open(&beside) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                again += 1;
+                beside = path.with_file_name(format!("blocks.log.torn-{last}.{again}"));
+            }
+            opened => break opened.map_err(io_error("create", &beside))?,
+        }
+    };
+    kept.write_all(bytes).and_then(|()| kept.sync_all()).map_err(io_error("write", &beside))?;
     journal.set_len(at).map_err(io_error("cut", path))?;
     journal.sync_all().map_err(io_error("sync", path))
+}
+
+#[cfg(test)]
+impl Store {
+    /// Makes every append fail as on a full disk. Returns what [`free_disk`](Store::free_disk) needs.
+    pub(crate) fn fill_disk(&mut self) -> File {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        std::mem::replace(&mut self.journal, full)
+    }
+
+    /// Makes appends work again.
+    pub(crate) fn free_disk(&mut self, sound: File) {
+        self.journal = sound;
+    }
 }
 
 #[cfg(test)]
