@@ -3,6 +3,7 @@
 //! [`gather`] reads, [`Explanation::to_text`] formats; nothing is recomputed, what is shown is what was stored when the score
 //! was made. Everything in it is safe to publish.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -187,8 +188,9 @@ impl WeightView {
     }
 }
 
-/// Reads what is known about a miner.
+/// Reads what is known about a miner, all of it as of one commit.
 pub fn gather(conn: &Connection, hotkey: &Hotkey, now_ms: u64) -> rusqlite::Result<Explanation> {
+    let conn = &*conn.unchecked_transaction()?;
     let neuron = queries::neuron_by_hotkey(conn, hotkey)?;
     let score = queries::latest_score(conn, hotkey)?;
     let included = queries::last_included_weights(conn)?;
@@ -257,19 +259,19 @@ impl Explanation {
     fn write_admission(&self, out: &mut String) -> fmt::Result {
         match &self.admission {
             None => {}
-            Some(a) if a.admitted => writeln!(out, "admitted {} ({})", a.text, a.reason)?,
+            Some(a) if a.admitted => writeln!(out, "admitted {} ({})", plain(&a.text), plain(&a.reason))?,
             Some(a) => {
-                writeln!(out, "\nNot admitted: {} ({})", a.text, a.reason)?;
+                writeln!(out, "\nNot admitted: {} ({})", plain(&a.text), plain(&a.reason))?;
                 remedy(out, "  ", &a.remedy)?;
             }
         }
         for p in &self.penalties {
-            let detail = if p.detail.is_empty() { String::new() } else { format!(": {}", p.detail) };
+            let detail = if p.detail.is_empty() { String::new() } else { format!(": {}", plain(&p.detail)) };
             let left = Duration::from_secs(p.until_ms.saturating_sub(self.at_ms) / 1000);
             writeln!(
                 out,
                 "\nPenalised for {}{detail}\n  until {} ({} left)",
-                p.reason,
+                plain(&p.reason),
                 time(p.until_ms),
                 humantime::format_duration(left)
             )?;
@@ -288,11 +290,14 @@ impl Explanation {
         }
         let mut sum = 0.0;
         for d in &parts.devices {
-            let model = if d.model.is_empty() { "unknown model" } else { &d.model };
+            let model = if d.model.is_empty() { "unknown model".into() } else { plain(&d.model) };
             write!(out, "  {}  {model}: ", d.device)?;
             if d.verdict != "pass" {
-                writeln!(out, "0, {} {}", d.verdict, d.reason)?;
-                continue;
+                write!(out, "{} {}, ", plain(&d.verdict), plain(&d.reason))?;
+                if d.credit == 0.0 {
+                    writeln!(out, "0")?;
+                    continue;
+                }
             }
             match (d.rate, d.nominal) {
                 (Some(rate), Some(nominal)) => {
@@ -316,7 +321,7 @@ impl Explanation {
             parts.allocated_bonus,
             parts.total
         )?;
-        parts.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
+        parts.notes.iter().try_for_each(|note| writeln!(out, "  note: {}", plain(note)))
     }
 
     fn write_verdicts(&self, out: &mut String) -> fmt::Result {
@@ -338,7 +343,7 @@ impl Explanation {
                 None => {
                     writeln!(out, "  {device}: {} {}: {}", v.verdict, v.reason, v.text)?;
                     if !v.detail.is_empty() {
-                        writeln!(out, "    seen: {}", v.detail)?;
+                        writeln!(out, "    seen: {}", plain(&v.detail))?;
                     }
                     if let Some(side) = v.side {
                         writeln!(
@@ -388,7 +393,7 @@ impl Explanation {
             } else {
                 format!("since {}", time(l.updated_ms))
             };
-            writeln!(out, "  {} {} {when}, {}, renter {}", l.id, l.state, l.devices.join(" "), l.renter)?;
+            writeln!(out, "  {} {} {when}, {}, renter {}", l.id, plain(&l.state), l.devices.join(" "), l.renter)?;
         }
         Ok(())
     }
@@ -409,7 +414,7 @@ impl Explanation {
             }
         }
         if let Some(w) = &self.attempt {
-            let detail = if w.detail.is_empty() { String::new() } else { format!(": {}", w.detail) };
+            let detail = if w.detail.is_empty() { String::new() } else { format!(": {}", plain(&w.detail)) };
             writeln!(
                 out,
                 "Weight {} for epoch {} was made at block {}, {}{detail}",
@@ -430,7 +435,17 @@ impl fmt::Display for Explanation {
 }
 
 fn remedy(out: &mut String, indent: &str, text: &str) -> fmt::Result {
-    if text.is_empty() { Ok(()) } else { writeln!(out, "{indent}remedy: {text}") }
+    if text.is_empty() { Ok(()) } else { writeln!(out, "{indent}remedy: {}", plain(text)) }
+}
+
+/// Text that peers may have had a hand in, on one line and without control characters: what is printed here must not move
+/// the cursor, change colours or look like another line.
+fn plain(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect::<String>().into()
+    } else {
+        text.into()
+    }
 }
 
 fn side_text(side: Side) -> &'static str {

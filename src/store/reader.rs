@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{oneshot, watch};
 
 use super::error::{StoreError, panic_text};
@@ -105,7 +105,7 @@ impl Reader {
         let (reply, replied) = oneshot::channel();
         let run: Run = Box::new(move |conn| {
             let result = match catch_unwind(AssertUnwindSafe(|| read(conn))) {
-                Ok(result) => result.map_err(StoreError::from),
+                Ok(result) => result.map_err(read_error),
                 Err(panic) => Err(StoreError::Panicked(panic_text(panic))),
             };
             let _ = reply.send(result);
@@ -151,6 +151,14 @@ impl Reader {
     /// Its sender is dropped when the thread has ended.
     pub(super) fn ended(&self) -> watch::Receiver<()> {
         self.ended.clone()
+    }
+}
+
+/// A read that tries to write is a defect of the read, and says nothing about the disk.
+fn read_error(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly) => StoreError::Sql(Arc::new(error)),
+        _ => StoreError::from(error),
     }
 }
 

@@ -95,7 +95,8 @@ pub struct Commit {
 }
 
 /// Whether the database takes writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
 pub enum Health {
     /// The last write worked.
     Healthy,
@@ -119,7 +120,7 @@ impl Health {
 }
 
 /// Figures of a writer, as of now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct WriterStats {
     /// Jobs accepted and not yet acknowledged.
     pub depth: usize,
@@ -409,7 +410,12 @@ impl WriterThread {
         let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in group {
             let savepoint = tx.savepoint()?;
-            match catch_unwind(AssertUnwindSafe(|| apply(&savepoint, &job.record))) {
+            let write = || {
+                #[cfg(test)]
+                tests::panic_if_asked(&job.record);
+                apply(&savepoint, &job.record)
+            };
+            match catch_unwind(AssertUnwindSafe(write)) {
                 Ok(Ok(())) => {
                     savepoint.commit()?;
                     outcomes.push(Ok(()));
