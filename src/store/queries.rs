@@ -403,5 +403,4 @@ pub fn evidence(conn: &Connection, hotkey: Option<&Hotkey>, n: u32) -> Result<Ve
 }
 
 #[cfg(test)]
-#[path = "queries_tests.rs"]
 mod tests;

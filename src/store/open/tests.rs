@@ -1,6 +1,7 @@
 //! What opening promises: see the invariants in `open.rs`.
 
 use super::*;
+use crate::exit::Exit;
 
 const NOW: u64 = 1_790_000_000_123;
 

@@ -4,6 +4,7 @@ use super::super::apply::apply;
 use super::super::fixtures::{self as fx, NOW, hotkey};
 use super::super::records::Record;
 use super::super::schema;
+use super::text::ops;
 use super::*;
 use crate::ids::DeviceId;
 use crate::verdict::UnknownCause;
