@@ -1,7 +1,8 @@
 //! The reader: a second thread with a connection that cannot write, so that reads never wait behind commits.
 //!
 //! In write-ahead logging a reader sees the state of the last commit and blocks nobody. Every read has a deadline; when it
-//! passes, or when the caller goes away, the running statement is interrupted, and one that has not begun is skipped.
+//! passes, or when the caller goes away, the running statement is interrupted, and a read that has not begun is skipped. A read
+//! of several statements that is hit between two of them goes on with the next: keep each of them bounded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

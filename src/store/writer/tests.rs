@@ -247,19 +247,49 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
     assert!(!timer.is_finished());
 }
 
+/// The writer's thread without its thread.
+fn thread(cfg: WriterConfig) -> WriterThread {
+    WriterThread {
+        queue: sync_channel(1).1,
+        counters: Arc::default(),
+        health: Arc::new(watch::Sender::new(Health::Healthy)),
+        probe_pause: cfg.probe_first,
+        cfg,
+        synced: true,
+    }
+}
+
+#[test]
+fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut conn = open(dir.path(), Role::Miner, NOW).unwrap().db.conn;
+    let mut thread = thread(WriterConfig::default());
+    let telemetry = || Record::Evidence(fx::evidence(0, 1));
+    let (normal, full) = (1, 2); // SQLite's numbers for `synchronous`
+    for (records, expected) in [
+        (vec![telemetry()], normal),
+        (vec![telemetry(), Record::Lease(fx::lease(1, 0)), telemetry()], full),
+        (vec![Record::Verdict(fx::verdict(1, 1, 0, fx::forged()))], normal),
+        (vec![Record::Batch(vec![telemetry(), Record::Weights(fx::weights(1, &[]))])], full),
+    ] {
+        let jobs = records.into_iter().map(|r| Job { record: Box::new(r), ack: oneshot::channel().0 }).collect();
+        thread.counters.depth.store(9, Ordering::Relaxed);
+        thread.commit(&mut conn, jobs);
+        let level: i64 = conn.query_row("PRAGMA synchronous", [], |r| r.get(0)).unwrap();
+        assert_eq!(level, expected);
+    }
+    assert_eq!(
+        (thread.counters.written.load(Ordering::Relaxed), thread.counters.failed.load(Ordering::Relaxed)),
+        (6, 0)
+    );
+}
+
 #[test]
 fn damage_is_not_forgotten_before_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut conn = open(dir.path(), Role::Miner, NOW).unwrap().db.conn;
-    let health = Arc::new(watch::Sender::new(Health::Healthy));
-    let mut thread = WriterThread {
-        queue: sync_channel(1).1,
-        counters: Arc::default(),
-        health: health.clone(),
-        cfg: WriterConfig::default(),
-        synced: true,
-        probe_pause: WriterConfig::default().probe_first,
-    };
+    let mut thread = thread(WriterConfig::default());
+    let health = thread.health.clone();
     let failure = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
     let seen = |thread: &mut WriterThread, code| thread.judge(&Err(failure(code).into()));
     seen(&mut thread, rusqlite::ffi::SQLITE_IOERR);
@@ -277,15 +307,7 @@ fn probes_of_a_disk_that_stays_full_come_ever_later_up_to_the_cap() {
     let dir = tempfile::tempdir().unwrap();
     let mut conn = open(dir.path(), Role::Miner, NOW).unwrap().db.conn;
     bound_size(&conn, 1).unwrap();
-    let cfg = WriterConfig { probe_cap: Duration::from_secs(5), ..WriterConfig::default() };
-    let mut thread = WriterThread {
-        queue: sync_channel(1).1,
-        counters: Arc::default(),
-        health: Arc::new(watch::Sender::new(Health::Healthy)),
-        probe_pause: cfg.probe_first,
-        cfg,
-        synced: true,
-    };
+    let mut thread = thread(WriterConfig { probe_cap: Duration::from_secs(5), ..WriterConfig::default() });
     let pauses: Vec<u64> = (0..5)
         .map(|_| {
             thread.probe(&mut conn);
