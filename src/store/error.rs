@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 
 /// What is wrong with the database as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Degradation {
     /// The disk, or the database's own size limit, is full.
     DiskFull,

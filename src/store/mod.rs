@@ -23,6 +23,8 @@ pub mod writer;
 
 mod apply;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod reader;
 
 pub use error::{Degradation, StoreError};

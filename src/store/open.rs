@@ -8,16 +8,20 @@
 //!
 //! Blocking: call it before the runtime starts, or from `spawn_blocking`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+mod lock;
+mod outcome;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{DATABASE_FILE, LOCK_FILE, Role, schema};
-use crate::exit::Exit;
+use self::lock::DirLock;
+pub use self::outcome::{OpenError, OpenNote};
+use super::{DATABASE_FILE, Role, schema};
 
 /// How long a statement waits for another process's lock, a reader's checkpoint for example.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,197 +46,6 @@ pub struct Opened {
     pub db: Database,
     /// What an operator should hear about.
     pub notes: Vec<OpenNote>,
-}
-
-/// Something that happened while opening and that an operator should hear about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenNote {
-    /// There was no database; a fresh one was made.
-    Created,
-    /// The database was of an older version.
-    Migrated {
-        /// The version before.
-        from: u32,
-        /// The version now.
-        to: u32,
-        /// The copy made before.
-        backup: PathBuf,
-    },
-    /// The database was damaged; it was moved aside and a fresh one made.
-    MovedAside {
-        /// Where it is now.
-        to: PathBuf,
-        /// What was found.
-        why: String,
-    },
-    /// The data directory can be entered by other users of this machine. The database itself is private (0600).
-    OpenToOthers {
-        /// The permission bits.
-        mode: u32,
-    },
-}
-
-impl OpenNote {
-    /// Whether it is worth a warning rather than information.
-    pub fn is_warning(&self) -> bool {
-        matches!(self, OpenNote::MovedAside { .. } | OpenNote::OpenToOthers { .. })
-    }
-}
-
-impl std::fmt::Display for OpenNote {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            OpenNote::Created => write!(f, "made a new database"),
-            OpenNote::Migrated { from, to, backup } => {
-                write!(f, "migrated the database from version {from} to {to}, backup in {}", backup.display())
-            }
-            OpenNote::MovedAside { to, why } => write!(
-                f,
-                "the database was damaged ({why}): moved it to {}, made a fresh one; leases are found again from the container \
-                 engine, scores start anew",
-                to.display()
-            ),
-            OpenNote::OpenToOthers { mode } => {
-                write!(f, "other users can enter the data directory (mode {mode:04o}); chmod 0700 it")
-            }
-        }
-    }
-}
-
-/// Why a data directory cannot be opened. Nothing in it has been altered, except by the steps that succeeded before.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The directory or a file in it cannot be made, read or renamed.
-    #[error("cannot {what} {}", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process has the directory open.
-    #[error("{} is in use by {holder}; end it, or give this node a data directory of its own", dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-        /// Which process, as far as known.
-        holder: String,
-    },
-    /// The database was written by a newer version of this program.
-    #[error(
-        "{} has schema version {found}, this program knows up to {}: it was not altered; run the newer program again, or restore \
-         a backup ({DATABASE_FILE}.v*.bak) made before its migration", path.display(), schema::LATEST
-    )]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-    },
-    /// The file is a database of something else.
-    #[error("{} is a database of another program and was not altered; move it away, or choose another data directory", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The database belongs to the other kind of node.
-    #[error("{} belongs to a {found}, not to a {wanted}; give each node a data directory of its own", path.display())]
-    OtherRole {
-        /// The database.
-        path: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Who asked.
-        wanted: Role,
-    },
-    /// The copy before a migration could not be made; the migration was not begun.
-    #[error("cannot write the backup {} before the migration; free space or fix the directory's permissions", path.display())]
-    Backup {
-        /// The copy.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// A migration failed and was rolled back.
-    #[error("cannot migrate {} from schema version {from}; it is still of that version", path.display())]
-    Migration {
-        /// The database.
-        path: PathBuf,
-        /// Its version.
-        from: u32,
-        /// Why not.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// SQLite cannot open or read the file, for another reason than damage.
-    #[error("cannot open the database {}", path.display())]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: rusqlite::Error,
-    },
-}
-
-impl OpenError {
-    /// The exit code of a program that ends with this error.
-    pub fn exit(&self) -> Exit {
-        match self {
-            OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::OtherRole { .. } => Exit::Data,
-            OpenError::Migration { .. } => Exit::Data,
-            OpenError::InUse { .. } => Exit::Unavailable,
-            OpenError::File { .. } | OpenError::Backup { .. } | OpenError::Sqlite { .. } => Exit::CannotCreate,
-        }
-    }
-}
-
-/// The lock of a data directory: the kernel releases it when the process ends, however it ends.
-#[derive(Debug)]
-pub(super) struct DirLock {
-    _file: File,
-}
-
-impl DirLock {
-    fn take(dir: &Path) -> Result<Self, OpenError> {
-        let path = dir.join(LOCK_FILE);
-        let failed = |what: &'static str| {
-            let path = path.clone();
-            move |source| OpenError::File { what, path, source }
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = Read::by_ref(&mut file).take(64).read_to_string(&mut text);
-                let holder = match text.trim().parse::<u32>() {
-                    Ok(pid) if pid == std::process::id() => "this process".to_owned(),
-                    Ok(pid) => format!("process {pid}"),
-                    Err(_) => "another process".to_owned(),
-                };
-                return Err(OpenError::InUse { dir: dir.to_path_buf(), holder });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
-        }
-        // Who holds it is a courtesy: on a full disk the lock still holds without it.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-        Ok(DirLock { _file: file })
-    }
 }
 
 /// Opens the database of a node, making directory and database where they are missing.
@@ -461,5 +274,4 @@ fn timestamp(ms: u64) -> String {
 }
 
 #[cfg(test)]
-#[path = "open_tests.rs"]
 mod tests;

@@ -409,5 +409,4 @@ pub fn evidence(conn: &Connection, hotkey: Option<&Hotkey>, n: u32) -> Result<Ve
 }
 
 #[cfg(test)]
-#[path = "queries_tests.rs"]
 mod tests;

@@ -1,7 +1,8 @@
 //! The reader: a second thread with a connection that cannot write, so that reads never wait behind commits.
 //!
 //! In write-ahead logging a reader sees the state of the last commit and blocks nobody. Every read has a deadline; when it
-//! passes, or when the caller goes away, the running statement is interrupted, and one that has not begun is skipped.
+//! passes, or when the caller goes away, the running statement is interrupted, and a read that has not begun is skipped. A read
+//! of several statements that is hit between two of them goes on with the next: keep each of them bounded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{oneshot, watch};
 
 use super::error::{StoreError, panic_text};
@@ -105,7 +106,7 @@ impl Reader {
         let (reply, replied) = oneshot::channel();
         let run: Run = Box::new(move |conn| {
             let result = match catch_unwind(AssertUnwindSafe(|| read(conn))) {
-                Ok(result) => result.map_err(StoreError::from),
+                Ok(result) => result.map_err(read_error),
                 Err(panic) => Err(StoreError::Panicked(panic_text(panic))),
             };
             let _ = reply.send(result);
@@ -151,6 +152,14 @@ impl Reader {
     /// Its sender is dropped when the thread has ended.
     pub(super) fn ended(&self) -> watch::Receiver<()> {
         self.ended.clone()
+    }
+}
+
+/// A read that tries to write is a defect of the read, and says nothing about the disk.
+fn read_error(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly) => StoreError::Sql(Arc::new(error)),
+        _ => StoreError::from(error),
     }
 }
 

@@ -1,8 +1,16 @@
 //! What opening promises: see the invariants in `open.rs`.
 
 use super::*;
+use crate::exit::Exit;
 
 const NOW: u64 = 1_790_000_000_123;
+
+/// A directory that only its owner can enter, whatever the umask.
+fn private() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    dir
+}
 
 fn modes(dir: &Path) -> Vec<(String, u32)> {
     let mut all: Vec<_> = fs::read_dir(dir)
@@ -46,14 +54,14 @@ fn a_new_directory_gets_a_private_database_of_the_latest_version() {
 
 #[test]
 fn opening_again_changes_nothing_and_says_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     drop(open(dir.path(), Role::Miner, NOW).unwrap());
     assert_eq!(open(dir.path(), Role::Miner, NOW).unwrap().notes, []);
 }
 
 #[test]
 fn an_older_version_is_migrated_after_a_backup_of_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     at_version(dir.path(), 1);
     let opened = open(dir.path(), Role::Miner, NOW).unwrap();
     assert_eq!(schema::version(&opened.db.conn).unwrap(), i64::from(schema::LATEST));
@@ -69,7 +77,7 @@ fn an_older_version_is_migrated_after_a_backup_of_it() {
 
 #[test]
 fn without_a_backup_there_is_no_migration() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     at_version(dir.path(), 1);
     let path = dir.path().join(DATABASE_FILE);
     let mut conn = connect(&path).unwrap();
@@ -81,7 +89,7 @@ fn without_a_backup_there_is_no_migration() {
 
 #[test]
 fn a_newer_version_is_refused_and_not_one_byte_of_it_changes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     at_version(dir.path(), schema::LATEST);
     let path = dir.path().join(DATABASE_FILE);
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
@@ -96,7 +104,7 @@ fn a_newer_version_is_refused_and_not_one_byte_of_it_changes() {
 
 #[test]
 fn a_database_of_another_program_is_refused_unaltered() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join(DATABASE_FILE);
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
     let before = fs::read(&path).unwrap();
@@ -107,7 +115,7 @@ fn a_database_of_another_program_is_refused_unaltered() {
 
 #[test]
 fn the_other_kind_of_node_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     drop(open(dir.path(), Role::Miner, NOW).unwrap());
     let err = open(dir.path(), Role::Validator, NOW).unwrap_err();
     assert!(matches!(err, OpenError::OtherRole { .. }), "{err}");
@@ -116,32 +124,23 @@ fn the_other_kind_of_node_is_refused() {
 
 #[test]
 fn a_file_that_is_no_database_is_moved_aside_with_its_content() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join(DATABASE_FILE);
     let garbage = b"this was a database once ".repeat(400);
     fs::write(&path, &garbage).unwrap();
     fs::write(dir.path().join("node.db-wal"), b"its log").unwrap();
 
     let opened = open(dir.path(), Role::Miner, NOW).unwrap();
-    let [OpenNote::MovedAside { to, .. }, OpenNote::OpenToOthers { .. }] = &sorted(opened.notes)[..] else {
-        panic!("expected a note about the file moved aside")
-    };
+    let [OpenNote::MovedAside { to, .. }] = &opened.notes[..] else { panic!("{:?}", opened.notes) };
     assert_eq!(*to, dir.path().join("node.db.corrupt.20260921T141320.123Z"));
     assert_eq!(fs::read(to).unwrap(), garbage);
     assert_eq!(fs::read(with_suffix(to, "-wal")).unwrap(), b"its log");
     assert_eq!(schema::version(&opened.db.conn).unwrap(), i64::from(schema::LATEST));
 }
 
-/// Temporary directories are private on some systems and not on others: the note about it is made certain here.
-fn sorted(mut notes: Vec<OpenNote>) -> Vec<OpenNote> {
-    notes.retain(|n| !matches!(n, OpenNote::OpenToOthers { .. }));
-    notes.push(OpenNote::OpenToOthers { mode: 0 });
-    notes
-}
-
 #[test]
 fn a_damaged_page_is_found_and_two_damaged_files_in_the_same_moment_are_both_kept() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join(DATABASE_FILE);
     for round in 0..2 {
         {
@@ -170,7 +169,7 @@ fn a_damaged_page_is_found_and_two_damaged_files_in_the_same_moment_are_both_kep
 
 #[test]
 fn a_second_opener_is_refused_and_told_who_holds_the_directory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let first = open(dir.path(), Role::Miner, NOW).unwrap();
     let err = open(dir.path(), Role::Miner, NOW).unwrap_err();
     assert!(matches!(&err, OpenError::InUse { holder, .. } if holder == "this process"), "{err}");
@@ -181,7 +180,7 @@ fn a_second_opener_is_refused_and_told_who_holds_the_directory() {
 
 #[test]
 fn a_directory_that_others_can_enter_is_told_of_and_not_changed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let notes = open(dir.path(), Role::Miner, NOW).unwrap().notes;
     assert!(notes.contains(&OpenNote::OpenToOthers { mode: 0o755 }), "{notes:?}");
@@ -190,10 +189,19 @@ fn a_directory_that_others_can_enter_is_told_of_and_not_changed() {
 
 #[test]
 fn a_path_that_cannot_be_a_directory_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
     let err = open(&file, Role::Miner, NOW).unwrap_err();
     assert_eq!(err.to_string(), format!("cannot make the directory {}", file.display()));
     assert_eq!(err.exit(), Exit::CannotCreate);
+}
+
+#[test]
+fn a_log_without_its_database_is_kept() {
+    let dir = private();
+    fs::write(dir.path().join("node.db-wal"), b"whatever was in it").unwrap();
+    let notes = open(dir.path(), Role::Miner, NOW).unwrap().notes;
+    let [OpenNote::MovedAside { to, .. }] = &notes[..] else { panic!("{notes:?}") };
+    assert_eq!(fs::read(with_suffix(to, "-wal")).unwrap(), b"whatever was in it");
 }

@@ -1,0 +1,128 @@
+//! Records for tests, as short as their differences.
+
+use serde_json::json;
+
+use super::Role;
+use super::records::*;
+use crate::ids::{ChallengeId, Coldkey, DeviceId, Hash32, Hotkey, LeaseId, Uid};
+use crate::verdict::{FailReason, PassEvidence, Verdict};
+
+pub(super) const NOW: u64 = 1_790_000_000_123;
+
+pub(super) fn hotkey(n: u8) -> Hotkey {
+    Hotkey([n; 32])
+}
+
+pub(super) fn verdict(epoch: u64, miner: u8, device: u8, verdict: Verdict) -> VerdictRecord {
+    VerdictRecord {
+        epoch,
+        uid: Uid(u16::from(miner)),
+        hotkey: hotkey(miner),
+        device: Some(DeviceId::cpu(device)),
+        model: "cpu-1".to_owned(),
+        verdict,
+        block: epoch * 6,
+        at_ms: NOW + epoch,
+    }
+}
+
+pub(super) fn pass(operations: u64) -> Verdict {
+    Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: 500_000_000, samples: 66 } }
+}
+
+pub(super) fn forged() -> Verdict {
+    Verdict::fail(FailReason::EntryMismatch, "CPU-0, round 0, tile 12, entry 7: 41 is not 40")
+}
+
+pub(super) fn lease(id: u8, device: u8) -> LeaseRecord {
+    LeaseRecord {
+        id: LeaseId([id; 16]),
+        fencing_epoch: 1,
+        role: Role::Miner,
+        miner: hotkey(1),
+        renter: hotkey(9),
+        devices: vec![DeviceId::cpu(device)],
+        state: "running".to_owned(),
+        live: true,
+        expires_at_ms: NOW + 3_600_000,
+        owner_token_digest: Hash32([7; 32]),
+        container: Some("c0ffee".to_owned()),
+        json: json!({"step": 1}),
+        updated_ms: NOW,
+    }
+}
+
+pub(super) fn ended(mut lease: LeaseRecord) -> LeaseRecord {
+    lease.live = false;
+    lease.state = "released".to_owned();
+    lease
+}
+
+pub(super) fn lease_event(lease: u8, seq: u64, event: &str) -> LeaseEventRecord {
+    LeaseEventRecord { lease: LeaseId([lease; 16]), seq, event: json!({ "event": event }), at_ms: NOW + seq }
+}
+
+pub(super) fn score(epoch: u64, miner: u8, total: f64) -> ScoreRecord {
+    let parts = ScoreParts { scaling: 6.25, total, ..ScoreParts::default() };
+    ScoreRecord { epoch, uid: Uid(u16::from(miner)), hotkey: hotkey(miner), score: total, parts, at_ms: NOW + epoch }
+}
+
+pub(super) fn weights(id: u64, entries: &[(u8, u16)]) -> WeightsRecord {
+    let entry = |(miner, weight): &(u8, u16)| WeightEntry {
+        uid: Uid(u16::from(*miner)),
+        hotkey: hotkey(*miner),
+        weight: *weight,
+    };
+    WeightsRecord {
+        id,
+        epoch: 40 + id,
+        block: 240 + 6 * id,
+        entries: entries.iter().map(entry).collect(),
+        at_ms: NOW + id,
+    }
+}
+
+pub(super) fn weights_status(id: u64, status: WeightsStatus, block: Option<u64>, detail: &str) -> WeightsStatusRecord {
+    WeightsStatusRecord { id, status, included_block: block, detail: detail.to_owned(), at_ms: NOW + 100 + id }
+}
+
+pub(super) fn penalty(miner: u8, from_ms: u64, until_ms: u64) -> PenaltyRecord {
+    PenaltyRecord {
+        hotkey: hotkey(miner),
+        reason: "forged_proof".to_owned(),
+        detail: "epoch 40".to_owned(),
+        from_ms,
+        until_ms,
+    }
+}
+
+pub(super) fn specs(miner: u8, taken_at_ms: u64, cpus: u32) -> SpecsRecord {
+    SpecsRecord { hotkey: hotkey(miner), taken_at_ms, block: 5, json: json!({"cpu": {"count": cpus}}) }
+}
+
+pub(super) fn neuron(uid: u16, miner: u8) -> NeuronEntry {
+    NeuronEntry { uid: Uid(uid), hotkey: hotkey(miner), coldkey: Coldkey([100 + miner; 32]), admission: None }
+}
+
+pub(super) fn evidence(n: u64, bytes: usize) -> EvidenceRecord {
+    EvidenceRecord {
+        kind: "test".to_owned(),
+        hotkey: Some(hotkey(1)),
+        json: json!({"n": n, "filler": "x".repeat(bytes)}),
+        at_ms: NOW + n,
+    }
+}
+
+pub(super) fn prover_run(n: u8) -> ProverRunRecord {
+    ProverRunRecord {
+        challenge: ChallengeId([n; 16]),
+        validator: hotkey(9),
+        device: DeviceId::cpu(0),
+        epoch: 41,
+        operations: 1 << 30,
+        elapsed_ns: 500_000_000,
+        outcome: "ok".to_owned(),
+        detail: String::new(),
+        at_ms: NOW + u64::from(n),
+    }
+}

@@ -1,0 +1,281 @@
+//! What the typed reads promise: everything written reads back as it was, in the order said, with the latest where asked.
+
+use super::super::apply::apply;
+use super::super::fixtures::{self as fx, NOW, hotkey};
+use super::super::{Role, StoreError, schema};
+use super::*;
+use crate::ids::ChallengeId;
+
+fn database() -> Connection {
+    let mut conn = Connection::open_in_memory().unwrap();
+    for from in 0..schema::LATEST {
+        schema::migrate_one(&mut conn, from, NOW).unwrap();
+    }
+    conn
+}
+
+fn write(conn: &Connection, records: impl IntoIterator<Item = Record>) {
+    for record in records {
+        apply(conn, &record).unwrap_or_else(|e| panic!("{e}: {record:?}"));
+    }
+}
+
+#[test]
+fn every_kind_of_verdict_reads_back_as_it_was_written() {
+    let db = database();
+    let mut written = Vec::new();
+    for (i, reason) in FailReason::ALL.iter().enumerate() {
+        written.push(fx::verdict(1, 1, i as u8, Verdict::fail(*reason, "where")));
+    }
+    for (i, cause) in UnknownCause::ALL.iter().enumerate() {
+        written.push(fx::verdict(2, 1, i as u8, Verdict::unknown(*cause, "what")));
+    }
+    written.push(fx::verdict(3, 1, 0, fx::pass(u64::MAX / 2)));
+    write(&db, written.iter().cloned().map(Record::Verdict));
+    let mut read = verdicts_since(&db, 0).unwrap();
+    read.sort_by_key(|v| (v.epoch, v.device));
+    written.sort_by_key(|v| (v.epoch, v.device));
+    assert_eq!(read, written);
+}
+
+#[test]
+fn verdicts_come_newest_first_for_a_miner_and_oldest_first_for_a_rebuild() {
+    let db = database();
+    let whole = VerdictRecord { device: None, ..fx::verdict(5, 1, 0, Verdict::unknown(UnknownCause::Unreachable, "")) };
+    write(&db, (1..5).map(|e| Record::Verdict(fx::verdict(e, 1, 0, fx::pass(e)))));
+    write(&db, [Record::Verdict(whole.clone()), Record::Verdict(fx::verdict(4, 2, 0, fx::forged()))]);
+
+    let of_one: Vec<_> = verdicts(&db, &hotkey(1), 3).unwrap();
+    assert_eq!(of_one.iter().map(|v| v.epoch).collect::<Vec<_>>(), [5, 4, 3]);
+    assert_eq!(of_one[0], whole);
+    let rebuild = verdicts_since(&db, 4).unwrap();
+    assert_eq!(rebuild.iter().map(|v| (v.epoch, v.uid.0)).collect::<Vec<_>>(), [(4, 1), (4, 2), (5, 1)]);
+    let latest = latest_verdicts(&db, &hotkey(1)).unwrap();
+    assert_eq!(
+        latest.iter().map(|v| (v.device, v.epoch)).collect::<Vec<_>>(),
+        [(None, 5), (Some(DeviceId::cpu(0)), 4)]
+    );
+}
+
+#[test]
+fn a_later_judgement_of_the_same_device_and_epoch_replaces_the_earlier() {
+    let db = database();
+    write(&db, [fx::forged(), fx::pass(9)].map(|v| Record::Verdict(fx::verdict(1, 1, 0, v))));
+    assert_eq!(verdicts(&db, &hotkey(1), 9).unwrap(), [fx::verdict(1, 1, 0, fx::pass(9))]);
+}
+
+#[test]
+fn a_verdict_nobody_can_read_is_an_error_not_a_gap() {
+    let db = database();
+    write(&db, [Record::Verdict(fx::verdict(1, 1, 0, fx::forged()))]);
+    db.execute("UPDATE verdict SET reason = 'made_up'", []).unwrap();
+    let err = verdicts(&db, &hotkey(1), 9).unwrap_err();
+    assert!(err.to_string().contains("made_up is no reason of a fail verdict"), "{err}");
+}
+
+#[test]
+fn scores_are_found_by_epoch_and_by_miner() {
+    let db = database();
+    write(
+        &db,
+        [(1, 1, 5.0), (2, 1, 6.25), (2, 3, 12.5), (1, 4, 1.0)].map(|(e, m, s)| Record::Score(fx::score(e, m, s))),
+    );
+    assert_eq!(scores(&db, 1).unwrap(), [fx::score(1, 1, 5.0), fx::score(1, 4, 1.0)]);
+    assert_eq!(latest_scores(&db).unwrap(), [fx::score(2, 1, 6.25), fx::score(2, 3, 12.5)]);
+    assert_eq!(latest_score(&db, &hotkey(4)).unwrap(), Some(fx::score(1, 4, 1.0)));
+    assert_eq!(latest_score(&db, &hotkey(5)).unwrap(), None);
+}
+
+#[test]
+fn a_score_that_json_cannot_hold_is_refused() {
+    let db = database();
+    let mut bad = fx::score(1, 1, 5.0);
+    bad.parts.scaling = f64::NAN;
+    for record in [Record::Score(bad), Record::Score(fx::score(1, 1, f64::INFINITY))] {
+        let err = apply(&db, &record).unwrap_err();
+        assert!(matches!(err, StoreError::Unstorable(_)), "{err}");
+    }
+}
+
+#[test]
+fn values_above_their_bounds_are_refused_with_the_bound() {
+    let db = database();
+    let mut long = fx::verdict(1, 1, 0, fx::pass(1));
+    long.model = "m".repeat(MAX_TEXT + 1);
+    let mut late = fx::specs(1, u64::MAX, 2);
+    let err = apply(&db, &Record::Verdict(long)).unwrap_err();
+    assert_eq!(err.to_string(), "the record cannot be stored: model has 16385 bytes, above 16384");
+    let err = apply(&db, &Record::Specs(late.clone())).unwrap_err();
+    assert!(err.to_string().contains("taken_at_ms is 18446744073709551615"), "{err}");
+    late.taken_at_ms = 1;
+    late.json = serde_json::Value::String("x".repeat(MAX_JSON));
+    let err = apply(&db, &Record::Specs(late)).unwrap_err();
+    assert!(err.to_string().contains("specs has 1048578 bytes of JSON"), "{err}");
+}
+
+#[test]
+fn the_latest_specs_of_each_hotkey_are_given() {
+    let db = database();
+    write(&db, [(1, 10, 2), (1, 20, 4), (2, 5, 8)].map(|(m, t, c)| Record::Specs(fx::specs(m, t, c))));
+    let mut latest = latest_specs(&db).unwrap();
+    latest.sort_by_key(|s| s.hotkey);
+    assert_eq!(latest, [fx::specs(1, 20, 4), fx::specs(2, 5, 8)]);
+    assert_eq!(specs_of(&db, &hotkey(1)).unwrap(), Some(fx::specs(1, 20, 4)));
+}
+
+#[test]
+fn weights_are_pending_until_their_status_is_known() {
+    let db = database();
+    assert_eq!(next_weights_id(&db).unwrap(), 1);
+    write(&db, (1..=3).map(|id| Record::Weights(fx::weights(id, &[(1, 65535), (2, 100)]))));
+    write(
+        &db,
+        [
+            Record::WeightsStatus(fx::weights_status(1, WeightsStatus::Included, Some(250), "0xabc")),
+            Record::WeightsStatus(fx::weights_status(2, WeightsStatus::Failed, None, "SettingWeightsTooFast")),
+        ],
+    );
+    assert_eq!(next_weights_id(&db).unwrap(), 4);
+    let pending = pending_weights(&db).unwrap();
+    assert_eq!(pending.iter().map(|w| w.weights.id).collect::<Vec<_>>(), [3]);
+    let included = last_included_weights(&db).unwrap().unwrap();
+    assert_eq!((included.weights, included.included_block), (fx::weights(1, &[(1, 65535), (2, 100)]), Some(250)));
+    assert_eq!(last_weights(&db).unwrap().unwrap().weights.id, 3);
+
+    let again = apply(&db, &Record::Weights(fx::weights(3, &[]))).unwrap_err();
+    let nobody = fx::weights_status(77, WeightsStatus::Included, None, "");
+    let nobody = apply(&db, &Record::WeightsStatus(nobody)).unwrap_err();
+    assert_eq!((again.label(), nobody.label()), ("conflict", "conflict"));
+}
+
+#[test]
+fn live_leases_and_their_history_come_back() {
+    let db = database();
+    let (running, released) = (fx::lease(1, 0), fx::ended(fx::lease(2, 1)));
+    write(&db, [Record::Lease(running.clone()), Record::Lease(fx::lease(2, 1)), Record::Lease(released.clone())]);
+    write(&db, (0..3).map(|n| Record::LeaseEvent(fx::lease_event(1, n, "step"))));
+    assert_eq!(live_leases(&db, Role::Miner).unwrap(), std::slice::from_ref(&running));
+    assert_eq!(live_leases(&db, Role::Validator).unwrap(), []);
+    assert_eq!(lease(&db, &released.id).unwrap(), Some(released.clone()));
+    assert_eq!(leases_of(&db, &hotkey(1), 9).unwrap(), [running, released]);
+    let events = lease_events(&db, &LeaseId([1; 16])).unwrap();
+    assert_eq!(events, (0..3).map(|n| fx::lease_event(1, n, "step")).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_old_fencing_epoch_never_overwrites_a_newer_one() {
+    let db = database();
+    let newer = LeaseRecord { fencing_epoch: 5, ..fx::lease(1, 0) };
+    let older = LeaseRecord { fencing_epoch: 4, ..fx::ended(fx::lease(1, 0)) };
+    write(&db, [Record::Lease(newer.clone())]);
+    let err = apply(&db, &Record::Lease(older)).unwrap_err();
+    assert!(err.to_string().contains("newer fencing epoch than 4"), "{err}");
+    assert_eq!(lease(&db, &newer.id).unwrap(), Some(newer));
+}
+
+#[test]
+fn a_device_has_one_live_lease_and_is_free_again_when_that_ends() {
+    let db = database();
+    write(&db, [Record::Lease(fx::lease(1, 0))]);
+    let second = Record::Lease(fx::lease(2, 0));
+    let err = db_savepoint(&db, &second).unwrap_err();
+    assert!(err.to_string().contains("CPU-0 of"), "{err}");
+    assert_eq!(lease(&db, &LeaseId([2; 16])).unwrap(), None);
+
+    let elsewhere = LeaseRecord { miner: hotkey(2), ..fx::lease(3, 0) };
+    write(&db, [Record::Lease(elsewhere), Record::Lease(fx::ended(fx::lease(1, 0))), second]);
+    assert_eq!(live_leases(&db, Role::Miner).unwrap().len(), 2);
+}
+
+/// Applies as the writer does: what fails leaves nothing behind.
+fn db_savepoint(conn: &Connection, record: &Record) -> std::result::Result<(), StoreError> {
+    let tx = conn.unchecked_transaction()?;
+    apply(&tx, record)?;
+    Ok(tx.commit()?)
+}
+
+#[test]
+fn the_same_event_again_is_accepted_and_another_one_under_its_number_is_not() {
+    let db = database();
+    let first = Record::LeaseEvent(fx::lease_event(1, 1, "reserve"));
+    write(&db, [first.clone(), first]);
+    let err = apply(&db, &Record::LeaseEvent(fx::lease_event(1, 1, "release"))).unwrap_err();
+    assert!(err.to_string().contains("another event under number 1"), "{err}");
+    assert_eq!(lease_events(&db, &LeaseId([1; 16])).unwrap(), [fx::lease_event(1, 1, "reserve")]);
+}
+
+#[test]
+fn a_penalty_holds_until_its_end_or_until_it_is_lifted() {
+    let db = database();
+    write(&db, [(1, 100), (2, 200), (3, 300)].map(|(m, until)| Record::Penalty(fx::penalty(m, 0, until))));
+    assert_eq!(penalties(&db, 100).unwrap(), [fx::penalty(2, 0, 200), fx::penalty(3, 0, 300)]);
+    write(&db, [Record::PenaltyLifted { hotkey: hotkey(3), at_ms: 150 }]);
+    assert_eq!(penalties(&db, 150).unwrap(), [fx::penalty(2, 0, 200)]);
+    assert_eq!(penalties_of(&db, &hotkey(2), 150).unwrap(), [fx::penalty(2, 0, 200)]);
+    assert_eq!(penalties_of(&db, &hotkey(3), 150).unwrap(), []);
+}
+
+#[test]
+fn a_slot_belongs_to_whoever_was_seen_in_it_last() {
+    let db = database();
+    let at = |block, neurons: Vec<NeuronEntry>| Record::Neurons(NeuronsRecord { block, neurons });
+    let note = AdmissionNote {
+        admitted: false,
+        reason: "duplicate_ip".to_owned(),
+        text: "another uid has this address".to_owned(),
+        remedy: "use an address of its own".to_owned(),
+    };
+    let refused = NeuronEntry { admission: Some(note), ..fx::neuron(4, 3) };
+    write(&db, [at(10, vec![fx::neuron(3, 1), fx::neuron(4, 2)]), at(20, vec![fx::neuron(3, 1), refused.clone()])]);
+    write(&db, [at(15, vec![fx::neuron(9, 1)])]); // an answer that was overtaken
+
+    let row = |neuron, first_seen_block, last_seen_block| NeuronRow { neuron, first_seen_block, last_seen_block };
+    assert_eq!(neuron_by_uid(&db, Uid(4)).unwrap(), Some(row(refused.clone(), 20, 20)));
+    assert_eq!(neuron_by_hotkey(&db, &hotkey(1)).unwrap(), Some(row(fx::neuron(3, 1), 10, 20)));
+    assert_eq!(neuron_by_hotkey(&db, &hotkey(2)).unwrap(), Some(row(fx::neuron(4, 2), 10, 10)));
+    assert_eq!(neurons(&db).unwrap(), [row(fx::neuron(3, 1), 10, 20), row(refused, 20, 20)]);
+}
+
+#[test]
+fn prover_runs_evidence_and_settings_read_back() {
+    let db = database();
+    write(&db, [1, 2, 3].map(|n| Record::ProverRun(fx::prover_run(n))));
+    write(&db, [1, 2].map(|n| Record::Evidence(fx::evidence(n, 4))));
+    write(&db, [Record::Evidence(EvidenceRecord { hotkey: None, ..fx::evidence(3, 4) })]);
+    write(&db, ["a", "b"].map(|v| Record::Meta { key: "k".to_owned(), value: v.to_owned() }));
+    assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), fx::prover_run(2)]);
+    assert_eq!(prover_runs(&db, 9).unwrap()[2].challenge, ChallengeId([1; 16]));
+    assert_eq!(evidence(&db, Some(&hotkey(1)), 9).unwrap(), [fx::evidence(2, 4), fx::evidence(1, 4)]);
+    assert_eq!(evidence(&db, None, 1).unwrap()[0].hotkey, None);
+    assert_eq!(meta(&db, "k").unwrap().as_deref(), Some("b"));
+    assert_eq!(meta(&db, "none").unwrap(), None);
+}
+
+#[test]
+fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
+    let db = database();
+    for epoch in 1..=4 {
+        write(&db, [Record::Verdict(fx::verdict(epoch, 1, 0, fx::pass(1))), Record::Score(fx::score(epoch, 1, 1.0))]);
+    }
+    write(&db, [Record::Lease(fx::lease(1, 0)), Record::Lease(fx::ended(fx::lease(2, 1)))]);
+    write(&db, [1, 2].map(|l| Record::LeaseEvent(fx::lease_event(l, 1, "step"))));
+    write(&db, (1..=4).map(|id| Record::Weights(fx::weights(id, &[]))));
+    write(&db, [1, 2, 4].map(|id| Record::WeightsStatus(fx::weights_status(id, WeightsStatus::Included, None, ""))));
+    write(&db, [10, 20].map(|t| Record::Specs(fx::specs(1, t, 1))));
+    write(&db, [Record::Penalty(fx::penalty(1, 0, NOW)), Record::Penalty(fx::penalty(2, 0, NOW * 2))]);
+    write(&db, [Record::ProverRun(fx::prover_run(1)), Record::Evidence(fx::evidence(1, 1))]);
+
+    write(&db, [Record::Prune(Retention { before_epoch: 3, before_ms: NOW + 1_000 })]);
+    assert_eq!(verdicts_since(&db, 0).unwrap().iter().map(|v| v.epoch).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!((scores(&db, 2).unwrap().len(), scores(&db, 3).unwrap().len()), (0, 1));
+    assert_eq!(live_leases(&db, Role::Miner).unwrap().len(), 1);
+    assert_eq!(lease(&db, &LeaseId([2; 16])).unwrap(), None);
+    assert_eq!(lease_events(&db, &LeaseId([1; 16])).unwrap().len(), 1);
+    assert_eq!(lease_events(&db, &LeaseId([2; 16])).unwrap().len(), 0);
+    assert_eq!(pending_weights(&db).unwrap().len(), 1);
+    assert_eq!(last_included_weights(&db).unwrap().unwrap().weights.id, 4);
+    assert_eq!(next_weights_id(&db).unwrap(), 5);
+    assert_eq!(latest_specs(&db).unwrap(), [fx::specs(1, 20, 1)]);
+    assert_eq!(penalties(&db, 0).unwrap(), [fx::penalty(2, 0, NOW * 2)]);
+    assert_eq!((prover_runs(&db, 9).unwrap().len(), evidence(&db, None, 9).unwrap().len()), (0, 0));
+}

@@ -1,1 +1,0 @@
-//! What the typed reads promise.
