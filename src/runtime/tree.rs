@@ -302,8 +302,12 @@ impl Tree {
     /// Returns [`Exit::Ok`], [`Exit::Escalated`] or [`Exit::Wedged`]; the last also if a thread turned out to be blocked
     /// during an orderly stop. A blocked thread is left behind: only the end of the process ends it.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Exit {
-        let limits =
-            Limits { period: self.cfg.monitor_period, silence: self.cfg.silence_limit, probe: self.cfg.probe_timeout };
+        let limits = Limits {
+            period: self.cfg.monitor_period,
+            silence: self.cfg.silence_limit,
+            probe: self.cfg.probe_timeout,
+            recovery: self.cfg.heartbeat,
+        };
         let watch = monitor::watch(self.view(), limits, self.escalate.clone());
         let watch = watch.instrument(tracing::info_span!("node", node = %self.cfg.node));
         let monitor = AbortOnDrop(match &self.runtime {
@@ -370,6 +374,9 @@ impl Tree {
         let arbiters = std::mem::take(&mut self.arbiters);
         let healthy: Vec<Arbiter> =
             arbiters.into_iter().zip(lost).filter(|(_, lost)| !**lost).map(|(a, _)| a).collect();
+        if healthy.is_empty() {
+            return true;
+        }
         for arbiter in &healthy {
             arbiter.stop();
         }
