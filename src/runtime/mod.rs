@@ -70,6 +70,7 @@ mod incarnation;
 mod metrics;
 mod monitor;
 mod panics;
+mod shutdown;
 mod state;
 mod tree;
 mod view;
