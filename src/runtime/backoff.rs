@@ -37,7 +37,7 @@ impl Backoff {
         let doublings = nth.saturating_sub(1).min(31) as u32;
         let base = self.first.saturating_mul(1 << doublings).min(self.cap);
         let keep = 1.0 - jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0);
-        base.mul_f64(keep)
+        Duration::try_from_secs_f64(base.as_secs_f64() * keep).map_or(base, |d| d.min(base))
     }
 }
 

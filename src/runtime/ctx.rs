@@ -19,7 +19,8 @@ pub(crate) type BoxFut<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 #[rtype(result = "serde_json::Value")]
 pub struct Inspect;
 
-/// An actor that a [`Tree`](super::Tree) can supervise.
+/// An actor that a [`Tree`](super::Tree) can supervise. Import it by name: `actix::prelude::*` has a trait of the same
+/// name, which nothing here uses.
 pub trait Supervised: Actor<Context = Ctx<Self>> + actix::Handler<Inspect> {
     /// The type names (last path segment) of the messages it handles, so that all their series exist from the start.
     /// [`Inspect`] is added by the runtime. A type that is missing here is counted all the same, from its first

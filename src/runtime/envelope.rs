@@ -21,10 +21,15 @@ thread_local! { static CARRIED: Cell<Option<Slot>> = const { Cell::new(None) }; 
 /// Runs `send` so that the envelope packed in it carries `slot` (`ToEnvelope::pack` is static, so it cannot be an
 /// argument). A slot that nobody took, because the mailbox was closed, is given back.
 pub(crate) fn with_slot<T>(slot: Slot, send: impl FnOnce() -> T) -> T {
-    CARRIED.set(Some(slot));
+    let _ = CARRIED.try_with(|carried| carried.set(Some(slot)));
     let out = send();
-    drop(CARRIED.take());
+    drop(carried());
     out
+}
+
+fn carried() -> Option<Slot> {
+    // Messages may be sent from destructors at a thread's end, when its locals are gone.
+    CARRIED.try_with(Cell::take).ok().flatten()
 }
 
 /// A message in the mailbox.
@@ -43,7 +48,7 @@ where
     M::Result: Send,
 {
     fn pack(msg: M, reply: Option<OneshotSender<M::Result>>) -> Envelope<A> {
-        let (slot, enqueued, span) = (CARRIED.take(), Instant::now(), Span::current());
+        let (slot, enqueued, span) = (carried(), Instant::now(), Span::current());
         Envelope::with_proxy(Box::new(Packed { msg: Some(msg), reply, slot, enqueued, span }))
     }
 }

@@ -31,7 +31,7 @@
 //! # Writing an actor
 //!
 //! ```
-//! use actix::prelude::*;
+//! use actix::prelude::*; // its own `Supervised` gives way to the one named here
 //! use compute_subnet::runtime::{Ctx, Inspect, Supervised};
 //!
 //! #[derive(Message)]
@@ -70,17 +70,21 @@ mod incarnation;
 mod metrics;
 mod monitor;
 mod panics;
+mod shutdown;
 mod state;
 mod tree;
 mod view;
 mod vitals;
+
+#[cfg(test)]
+mod tests;
 
 pub use backoff::Backoff;
 pub use ctx::{Ctx, Inspect, Supervised};
 pub use fault::Fault;
 pub use handle::{AskError, Handle, TellError};
 pub use metrics::RuntimeMetrics;
-pub use state::{Cause, Failure, Outcome, State};
+pub use state::{Cause, Failure, Outcome, Report, State};
 pub use tree::{ChildSpec, Placement, Seat, StartError, Tree, TreeConfig};
 pub use view::TreeView;
 pub use vitals::Vitals;

@@ -20,6 +20,8 @@ pub(crate) struct Limits {
     pub(crate) period: Duration,
     pub(crate) silence: Duration,
     pub(crate) probe: Duration,
+    /// How long an actor whose thread turns again has for a heartbeat, before it counts as deaf.
+    pub(crate) recovery: Duration,
 }
 
 /// Checks all actors of `view` on a period, for ever.
@@ -51,6 +53,8 @@ async fn check(vitals: Arc<Vitals>, lane: mpsc::Sender<Control>, limits: Limits)
     }
     match timeout(limits.probe, answered).await {
         Ok(Ok(_)) => {
+            // The whole process may have been paused: then every actor is late, and none is deaf.
+            tokio::time::sleep(limits.recovery).await;
             let _ = lane.try_send(Control::Restart { if_silent_for: limits.silence });
             None
         }

@@ -1,7 +1,7 @@
 //! The words of supervision: states, causes of restarts, outcomes of messages. Closed sets, so that every series
 //! exists from the start.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::time::SystemTime;
 
 macro_rules! labelled {
@@ -82,5 +82,31 @@ pub struct Failure {
     /// `file:line:column` of the panic, where there was one.
     pub location: Option<String>,
     /// When, by the machine's clock.
+    #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
+    // A clock before 1970 has no such text.
+    let at = (*at).max(SystemTime::UNIX_EPOCH);
+    out.collect_str(&humantime::format_rfc3339_millis(at))
+}
+
+/// What `/debug/actors` shows of an actor, beside its own snapshot.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub name: &'static str,
+    /// Its state.
+    pub state: State,
+    /// Restarts by cause, causes without any left out.
+    pub restarts: std::collections::BTreeMap<&'static str, u64>,
+    /// Its last failure.
+    pub last_failure: Option<Failure>,
+    /// Messages admitted and not yet answered.
+    pub mailbox_depth: usize,
+    /// Messages admitted at once.
+    pub mailbox_capacity: usize,
+    /// Milliseconds since its last heartbeat.
+    pub heartbeat_age_ms: u64,
 }

@@ -8,6 +8,7 @@ use super::handle::Handle;
 use super::metrics::RuntimeMetrics;
 use super::monitor::{self, Limits};
 use super::panics;
+use super::shutdown::{Shutdown, Started};
 use super::state::State;
 use super::view::{Child, TreeView};
 use super::vitals::Vitals;
@@ -19,14 +20,8 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
 use tracing::Instrument as _;
-
-/// How long a cell may take, past its own drain deadline, to say that it ended.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// How long all arbiter threads together may take to end.
-const JOIN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where a node's actors run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,15 +141,6 @@ impl Drop for Closer {
             vitals.set_state(State::Stopped);
         }
     }
-}
-
-/// A started actor, as the shutdown sees it.
-struct Started {
-    vitals: Arc<Vitals>,
-    lane: mpsc::Sender<Control>,
-    drain: Duration,
-    /// Its thread; `None` is the caller's.
-    arbiter: Option<usize>,
 }
 
 /// The supervision tree of one node.
@@ -296,14 +282,18 @@ impl Tree {
     }
 
     /// Runs the node until `stop` resolves, an actor fails too often, or a thread is blocked. Then drains the actors
-    /// in reverse start order, each within its own deadline, and ends their threads. Actors are monitored only
-    /// while this runs.
+    /// in reverse start order, each within its own deadline (all together within 2 s when a thread is blocked), and ends
+    /// their threads. Actors are monitored only while this runs.
     ///
     /// Returns [`Exit::Ok`], [`Exit::Escalated`] or [`Exit::Wedged`]; the last also if a thread turned out to be blocked
     /// during an orderly stop. A blocked thread is left behind: only the end of the process ends it.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Exit {
-        let limits =
-            Limits { period: self.cfg.monitor_period, silence: self.cfg.silence_limit, probe: self.cfg.probe_timeout };
+        let limits = Limits {
+            period: self.cfg.monitor_period,
+            silence: self.cfg.silence_limit,
+            probe: self.cfg.probe_timeout,
+            recovery: self.cfg.heartbeat,
+        };
         let watch = monitor::watch(self.view(), limits, self.escalate.clone());
         let watch = watch.instrument(tracing::info_span!("node", node = %self.cfg.node));
         let monitor = AbortOnDrop(match &self.runtime {
@@ -316,7 +306,7 @@ impl Tree {
             () = stop => None,
         };
         drop(monitor);
-        let mut lost = vec![false; self.arbiters.len()];
+        let mut shutdown = Shutdown::new(std::mem::take(&mut self.started), std::mem::take(&mut self.arbiters));
         let exit = match escalation {
             None => Exit::Ok,
             Some(Escalation::Failed { actor }) => {
@@ -325,63 +315,12 @@ impl Tree {
             }
             Some(Escalation::Wedged { actor }) => {
                 tracing::error!(node = %self.cfg.node, actor, "an actor's thread is blocked, the node stops");
-                let wedged = self.started.iter().find(|s| s.vitals.name() == actor);
-                if let Some(index) = wedged.and_then(|s| s.arbiter) {
-                    lost[index] = true;
-                }
+                shutdown.without(actor);
                 Exit::Wedged
             }
         };
-        self.drain(&mut lost).await;
-        let joined = self.join(&lost).await;
-        let blocked = lost.contains(&true) || !joined;
-        if exit == Exit::Ok && blocked { Exit::Wedged } else { exit }
-    }
-
-    /// Drains all actors, last started first. An actor whose thread is blocked is passed over, and its thread is lost.
-    async fn drain(&self, lost: &mut [bool]) {
-        for started in self.started.iter().rev() {
-            let actor = started.vitals.name();
-            if started.arbiter.is_some_and(|index| lost[index]) {
-                tracing::warn!(actor, "not drained, its thread is blocked");
-                continue;
-            }
-            let (done, drained) = oneshot::channel();
-            let order = started.lane.try_send(Control::Drain { deadline: started.drain, done });
-            let ended = match order {
-                Ok(()) => timeout(started.drain.saturating_add(DRAIN_GRACE), drained).await.is_ok(),
-                Err(mpsc::error::TrySendError::Closed(_)) => true, // it had failed for good before
-                Err(mpsc::error::TrySendError::Full(_)) => false,
-            };
-            match (ended, started.arbiter) {
-                (true, _) => tracing::debug!(actor, "drained"),
-                (false, arbiter) => {
-                    tracing::error!(actor, "did not end in time");
-                    if let Some(index) = arbiter {
-                        lost[index] = true;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Stops and joins the arbiters that are not lost. `false` if one did not end in time.
-    async fn join(&mut self, lost: &[bool]) -> bool {
-        let arbiters = std::mem::take(&mut self.arbiters);
-        let healthy: Vec<Arbiter> =
-            arbiters.into_iter().zip(lost).filter(|(_, lost)| !**lost).map(|(a, _)| a).collect();
-        for arbiter in &healthy {
-            arbiter.stop();
-        }
-        let (done, joined) = oneshot::channel();
-        // Joining blocks, and a thread of the pool that never ends would hold up the runtime's own end.
-        let joiner = std::thread::Builder::new().name("arbiter-join".to_owned()).spawn(move || {
-            for arbiter in healthy {
-                let _ = arbiter.join();
-            }
-            let _ = done.send(());
-        });
-        joiner.is_ok() && timeout(JOIN_LIMIT, joined).await.is_ok()
+        let all_ended = shutdown.run().await;
+        if exit == Exit::Ok && !all_ended { Exit::Wedged } else { exit }
     }
 }
 

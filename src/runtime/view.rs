@@ -2,7 +2,7 @@
 
 use super::fault::{Control, Fault};
 use super::handle::AskError;
-use super::state::{Cause, Failure, State};
+use super::state::{Cause, Failure, Report, State};
 use super::vitals::Vitals;
 use std::fmt;
 use std::pin::Pin;
@@ -82,6 +82,10 @@ impl TreeView {
         for child in self.children() {
             child.vitals.refresh();
         }
+    }
+    /// Every actor's report, in the order they were declared.
+    pub fn reports(&self) -> Vec<Report> {
+        self.children().iter().map(|c| c.vitals.report()).collect()
     }
     /// The actor's own snapshot, asked for through its mailbox like any other message.
     ///

@@ -3,7 +3,7 @@
 //! Shared by the cell (writes), handles (mailbox slots), the monitor and the view (read). Nothing here blocks.
 
 use super::metrics::{ActorSeries, MessageSeries, RuntimeMetrics};
-use super::state::{Cause, Failure, Outcome, State};
+use super::state::{Cause, Failure, Outcome, Report, State};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +99,20 @@ impl Vitals {
     /// Time since the last heartbeat or the end of a protected zone, whichever is later.
     pub fn silent_for(&self) -> Duration {
         self.since(self.beat_ms.load(Relaxed).max(self.excused_ms.load(Relaxed)))
+    }
+
+    /// All of the above in one value.
+    pub fn report(&self) -> Report {
+        let restarts = Cause::ALL.map(|c| (c.label(), self.restarts(c)));
+        Report {
+            name: self.name,
+            state: self.state(),
+            restarts: restarts.into_iter().filter(|(_, n)| *n > 0).collect(),
+            last_failure: self.last_failure(),
+            mailbox_depth: self.depth(),
+            mailbox_capacity: self.capacity,
+            heartbeat_age_ms: self.heartbeat_age().as_millis() as u64,
+        }
     }
 
     // === what the cell and its context write ===
