@@ -28,6 +28,7 @@ pub mod messages;
 pub mod runtime;
 
 pub mod settings;
+pub mod launch;
 pub mod sim;
 pub mod telemetry;
 pub mod web;

@@ -97,7 +97,7 @@ impl BlacklistGuard {
             .into_iter()
             .filter_map(|(uid, admitted)| {
                 let neuron = view.metagraph.by_uid(uid)?;
-                (neuron.hotkey != self.setup.hotkey && !neuron.validator_permit).then_some((uid, neuron.hotkey, admitted))
+                (neuron.hotkey != self.setup.hotkey).then_some((uid, neuron.hotkey, admitted))
             })
             .collect()
     }

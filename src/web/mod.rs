@@ -80,31 +80,16 @@ async fn readyz(state: web::Data<WebState>) -> HttpResponse {
     HttpResponse::build(code).json(readiness)
 }
 
-/// An actor's vital signs, as JSON.
-fn vitals(view: &TreeView, name: &str) -> serde_json::Value {
-    let Some(v) = view.vitals(name) else { return serde_json::Value::Null };
-    let failure = v.last_failure();
-    serde_json::json!({
-        "state": v.state().label(),
-        "restarts": v.restarts_total(),
-        "mailbox_depth": v.depth(),
-        "mailbox_capacity": v.capacity(),
-        "heartbeat_age_seconds": v.heartbeat_age().as_secs_f64(),
-        "last_failure": failure.map(|f| serde_json::json!({
-            "cause": f.cause.label(), "text": f.text, "location": f.location,
-        })),
-    })
-}
-
 async fn actors(state: web::Data<WebState>) -> HttpResponse {
-    let described = state.view.names().into_iter().map(|name| {
+    let described = state.view.reports().into_iter().map(|report| {
         let view = state.view.clone();
         async move {
+            let name = report.name;
             let snapshot = match view.inspect(name, INSPECT).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => serde_json::json!({ "no_answer": error.to_string() }),
             };
-            (name, serde_json::json!({ "vitals": vitals(&view, name), "snapshot": snapshot }))
+            (name, serde_json::json!({ "vitals": report, "snapshot": snapshot }))
         }
     });
     let actors: serde_json::Map<String, serde_json::Value> =
