@@ -44,19 +44,13 @@ fn gpu(name: &str, field: &str) -> Vec<String> {
 impl Cross<'_, '_> {
     /// Notes a problem with the keys unless one of them is known to be wrong. It is laid at the key that was set last.
     fn fault(&mut self, keys: &[Vec<String>], reason: String) {
-        if keys.iter().any(|key| self.reader.bad.contains(key)) {
+        if keys.iter().any(|key| (1..=key.len()).any(|n| self.reader.bad.contains(&key[..n]))) {
             return;
         }
         let source = |key: &Vec<String>| self.tree.at(key).map_or(Source::Embedded, |value| value.source.clone());
         let Some(blamed) = keys.iter().rev().max_by_key(|key| source(key)) else { return };
-        let (keys, source) = (blamed.clone(), source(blamed));
-        let at = At { keys: keys.clone(), source };
-        let clean = !self.reader.bad.contains(&keys);
-        self.reader.wrong(&at, reason);
-        if clean {
-            // Further checks of the same key still say what they have to say.
-            self.reader.bad.remove(&keys);
-        }
+        let at = At { keys: blamed.clone(), source: source(blamed) };
+        self.reader.report(&at, reason);
     }
 
     fn ports(&mut self, settings: &Settings) {
@@ -140,7 +134,9 @@ impl Cross<'_, '_> {
 
     /// A devnet's classes on a real chain would pay for CPUs.
     fn devnet(&mut self, settings: &Settings) {
-        if settings.subtensor.network.is_ledger() || self.reader.bad.contains(&path("subtensor.network")) {
+        let unknown =
+            [vec!["subtensor".to_owned()], path("subtensor.network")].iter().any(|key| self.reader.bad.contains(key));
+        if settings.subtensor.network.is_ledger() || unknown {
             return;
         }
         let Some(devnet) = self.tree.get("devnet") else { return };
@@ -214,8 +210,11 @@ impl Cross<'_, '_> {
                 && floor <= best / 2.0
             {
                 let keys = [gpu(name, "floor_tops"), gpu(other, "nominal_tops")];
-                let reason =
-                    format!("half a {other} ({best}) reaches the floor {floor}: that card could pass as two of these");
+                let half = best / 2.0;
+                let reason = format!(
+                    "{other} is priced lower, and half its rate, {half}, reaches the floor {floor} of {name}: \
+                     it could pass as two of them"
+                );
                 self.fault(&keys, reason);
             }
         }

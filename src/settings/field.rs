@@ -62,8 +62,13 @@ impl<'d> Reader<'d> {
 
     /// Notes a problem with the value at `at`.
     pub(crate) fn wrong(&mut self, at: &At, wrong: impl Into<Wrong>) {
-        let Wrong { reason, nearest } = wrong.into();
         self.bad.insert(at.keys.clone());
+        self.report(at, wrong);
+    }
+
+    /// Notes a problem of a value that is right by itself.
+    pub(crate) fn report(&mut self, at: &At, wrong: impl Into<Wrong>) {
+        let Wrong { reason, nearest } = wrong.into();
         self.problems.push(Problem { source: at.source.clone(), key: show_path(&at.keys), reason, nearest });
     }
 

@@ -8,7 +8,7 @@ use super::cli::Cli;
 use super::flags::Effect;
 use super::leaf::parse_switch;
 use super::problem::Problem;
-use super::value::{Source, Value};
+use super::value::{Kind, Source, Value};
 use super::{ENV_PREFIX, yaml};
 
 /// Tables whose rows only a file can set: their names do not fit into variables and flags.
@@ -23,12 +23,29 @@ pub(crate) fn file(path: &Path, tree: &mut Value, problems: &mut Vec<Problem>) {
     let source = Source::File { path: path.to_owned(), line: None };
     match read(path) {
         Ok(text) => {
-            let (value, mut wrong) = yaml::parse(&text, Some(path));
+            let (mut value, mut wrong) = yaml::parse(&text, Some(path));
+            drop_empty_tables(&mut value, tree, SECTION_DEPTH);
             tree.merge(value);
             problems.append(&mut wrong);
         }
         Err(reason) => problems.push(problem(source, "", reason)),
     }
+}
+
+/// How deep a heading without keys means "nothing to change"; below, in the rows of tables, null takes a row out.
+const SECTION_DEPTH: usize = 2;
+
+/// Takes out headings whose keys are all commented out: YAML reads them as null.
+fn drop_empty_tables(over: &mut Value, below: &Value, depth: usize) {
+    let Kind::Table(table) = &mut over.kind else { return };
+    table.retain(|key, value| match below.get(key) {
+        Some(Value { kind: Kind::Table(_), .. }) if value.kind == Kind::Null => false,
+        Some(below) if depth > 1 => {
+            drop_empty_tables(value, below, depth - 1);
+            true
+        }
+        _ => true,
+    });
 }
 
 fn read(path: &Path) -> Result<String, String> {

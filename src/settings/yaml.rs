@@ -4,6 +4,7 @@
 //! here by their indentation, reported, blanked out, and the text is parsed again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use config::{ConfigError, File, FileFormat, Source as _, ValueKind};
@@ -13,6 +14,9 @@ use super::value::{Kind, Source, Value, show_path};
 
 /// Largest configuration that is read, bytes.
 pub(crate) const MAX_BYTES: u64 = 1 << 20;
+
+/// Columns of indentation (and of `- `, `? ` in a row) that a line may begin with: the parser recurses for each.
+const MAX_INDENT: usize = 200;
 
 /// Parses a file's text. What cannot be used is in the problems; the tree holds the rest.
 pub(crate) fn parse(text: &str, path: Option<&Path>) -> (Value, Vec<Problem>) {
@@ -24,6 +28,12 @@ pub(crate) fn parse(text: &str, path: Option<&Path>) -> (Value, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut root = Value::empty(source(None));
     if text.lines().all(|line| matches!(line.trim(), "" | "---") || line.trim().starts_with('#')) {
+        return (root, problems);
+    }
+    let indent = |line: &str| line.bytes().take_while(|b| b" \t-?".contains(b)).count();
+    if let Some(line) = text.lines().position(|line| indent(line) > MAX_INDENT) {
+        let reason = format!("not readable as YAML: nested more deeply than {MAX_INDENT} columns");
+        problems.push(Problem { source: source(Some(line + 1)), key: String::new(), reason, nearest: None });
         return (root, problems);
     }
     let parsed = collect(text).or_else(|wrong| {
@@ -119,15 +129,19 @@ impl Outline {
             }
             open.push((indent, key));
             let keys: Vec<String> = open.iter().map(|(_, key)| key.clone()).collect();
-            if outline.lines.contains_key(&keys) {
-                outline.repeated.push((number + 1, keys));
-            } else {
-                outline.lines.insert(keys, number + 1);
+            match outline.lines.entry(keys) {
+                Entry::Occupied(first) => outline.repeated.push((number + 1, first.key().clone())),
+                Entry::Vacant(first) => {
+                    first.insert(number + 1);
+                }
             }
         }
         // Below a repeated block everything may look repeated: one report for the block is enough.
-        let blocks: Vec<Vec<String>> = outline.repeated.iter().map(|(_, keys)| keys.clone()).collect();
-        outline.repeated.retain(|(_, keys)| !blocks.iter().any(|b| b.len() < keys.len() && keys.starts_with(b)));
+        let blocks = outline.repeated.clone();
+        let inside = |line: usize, keys: &[String], (start, block): &(usize, Vec<String>)| {
+            *start < line && block.len() < keys.len() && keys.starts_with(block)
+        };
+        outline.repeated.retain(|(line, keys)| !blocks.iter().any(|block| inside(*line, keys, block)));
         outline
     }
 
@@ -215,6 +229,22 @@ mod tests {
         let (_, problems) = file("axon: [1, 2\nport: : :\n");
         assert_eq!(problems.len(), 1);
         assert!(problems[0].reason.contains("line"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn bottomless_nesting_is_refused_before_it_is_parsed() {
+        for text in
+            ["- ".repeat(100_000), "? ".repeat(100_000), format!("{}a: 1", " ".repeat(100_000)), "[".repeat(100_000)]
+        {
+            assert_eq!(file(&text).1.len(), 1);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "([a-z]{1,2}: |[a-z]:\n|  |- |\n|\"|'|[0-9.]|\\[|\\{|#|\\||&a |\\*a |!!int |<<: |é){0,40}") {
+            let _ = file(&text);
+        }
     }
 
     #[test]
