@@ -10,6 +10,7 @@
 pub mod keyfile;
 pub mod keypair;
 pub mod paths;
+mod signer;
 
 pub use keyfile::{KeyfileError, KeyfileWarning, LoadedKey};
 pub use keypair::{KeyError, Keypair, verify};

@@ -44,6 +44,8 @@ pub struct MinerNode {
     pub allocations: Handle<AllocationManager>,
     /// Its measurements.
     pub specs: Handle<SpecsCollector>,
+    /// Its key.
+    pub hotkey: crate::ids::Hotkey,
 }
 
 /// The miner's budget, from the settings.
@@ -152,7 +154,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     frame.tree.start(axon.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
 
     let node = frame.finish(&input, Some(announce), Vec::new(), Vec::new())?;
-    Ok(MinerNode { node, allocations, specs })
+    Ok(MinerNode { node, allocations, specs, hotkey: input.keypair.hotkey() })
 }
 
 /// Where renters log in: the announced address, or the loopback one where none is announced.

@@ -1,0 +1,390 @@
+//! A devnet: ledger, validator, miners and renter in one process, each node as it would run on its own.
+//!
+//! Nothing here is simulated but the chain (a ledger with the chain's rules), the container engine and the renter:
+//! miners measure this machine, prove real work in child processes, and are asked over HTTP on addresses of their own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::watch;
+
+use super::keys::DevnetKeys;
+use super::renter::{self, RenterPlan};
+use crate::actors::miner::node::{self as miner, MinerInput, MinerNode};
+use crate::actors::node::{NodeError, NodeInput};
+use crate::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
+use crate::chain::ledger::{
+    Deadlines, GenesisConfig, GenesisError, LedgerClient, LedgerError, LedgerHandle, LedgerNode, RpcError, RpcServer,
+};
+use crate::chain::{Chain, ChainError, RAO_PER_TAO, Rejection};
+use crate::clock::{SharedClock, SystemClock};
+use crate::exit::Exit;
+use crate::hardware::{OfferedDevice, Probe};
+use crate::ids::{Coldkey, DeviceId};
+use crate::lease::SimulatedEngine;
+use crate::proof::prover::{ChildProver, Forgery, ForgingProver, Prover, ProverLimits};
+use crate::runtime::Placement;
+use crate::settings::Settings;
+use crate::wallet::Keypair;
+
+/// Most miners of one devnet.
+pub const MAX_MINERS: usize = 256;
+/// Stake of the validator, in TAO: well above the original's limit of 1,024.
+const VALIDATOR_STAKE_TAO: u64 = 100_000;
+/// Balance of each owner, in TAO.
+const OWNER_BALANCE_TAO: u64 = 1_000;
+/// How long registering everybody may take.
+const REGISTRATION: Duration = Duration::from_secs(60);
+/// The share of tiles that the devnet's cheater leaves out: it wants to be paid for twice the work it does.
+const CHEATER_SKIPS: f64 = 0.5;
+
+/// What kind of devnet.
+#[derive(Debug, Clone)]
+pub struct DevnetOptions {
+    /// Honest miners.
+    pub miners: usize,
+    /// Miners that forge their proofs.
+    pub cheaters: usize,
+    /// Miners that announce an address which another miner already has.
+    pub duplicates: usize,
+    /// Synthetic renters.
+    pub rentals: usize,
+    /// Blocks are made so many times faster.
+    pub speed: f64,
+    /// Where everything lies.
+    pub dir: PathBuf,
+    /// The ledger's address; port 0 takes a free one.
+    pub ledger: SocketAddr,
+    /// Leave the validator to a process of its own.
+    pub without_validator: bool,
+    /// The program and arguments that run a prover.
+    pub prover: (PathBuf, Vec<std::ffi::OsString>),
+}
+
+/// Why a devnet does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DevnetError {
+    /// The options make no devnet.
+    #[error("{0}")]
+    Options(String),
+    /// The rules make no ledger.
+    #[error("the ledger cannot begin")]
+    Genesis(#[from] GenesisError),
+    /// The ledger cannot be opened.
+    #[error("the ledger in {} cannot be opened", dir.display())]
+    Ledger {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: LedgerError,
+    },
+    /// The ledger's address cannot be had.
+    #[error("the ledger cannot be served")]
+    Rpc(#[from] RpcError),
+    /// A node cannot be registered.
+    #[error("{who} cannot be registered on the ledger")]
+    Register {
+        /// Which node.
+        who: String,
+        /// Why.
+        #[source]
+        source: ChainError,
+    },
+    /// A node cannot be started.
+    #[error("{who} cannot be started")]
+    Node {
+        /// Which node.
+        who: String,
+        /// Why.
+        #[source]
+        source: NodeError,
+    },
+    /// A directory cannot be made.
+    #[error("cannot use {}", path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl DevnetError {
+    /// The exit code of a program that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            DevnetError::Options(_) => Exit::Usage,
+            DevnetError::Genesis(_) => Exit::Config,
+            DevnetError::Ledger { .. } => Exit::Data,
+            DevnetError::Rpc(_) | DevnetError::Register { .. } => Exit::Unavailable,
+            DevnetError::Node { source, .. } => source.exit(),
+            DevnetError::Directory { .. } => Exit::CannotCreate,
+        }
+    }
+}
+
+/// One miner of a devnet.
+pub struct DevnetMiner {
+    /// What it is called in logs and tables.
+    pub name: String,
+    /// The class of its device.
+    pub class: String,
+    /// How it cheats, if it does.
+    pub forgery: Option<Forgery>,
+    /// The running node.
+    pub node: MinerNode,
+}
+
+/// A running devnet.
+pub struct Devnet {
+    /// The ledger.
+    pub ledger: LedgerHandle,
+    /// The ledger's HTTP server.
+    pub rpc: RpcServer,
+    /// The validator, unless it is left to a process of its own.
+    pub validator: Option<ValidatorNode>,
+    /// The miners, in the order of their numbers.
+    pub miners: Vec<DevnetMiner>,
+    plan: Option<RenterPlan>,
+    clock: SharedClock,
+}
+
+/// What a miner of a devnet is before it runs.
+struct Role {
+    name: String,
+    index: usize,
+    class: String,
+    forgery: Option<Forgery>,
+    axon: SocketAddr,
+    announce: Option<IpAddr>,
+}
+
+/// The address of the miner with this number: each has one of its own, so that the one-IP rule holds.
+fn own_address(index: usize) -> IpAddr {
+    let (high, low) = (index / 200, index % 200);
+    Ipv4Addr::new(127, 0, 1 + high as u8, 1 + low as u8).into()
+}
+
+fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, DevnetError> {
+    let total = options.miners + options.cheaters + options.duplicates;
+    if total == 0 || total > MAX_MINERS {
+        return Err(DevnetError::Options(format!("a devnet has from 1 to {MAX_MINERS} miners, not {total}")));
+    }
+    if options.duplicates > 0 && options.miners == 0 {
+        return Err(DevnetError::Options("--duplicates needs a miner whose address it can take: --miners 1".into()));
+    }
+    let classes: Vec<&String> = settings.devnet.gpu_scores.keys().collect();
+    if classes.is_empty() {
+        return Err(DevnetError::Options("devnet.gpu_scores has no device class".into()));
+    }
+    let role = |index: usize| {
+        let (name, forgery, announce) = if index < options.miners {
+            (format!("miner-{index}"), None, None)
+        } else if index < options.miners + options.cheaters {
+            (format!("cheater-{index}"), Some(Forgery::SkipTiles { ratio: CHEATER_SKIPS }), None)
+        } else {
+            (format!("duplicate-{index}"), None, Some(own_address(0)))
+        };
+        Role {
+            name,
+            index,
+            class: classes[index % classes.len()].clone(),
+            forgery,
+            axon: SocketAddr::new(announce.unwrap_or_else(|| own_address(index)), 0),
+            announce,
+        }
+    };
+    Ok((0..total).map(role).collect())
+}
+
+fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<GenesisConfig, DevnetError> {
+    if !(speed.is_finite() && speed > 0.0) {
+        return Err(DevnetError::Options(format!("--speed must be a number above 0, not {speed}")));
+    }
+    let mut genesis = GenesisConfig::new(settings.netuid);
+    genesis.block_time = settings.devnet.block_time;
+    genesis.hyperparameters.tempo = settings.devnet.tempo;
+    // A devnet's epochs are short: limits in blocks are scaled down with them.
+    genesis.hyperparameters.weights_rate_limit = 2;
+    genesis.hyperparameters.serving_rate_limit = 1;
+    let owners = (0..MAX_MINERS).map(|i| keys.miner_owner(i)).chain([keys.validator_owner(0)]);
+    genesis.endowed = owners.map(|k| (Coldkey(k.hotkey().0), OWNER_BALANCE_TAO * RAO_PER_TAO)).collect();
+    genesis.stakes = vec![(keys.validator(0).hotkey(), VALIDATOR_STAKE_TAO * RAO_PER_TAO)];
+    Ok(genesis.sped_up(speed))
+}
+
+/// A chain client of one key, in the ledger's own process.
+fn client(ledger: &LedgerHandle, settings: &Settings, key: &Keypair) -> Arc<dyn Chain> {
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    Arc::new(LedgerClient::in_process(ledger.clone(), settings.netuid, Arc::new(key.clone()), deadlines))
+}
+
+async fn register(who: &str, chain: &dyn Chain, key: &Keypair, owner: &Keypair) -> Result<(), DevnetError> {
+    let failed = |source| DevnetError::Register { who: who.to_owned(), source };
+    match tokio::time::timeout(REGISTRATION, chain.register(key.hotkey(), owner)).await {
+        Ok(Ok(_)) => Ok(()),
+        // A devnet that is continued finds its nodes registered.
+        Ok(Err(ChainError::Rejected(Rejection::HotKeyAlreadyRegisteredInSubNet))) => Ok(()),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(failed(ChainError::Deadline(REGISTRATION))),
+    }
+}
+
+fn directory(path: &Path) -> Result<(), DevnetError> {
+    std::fs::create_dir_all(path).map_err(|source| DevnetError::Directory { path: path.to_owned(), source })
+}
+
+impl Devnet {
+    /// Starts ledger, validator and miners. `web` is the first address of the nodes' pages: the validator takes it,
+    /// miner i the i-th after it; port 0 takes free ones.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub async fn start(
+        options: &DevnetOptions,
+        settings: Arc<Settings>,
+        web: SocketAddr,
+        runtime: Arc<tokio::runtime::Runtime>,
+    ) -> Result<Self, DevnetError> {
+        let roles = roles(options, &settings)?;
+        let clock: SharedClock = Arc::new(SystemClock);
+        for sub in ["ledger", "engine"] {
+            directory(&options.dir.join(sub))?;
+        }
+        let in_dir = |source| DevnetError::Node { who: "the devnet's keys".into(), source };
+        let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
+        let genesis = genesis(&settings, &keys, options.speed)?;
+        let block_time = genesis.block_time;
+        let ledger_dir = options.dir.join("ledger");
+        let ledger = LedgerNode::spawn(genesis, Some(&ledger_dir), clock.clone())
+            .await
+            .map_err(|source| DevnetError::Ledger { dir: ledger_dir, source })?;
+        let rpc = RpcServer::start(ledger.clone(), options.ledger)?;
+
+        // The validator first, so that it has uid 0; then the miners, in the order of their numbers.
+        let validator_key = keys.validator(0);
+        let validator_chain = client(&ledger, &settings, &validator_key);
+        register("the validator", validator_chain.as_ref(), &validator_key, &keys.validator_owner(0)).await?;
+        let registered = roles.iter().map(|role| {
+            let (key, owner) = (keys.miner(role.index), keys.miner_owner(role.index));
+            let chain = client(&ledger, &settings, &key);
+            async move { register(&role.name, chain.as_ref(), &key, &owner).await.map(|()| (key, chain)) }
+        });
+        let registered = try_join_all(registered).await?;
+
+        let input = |name: &str, keypair: Keypair, chain: Arc<dyn Chain>, number: u16, axon: SocketAddr| NodeInput {
+            name: name.to_owned(),
+            settings: settings.clone(),
+            keypair,
+            chain,
+            clock: clock.clone(),
+            runtime: runtime.clone(),
+            placement: Placement::PerNode,
+            data_dir: options.dir.join(name),
+            web: SocketAddr::new(web.ip(), if web.port() == 0 { 0 } else { web.port().saturating_add(number) }),
+            axon,
+            announce: None,
+        };
+        let local = roles.len();
+        let mut miners = Vec::with_capacity(roles.len());
+        for (role, (key, chain)) in roles.into_iter().zip(registered) {
+            let node = input(&role.name, key, chain, role.index as u16 + 1, role.axon);
+            let engine = SimulatedEngine::new(options.dir.join("engine").join(format!("{}.json", role.name)));
+            let device =
+                OfferedDevice { device: DeviceId::cpu(0), model: role.class.clone(), memory_bytes: MEMORY_OFFERED };
+            let node = miner::start(MinerInput {
+                node,
+                prover: prover(options, &settings, local, role.forgery),
+                engine: Arc::new(engine),
+                probe: Probe::default(),
+                device_classes: Some(vec![device]),
+            })
+            .map_err(|source| DevnetError::Node { who: role.name.clone(), source })?;
+            debug_assert!(role.announce.is_none_or(|ip| Some(ip) == node.node.axon_address.map(|a| a.ip())));
+            miners.push(DevnetMiner { name: role.name, class: role.class, forgery: role.forgery, node });
+        }
+        let validator = if options.without_validator {
+            None
+        } else {
+            let node = input("validator", validator_key, validator_chain, 0, SocketAddr::new(web.ip(), 0));
+            let started = validator::start(ValidatorInput { node, local_address: None });
+            Some(started.map_err(|source| DevnetError::Node { who: "the validator".into(), source })?)
+        };
+        let epoch = block_time * (u32::from(settings.devnet.tempo) + 1);
+        let plan = (options.rentals > 0).then(|| RenterPlan {
+            renter: keys.renter().hotkey(),
+            hold: epoch * 2,
+            pause: epoch,
+            log: options.dir.join("renter.log"),
+        });
+        Ok(Devnet { ledger, rpc, validator, miners, plan, clock })
+    }
+
+    /// Runs until `stop` resolves or the validator gives up. Stops the renter, the validator, the miners and the ledger,
+    /// in this order.
+    pub async fn run(self, rentals: usize, stop: impl Future<Output = ()>) -> Exit {
+        let (stopped, _) = watch::channel(false);
+        let waits = || {
+            let mut stopped = stopped.subscribe();
+            async move {
+                // An error means that the sender is gone, which is a stop as well.
+                let _ = stopped.wait_for(|s| *s).await;
+            }
+        };
+        let renters: Vec<_> = match (&self.validator, &self.plan) {
+            (Some(validator), Some(plan)) => (0..rentals)
+                .map(|_| actix_rt::spawn(renter::run(validator.allocations.clone(), self.clock.clone(), plan.clone())))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let miners_stop: Vec<_> = self.miners.iter().map(|_| waits()).collect();
+        let miners: Vec<_> = self
+            .miners
+            .into_iter()
+            .zip(miners_stop)
+            .map(|(m, stop)| actix_rt::spawn(m.node.node.run(stop)))
+            .collect();
+        let exit = match self.validator {
+            Some(validator) => {
+                let stop = async {
+                    stop.await;
+                    renters.iter().for_each(tokio::task::JoinHandle::abort);
+                };
+                validator.node.run(stop).await
+            }
+            None => {
+                stop.await;
+                Exit::Ok
+            }
+        };
+        stopped.send_replace(true);
+        let ended = join_all(miners).await;
+        self.rpc.stop().await;
+        self.ledger.stop().await;
+        ended.into_iter().map(|e| e.unwrap_or(Exit::Escalated)).find(|e| *e != Exit::Ok).unwrap_or(exit)
+    }
+}
+
+/// The memory a CPU device offers, in bytes. Nothing rests on it.
+const MEMORY_OFFERED: u64 = 1 << 30;
+
+fn prover(options: &DevnetOptions, settings: &Settings, miners: usize, forgery: Option<Forgery>) -> Arc<dyn Prover> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = settings.prover.threads_for(cores, miners);
+    if let Some(forgery) = forgery {
+        return Arc::new(ForgingProver { forgery, threads });
+    }
+    let limits = ProverLimits {
+        time: settings.prover.time_limit,
+        memory_bytes: settings.prover.memory_limit_bytes(),
+        output_bytes: settings.prover.output_limit_bytes(),
+        threads,
+    };
+    let (exe, args) = options.prover.clone();
+    Arc::new(ChildProver { exe, args, limits })
+}
