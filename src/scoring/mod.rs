@@ -20,6 +20,9 @@ pub mod score;
 pub mod table;
 pub mod weights;
 
+#[cfg(test)]
+mod tests;
+
 pub use history::{DeviceHistory, HistoryRules, Kept};
 pub use receipt::LeaseReceipt;
 pub use score::{ALLOCATION_BONUS, DeviceJudgement, DevicePart, PartReason, Score, duplicate_claims, machine_score};

@@ -215,7 +215,7 @@ fn check_row(row: &ModelRow, rows: &[ModelRow], by_name: &HashMap<String, usize>
     if !(MIN_FLOOR_SHARE..=1.0).contains(&share) {
         problems.push(TableProblem::FloorShare { model: model(), share });
     }
-    for cheaper in rows.iter().filter(|r| r.base < row.base) {
+    for cheaper in rows.iter().filter(|r| r.timed && r.base < row.base) {
         if let Some(half) = cheaper.nominal_ops.map(|n| n / 2.0).filter(|half| floor <= *half) {
             problems.push(TableProblem::PassesAsTwo { model: model(), cheaper: cheaper.name.clone(), half });
         }
