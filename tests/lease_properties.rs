@@ -37,8 +37,8 @@ enum Step {
     Call { lease: u8, command: Command, epoch: u64, crash: Crash },
     /// The engine's next answer is lost.
     LoseNextReply,
-    /// A container that this miner's journal does not explain turns up.
-    Stranger { lease: u8, epoch: u64, device: u8, lasts_ms: u64 },
+    /// The miner boots on a host with a container that its journal does not explain.
+    Stranger { lease: u8, epoch: u64, renter: u8, device: u8, lasts_ms: u64 },
     /// Time passes.
     Wait { ms: u64 },
     /// The miner compares journal and engine, at boot or in between.
@@ -89,9 +89,16 @@ impl World {
         }
     }
 
+    /// The miner dies and boots: what it held in memory is built anew.
     fn crash(&mut self) {
         let devices = (0..DEVICES).map(DeviceId::cpu);
-        self.ledger = DeviceLedger::from_leases(devices, &self.leases()).expect("no device has two leases");
+        let leases = self.leases();
+        self.ledger = DeviceLedger::from_leases(devices, &leases).expect("no device has two leases");
+        for action in reconcile(&leases, &self.containers, self.now_ms, &RULES) {
+            if let Action::Quarantine { container, .. } = action {
+                self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
+            }
+        }
     }
 
     // === the engine: as engine::simulated, in memory ===
@@ -113,6 +120,9 @@ impl World {
 
     fn create(&mut self, spec: &ContainerSpec) -> Result<Container, EngineError> {
         let made = match self.position(spec.lease, spec.fencing_epoch)? {
+            Some(i) if self.containers[i].labels.renter != spec.renter => {
+                return Err(EngineError::Refused("another renter's".into()));
+            }
             Some(i) => self.containers[i].clone(),
             None => {
                 for device in &spec.devices {
@@ -265,10 +275,14 @@ impl World {
             }
             Step::Call { lease, command, epoch, crash } => self.command(id(*lease), command, *epoch, *crash),
             Step::LoseNextReply => self.lose_next_reply = true,
-            Step::Stranger { lease, epoch, device, lasts_ms } => {
+            Step::Stranger { lease, epoch, renter, device, lasts_ms } => {
                 let device = DeviceId::cpu(*device);
+                // The journal knows each of the miner's own containers, and an engine has one for a lease and epoch.
                 let known = self.lease(id(*lease)).is_some_and(|l| l.fencing_epoch >= *epoch);
-                if known || self.containers.iter().any(|c| c.devices.contains(&device)) {
+                let in_the_way = |c: &Container| {
+                    c.devices.contains(&device) || (c.labels.lease, c.labels.fencing_epoch) == (id(*lease), *epoch)
+                };
+                if known || self.containers.iter().any(in_the_way) {
                     return;
                 }
                 let expires_at_ms = self.now_ms + lasts_ms;
@@ -276,12 +290,13 @@ impl World {
                     lease: id(*lease),
                     fencing_epoch: *epoch,
                     expires_at_ms,
-                    renter: Hotkey([3; 32]),
+                    renter: Hotkey([*renter; 32]),
                     devices: vec![device],
                     ssh_public_key: None,
                 };
                 let name = self.put(spec).id;
                 self.strangers.insert(name, expires_at_ms + RULES.orphan_grace.as_millis() as u64);
+                self.crash();
             }
             Step::Wait { ms } => self.now_ms += ms,
             Step::Reconcile { crash } => _ = self.reconcile(*crash),
@@ -302,10 +317,11 @@ impl World {
             "a device has two containers"
         );
         for lease in &leases {
-            let there = self
-                .containers
-                .iter()
-                .any(|c| c.labels.lease == lease.id && Some(c.labels.fencing_epoch) == lease.container_epoch);
+            let there = self.containers.iter().any(|c| {
+                c.labels.lease == lease.id
+                    && Some(c.labels.fencing_epoch) == lease.container_epoch
+                    && c.labels.renter == lease.renter
+            });
             if lease.state.is_live() {
                 assert!(there, "a running lease lost its container: {lease:?}");
             }
@@ -315,11 +331,13 @@ impl World {
         }
     }
 
-    /// A stranger of an epoch that the journal came to know is ours to judge; the others stay until their time is over.
+    /// Strangers stay until their time is over; but what a superseded epoch of the same renter's lease left may go.
     fn check_strangers(&self, before: &BTreeMap<String, Container>) {
         for (name, until_ms) in &self.strangers {
             let Some(was) = before.get(name) else { continue };
-            let superseded = self.lease(was.labels.lease).is_some_and(|l| l.fencing_epoch >= was.labels.fencing_epoch);
+            let superseded = self
+                .lease(was.labels.lease)
+                .is_some_and(|l| l.renter == was.labels.renter && l.fencing_epoch >= was.labels.fencing_epoch);
             let there = self.containers.iter().any(|c| c.id == *name);
             assert!(there || superseded || self.now_ms >= *until_ms, "what another may own was killed: {was:?}");
         }
@@ -374,8 +392,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (lease.clone(), command(), 1u64..4, crash())
             .prop_map(|(lease, command, epoch, crash)| Step::Call { lease, command, epoch, crash }),
         1 => Just(Step::LoseNextReply),
-        1 => (0u8..8, 1u64..6, 0..DEVICES, 0u64..200)
-            .prop_map(|(lease, epoch, device, lasts_ms)| Step::Stranger { lease, epoch, device, lasts_ms }),
+        1 => (0u8..8, 1u64..6, 1u8..3, 0..DEVICES, 0u64..200).prop_map(|(lease, epoch, renter, device, lasts_ms)| {
+            Step::Stranger { lease, epoch, renter, device, lasts_ms }
+        }),
         2 => (1u64..120).prop_map(|ms| Step::Wait { ms }),
         3 => crash().prop_map(|crash| Step::Reconcile { crash }),
     ]

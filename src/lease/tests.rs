@@ -319,6 +319,8 @@ fn a_quarantined_container_holds_its_devices_until_it_is_gone() {
     ledger.quarantine(LeaseId([9; 16]), "x", &[DeviceId::cpu(0), DeviceId::cpu(1)]);
     assert!(ledger.free().is_empty());
     assert_eq!(ledger.holder(DeviceId::cpu(1)), Some(&Holder::Lease(LeaseId([1; 16]))));
+    let confused = ledger.reserve(LeaseId([9; 16]), &[DeviceId::cpu(0)]);
+    assert_eq!(confused, Err(LedgerError::Quarantined(LeaseId([9; 16]))), "its commands would reach the stranger");
     ledger.end_quarantine(&BTreeSet::from(["x".to_owned()]));
     assert!(ledger.free().is_empty());
     ledger.end_quarantine(&BTreeSet::new());
@@ -423,6 +425,19 @@ fn what_another_epoch_may_own_is_set_aside_and_never_killed_before_its_time() {
     let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
     assert!(matches!(steps(&[], &[unknown.clone()], END + grace - 1)[..], [Action::Quarantine { .. }]));
     assert!(matches!(steps(&[], &[unknown], END + grace)[..], [Action::DestroyOrphan { .. }]));
+}
+
+#[test]
+fn a_container_of_another_renter_or_of_a_refused_lease_is_not_ours() {
+    let other = Lease { renter: Hotkey([9; 32]), ..releasing() };
+    let there = [container(1, 1, ContainerState::Running)];
+    let [Action::Record { event: Event::Destroyed { .. }, .. }, Action::Quarantine { .. }] =
+        steps(&[other], &there, NOW)[..]
+    else {
+        panic!("the container is none of that lease's")
+    };
+    let no = Event::Refused { why: EndReason::EngineRefused, note: "no".into(), at_ms: NOW };
+    assert!(matches!(steps(&[lease_after(&[Event::Reserved, no])], &there, NOW)[..], [Action::Quarantine { .. }]));
 }
 
 #[test]

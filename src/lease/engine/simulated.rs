@@ -183,7 +183,12 @@ impl Contents {
 
     fn create(&mut self, spec: &ContainerSpec) -> Result<Container, EngineError> {
         if let Some(found) = self.of(spec.lease, spec.fencing_epoch)? {
-            return Ok(self.containers[found].clone());
+            let there = &self.containers[found];
+            if there.labels.renter != spec.renter || there.devices != spec.devices {
+                let why = format!("lease {} has a container of another renter or with other devices", spec.lease);
+                return Err(EngineError::Refused(why));
+            }
+            return Ok(there.clone());
         }
         for device in &spec.devices {
             if let Some(user) = self.containers.iter().find(|c| c.devices.contains(device)) {
@@ -382,6 +387,10 @@ mod tests {
         let (_dir, engine) = engine();
         let made = engine.create(&spec(1, 1, 0)).await.unwrap();
         assert_eq!(engine.create(&spec(1, 1, 0)).await.unwrap(), made);
+        let other_devices = engine.create(&spec(1, 1, 3)).await;
+        assert!(matches!(other_devices, Err(EngineError::Refused(_))));
+        let other_renter = ContainerSpec { renter: Hotkey([2; 32]), ..spec(1, 1, 0) };
+        assert!(matches!(engine.create(&other_renter).await, Err(EngineError::Refused(_))));
         let newer = engine.create(&spec(1, 2, 1)).await;
         assert!(matches!(newer, Err(EngineError::OtherEpoch { present: 1, asked: 2, .. })));
     }
