@@ -35,8 +35,8 @@ enum Step {
     Rent { lease: u8, devices: BTreeSet<u8>, lasts_ms: u64, crash: Crash },
     /// A renter commands a lease, with a fencing epoch.
     Call { lease: u8, command: Command, epoch: u64, crash: Crash },
-    /// The engine's next answer is lost.
-    LoseNextReply,
+    /// The engine's next answer is lost, after the call was carried out or before.
+    LoseNextReply { done: bool },
     /// The miner boots on a host with a container that its journal does not explain.
     Stranger { lease: u8, epoch: u64, renter: u8, device: u8, lasts_ms: u64 },
     /// Time passes.
@@ -51,7 +51,7 @@ struct World {
     journal: BTreeMap<LeaseId, Vec<Event>>,
     containers: Vec<Container>,
     made: u64,
-    lose_next_reply: bool,
+    lose_next_reply: Option<bool>,
     strangers: BTreeMap<String, u64>,
     ledger: DeviceLedger,
 }
@@ -118,7 +118,17 @@ impl World {
         }
     }
 
+    /// Loses the reply if that was asked for; `done` tells the moment apart.
+    fn reply_lost(&mut self, done: bool) -> Result<(), EngineError> {
+        if self.lose_next_reply != Some(done) {
+            return Ok(());
+        }
+        self.lose_next_reply = None;
+        Err(EngineError::Unclear("lost".into()))
+    }
+
     fn create(&mut self, spec: &ContainerSpec) -> Result<Container, EngineError> {
+        self.reply_lost(false)?;
         let made = match self.position(spec.lease, spec.fencing_epoch)? {
             Some(i) if self.containers[i].labels.renter != spec.renter => {
                 return Err(EngineError::Refused("another renter's".into()));
@@ -133,7 +143,8 @@ impl World {
                 self.put(spec.clone())
             }
         };
-        if std::mem::take(&mut self.lose_next_reply) { Err(EngineError::Unclear("lost".into())) } else { Ok(made) }
+        self.reply_lost(true)?;
+        Ok(made)
     }
 
     fn put(&mut self, spec: ContainerSpec) -> Container {
@@ -151,15 +162,13 @@ impl World {
     }
 
     fn destroy(&mut self, lease: LeaseId, epoch: u64) -> Result<bool, EngineError> {
+        self.reply_lost(false)?;
         let found = self.position(lease, epoch)?;
         if let Some(i) = found {
             self.containers.remove(i);
         }
-        if std::mem::take(&mut self.lose_next_reply) {
-            Err(EngineError::Unclear("lost".into()))
-        } else {
-            Ok(found.is_some())
-        }
+        self.reply_lost(true)?;
+        Ok(found.is_some())
     }
 
     fn set_state(&mut self, lease: LeaseId, epoch: u64, state: ContainerState) {
@@ -274,7 +283,7 @@ impl World {
                 self.command(lease, &Command::Reserve, 1, *crash);
             }
             Step::Call { lease, command, epoch, crash } => self.command(id(*lease), command, *epoch, *crash),
-            Step::LoseNextReply => self.lose_next_reply = true,
+            Step::LoseNextReply { done } => self.lose_next_reply = Some(*done),
             Step::Stranger { lease, epoch, renter, device, lasts_ms } => {
                 let device = DeviceId::cpu(*device);
                 // The journal knows each of the miner's own containers, and an engine has one for a lease and epoch.
@@ -391,7 +400,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(lease, devices, lasts_ms, crash)| Step::Rent { lease, devices, lasts_ms, crash }),
         4 => (lease.clone(), command(), 1u64..4, crash())
             .prop_map(|(lease, command, epoch, crash)| Step::Call { lease, command, epoch, crash }),
-        1 => Just(Step::LoseNextReply),
+        1 => any::<bool>().prop_map(|done| Step::LoseNextReply { done }),
         1 => (0u8..8, 1u64..6, 1u8..3, 0..DEVICES, 0u64..200).prop_map(|(lease, epoch, renter, device, lasts_ms)| {
             Step::Stranger { lease, epoch, renter, device, lasts_ms }
         }),
@@ -417,7 +426,7 @@ proptest! {
             world.check_strangers(&before);
         }
         // Left alone, journal and engine come to agree in a few passes, and then nothing changes any more.
-        world.lose_next_reply = false;
+        world.lose_next_reply = None;
         let passes = (0..8).take_while(|_| world.reconcile(Crash::Never)).count();
         prop_assert!(passes < 8, "reconciliation does not come to rest");
         world.check_always();

@@ -181,8 +181,8 @@ pub fn after_create(
     })
 }
 
-/// What the engine's answer to [`Effect::Destroy`] of this fencing epoch means. `None` when it has to be tried again, and
-/// when it was another epoch's container that went: that one says nothing of the lease's own.
+/// What the engine's answer to [`Effect::Destroy`] of this fencing epoch means. `None` when it has to be tried again,
+/// and when it was another epoch's container that went: that one says nothing of the lease's own.
 pub fn after_destroy(
     lease: &Lease,
     fencing_epoch: u64,

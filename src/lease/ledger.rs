@@ -70,9 +70,9 @@ impl DeviceLedger {
         DeviceLedger { devices: devices.into_iter().collect(), held: BTreeMap::new() }
     }
 
-    /// The ledger as the journal's leases leave it. Before new leases are taken, [`DeviceLedger::quarantine`] has to add what
-    /// the first [`reconcile`](super::reconcile::reconcile) sets aside. A device that a lease holds but the machine no longer shows (a
-    /// driver that is not up yet, say) stays held.
+    /// The ledger as the journal's leases leave it. Before new leases are taken, [`DeviceLedger::quarantine`] has to
+    /// add what the first [`reconcile`](super::reconcile::reconcile) sets aside. A device that a lease holds but the
+    /// machine no longer shows (a driver that is not up yet, say) stays held.
     ///
     /// # Errors
     /// [`LedgerError::InUse`] when two leases hold one device: the journal is not to be trusted, new leases must be
@@ -89,8 +89,8 @@ impl DeviceLedger {
         Ok(ledger)
     }
 
-    /// Sets all these devices aside for the lease, or none. A lease of which a container is quarantined gets none: its new
-    /// commands would reach the old container. A repeat by the same lease is harmless.
+    /// Sets all these devices aside for the lease, or none. A lease of which a container is quarantined gets none:
+    /// its new commands would reach the old container. A repeat by the same lease is harmless.
     ///
     /// # Errors
     /// [`LedgerError`], and nothing was set aside.

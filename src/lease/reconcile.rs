@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //! - The container of a lease that is live in the journal is destroyed by expiry only.
-//! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not know,
-//!   or that it knows never to have made a container, is set aside
+//! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not
+//!   know, or that it knows never to have made a container, is set aside
 //!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
 //!   so, after a grace that covers an extension which only the lost journal knew.
 

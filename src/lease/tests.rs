@@ -423,7 +423,7 @@ fn what_another_epoch_may_own_is_set_aside_and_never_killed_before_its_time() {
     let expected = [seen, aside(&newer, QuarantineReason::NewerEpoch), aside(&unknown, QuarantineReason::UnknownLease)];
     assert_eq!(steps(&[running()], &containers, NOW), expected);
     let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
-    assert!(matches!(steps(&[], &[unknown.clone()], END + grace - 1)[..], [Action::Quarantine { .. }]));
+    assert!(matches!(steps(&[], std::slice::from_ref(&unknown), END + grace - 1)[..], [Action::Quarantine { .. }]));
     assert!(matches!(steps(&[], &[unknown], END + grace)[..], [Action::DestroyOrphan { .. }]));
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - A `Pass` pays in its own epoch. The device counts as *proved* for 2 epochs, that one included.
 //! - A `Fail` pays nothing and ends the proof at once.
-//! - An `Unknown` pays nothing for its epoch and neither renews nor ends a proof. When the fault is the validator's own,
-//!   the proof's clock stands still for that epoch.
+//! - An `Unknown` pays nothing for its epoch and neither renews nor ends a proof. When the fault is the validator's
+//!   own, the proof's clock stands still for that epoch.
 //! - A rented device is not disturbed: its last Pass keeps paying while its lease holds, at most 24 hours.
 //! - K misses in a row of the validator's own slot are `Fail(Unresponsive)`, or refusing would be free.
 
@@ -130,8 +130,8 @@ impl DeviceHistory {
         }
     }
 
-    /// Lets the proof's clock stand still for `epochs` epochs that end with `last`: the validator itself was out. A proof
-    /// that had run out before stays so.
+    /// Lets the proof's clock stand still for `epochs` epochs that end with `last`: the validator itself was out. A
+    /// proof that had run out before stays so.
     pub fn freeze(&mut self, last: Epoch, epochs: u64, rules: &HistoryRules) {
         // The last epoch before the outage in which we looked.
         let before = last.saturating_sub(epochs);
@@ -148,8 +148,8 @@ impl DeviceHistory {
         self.kept.is_some_and(|k| epoch.saturating_sub(k.epoch) < rules.pass_epochs)
     }
 
-    /// Whether the device was proved when a lease began, in the epoch `began` and at `began_ms` (milliseconds since the Unix
-    /// epoch), and has not failed since.
+    /// Whether the device was proved when a lease began, in the epoch `began` and at `began_ms` (milliseconds since
+    /// the Unix epoch), and has not failed since.
     pub fn proved_before(&self, began: Epoch, began_ms: u64, rules: &HistoryRules) -> bool {
         self.proved(began, rules) && self.kept.is_some_and(|k| k.since_ms <= began_ms)
     }

@@ -65,8 +65,8 @@ pub enum ReceiptProblem {
 }
 
 impl LeaseReceipt {
-    /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded by
-    /// their number.
+    /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded
+    /// by their number.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(DOMAIN.len() + 120 + 16 * self.devices.len());
         out.extend_from_slice(DOMAIN);
@@ -187,9 +187,10 @@ impl Ineligible {
 
 /// Which of these verified receipts count, in the order given.
 ///
-/// `party` is the metagraph; `proved_before(miner, device, began_ms)` says whether the miner's device was proved when the
-/// lease began and has not failed since ([`super::DeviceHistory::proved_before`]). Of several receipts for one lease the one with the highest fencing epoch, then the latest
-/// issue counts; of several leases for one device, and of those above the cap, the one that began first.
+/// `party` is the metagraph; `proved_before(miner, device, began_ms)` says whether the miner's device was proved when
+/// the lease began and has not failed since ([`super::DeviceHistory::proved_before`]). Of several receipts for one
+/// lease the one with the highest fencing epoch, then the latest issue counts; of several leases for one device, and
+/// of those above the cap, the one that began first.
 pub fn count(
     receipts: &[LeaseReceipt],
     rules: &ReceiptRules,

@@ -104,8 +104,8 @@ impl Score {
 /// A machine's score in one epoch.
 ///
 /// `allocated`: a lease that this validator holds, or a receipt that counts, covers the machine. The bonus is paid when
-/// at least one device is counted or is left alone because it is rented (its last Pass may be too old to be paid by then):
-/// a machine none of whose devices can be vouched for gets none. A device that is named twice fails as
+/// at least one device is counted or is left alone because it is rented (its last Pass may be too old to be paid by
+/// then): a machine none of whose devices can be vouched for gets none. A device that is named twice fails as
 /// [`FailReason::DuplicateDevice`], each time.
 pub fn machine_score(table: &ScoreTable, devices: &[DeviceJudgement], allocated: bool) -> Score {
     let mut times: BTreeMap<DeviceId, usize> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! What each model is worth: base scores, nominal rates, floors, aliases.
 //!
 //! A table is checked when it is made, and all its problems are reported at once. The floors follow two rules (the
-//! proof's design, "what the time proves"): a floor is at least 70 % of the nominal rate, and it is above half the best rate of any
-//! model priced below, so that one card does not pass as two dearer ones.
+//! proof's design, "what the time proves"): a floor is at least 70 % of the nominal rate, and it is above half the
+//! best rate of any model priced below, so that one card does not pass as two dearer ones.
 
 use std::collections::HashMap;
 

@@ -58,13 +58,15 @@ struct Contents {
 #[derive(Debug, Clone)]
 pub struct SimulatedEngine {
     path: Arc<PathBuf>,
+    /// One call of a handle at a time is at the file, so a lock held elsewhere blocks one worker thread and no more.
+    gate: Arc<tokio::sync::Mutex<()>>,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl SimulatedEngine {
     /// The engine whose containers lie in the file `path`. The file and its folder are made at the first change.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        SimulatedEngine { path: Arc::new(path.into()), faults: Arc::default() }
+        SimulatedEngine { path: Arc::new(path.into()), gate: Arc::default(), faults: Arc::default() }
     }
 
     /// The file with the containers.
@@ -127,7 +129,13 @@ impl SimulatedEngine {
         F: FnOnce(&mut Contents) -> Result<T, EngineError> + Send + 'static,
     {
         let path = Arc::clone(&self.path);
+        let gate = tokio::time::timeout(CALL_LIMIT, Arc::clone(&self.gate).lock_owned());
+        let gate = gate.await.map_err(|_| EngineError::Unavailable {
+            why: format!("{} is in use by calls that do not end", path.display()),
+            source: None,
+        })?;
         let work = tokio::task::spawn_blocking(move || {
+            let _gate = gate;
             let _lock = lock(&path).map_err(|e| unavailable("cannot lock", &path, e))?;
             let mut contents = read(&path)?;
             let before = contents.containers.clone();
@@ -444,6 +452,29 @@ mod tests {
         let before = tokio::time::Instant::now();
         engine.available().await.unwrap();
         assert!(before.elapsed() >= Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_is_held_elsewhere_ends_in_an_error_by_the_deadline() {
+        let (_dir, engine) = engine();
+        engine.available().await.unwrap();
+        let held = lock(engine.path()).unwrap();
+        let (one, two) = (spec(1, 1, 0), spec(2, 1, 1));
+        let calls = async { tokio::join!(engine.create(&one), engine.create(&two)) };
+        let (waits, queues) = {
+            tokio::pin!(calls);
+            // A blocked worker thread keeps the paused clock from moving by itself.
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut calls => break outcome,
+                    () = tokio::task::yield_now() => tokio::time::advance(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        assert!(matches!(waits, Err(EngineError::Unclear(_))), "it may still be carried out");
+        assert!(queues.unwrap_err().nothing_happened());
+        drop(held);
     }
 
     #[tokio::test]
