@@ -11,6 +11,9 @@ pub mod policy;
 pub mod refusal;
 pub mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use admit::{Decision, Need, Via, admit_caller, admit_miners};
 pub use policy::Policy;
 pub use refusal::{Refusal, RefusalClass};

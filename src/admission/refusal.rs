@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Uid;
 
+/// The first millisecond of the year 10000 since the Unix epoch.
+const YEAR_10000_MS: u64 = 253_402_300_800_000;
+
 /// Whose turn it is after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalClass {
@@ -146,11 +149,12 @@ impl std::fmt::Display for Refusal {
         match self {
             Refusal::DuplicateIp { first } => write!(f, " (uid {first})"),
             Refusal::Penalised { until_ms } => {
-                let until = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(*until_ms));
-                match until.map(|t| humantime::format_rfc3339_seconds(t).to_string()) {
-                    Some(until) if *until_ms < 253_402_300_800_000 => write!(f, " until {until}"),
-                    _ => Ok(()),
+                // humantime cannot write years above 9999; such a penalty has no end worth naming.
+                if *until_ms >= YEAR_10000_MS {
+                    return Ok(());
                 }
+                let until = std::time::UNIX_EPOCH + std::time::Duration::from_millis(*until_ms);
+                write!(f, " until {}", humantime::format_rfc3339_seconds(until))
             }
             Refusal::SnapshotStale { age_ms } => write!(f, " ({} s)", age_ms / 1_000),
             _ => Ok(()),

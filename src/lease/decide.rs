@@ -181,9 +181,16 @@ pub fn after_create(
     })
 }
 
-/// What the engine's answer to [`Effect::Destroy`] means. `None` when it has to be tried again.
-pub fn after_destroy(lease: &Lease, outcome: &Result<bool, EngineError>, now_ms: u64) -> Option<Event> {
-    (lease.state == LeaseState::Releasing && outcome.is_ok()).then_some(Event::Destroyed { at_ms: now_ms })
+/// What the engine's answer to [`Effect::Destroy`] of this fencing epoch means. `None` when it has to be tried again,
+/// and when it was another epoch's container that went: that one says nothing of the lease's own.
+pub fn after_destroy(
+    lease: &Lease,
+    fencing_epoch: u64,
+    outcome: &Result<bool, EngineError>,
+    now_ms: u64,
+) -> Option<Event> {
+    let own = lease.container_epoch == Some(fencing_epoch);
+    (own && lease.state == LeaseState::Releasing && outcome.is_ok()).then_some(Event::Destroyed { at_ms: now_ms })
 }
 
 /// The end of a lease whose time is over; `None` while it has time, and for leases that end or ended already.

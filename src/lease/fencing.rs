@@ -18,8 +18,8 @@ use crate::ids::{Hash32, Hotkey, LeaseId, ParseIdError};
 
 use super::machine::Lease;
 
-const DERIVE_CONTEXT: &str = "compute-subnet 2025 lease owner token";
-const DIGEST_CONTEXT: &str = "compute-subnet 2025 lease owner token digest";
+const DERIVE_CONTEXT: &str = "compute-subnet/1 lease owner token";
+const DIGEST_CONTEXT: &str = "compute-subnet/1 lease owner token digest";
 
 /// The secret that owns a lease: 32 bytes, as 64 hex digits on the wire. Never printed, wiped when dropped.
 pub struct OwnerToken(SecretBox<[u8; 32]>);

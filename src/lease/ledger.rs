@@ -49,6 +49,9 @@ pub enum LedgerError {
     /// A lease of no device makes no sense.
     #[error("no device was named")]
     NoDevice,
+    /// A container of that lease is there which no record explains.
+    #[error("a container of lease {0} is there that no record explains; choose a new lease id")]
+    Quarantined(LeaseId),
     /// The same device twice in one wish.
     #[error("device {0} was named twice")]
     Twice(DeviceId),
@@ -67,8 +70,9 @@ impl DeviceLedger {
         DeviceLedger { devices: devices.into_iter().collect(), held: BTreeMap::new() }
     }
 
-    /// The ledger as the journal's leases leave it. A device that a lease holds but the machine no longer shows (a
-    /// driver that is not up yet, say) stays held.
+    /// The ledger as the journal's leases leave it. Before new leases are taken, [`DeviceLedger::quarantine`] has to
+    /// add what the first [`reconcile`](super::reconcile::reconcile) sets aside. A device that a lease holds but the
+    /// machine no longer shows (a driver that is not up yet, say) stays held.
     ///
     /// # Errors
     /// [`LedgerError::InUse`] when two leases hold one device: the journal is not to be trusted, new leases must be
@@ -85,7 +89,8 @@ impl DeviceLedger {
         Ok(ledger)
     }
 
-    /// Sets all these devices aside for the lease, or none. A repeat by the same lease is harmless.
+    /// Sets all these devices aside for the lease, or none. A lease of which a container is quarantined gets none:
+    /// its new commands would reach the old container. A repeat by the same lease is harmless.
     ///
     /// # Errors
     /// [`LedgerError`], and nothing was set aside.
@@ -99,6 +104,10 @@ impl DeviceLedger {
         }
         if let Some(unknown) = devices.iter().find(|d| !self.devices.contains(d)) {
             return Err(LedgerError::NoSuchDevice(*unknown));
+        }
+        let confused = |h: &Holder| matches!(h, Holder::Quarantined { lease: l, .. } if *l == lease);
+        if self.held.values().any(confused) {
+            return Err(LedgerError::Quarantined(lease));
         }
         self.refuse_if_held(lease, devices)?;
         self.take(&Holder::Lease(lease), devices);

@@ -22,6 +22,9 @@ pub mod ledger;
 pub mod machine;
 pub mod reconcile;
 
+#[cfg(test)]
+mod tests;
+
 pub use decide::{Command, Decision, Effect};
 pub use engine::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Labels};
 pub use fencing::{Claim, FencingError, OwnerToken};

@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! - The container of a lease that is live in the journal is destroyed by expiry only.
-//! - A container of a fencing epoch above the journal's, or of a lease that the journal does not know, is set aside
+//! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not
+//!   know, or that it knows never to have made a container, is set aside
 //!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
 //!   so, after a grace that covers an extension which only the lost journal knew.
 
@@ -38,7 +39,7 @@ impl Default for ReconcileRules {
 /// Why a container is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuarantineReason {
-    /// The journal does not know its lease.
+    /// The journal does not know its lease, by id and renter, or knows that it made no container.
     UnknownLease,
     /// Its fencing epoch is higher than any the journal knows of its lease.
     NewerEpoch,
@@ -115,9 +116,7 @@ pub fn reconcile(leases: &[Lease], containers: &[Container], now_ms: u64, rules:
     let mut actions: Vec<Action> = ours
         .values()
         .filter_map(|lease| {
-            let own = containers
-                .iter()
-                .find(|c| c.labels.lease == lease.id && Some(c.labels.fencing_epoch) == lease.container_epoch);
+            let own = containers.iter().find(|c| is_own(lease, c));
             step_of_lease(lease, own, now_ms, rules)
         })
         .collect();
@@ -129,6 +128,12 @@ pub fn reconcile(leases: &[Lease], containers: &[Container], now_ms: u64, rules:
         rest.into_iter().filter_map(|c| step_of_container(c, ours.get(&c.labels.lease).copied(), now_ms, rules)),
     );
     actions
+}
+
+/// Whether this is the container that the lease made, or is about to make.
+fn is_own(lease: &Lease, container: &Container) -> bool {
+    let labels = container.labels;
+    labels.lease == lease.id && Some(labels.fencing_epoch) == lease.container_epoch && labels.renter == lease.renter
 }
 
 fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &ReconcileRules) -> Option<Action> {
@@ -179,17 +184,21 @@ fn step_of_container(
         let over = now_ms >= labels.expires_at_ms.saturating_add(millis(rules.orphan_grace));
         if over { destroy.clone() } else { Action::Quarantine { container: container.clone(), why } }
     };
-    match lease {
-        None => Some(set_aside(QuarantineReason::UnknownLease)),
-        Some(lease) if labels.fencing_epoch > lease.fencing_epoch => Some(set_aside(QuarantineReason::NewerEpoch)),
-        // Asked for again after the journal was lost, perhaps: nothing of ours made this container.
-        Some(lease) if lease.container_epoch.is_none() && !lease.state.is_final() => {
-            Some(set_aside(QuarantineReason::UnknownLease))
-        }
-        Some(lease) if lease.container_epoch == Some(labels.fencing_epoch) && lease.state.holds_devices() => None,
-        // The lease ended, or this is what an epoch left behind that was superseded since.
-        Some(_) => Some(destroy),
+    let Some(lease) = lease.filter(|l| l.renter == labels.renter) else {
+        return Some(set_aside(QuarantineReason::UnknownLease));
+    };
+    if labels.fencing_epoch > lease.fencing_epoch {
+        return Some(set_aside(QuarantineReason::NewerEpoch));
     }
+    // Nothing of ours made this container: the lease was asked for again after the journal was lost, perhaps.
+    let Some(own_epoch) = lease.container_epoch.filter(|_| lease.state != LeaseState::Refused) else {
+        return Some(set_aside(QuarantineReason::UnknownLease));
+    };
+    if labels.fencing_epoch == own_epoch && lease.state.holds_devices() {
+        return None;
+    }
+    // The lease ended, or this is what an epoch left behind that was superseded since.
+    Some(destroy)
 }
 
 fn millis(d: Duration) -> u64 {

@@ -2,8 +2,8 @@
 //!
 //! - A `Pass` pays in its own epoch. The device counts as *proved* for 2 epochs, that one included.
 //! - A `Fail` pays nothing and ends the proof at once.
-//! - An `Unknown` pays nothing for its epoch and neither renews nor ends a proof. When the fault is the validator's own,
-//!   the proof's clock stands still for that epoch.
+//! - An `Unknown` pays nothing for its epoch and neither renews nor ends a proof. When the fault is the validator's
+//!   own, the proof's clock stands still for that epoch.
 //! - A rented device is not disturbed: its last Pass keeps paying while its lease holds, at most 24 hours.
 //! - K misses in a row of the validator's own slot are `Fail(Unresponsive)`, or refusing would be free.
 
@@ -130,14 +130,15 @@ impl DeviceHistory {
         }
     }
 
-    /// Lets the proof's clock stand still for `epochs` epochs that end with `last`: the validator itself was out. A proof
-    /// that had run out before stays so.
+    /// Lets the proof's clock stand still for `epochs` epochs that end with `last`: the validator itself was out. A
+    /// proof that had run out before stays so.
     pub fn freeze(&mut self, last: Epoch, epochs: u64, rules: &HistoryRules) {
-        let first = last.saturating_sub(epochs.saturating_sub(1));
+        // The last epoch before the outage in which we looked.
+        let before = last.saturating_sub(epochs);
         if let Some(kept) = self.kept.as_mut() {
-            // Valid in the epoch before the outage, else there is nothing to keep.
-            if first.saturating_sub(1).saturating_sub(kept.epoch) < rules.pass_epochs {
-                kept.epoch = kept.epoch.saturating_add(epochs);
+            // Valid then, else there is nothing to keep.
+            if before.saturating_sub(kept.epoch) < rules.pass_epochs {
+                kept.epoch = kept.epoch.saturating_add(last.saturating_sub(before.max(kept.epoch)));
             }
         }
     }
@@ -145,6 +146,12 @@ impl DeviceHistory {
     /// Whether the device counts as proved in this epoch: its last Pass is not over and no Fail came after it.
     pub fn proved(&self, epoch: Epoch, rules: &HistoryRules) -> bool {
         self.kept.is_some_and(|k| epoch.saturating_sub(k.epoch) < rules.pass_epochs)
+    }
+
+    /// Whether the device was proved when a lease began, in the epoch `began` and at `began_ms` (milliseconds since
+    /// the Unix epoch), and has not failed since.
+    pub fn proved_before(&self, began: Epoch, began_ms: u64, rules: &HistoryRules) -> bool {
+        self.proved(began, rules) && self.kept.is_some_and(|k| k.since_ms <= began_ms)
     }
 
     /// The last Pass, while no Fail came after it.

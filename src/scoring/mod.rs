@@ -1,13 +1,13 @@
 //! Verdicts over time become scores, scores become weights. All of it is pure.
 //!
 //! Read in this order: [`table`] (what each model is worth), [`history`] (what a device's verdicts say in an epoch),
-//! [`score`] (one machine's score, part by part), [`weights`] (scores as the chain takes them) and [`receipt`] (how a
-//! machine that another validator rents shows it).
+//! [`score`] (one machine's score, part by part), [`mod@weights`] (scores as the chain takes them) and [`receipt`]
+//! (how a machine that another validator rents shows it).
 //!
 //! # The rule
-//! `scaling = 100 / (8 · highest base)`; a machine's score is the sum of `base · min(1, rate / nominal)` over its 8 best
-//! proved devices, times `scaling` (0 to 100), plus 100 while it is rented. It is linear in the proved rate so that a
-//! missing card is never paid.
+//! `scaling = 100 / (8 · highest base)`; a machine's score is the sum of `base · min(1, rate / nominal)` over its 8
+//! best proved devices, times `scaling` (0 to 100), plus 100 while it is rented. It is linear in the proved rate so
+//! that a missing card is never paid.
 //!
 //! # Invariants
 //! - Only a `Pass` of the epoch pays, or a rented device's last `Pass` while its lease holds.
@@ -19,6 +19,9 @@ pub mod receipt;
 pub mod score;
 pub mod table;
 pub mod weights;
+
+#[cfg(test)]
+mod tests;
 
 pub use history::{DeviceHistory, HistoryRules, Kept};
 pub use receipt::LeaseReceipt;

@@ -65,8 +65,8 @@ pub enum ReceiptProblem {
 }
 
 impl LeaseReceipt {
-    /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded by
-    /// their number.
+    /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded
+    /// by their number.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(DOMAIN.len() + 120 + 16 * self.devices.len());
         out.extend_from_slice(DOMAIN);
@@ -187,14 +187,15 @@ impl Ineligible {
 
 /// Which of these verified receipts count, in the order given.
 ///
-/// `party` is the metagraph, `proved_since` says since when a miner's device is proved without a break, in milliseconds
-/// since the Unix epoch. Of several receipts for one lease the one with the highest fencing epoch, then the latest
-/// issue counts; of several leases for one device, and of those above the cap, the one that began first.
+/// `party` is the metagraph; `proved_before(miner, device, began_ms)` says whether the miner's device was proved when
+/// the lease began and has not failed since ([`super::DeviceHistory::proved_before`]). Of several receipts for one
+/// lease the one with the highest fencing epoch, then the latest issue counts; of several leases for one device, and
+/// of those above the cap, the one that began first.
 pub fn count(
     receipts: &[LeaseReceipt],
     rules: &ReceiptRules,
     party: impl Fn(&Hotkey) -> Option<Party>,
-    proved_since: impl Fn(&Hotkey, &DeviceId) -> Option<u64>,
+    proved_before: impl Fn(&Hotkey, &DeviceId, u64) -> bool,
 ) -> Vec<Result<(), Ineligible>> {
     let newest: BTreeMap<(Hotkey, LeaseId), (u64, u64, usize)> =
         receipts.iter().enumerate().fold(BTreeMap::new(), |mut newest, (i, r)| {
@@ -215,7 +216,7 @@ pub fn count(
         if !is_newest || r.devices.iter().any(|d| devices.contains(&(r.miner, *d))) {
             continue;
         }
-        verdicts[i] = parties(r, rules, &party, &proved_since).and_then(|miner| {
+        verdicts[i] = parties(r, rules, &party, &proved_before).and_then(|miner| {
             let used = counted.entry((r.validator, miner.coldkey)).or_default();
             if *used >= rules.max_per_validator_and_coldkey {
                 return Err(Ineligible::TooMany);
@@ -232,7 +233,7 @@ fn parties(
     receipt: &LeaseReceipt,
     rules: &ReceiptRules,
     party: &impl Fn(&Hotkey) -> Option<Party>,
-    proved_since: &impl Fn(&Hotkey, &DeviceId) -> Option<u64>,
+    proved_before: &impl Fn(&Hotkey, &DeviceId, u64) -> bool,
 ) -> Result<Party, Ineligible> {
     let (Some(renter), Some(miner)) = (party(&receipt.validator), party(&receipt.miner)) else {
         return Err(Ineligible::NotRegistered);
@@ -246,6 +247,6 @@ fn parties(
     if renter.coldkey == miner.coldkey {
         return Err(Ineligible::SelfRental);
     }
-    let proved = |d: &DeviceId| proved_since(&receipt.miner, d).is_some_and(|since| since <= receipt.began_ms);
+    let proved = |d: &DeviceId| proved_before(&receipt.miner, d, receipt.began_ms);
     if receipt.devices.iter().all(proved) { Ok(miner) } else { Err(Ineligible::NotProvedBefore) }
 }

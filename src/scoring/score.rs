@@ -103,9 +103,10 @@ impl Score {
 
 /// A machine's score in one epoch.
 ///
-/// `allocated`: a lease that this validator holds, or a receipt that counts, covers the machine. The bonus is paid only
-/// when at least one device is counted: a machine none of whose devices is proved has nothing to rent. A device that is
-/// named twice fails as [`FailReason::DuplicateDevice`], each time.
+/// `allocated`: a lease that this validator holds, or a receipt that counts, covers the machine. The bonus is paid when
+/// at least one device is counted or is left alone because it is rented (its last Pass may be too old to be paid by
+/// then): a machine none of whose devices can be vouched for gets none. A device that is named twice fails as
+/// [`FailReason::DuplicateDevice`], each time.
 pub fn machine_score(table: &ScoreTable, devices: &[DeviceJudgement], allocated: bool) -> Score {
     let mut times: BTreeMap<DeviceId, usize> = BTreeMap::new();
     for judged in devices {
@@ -123,7 +124,9 @@ pub fn machine_score(table: &ScoreTable, devices: &[DeviceJudgement], allocated:
     let credit: f64 = parts.iter().filter(|p| p.counted).map(|p| p.credit).sum();
     // Rounding may lift a full machine a hair above 100.
     let gpu = (credit * table.scaling()).min(100.0);
-    let bonus = if allocated && credit > 0.0 { ALLOCATION_BONUS } else { 0.0 };
+    let rented = PartReason::Unknown(UnknownCause::Rented);
+    let vouched = parts.iter().any(|p| p.counted || p.reason == rented);
+    let bonus = if allocated && vouched { ALLOCATION_BONUS } else { 0.0 };
     Score { total: gpu + bonus, gpu, bonus, scaling: table.scaling(), parts }
 }
 
@@ -144,8 +147,8 @@ fn part(table: &ScoreTable, judged: &DeviceJudgement, named_twice: bool) -> Devi
         (Some(rate), Some(row)) => match (judge_rate(row, rate), row.nominal_ops) {
             (Some(reason), _) => Err(PartReason::Failed(reason)),
             (None, None) => Err(PartReason::Unknown(UnknownCause::UncalibratedModel)),
-            // `max` turns a rate that is no number into 0.
-            (None, Some(nominal)) => Ok((rate / nominal).max(0.0).min(1.0)),
+            (None, Some(_)) if rate.is_nan() => Ok(0.0),
+            (None, Some(nominal)) => Ok((rate / nominal).clamp(0.0, 1.0)),
         },
     };
     let base = row.map_or(0.0, |r| r.base);

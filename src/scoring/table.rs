@@ -1,8 +1,8 @@
 //! What each model is worth: base scores, nominal rates, floors, aliases.
 //!
 //! A table is checked when it is made, and all its problems are reported at once. The floors follow two rules (the
-//! proof's design, "what the time proves"): a floor is at least 70 % of the nominal rate, and it is above half the best rate of any
-//! model priced below, so that one card does not pass as two dearer ones.
+//! proof's design, "what the time proves"): a floor is at least 70 % of the nominal rate, and it is above half the
+//! best rate of any model priced below, so that one card does not pass as two dearer ones.
 
 use std::collections::HashMap;
 
@@ -215,7 +215,7 @@ fn check_row(row: &ModelRow, rows: &[ModelRow], by_name: &HashMap<String, usize>
     if !(MIN_FLOOR_SHARE..=1.0).contains(&share) {
         problems.push(TableProblem::FloorShare { model: model(), share });
     }
-    for cheaper in rows.iter().filter(|r| r.base < row.base) {
+    for cheaper in rows.iter().filter(|r| r.timed && r.base < row.base) {
         if let Some(half) = cheaper.nominal_ops.map(|n| n / 2.0).filter(|half| floor <= *half) {
             problems.push(TableProblem::PassesAsTwo { model: model(), cheaper: cheaper.name.clone(), half });
         }

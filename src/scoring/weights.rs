@@ -80,8 +80,8 @@ pub fn shares(weights: &[(Uid, u16)]) -> Vec<(Uid, f64)> {
     weights.iter().map(|(uid, w)| (*uid, f64::from(*w) / sum)).collect()
 }
 
-/// Shares (summing to 1, in the order given) that keep the subnet's limits, for [`weights`]. `scores` lists every neuron
-/// of the subnet, those without a score as 0.
+/// Shares (summing to 1, in the order given) that keep the subnet's limits, for [`weights`]. `scores` lists every
+/// neuron of the subnet, those without a score as 0.
 ///
 /// As in the SDK: with fewer non-zero scores than the subnet asks for, all neurons get `1e-5` of the sum on top; shares
 /// above the limit are cut to it. Unlike there, all scores 0 gives an empty vector: a validator that knows nothing says

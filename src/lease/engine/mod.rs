@@ -134,7 +134,8 @@ impl EngineError {
 pub trait ContainerEngine: Send + Sync {
     /// All containers that carry our labels, and no others, in a fixed order.
     async fn list(&self) -> Result<Vec<Container>, EngineError>;
-    /// Creates and starts a container. A repeat with the same lease and fencing epoch returns the one that is there.
+    /// Creates and starts a container. A repeat with the same lease and fencing epoch returns the one that is there,
+    /// unless its renter or devices are others: that is refused.
     async fn create(&self, spec: &ContainerSpec) -> Result<Container, EngineError>;
     /// Destroys the container of this lease and fencing epoch. `false` when there was none; a container of another
     /// epoch is an error and stays.

@@ -58,13 +58,15 @@ struct Contents {
 #[derive(Debug, Clone)]
 pub struct SimulatedEngine {
     path: Arc<PathBuf>,
+    /// One call of a handle at a time is at the file, so a lock held elsewhere blocks one worker thread and no more.
+    gate: Arc<tokio::sync::Mutex<()>>,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl SimulatedEngine {
     /// The engine whose containers lie in the file `path`. The file and its folder are made at the first change.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        SimulatedEngine { path: Arc::new(path.into()), faults: Arc::default() }
+        SimulatedEngine { path: Arc::new(path.into()), gate: Arc::default(), faults: Arc::default() }
     }
 
     /// The file with the containers.
@@ -127,7 +129,13 @@ impl SimulatedEngine {
         F: FnOnce(&mut Contents) -> Result<T, EngineError> + Send + 'static,
     {
         let path = Arc::clone(&self.path);
+        let gate = tokio::time::timeout(CALL_LIMIT, Arc::clone(&self.gate).lock_owned());
+        let gate = gate.await.map_err(|_| EngineError::Unavailable {
+            why: format!("{} is in use by calls that do not end", path.display()),
+            source: None,
+        })?;
         let work = tokio::task::spawn_blocking(move || {
+            let _gate = gate;
             let _lock = lock(&path).map_err(|e| unavailable("cannot lock", &path, e))?;
             let mut contents = read(&path)?;
             let before = contents.containers.clone();
@@ -183,7 +191,12 @@ impl Contents {
 
     fn create(&mut self, spec: &ContainerSpec) -> Result<Container, EngineError> {
         if let Some(found) = self.of(spec.lease, spec.fencing_epoch)? {
-            return Ok(self.containers[found].clone());
+            let there = &self.containers[found];
+            if there.labels.renter != spec.renter || there.devices != spec.devices {
+                let why = format!("lease {} has a container of another renter or with other devices", spec.lease);
+                return Err(EngineError::Refused(why));
+            }
+            return Ok(there.clone());
         }
         for device in &spec.devices {
             if let Some(user) = self.containers.iter().find(|c| c.devices.contains(device)) {
@@ -327,4 +340,152 @@ fn write(path: &Path, contents: &Contents) -> Result<(), EngineError> {
             .map_err(|e| EngineError::Unclear(format!("cannot sync {}: {e}", folder.display())))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeviceId, Hotkey};
+
+    fn spec(lease: u8, epoch: u64, device: u8) -> ContainerSpec {
+        ContainerSpec {
+            lease: LeaseId([lease; 16]),
+            fencing_epoch: epoch,
+            expires_at_ms: 1,
+            renter: Hotkey([1; 32]),
+            devices: vec![DeviceId::cpu(device)],
+            ssh_public_key: None,
+        }
+    }
+
+    fn engine() -> (tempfile::TempDir, SimulatedEngine) {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = SimulatedEngine::new(dir.path().join("host/containers.json"));
+        (dir, engine)
+    }
+
+    #[tokio::test]
+    async fn containers_outlive_the_handle_that_made_them() {
+        let (_dir, first) = engine();
+        let made = first.create(&spec(1, 1, 0)).await.unwrap();
+        let path = first.path().to_owned();
+        drop(first);
+        assert_eq!(SimulatedEngine::new(path).list().await.unwrap(), [made]);
+    }
+
+    #[tokio::test]
+    async fn handles_at_work_at_once_lose_nothing_and_share_no_device_or_port() {
+        let (_dir, first) = engine();
+        let second = SimulatedEngine::new(first.path());
+        let calls = (0..16u8).map(|i| {
+            let engine = if i % 2 == 0 { first.clone() } else { second.clone() };
+            // Each device is asked for twice, by different leases and handles.
+            async move { engine.create(&spec(i, 1, i / 2)).await }
+        });
+        let outcomes = futures_util::future::join_all(calls).await;
+        let refused = outcomes.iter().filter(|o| matches!(o, Err(EngineError::DeviceInUse { .. }))).count();
+        assert_eq!((outcomes.iter().filter(|o| o.is_ok()).count(), refused), (8, 8));
+        let all = second.list().await.unwrap();
+        let ports: std::collections::BTreeSet<u16> = all.iter().map(|c| c.ssh_port).collect();
+        assert_eq!((all.len(), ports.len()), (8, 8));
+    }
+
+    #[tokio::test]
+    async fn creation_is_idempotent_by_lease_and_epoch() {
+        let (_dir, engine) = engine();
+        let made = engine.create(&spec(1, 1, 0)).await.unwrap();
+        assert_eq!(engine.create(&spec(1, 1, 0)).await.unwrap(), made);
+        let other_devices = engine.create(&spec(1, 1, 3)).await;
+        assert!(matches!(other_devices, Err(EngineError::Refused(_))));
+        let other_renter = ContainerSpec { renter: Hotkey([2; 32]), ..spec(1, 1, 0) };
+        assert!(matches!(engine.create(&other_renter).await, Err(EngineError::Refused(_))));
+        let newer = engine.create(&spec(1, 2, 1)).await;
+        assert!(matches!(newer, Err(EngineError::OtherEpoch { present: 1, asked: 2, .. })));
+    }
+
+    #[tokio::test]
+    async fn another_epochs_container_is_neither_destroyed_nor_paused() {
+        let (_dir, engine) = engine();
+        let lease = LeaseId([1; 16]);
+        engine.create(&spec(1, 2, 0)).await.unwrap();
+        assert!(matches!(engine.destroy(lease, 1).await, Err(EngineError::OtherEpoch { .. })));
+        assert!(matches!(engine.pause(lease, 1).await, Err(EngineError::OtherEpoch { .. })));
+        assert!(engine.destroy(lease, 2).await.unwrap());
+        assert!(!engine.destroy(lease, 2).await.unwrap(), "a repeat says that there was none");
+    }
+
+    #[tokio::test]
+    async fn a_container_pauses_and_goes_on() {
+        let (_dir, engine) = engine();
+        let lease = LeaseId([1; 16]);
+        assert!(matches!(engine.pause(lease, 1).await, Err(EngineError::NoContainer(_))));
+        engine.create(&spec(1, 1, 0)).await.unwrap();
+        assert_eq!(engine.pause(lease, 1).await.unwrap().state, ContainerState::Paused);
+        assert_eq!(engine.unpause(lease, 1).await.unwrap().state, ContainerState::Running);
+        assert!(engine.exit(lease).await.unwrap());
+        assert!(matches!(engine.unpause(lease, 1).await, Err(EngineError::Refused(_))));
+        assert_eq!(engine.inspect(lease).await.unwrap().unwrap().state, ContainerState::Exited);
+    }
+
+    #[tokio::test]
+    async fn faults_do_what_they_say() {
+        let (_dir, engine) = engine();
+        let lease = LeaseId([1; 16]);
+        engine.set_faults(Faults { fail_create: true, ..Faults::default() });
+        assert!(engine.create(&spec(1, 1, 0)).await.unwrap_err().nothing_happened());
+        assert_eq!(engine.inspect(lease).await.unwrap(), None);
+        engine.set_faults(Faults { lose_create_reply: true, ..Faults::default() });
+        assert!(!engine.create(&spec(1, 1, 0)).await.unwrap_err().nothing_happened());
+        assert!(engine.inspect(lease).await.unwrap().is_some(), "it is there all the same");
+        engine.set_faults(Faults { fail_destroy: true, ..Faults::default() });
+        assert!(!engine.destroy(lease, 1).await.unwrap_err().nothing_happened());
+        assert!(engine.disappear(lease).await.unwrap());
+        assert_eq!(engine.list().await.unwrap(), []);
+        engine.set_faults(Faults { unavailable: true, ..Faults::default() });
+        assert!(matches!(engine.available().await, Err(EngineError::Unavailable { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_engine_takes_its_time_on_the_tokio_clock() {
+        let (_dir, engine) = engine();
+        engine.set_faults(Faults { delay: Duration::from_secs(3), ..Faults::default() });
+        let before = tokio::time::Instant::now();
+        engine.available().await.unwrap();
+        assert!(before.elapsed() >= Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_is_held_elsewhere_ends_in_an_error_by_the_deadline() {
+        let (_dir, engine) = engine();
+        engine.available().await.unwrap();
+        let held = lock(engine.path()).unwrap();
+        let (one, two) = (spec(1, 1, 0), spec(2, 1, 1));
+        let calls = async { tokio::join!(engine.create(&one), engine.create(&two)) };
+        let (waits, queues) = {
+            tokio::pin!(calls);
+            // A blocked worker thread keeps the paused clock from moving by itself.
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut calls => break outcome,
+                    () = tokio::task::yield_now() => tokio::time::advance(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        assert!(matches!(waits, Err(EngineError::Unclear(_))), "it may still be carried out");
+        assert!(queues.unwrap_err().nothing_happened());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_reported_and_left_as_it_is() {
+        let (_dir, engine) = engine();
+        fs::create_dir_all(engine.path().parent().unwrap()).unwrap();
+        for text in ["{\"format\":1", "{\"format\":2,\"created\":0,\"containers\":[]}"] {
+            fs::write(engine.path(), text).unwrap();
+            assert!(matches!(engine.list().await, Err(EngineError::Unavailable { .. })));
+            assert!(matches!(engine.create(&spec(1, 1, 0)).await, Err(EngineError::Unavailable { .. })));
+            assert_eq!(fs::read_to_string(engine.path()).unwrap(), text);
+        }
+    }
 }
