@@ -172,3 +172,6 @@ impl RowPair {
 pub fn entry(keys: &RoundKeys, position: &Position, k: u32) -> i32 {
     RowPair::default().entry(Kernel::best(), keys, position, k as usize)
 }
+
+#[cfg(test)]
+mod tests;
