@@ -14,7 +14,7 @@ use compute_subnet::proof::gemm::{self, Kernel};
 use compute_subnet::proof::keystream::{self, Matrix};
 use compute_subnet::proof::merkle::{self, Tree};
 use compute_subnet::proof::tile::Tile;
-use compute_subnet::proof::{Challenge, Position, Root, Work, cpu, sample_positions, verifier};
+use compute_subnet::proof::{Challenge, Position, Root, Work, cpu, entry, sample_positions, verifier};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
@@ -49,6 +49,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     writeln!(out, "its parts")?;
     let keys = challenge.seed_0().keys();
+    for &kernel in &kernels {
+        let (one, _) = seconds(400, || _ = std::hint::black_box(entry::entry(kernel, &keys.entries, 1, 2, 65_536)));
+        writeln!(out, "  one entry, {:<18} {:6.1} us", kernel.name(), one * 1e6)?;
+    }
     let (mut a, mut b) = (vec![0u8; 65_536], vec![0u8; 65_536]);
     let (fill, _) = seconds(400, || keystream::fill(&keys.entries, 1, Matrix::A, &mut a));
     keystream::fill(&keys.entries, 1, Matrix::B, &mut b);

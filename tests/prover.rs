@@ -1,5 +1,6 @@
 //! The prover as a child process: the honest one, and every way a child can go wrong.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -31,6 +31,10 @@ enum Isa {
 }
 
 impl Kernel {
+    /// To compare with; a value is had from [`Kernel::avx2`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const AVX2: Kernel = Kernel(Isa::Avx2);
+
     /// The portable twin.
     pub fn scalar() -> Self {
         Kernel(Isa::Scalar)

@@ -173,15 +173,3 @@ fn a_consistent_tree_over_a_wrong_entry_is_an_entry_mismatch_with_both_values() 
     let elsewhere = Position { round: 0, row: 3, col: 5 };
     assert!(check_openings(&challenge, &[root], &[elsewhere], &tile).is_ok());
 }
-
-#[test]
-fn entries_are_the_same_with_every_kernel_and_across_pieces_of_the_stream() {
-    let keys = honest().challenge.seed_0().keys();
-    let position = Position { round: 0, row: 1, col: 2 };
-    for k in [64, 8192, 65_536] {
-        let (mut a, mut b) = (vec![0u8; k], vec![0u8; k]);
-        crate::proof::keystream::fill(&keys.entries, 1, Matrix::A, &mut a);
-        crate::proof::keystream::fill(&keys.entries, 2, Matrix::B, &mut b);
-        assert_eq!(entry(&keys, &position, k as u32), Kernel::scalar().dot(&a, &b));
-    }
-}
