@@ -216,6 +216,18 @@ async fn work_above_the_memory_limit_is_over_memory() {
 }
 
 #[tokio::test]
+async fn a_child_with_the_memory_that_the_work_is_said_to_take_can_do_it() {
+    for (n, k, rounds) in [(32, 64, 1), (64, 16_384, 1), (256, 64, 4)] {
+        let challenge = challenge(n, k, rounds);
+        let mut prover = honest();
+        prover.limits.memory_bytes = challenge.work.memory_bytes();
+        prover.limits.threads = 16;
+        let mut commitment = prover.commit(&challenge).await.unwrap();
+        commitment.open(&sample_positions(&challenge.work, 20, &mut StdRng::seed_from_u64(1))).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_limit_too_small_to_start_in_is_an_error_too() {
     let mut prover = honest();
     prover.limits.memory_bytes = 1 << 20;

@@ -122,11 +122,11 @@ impl Work {
     }
 
     /// Bytes the cpu prover needs at most with up to 16 threads: `B` of one round, the tile hashes of all rounds, one
-    /// round's tree while it opens, a strip of `A` in 16 bits for each thread, and 16 MiB for the process itself.
+    /// round's tree while it opens, a strip of `A` in 16 bits for each thread, and 64 MiB for the process itself and its stacks.
     pub fn memory_bytes(&self) -> u64 {
         let (n, k) = (u64::from(self.n), u64::from(self.k));
         let strips = u64::from(self.side()).clamp(1, 16);
-        n * k + 32 * self.tiles() * (u64::from(self.rounds) + 2) + strips * (2 * TILE as u64 * k + 3 * k) + (16 << 20)
+        n * k + 32 * self.tiles() * (u64::from(self.rounds) + 2) + strips * (2 * TILE as u64 * k + 3 * k) + (64 << 20)
     }
 }
 
