@@ -3,6 +3,7 @@
 //! It prints nothing to stdout but frames (or, for `selftest`, its table); what went wrong goes to stderr.
 
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -10,9 +11,12 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{DeviceId, Hotkey};
+use compute_subnet::proof::frames::FrameError;
 use compute_subnet::proof::gemm::Kernel;
 use compute_subnet::proof::prover::{self, ServeError};
 use compute_subnet::proof::{Challenge, Work, cpu, selftest};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
 
 /// Computes proofs of work for a compute-miner, over length-bounded frames on stdin and stdout.
 ///
@@ -28,7 +32,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Subcommands {
     /// Checks the proof's test vectors on this machine and measures the rate of one thread.
-    Selftest,
+    Selftest {
+        /// Checks the vectors only.
+        #[arg(long)]
+        vectors_only: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,7 +49,7 @@ fn main() -> ExitCode {
     };
     let (exit, result) = match cli.command {
         None => serve(),
-        Some(Subcommands::Selftest) => match run_selftest() {
+        Some(Subcommands::Selftest { vectors_only }) => match run_selftest(vectors_only) {
             Ok(true) => (Exit::Ok, Ok(())),
             Ok(false) => (Exit::Data, Err(anyhow::anyhow!("a test vector does not hold: this build must not be used"))),
             Err(error) => (Exit::Unavailable, Err(error)),
@@ -60,8 +68,18 @@ fn serve() -> (Exit, anyhow::Result<()>) {
         Ok(runtime) => runtime,
         Err(error) => return (Exit::Unavailable, Err(error)),
     };
-    let served = runtime.block_on(prover::serve(tokio::io::stdin(), tokio::io::stdout()));
-    // A read of stdin that is under way cannot be cancelled; nothing is lost by leaving it.
+    let served = runtime.block_on(async {
+        let input: Box<dyn AsyncRead + Send + Unpin> = match pipe::Receiver::from_owned_fd(own(std::io::stdin())?) {
+            Ok(pipe) => Box::new(pipe),
+            Err(_) => Box::new(tokio::fs::File::from_std(own(std::io::stdin())?.into())),
+        };
+        let output: Box<dyn AsyncWrite + Send + Unpin> = match pipe::Sender::from_owned_fd(own(std::io::stdout())?) {
+            Ok(pipe) => Box::new(pipe),
+            Err(_) => Box::new(tokio::fs::File::from_std(own(std::io::stdout())?.into())),
+        };
+        prover::serve(input, output).await
+    });
+    // A read of a file or terminal that is under way cannot be cancelled; nothing is lost by leaving it.
     runtime.shutdown_background();
     match served {
         Ok(()) => (Exit::Ok, Ok(())),
@@ -69,8 +87,14 @@ fn serve() -> (Exit, anyhow::Result<()>) {
     }
 }
 
+/// A standard stream without the buffer and the lock of the standard library. A pipe then needs no thread of its own,
+/// which a tight memory limit might refuse; files and terminals do.
+fn own(stream: impl AsFd) -> Result<OwnedFd, FrameError> {
+    stream.as_fd().try_clone_to_owned().map_err(FrameError::Io)
+}
+
 /// Whether every vector holds.
-fn run_selftest() -> anyhow::Result<bool> {
+fn run_selftest(vectors_only: bool) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let checks = selftest::run().context("computing the test vectors")?;
     for check in &checks {
@@ -79,6 +103,10 @@ fn run_selftest() -> anyhow::Result<bool> {
         if !check.holds() {
             writeln!(out, "{:<28} {:<6} {}", "", "", check.expected)?;
         }
+    }
+    let all_hold = checks.iter().all(selftest::Check::holds);
+    if vectors_only {
+        return Ok(all_hold);
     }
     let work = Work::new(512, 4096, 1).context("the size of the measured work")?;
     let challenge = Challenge { nonce: [0; 32], epoch: 0, hotkey: Hotkey([0; 32]), device: DeviceId::cpu(0), work };
@@ -89,5 +117,5 @@ fn run_selftest() -> anyhow::Result<bool> {
         let rate = work.operations() as f64 / seconds / 1e9;
         writeln!(out, "rate, one thread, {:<10} {rate:.1} G operations/s (n 512, k 4096)", kernel.name())?;
     }
-    Ok(checks.iter().all(selftest::Check::holds))
+    Ok(all_hold)
 }

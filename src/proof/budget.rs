@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::work::Work;
 use crate::ids::Hotkey;
+use crate::verdict::UnknownCause;
 
 /// Most callers counted in one window; later ones are refused.
 const MAX_CALLERS: usize = 1024;
@@ -91,6 +92,16 @@ pub enum Refusal {
     /// It exceeds the budget.
     #[error("over budget: {0}")]
     Budget(BudgetReason),
+}
+
+impl Refusal {
+    /// What the validator can say about the devices.
+    pub fn cause(&self) -> UnknownCause {
+        match self {
+            Refusal::Busy { .. } => UnknownCause::Busy,
+            Refusal::Budget(_) => UnknownCause::BudgetRefused,
+        }
+    }
 }
 
 #[derive(Debug)]

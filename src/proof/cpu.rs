@@ -18,7 +18,7 @@ use crate::ids::Hash32;
 /// Most threads one prover uses, whatever it is asked for.
 pub const MAX_THREADS: usize = 256;
 /// Stack of a worker thread: it needs a tile and a few frames of hashing.
-const STACK: usize = 512 * 1024;
+pub(crate) const STACK: usize = 512 * 1024;
 
 /// Why there is no commitment or no opening.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -307,7 +307,7 @@ mod tests {
         Challenge { nonce: [9; 32], epoch: 3, hotkey: Hotkey([4; 32]), device: DeviceId::cpu(0), work }
     }
 
-    const GO: AtomicBool = AtomicBool::new(false);
+    static GO: AtomicBool = AtomicBool::new(false);
 
     #[test]
     fn roots_do_not_depend_on_kernel_or_threads() {

@@ -223,7 +223,7 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
     let wrong = |what: String| FrameError::Body { kind: kind.name(), what };
     let whole = |unit: usize| {
         let bytes = body.len();
-        if bytes % unit == 0 { Ok(()) } else { Err(wrong(format!("{bytes} bytes are no multiple of {unit}"))) }
+        if bytes.is_multiple_of(unit) { Ok(()) } else { Err(wrong(format!("{bytes} bytes are no multiple of {unit}"))) }
     };
     match kind {
         Kind::COMMIT => decode_commit(body).map_err(wrong),

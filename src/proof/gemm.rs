@@ -31,6 +31,10 @@ enum Isa {
 }
 
 impl Kernel {
+    /// To compare with; a value is had from [`Kernel::avx2`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const AVX2: Kernel = Kernel(Isa::Avx2);
+
     /// The portable twin.
     pub fn scalar() -> Self {
         Kernel(Isa::Scalar)
@@ -69,6 +73,7 @@ impl Kernel {
     }
 
     /// Adds the product of one block to half a tile: see [`block_scalar`] for the definition.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only SIMD kernels widen `b` first"))]
     fn block(self, a: &[i16], b: &[i8], scratch: &mut [i16], c: &mut Tile, column: usize) {
         match self.0 {
             Isa::Scalar => block_scalar(a, b, c, column),

@@ -6,7 +6,7 @@
 //! ([`merkle`]); each round's seed depends on the root before it ([`seeds`]). The verifier draws positions only after
 //! it has the roots, and needs microseconds for each ([`verifier`]): no GPU, no tolerance, no number the prover prints.
 //!
-//! Read in this order: [`work`] (the words), [`seeds`], [`keystream`], [`tile`], [`merkle`], [`gemm`], [`verifier`],
+//! Read in this order: [`work`] (the words), [`seeds`], [`keystream`], [`tile`], [`merkle`], [`gemm`], [`entry`], [`verifier`],
 //! [`cpu`] (the backend for processors), [`frames`] and [`prover`] (a child process with limits), [`budget`] (what a
 //! miner lets others make it do), [`selftest`] (the definitions' test vectors).
 //!
@@ -22,6 +22,7 @@ pub mod seeds;
 pub mod tile;
 
 pub mod cpu;
+pub mod entry;
 pub mod verifier;
 
 pub mod frames;

@@ -3,8 +3,8 @@
 //! Order of use: read the roots and the clock, [`check_roots`]; draw positions ([`super::sample_positions`]); read the
 //! openings, [`check_openings`]. Every rejection names the check that failed and where; a prover is never asked twice.
 
+use super::entry;
 use super::gemm::Kernel;
-use super::keystream::{Matrix, Row};
 use super::merkle;
 use super::seeds::{RoundKeys, Seed};
 use super::tile::{self, TILE_BYTES};
@@ -95,7 +95,6 @@ pub fn check_openings_with(
         return Err(Rejection::new(FailReason::WrongLength, detail));
     }
     let keys = keys_of_rounds(challenge, roots);
-    let mut rows = RowPair::default();
     for (position, opening) in positions.iter().zip(openings.chunks_exact(one)) {
         assert!(position.is_within(work), "the verifier drew {position:?} outside of {work:?}");
         let round = position.round as usize;
@@ -106,7 +105,7 @@ pub fn check_openings_with(
             let detail = format!("{device}, round {round}, tile {index}: the path does not lead to the root");
             return Err(Rejection::new(FailReason::PathMismatch, detail));
         }
-        let expected = rows.entry(kernel, &keys[round], position, work.k as usize);
+        let expected = entry::entry(kernel, &keys[round].entries, position.row, position.col, work.k as usize);
         let found = tile::entry(bytes, position.within_tile());
         if found != Some(expected) {
             let detail = format!(
@@ -134,41 +133,10 @@ fn keys_of_rounds(challenge: &Challenge, roots: &[Root]) -> Vec<RoundKeys> {
         .collect()
 }
 
-/// Bytes of both rows that are generated at a time: both pieces stay in the first-level cache.
-const PIECE: usize = 8192;
-
-/// Recomputes single entries of the product.
-struct RowPair {
-    a: Vec<u8>,
-    b: Vec<u8>,
-}
-
-impl Default for RowPair {
-    fn default() -> Self {
-        RowPair { a: vec![0; PIECE], b: vec![0; PIECE] }
-    }
-}
-
-impl RowPair {
-    /// `C[row][col]` of the round with these keys.
-    fn entry(&mut self, kernel: Kernel, keys: &RoundKeys, position: &Position, k: usize) -> i32 {
-        let mut a = Row::new(&keys.entries, position.row, Matrix::A);
-        let mut b = Row::new(&keys.entries, position.col, Matrix::B);
-        let mut sum = 0;
-        let mut left = k;
-        while left > 0 {
-            let piece = left.min(PIECE);
-            let (pa, pb) = (&mut self.a[..piece], &mut self.b[..piece]);
-            a.read(pa);
-            b.read(pb);
-            sum += kernel.dot(pa, pb);
-            left -= piece;
-        }
-        sum
-    }
-}
-
 /// The exact entry at a position of the product that these keys fix: what [`check_openings`] compares with.
 pub fn entry(keys: &RoundKeys, position: &Position, k: u32) -> i32 {
-    RowPair::default().entry(Kernel::best(), keys, position, k as usize)
+    entry::entry(Kernel::best(), &keys.entries, position.row, position.col, k as usize)
 }
+
+#[cfg(test)]
+mod tests;

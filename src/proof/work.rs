@@ -121,12 +121,13 @@ impl Work {
         TILE_BYTES + 32 * self.depth() as usize
     }
 
-    /// Bytes the cpu prover needs at most with up to 16 threads: `B` of one round, the tile hashes of all rounds, one
-    /// round's tree while it opens, a strip of `A` in 16 bits for each thread, and 16 MiB for the process itself.
+    /// Bytes the cpu prover needs at most with up to 16 threads: `B` of one round, the tile hashes of all rounds and one
+    /// round's tree; for each thread 32 rows of `A` in 16 bits and 32 of `B` (it opens tiles with those); and 64 MiB for
+    /// the process and its stacks.
     pub fn memory_bytes(&self) -> u64 {
         let (n, k) = (u64::from(self.n), u64::from(self.k));
-        let strips = u64::from(self.side()).clamp(1, 16);
-        n * k + 32 * self.tiles() * (u64::from(self.rounds) + 2) + strips * (2 * TILE as u64 * k + 3 * k) + (16 << 20)
+        let hashes = 32 * self.tiles() * (u64::from(self.rounds) + 2);
+        n * k + hashes + 16 * (3 * TILE as u64 + 1) * k + (64 << 20)
     }
 }
 

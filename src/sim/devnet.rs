@@ -24,7 +24,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::{Coldkey, DeviceId};
-use crate::lease::SimulatedEngine;
+use crate::lease::engine::SimulatedEngine;
 use crate::proof::prover::{ChildProver, Forgery, ForgingProver, Prover, ProverLimits};
 use crate::runtime::Placement;
 use crate::settings::Settings;

@@ -23,7 +23,7 @@ pub(super) fn dot(a: &[u8], b: &[u8]) -> i32 {
 pub(super) fn block(a: &[i16], b: &[i8], scratch: &mut [i16], c: &mut Tile, column: usize) {
     assert!(std::arch::is_x86_feature_detected!("avx2"), "the AVX2 kernel needs AVX2");
     let length = a.len() / TILE;
-    assert!(length % 2 == 0 && a.len() == TILE * length && b.len() == HALF * length, "lengths of one block");
+    assert!(length.is_multiple_of(2) && a.len() == TILE * length && b.len() == HALF * length, "lengths of one block");
     assert!(scratch.len() >= b.len() && column + HALF <= TILE, "scratch of one block, half a tile");
     // SAFETY: AVX2 is there; the lengths are as `block_avx2` needs them.
     unsafe { block_avx2(a, length, b, scratch, c, column) }

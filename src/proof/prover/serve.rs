@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
@@ -65,7 +64,7 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
             Frame::Bye => return Ok(()),
             Frame::Commit { challenge, threads } => {
                 commitment = None;
-                let job = tokio::task::spawn_blocking(move || cpu::commit(&challenge, threads as usize, &cancel));
+                let job = start(move || cpu::commit(&challenge, threads as usize, &cancel));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(made)) => {
@@ -79,7 +78,7 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
             Frame::Open { positions } => match commitment.clone() {
                 None => Frame::Error { kind: ErrorKind::Request, text: "nothing is committed yet".into() },
                 Some(made) => {
-                    let job = tokio::task::spawn_blocking(move || made.open(&positions, &cancel));
+                    let job = start(move || made.open(&positions, &cancel));
                     match finish(job, &flag, incoming).await? {
                         None => return Ok(()),
                         Some(Ok(bytes)) => Frame::Openings { bytes },
@@ -94,12 +93,27 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
     Ok(())
 }
 
+/// A computation on a thread of its own: a pool might hold it back for ever where no more threads can be had.
+type Job<T> = std::io::Result<oneshot::Receiver<Result<T, CpuError>>>;
+
+fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, CpuError> + Send + 'static) -> Job<T> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("request".into()).stack_size(cpu::STACK);
+    thread.spawn(move || _ = done.send(work()))?;
+    Ok(result)
+}
+
 /// Waits for a computation, and cancels it when the host says bye or goes: then there is no result.
 async fn finish<T>(
-    mut job: JoinHandle<Result<T, CpuError>>,
+    job: Job<T>,
     cancel: &AtomicBool,
     incoming: &mut Incoming,
 ) -> Result<Option<Result<T, Frame>>, ServeError> {
+    let error = |kind, text: String| Ok(Some(Err(Frame::Error { kind, text })));
+    let mut job = match job {
+        Ok(job) => job,
+        Err(why) => return error(ErrorKind::OutOfMemory, format!("a thread cannot be had: {why}")),
+    };
     let done = tokio::select! {
         done = &mut job => done,
         frame = incoming.recv() => {
@@ -111,12 +125,12 @@ async fn finish<T>(
             };
         }
     };
-    let error = |kind, text: String| Ok(Some(Err(Frame::Error { kind, text })));
     match done {
         Ok(Ok(made)) => Ok(Some(Ok(made))),
         Ok(Err(e @ CpuError::OutOfMemory { .. })) => error(ErrorKind::OutOfMemory, e.to_string()),
         Ok(Err(e @ (CpuError::NoSuchEntry(_) | CpuError::Work(_)))) => error(ErrorKind::Request, e.to_string()),
         Ok(Err(e @ CpuError::Cancelled)) => error(ErrorKind::Internal, e.to_string()),
-        Err(ended) => error(ErrorKind::Internal, ended.to_string()),
+        // The sender went without a word: the thread panicked, and said so on stderr.
+        Err(_) => error(ErrorKind::Internal, "the computation panicked".into()),
     }
 }
