@@ -2,11 +2,20 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::actors::node::{Node, NodeError, NodeInput};
+use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
+use crate::clock::SystemClock;
 use crate::exit::Exit;
-use crate::settings::{self, Cli, Level, LogFormat, Loaded, Role, Settings};
+use crate::proof::prover::{ChildProver, ProverLimits};
+use crate::runtime::Placement;
+use crate::settings::{self, Cli, Level, Loaded, LogFormat, Network, Role, Settings};
+use crate::sim::keys::DevnetKeys;
 use crate::telemetry::logging::{self, Format, LogFile, LogGuard, LogOptions};
+use crate::wallet::Keypair;
 
 /// Reads the command line of a program whose arguments are `T`; ends the process with help, version or what was wrong.
 pub fn arguments<T: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, Exit> {
@@ -106,4 +115,144 @@ async fn wait_for_signal() -> &'static str {
             std::future::pending().await
         }
     }
+}
+
+/// A node that was started by a binary.
+pub struct Started(Node);
+
+impl From<Node> for Started {
+    fn from(node: Node) -> Self {
+        Started(node)
+    }
+}
+
+/// Runs a node until a signal, or until it has to give up.
+pub async fn serve(Started(node): Started) -> Exit {
+    let axon = node.axon_address.map(|a| a.to_string());
+    tracing::info!(metrics = format!("http://{}/metrics", node.web), axon, "the node is up");
+    let exit = node.run(stop_signal()).await;
+    tracing::info!(code = exit.code(), "the node ended");
+    exit
+}
+
+/// Says why a node did not start.
+pub fn failed(error: &NodeError) -> Exit {
+    tracing::error!("{}", crate::telemetry::error_chain(error));
+    error.exit()
+}
+
+/// The hotkey of a node: from the wallet, or from a devnet's directory.
+pub fn keypair(
+    settings: &Settings,
+    devnet: Option<&Path>,
+    pick: impl FnOnce(&DevnetKeys) -> Keypair,
+) -> Result<Keypair, Exit> {
+    if let Some(dir) = devnet {
+        if !settings.subtensor.network.is_ledger() {
+            tracing::error!("--devnet-keys needs a ledger: --subtensor.network ledger=http://127.0.0.1:PORT");
+            return Err(Exit::Usage);
+        }
+        return DevnetKeys::load(dir).map(|keys| pick(&keys)).map_err(|error| failed(&error));
+    }
+    let file = settings.wallet.hotkey_file();
+    let loaded = crate::wallet::keyfile::load(&file).map_err(|error| {
+        tracing::error!("the hotkey cannot be used: {}", crate::telemetry::error_chain(&error));
+        Exit::Data
+    })?;
+    if let Some(warning) = loaded.warning {
+        tracing::warn!(file = %file.display(), "{warning}");
+    }
+    Ok(loaded.keypair)
+}
+
+/// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
+pub fn node_input(
+    name: &str,
+    settings: Arc<Settings>,
+    keypair: Keypair,
+    runtime: Arc<tokio::runtime::Runtime>,
+    web: SocketAddr,
+) -> Result<NodeInput, Exit> {
+    let Network::Ledger(url) = &settings.subtensor.network else {
+        tracing::error!(
+            network = %settings.subtensor.network,
+            "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
+        );
+        return Err(Exit::Unavailable);
+    };
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    let client = url
+        .as_str()
+        .parse::<LedgerEndpoint>()
+        .map_err(|error| error.to_string())
+        .and_then(|endpoint| {
+            LedgerClient::http(&endpoint, settings.netuid, Arc::new(keypair.clone()), deadlines)
+                .map_err(|error| crate::telemetry::error_chain(&error))
+        })
+        .map_err(|error| {
+            tracing::error!(error, "no client for the ledger");
+            Exit::Config
+        })?;
+    let axon = SocketAddr::new(settings.axon.ip, settings.axon.port);
+    let announce = announced(&settings);
+    Ok(NodeInput {
+        name: name.to_owned(),
+        keypair,
+        chain: Arc::new(client),
+        clock: Arc::new(SystemClock),
+        runtime,
+        placement: Placement::PerActor,
+        data_dir: settings.node.data_dir.clone(),
+        web,
+        axon,
+        announce,
+        settings,
+    })
+}
+
+/// The axon's address as others reach it: what the settings say beyond the address it listens on.
+fn announced(settings: &Settings) -> Option<SocketAddr> {
+    let axon = &settings.axon;
+    let ip = axon.external_ip.unwrap_or(axon.ip);
+    let port = axon.external_port.unwrap_or(axon.port);
+    (axon.external_ip.is_some() || axon.external_port.is_some()).then(|| SocketAddr::new(ip, port))
+}
+
+/// Checks that a device class exists on this network.
+pub fn device_class(settings: &Settings, class: Option<String>) -> Result<Option<String>, Exit> {
+    let Some(class) = class else { return Ok(None) };
+    if settings.devnet.gpu_scores.contains_key(&class) {
+        return Ok(Some(class));
+    }
+    let known: Vec<&str> = settings.devnet.gpu_scores.keys().map(String::as_str).collect();
+    tracing::error!(
+        class,
+        known = known.join(", "),
+        "no such device class; classes exist on a ledger only (devnet.gpu_scores)"
+    );
+    Err(Exit::Usage)
+}
+
+/// The prover children of a miner in a process of its own: the configured program, or the one beside this one.
+pub fn child_prover(settings: &Settings) -> Result<ChildProver, Exit> {
+    let beside = || std::env::current_exe().map(|exe| exe.with_file_name("compute-prover"));
+    let exe = match &settings.prover.path {
+        Some(path) => path.clone(),
+        None => beside().map_err(|error| {
+            tracing::error!(%error, "this program does not find itself; set prover.path");
+            Exit::Unavailable
+        })?,
+    };
+    if !exe.is_file() {
+        tracing::error!(path = %exe.display(), "there is no prover here; install compute-prover or set prover.path");
+        return Err(Exit::Unavailable);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let limits = ProverLimits {
+        time: settings.prover.time_limit,
+        memory_bytes: settings.prover.memory_limit_bytes(),
+        output_bytes: settings.prover.output_limit_bytes(),
+        threads: settings.prover.threads_for(cores, 1),
+    };
+    Ok(ChildProver::new(exe, limits))
 }

@@ -27,8 +27,8 @@ pub mod actors;
 pub mod messages;
 pub mod runtime;
 
-pub mod settings;
 pub mod launch;
+pub mod settings;
 pub mod sim;
 pub mod telemetry;
 pub mod web;

@@ -64,7 +64,8 @@ impl BlacklistGuard {
         let work = async move { journal.ask(PenaltiesAt(now), ASK).await };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok(Ok(stored)) => {
-                let penalties = stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
+                let penalties =
+                    stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
                 act.penalties = Some(penalties.collect());
                 act.publish();
             }

@@ -168,7 +168,14 @@ async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<Chai
 /// Whether anything that admission or routing depends on differs.
 fn differs(a: &Metagraph, b: &Metagraph) -> bool {
     let key = |n: &Neuron| {
-        (n.uid, n.hotkey, n.coldkey, n.stake_rao, n.validator_permit, n.axon.as_ref().map(|x| (x.ip, x.port, x.version)))
+        (
+            n.uid,
+            n.hotkey,
+            n.coldkey,
+            n.stake_rao,
+            n.validator_permit,
+            n.axon.as_ref().map(|x| (x.ip, x.port, x.version)),
+        )
     };
     a.neurons.len() != b.neurons.len() || a.neurons.iter().map(key).ne(b.neurons.iter().map(key))
 }

@@ -198,13 +198,8 @@ fn labels() -> Labels {
     admissions.extend(Refusal::LABELS.iter().map(|l| ("refused", *l)));
     let mut prover_outcomes = vec!["ok"];
     prover_outcomes.extend(
-        [
-            UnknownCause::ProverCrashed,
-            UnknownCause::ProverHung,
-            UnknownCause::ProverGarbage,
-            UnknownCause::Refused,
-        ]
-        .map(UnknownCause::label),
+        [UnknownCause::ProverCrashed, UnknownCause::ProverHung, UnknownCause::ProverGarbage, UnknownCause::Refused]
+            .map(UnknownCause::label),
     );
     Labels {
         admissions,
@@ -442,7 +437,8 @@ pub(crate) fn secret(path: &Path) -> Result<secrecy::SecretBox<[u8; 32]>, NodeEr
         Ok(text) => hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| failed(wrong()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             getrandom::fill(bytes.as_mut_slice()).map_err(|e| failed(std::io::Error::other(e)))?;
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
             file.write_all(hex::encode(bytes.as_slice()).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         }
         Err(error) => return Err(failed(error)),

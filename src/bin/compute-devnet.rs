@@ -1,1 +1,240 @@
-fn main() {}
+//! A whole subnet in one process: a ledger, a validator, miners and a renter, over real loopback HTTP.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use compute_subnet::exit::Exit;
+use compute_subnet::launch;
+use compute_subnet::proof::prover;
+use compute_subnet::settings::{Cli, Loaded, Role, Source};
+use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
+use compute_subnet::sim::table::{Table, TableSource};
+use compute_subnet::telemetry::error_chain;
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, sleep};
+
+/// The argument with which the devnet starts itself as a prover child.
+const AS_PROVER: &str = "--as-prover";
+/// How often the table is drawn on a terminal.
+const REDRAW: Duration = Duration::from_millis(500);
+
+/// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
+/// a renter. Ctrl-C ends it.
+#[derive(Debug, Parser)]
+#[command(name = "compute-devnet", version)]
+struct Args {
+    /// Honest miners.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    miners: usize,
+    /// Miners that leave half of their work out.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    cheaters: usize,
+    /// Miners that announce an address which another miner already has.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    duplicates: usize,
+    /// Synthetic renters.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    rentals: usize,
+    /// End after so many judged epochs whose weights are on chain.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Time between two blocks of the ledger.
+    #[arg(long, value_name = "TIME")]
+    block_time: Option<String>,
+    /// Blocks of one epoch, less one.
+    #[arg(long, value_name = "N")]
+    tempo: Option<u16>,
+    /// Make blocks so many times faster.
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    speed: f64,
+    /// Continue the devnet of the last run instead of starting a new one beside it.
+    #[arg(long)]
+    resume: bool,
+    /// Port of the ledger on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    ledger_port: u16,
+    /// Leave the validator to a process of its own; prints how to start it.
+    #[arg(long)]
+    without_validator: bool,
+    #[command(flatten)]
+    cli: Cli,
+}
+
+fn main() -> std::process::ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == AS_PROVER) {
+        return prover::serve_stdio().into();
+    }
+    devnet().unwrap_or_else(|exit| exit).into()
+}
+
+fn devnet() -> Result<Exit, Exit> {
+    let mut args: Args = launch::arguments(std::env::args_os())?;
+    if let Some(time) = &args.block_time {
+        args.cli = args.cli.with_key("devnet.block_time", time);
+    }
+    if let Some(tempo) = args.tempo {
+        args.cli = args.cli.with_key("devnet.tempo", &tempo.to_string());
+    }
+    let mut loaded = launch::load(Role::Devnet, &args.cli)?;
+    quicken(&mut loaded, args.speed);
+    let dir = loaded.settings.node.data_dir.clone();
+    prepare(&dir, args.resume)?;
+    let _logs = launch::logs(&loaded.settings, "devnet")?;
+    launch::warn(&loaded.warnings);
+    Ok(launch::run(|runtime| run(args, loaded, dir, runtime)))
+}
+
+/// Blocks and epochs of a devnet are short; periods that the configuration leaves at their defaults follow them.
+fn quicken(loaded: &mut Loaded, speed: f64) {
+    let shipped = |key: &str| loaded.sources.get(key).is_none_or(|s| *s == Source::Embedded);
+    let block = loaded.settings.devnet.block_time.div_f64(speed.max(0.001)).max(Duration::from_millis(10));
+    let settings = &mut loaded.settings;
+    if shipped("subtensor.poll_interval") {
+        settings.subtensor.poll_interval = (block / 4).max(Duration::from_millis(10));
+    }
+    if shipped("weights.interval_blocks") {
+        settings.weights.interval_blocks = 1;
+    }
+    if shipped("budget.challenges_per_hotkey") {
+        settings.budget.challenges_per_hotkey = 10_000;
+    }
+    if shipped("budget.time") {
+        settings.budget.time = settings.budget.window;
+    }
+    if shipped("challenge.opening_deadline") {
+        settings.challenge.opening_deadline = Duration::from_secs(5);
+    }
+    if shipped("leases.health_interval") {
+        settings.leases.health_interval = block;
+    }
+}
+
+/// A new devnet starts in an empty directory; the one before it is kept beside it.
+fn prepare(dir: &Path, resume: bool) -> Result<(), Exit> {
+    let failed = |what: &str, error: std::io::Error| {
+        say(&format!("cannot {what} {}: {error}", dir.display()));
+        Exit::CannotCreate
+    };
+    if !resume && dir.exists() {
+        let previous = dir.with_extension("previous");
+        if previous.exists() {
+            std::fs::remove_dir_all(&previous).map_err(|e| failed("remove the run before the last, beside", e))?;
+        }
+        std::fs::rename(dir, &previous).map_err(|e| failed("put aside", e))?;
+    }
+    std::fs::create_dir_all(dir).map_err(|e| failed("make", e))
+}
+
+/// What people read, on standard output. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
+    let begun = Instant::now();
+    let exe = match std::env::current_exe() {
+        Ok(exe) => exe,
+        Err(error) => {
+            say(&format!("this program does not find itself, so it cannot start provers: {error}"));
+            return Exit::Unavailable;
+        }
+    };
+    let options = DevnetOptions {
+        miners: args.miners,
+        cheaters: args.cheaters,
+        duplicates: args.duplicates,
+        rentals: args.rentals,
+        speed: args.speed,
+        dir: dir.clone(),
+        ledger: SocketAddr::from(([127, 0, 0, 1], args.ledger_port)),
+        without_validator: args.without_validator,
+        prover: (exe, vec![OsString::from(AS_PROVER)]),
+    };
+    let given = loaded.sources.get("metrics.port").is_some_and(|s| *s != Source::Embedded);
+    let port = if given { loaded.settings.metrics.port } else { 0 };
+    let web = SocketAddr::new(loaded.settings.metrics.ip, port);
+    let devnet = match Devnet::start(&options, Arc::new(loaded.settings), web, runtime).await {
+        Ok(devnet) => devnet,
+        Err(error) => {
+            say(&format!("the devnet does not start: {}", error_chain(&error)));
+            return error.exit();
+        }
+    };
+    introduce(&devnet, &dir);
+    let (enough, done) = watch::channel(None);
+    if let Some(source) = TableSource::of(&devnet) {
+        actix_rt::spawn(show(source, args.epochs, enough, begun));
+    }
+    let stop = async move {
+        let mut done = done;
+        let ended = async {
+            if done.wait_for(Option::is_some).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = launch::stop_signal() => {}
+            () = ended => {}
+        }
+    };
+    let exit = devnet.run(args.rentals, stop).await;
+    say(&format!(
+        "ended after {:.1} s; its databases and logs are in {}",
+        begun.elapsed().as_secs_f64(),
+        dir.display()
+    ));
+    exit
+}
+
+fn introduce(devnet: &Devnet, dir: &Path) {
+    say(&format!("ledger       http://{}   (data in {})", devnet.rpc.address(), dir.display()));
+    match &devnet.validator {
+        Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
+        None => say(&format!(
+            "validator    not here; start it with:\n  compute-validator --subtensor.network ledger=http://{} --devnet-keys {}",
+            devnet.rpc.address(),
+            dir.display()
+        )),
+    }
+    for miner in &devnet.miners {
+        let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
+        say(&format!("{:<12} http://{}/metrics   axon {axon}", miner.name, miner.node.node.web));
+    }
+}
+
+/// Shows the table until enough epochs have been judged: redrawn on a terminal, once an epoch elsewhere.
+async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sender<Option<()>>, begun: Instant) {
+    let live = std::io::stdout().is_terminal();
+    let mut tick = interval(REDRAW);
+    let mut shown: Option<Table> = None;
+    let mut first = None;
+    loop {
+        tick.tick().await;
+        let table = source.read().await;
+        let complete = table.on_chain.is_some() && table.on_chain == table.epoch;
+        let new_epoch = shown.as_ref().is_none_or(|s| s.on_chain != table.on_chain);
+        if live {
+            let up = shown.as_ref().map_or(0, |s| s.rows.len() + 2);
+            let back = if up == 0 { String::new() } else { format!("\x1b[{up}A\x1b[J") };
+            say(&format!("{back}{}", table.render().trim_end()));
+        } else if complete && new_epoch {
+            say(&format!("\n{:.1} s after the start:\n{}", begun.elapsed().as_secs_f64(), table.render().trim_end()));
+        }
+        if let (Some(on_chain), Some(wanted)) = (table.on_chain, epochs) {
+            let first = *first.get_or_insert(on_chain);
+            if on_chain - first + 1 >= wanted {
+                enough.send_replace(Some(()));
+                return sleep(Duration::ZERO).await;
+            }
+        }
+        if complete && new_epoch || live {
+            shown = Some(table);
+        }
+    }
+}

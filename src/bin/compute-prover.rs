@@ -3,7 +3,6 @@
 //! It prints nothing to stdout but frames (or, for `selftest`, its table); what went wrong goes to stderr.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -11,12 +10,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{DeviceId, Hotkey};
-use compute_subnet::proof::frames::FrameError;
 use compute_subnet::proof::gemm::Kernel;
-use compute_subnet::proof::prover::{self, ServeError};
+use compute_subnet::proof::prover;
 use compute_subnet::proof::{Challenge, Work, cpu, selftest};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::unix::pipe;
 
 /// Computes proofs of work for a compute-miner, over length-bounded frames on stdin and stdout.
 ///
@@ -48,7 +44,7 @@ fn main() -> ExitCode {
         }
     };
     let (exit, result) = match cli.command {
-        None => serve(),
+        None => return prover::serve_stdio().into(),
         Some(Subcommands::Selftest { vectors_only }) => match run_selftest(vectors_only) {
             Ok(true) => (Exit::Ok, Ok(())),
             Ok(false) => (Exit::Data, Err(anyhow::anyhow!("a test vector does not hold: this build must not be used"))),
@@ -59,38 +55,6 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "compute-prover: {error:#}");
     }
     exit.into()
-}
-
-/// Serves frames until the input ends. The work's own threads are the backend's; this needs one for the pipe.
-fn serve() -> (Exit, anyhow::Result<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 * 1024).enable_io().build();
-    let runtime = match runtime.context("starting the runtime") {
-        Ok(runtime) => runtime,
-        Err(error) => return (Exit::Unavailable, Err(error)),
-    };
-    let served = runtime.block_on(async {
-        let input: Box<dyn AsyncRead + Send + Unpin> = match pipe::Receiver::from_owned_fd(own(std::io::stdin())?) {
-            Ok(pipe) => Box::new(pipe),
-            Err(_) => Box::new(tokio::fs::File::from_std(own(std::io::stdin())?.into())),
-        };
-        let output: Box<dyn AsyncWrite + Send + Unpin> = match pipe::Sender::from_owned_fd(own(std::io::stdout())?) {
-            Ok(pipe) => Box::new(pipe),
-            Err(_) => Box::new(tokio::fs::File::from_std(own(std::io::stdout())?.into())),
-        };
-        prover::serve(input, output).await
-    });
-    // A read of a file or terminal that is under way cannot be cancelled; nothing is lost by leaving it.
-    runtime.shutdown_background();
-    match served {
-        Ok(()) => (Exit::Ok, Ok(())),
-        Err(error @ (ServeError::Frame(_) | ServeError::Unexpected(..))) => (Exit::Data, Err(error.into())),
-    }
-}
-
-/// A standard stream without the buffer and the lock of the standard library. A pipe then needs no thread of its own,
-/// which a tight memory limit might refuse; files and terminals do.
-fn own(stream: impl AsFd) -> Result<OwnedFd, FrameError> {
-    stream.as_fd().try_clone_to_owned().map_err(FrameError::Io)
 }
 
 /// Whether every vector holds.

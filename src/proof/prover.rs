@@ -14,11 +14,13 @@ mod child;
 pub mod forging;
 mod in_process;
 mod serve;
+mod stdio;
 
 pub use child::{ChildProver, ProverLimits};
 pub use forging::{Forgery, ForgingProver};
 pub use in_process::InProcessProver;
 pub use serve::{ServeError, serve};
+pub use stdio::serve_stdio;
 
 /// Something that can compute proofs.
 #[async_trait]

@@ -343,12 +343,8 @@ impl Devnet {
             _ => Vec::new(),
         };
         let miners_stop: Vec<_> = self.miners.iter().map(|_| waits()).collect();
-        let miners: Vec<_> = self
-            .miners
-            .into_iter()
-            .zip(miners_stop)
-            .map(|(m, stop)| actix_rt::spawn(m.node.node.run(stop)))
-            .collect();
+        let miners: Vec<_> =
+            self.miners.into_iter().zip(miners_stop).map(|(m, stop)| actix_rt::spawn(m.node.node.run(stop))).collect();
         let exit = match self.validator {
             Some(validator) => {
                 let stop = async {

@@ -92,7 +92,8 @@ pub async fn run(allocations: Handle<AllocationManager>, clock: SharedClock, pla
         last_error.clear();
         let (id, miner) = (lease.id, lease.miner);
         let at_ms = clock.now_ms();
-        let line = Line::Rented { at_ms, lease: id, miner, devices: &lease.devices, fencing_epoch: lease.fencing_epoch };
+        let line =
+            Line::Rented { at_ms, lease: id, miner, devices: &lease.devices, fencing_epoch: lease.fencing_epoch };
         write(&plan.log, &line).await;
         sleep(plan.hold).await;
         release(&allocations, &clock, &plan, id).await;

@@ -90,9 +90,7 @@ impl TableSource {
         let mut rows: HashMap<Hotkey, Row> = self
             .miners
             .iter()
-            .map(|(name, class, hotkey)| {
-                (*hotkey, Row { name: name.clone(), class: class.clone(), ..Row::default() })
-            })
+            .map(|(name, class, hotkey)| (*hotkey, Row { name: name.clone(), class: class.clone(), ..Row::default() }))
             .collect();
         for (uid, hotkey, admitted) in admitted.unwrap_or_default() {
             let Some(row) = rows.get_mut(&hotkey) else { continue };

@@ -160,7 +160,9 @@ impl AllocationManager {
         let known = |id: &LeaseId| leases.iter().any(|l| l.id == *id);
         let containers: Vec<Container> = containers
             .iter()
-            .filter(|c| known(&c.labels.lease) || self.book.get(c.labels.lease).is_none_or(|e| e.lease.state.is_final()))
+            .filter(|c| {
+                known(&c.labels.lease) || self.book.get(c.labels.lease).is_none_or(|e| e.lease.state.is_final())
+            })
             .filter(|c| !self.book.is_busy(c.labels.lease))
             .cloned()
             .collect();
@@ -271,7 +273,8 @@ async fn carry_out(setup: &AllocationSetup, entry: Option<Entry>, step: Step) ->
         (Some(entry), Step::Events(events)) => (entry, events),
         (Some(entry), Step::Adopt(container)) => {
             tracing::info!(lease = %entry.lease.id, container = container.id, "container adopted");
-            let event = after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
+            let event =
+                after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
             (entry, event.into_iter().collect())
         }
         (Some(entry), Step::Effect(effect)) => {
@@ -286,7 +289,11 @@ async fn carry_out(setup: &AllocationSetup, entry: Option<Entry>, step: Step) ->
 }
 
 /// Calls the engine; the event says what its answer means for the lease.
-async fn apply_effect(setup: &AllocationSetup, entry: Option<&Entry>, effect: &Effect) -> Result<Option<Event>, String> {
+async fn apply_effect(
+    setup: &AllocationSetup,
+    entry: Option<&Entry>,
+    effect: &Effect,
+) -> Result<Option<Event>, String> {
     let now = || setup.clock.now_ms();
     match effect {
         Effect::Create(spec) => {
@@ -296,7 +303,7 @@ async fn apply_effect(setup: &AllocationSetup, entry: Option<&Entry>, effect: &E
         }
         Effect::Destroy { lease, fencing_epoch } => {
             let gone = with_deadline(setup.engine.destroy(*lease, *fencing_epoch)).await;
-            let event = entry.and_then(|e| after_destroy(&e.lease, &gone, now()));
+            let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, now()));
             gone.map(|_| event).map_err(|e| e.to_string())
         }
         Effect::Pause { lease, fencing_epoch } => {
@@ -343,7 +350,7 @@ fn terms_refused(error: &TermsError) -> LeaseRefusal {
 
 fn device_refused(error: &LedgerError) -> LeaseRefusal {
     match error {
-        LedgerError::InUse { .. } => LeaseRefusal::DeviceBusy,
+        LedgerError::InUse { .. } | LedgerError::Quarantined(_) => LeaseRefusal::DeviceBusy,
         LedgerError::NoSuchDevice(_) | LedgerError::NoDevice | LedgerError::Twice(_) => LeaseRefusal::NoDevice,
     }
 }
@@ -361,9 +368,11 @@ fn shown(state: LeaseState) -> synapse::ContainerState {
 
 fn running(lease: &Lease) -> AllocateReply {
     match (&lease.endpoint, &lease.container) {
-        (Some(at), Some(container)) => {
-            AllocateReply::Running { ssh_host: at.host.to_string(), ssh_port: at.ssh_port, container: container.clone() }
-        }
+        (Some(at), Some(container)) => AllocateReply::Running {
+            ssh_host: at.host.to_string(),
+            ssh_port: at.ssh_port,
+            container: container.clone(),
+        },
         _ => refused(LeaseRefusal::Engine, "the container has no address"),
     }
 }
@@ -371,7 +380,8 @@ fn running(lease: &Lease) -> AllocateReply {
 impl Handler<Allocate> for AllocationManager {
     type Result = ResponseActFuture<Self, AllocateReply>;
     fn handle(&mut self, Allocate { caller, request }: Allocate, _: &mut Ctx<Self>) -> Self::Result {
-        let answer = |act: &Self, reply: AllocateReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+        let answer =
+            |act: &Self, reply: AllocateReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
         if !self.compared {
             return answer(self, refused(LeaseRefusal::Degraded, "leases and engine have not been compared yet"));
         }
@@ -384,7 +394,9 @@ impl Handler<Allocate> for AllocationManager {
             let claim = Claim { lease: id, epoch: request.fencing_epoch, token };
             let reply = match crate::lease::fencing::check(&known.lease, &claim) {
                 Err(error) => refused(fenced(&error), error),
-                Ok(_) if known.lease.renter != caller => refused(LeaseRefusal::NotOwner, "the lease belongs to another validator"),
+                Ok(_) if known.lease.renter != caller => {
+                    refused(LeaseRefusal::NotOwner, "the lease belongs to another validator")
+                }
                 Ok(_) if known.lease.state == LeaseState::Running => running(&known.lease),
                 Ok(_) => refused(LeaseRefusal::Other, format!("the lease is {}", known.lease.state)),
             };
@@ -428,7 +440,10 @@ impl Handler<Allocate> for AllocationManager {
             Ok(entry) => {
                 let reply = match entry.lease.state {
                     LeaseState::Running => running(&entry.lease),
-                    _ => refused(LeaseRefusal::Engine, entry.lease.note.as_deref().unwrap_or("the container was not made")),
+                    _ => refused(
+                        LeaseRefusal::Engine,
+                        entry.lease.note.as_deref().unwrap_or("the container was not made"),
+                    ),
                 };
                 act.settle(id, Ok(Some(entry)));
                 reply
@@ -451,7 +466,8 @@ impl Handler<Allocate> for AllocationManager {
 impl Handler<Release> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
     fn handle(&mut self, Release { caller, request }: Release, _: &mut Ctx<Self>) -> Self::Result {
-        let answer = |act: &Self, reply: ReleaseReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+        let answer =
+            |act: &Self, reply: ReleaseReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
         let id = request.lease;
         let refuse = |reason, detail: String| ReleaseReply::Refused { reason, detail };
         if !self.compared {
@@ -512,7 +528,9 @@ impl Handler<LeaseStatus> for AllocationManager {
         };
         let claim = Claim { lease: request.lease, epoch: request.fencing_epoch, token: request.owner_token };
         MessageResult(match crate::lease::fencing::check(&known.lease, &claim) {
-            Ok(_) => LeaseStatusReply::Known { state: shown(known.lease.state), expires_at_ms: known.lease.expires_at_ms },
+            Ok(_) => {
+                LeaseStatusReply::Known { state: shown(known.lease.state), expires_at_ms: known.lease.expires_at_ms }
+            }
             Err(error) => LeaseStatusReply::Refused { reason: fenced(&error), detail: error.to_string() },
         })
     }

@@ -121,7 +121,8 @@ impl AllocationManager {
         let work = async move {
             let leases = journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
             let leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
-            let entry = |r: &store::records::LeaseRecord| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id));
+            let entry =
+                |r: &store::records::LeaseRecord| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id));
             leases.iter().map(entry).collect::<Result<Vec<_>, _>>()
         };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
@@ -414,7 +415,8 @@ impl Supervised for AllocationManager {
 impl Handler<Rent> for AllocationManager {
     type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
     fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
-        let fail = |act: &Self, error: RentError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
+        let fail =
+            |act: &Self, error: RentError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
         if !self.loaded {
             return fail(self, RentError::Journal("leases are not loaded yet".into()));
         }

@@ -192,8 +192,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     });
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
 
-    let on_block =
-        vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
+    let on_block = vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
     let guard = frame.guard.clone();
     let node = frame.finish(&input, None, on_block, Vec::new())?;
     Ok(ValidatorNode { node, allocations, challenges, weights, guard })

@@ -83,10 +83,7 @@ impl SpecsCollector {
 
 async fn ask(setup: &SpecsCollectorSetup, target: Target) -> (Hotkey, SpecsResult) {
     let peer = Peer { hotkey: target.hotkey, addr: target.address };
-    let answer = setup
-        .dendrite
-        .call(&peer, &SpecsRequest::default(), setup.deadline, MAX_REPLY)
-        .await;
+    let answer = setup.dendrite.call(&peer, &SpecsRequest::default(), setup.deadline, MAX_REPLY).await;
     (target.hotkey, answer.map(|r| Arc::new(r.body)).map_err(|e| (e.cause(), e.to_string())))
 }
 

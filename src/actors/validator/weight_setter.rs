@@ -251,13 +251,8 @@ impl WeightSetter {
             Err(attempt) if attempt.unclear => WeightsStatus::Pending,
             Err(_) => WeightsStatus::Failed,
         };
-        let record = WeightsStatusRecord {
-            id,
-            status,
-            included_block: done.ok(),
-            detail,
-            at_ms: self.setup.clock.now_ms(),
-        };
+        let record =
+            WeightsStatusRecord { id, status, included_block: done.ok(), detail, at_ms: self.setup.clock.now_ms() };
         if let Err(error) = self.setup.journal.tell(Note(Record::WeightsStatus(record))) {
             tracing::warn!(epoch, %error, "the result of setting weights is not recorded");
         }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lease::OwnerToken;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::lease::OwnerToken;
 
 /// Asks a miner to run a renter's container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

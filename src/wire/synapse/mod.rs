@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 mod challenge;
 mod lease;
 
-
+pub use crate::lease::OwnerToken;
 pub use challenge::{
     ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceOffer, DeviceRoots, DeviceWork, OpeningsRequest,
     ProverFailure, SpecsReply, SpecsRequest,
@@ -21,7 +21,6 @@ pub use lease::{
     AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
     ReleaseRequest, RenewReply, RenewRequest,
 };
-pub use crate::lease::OwnerToken;
 
 /// A request: the type decides path and reply.
 pub trait Synapse: Serialize + DeserializeOwned + Send + Sync + 'static {

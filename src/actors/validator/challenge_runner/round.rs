@@ -14,8 +14,8 @@ use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Position, Root, Work, sample_positions};
 use crate::scoring::{duplicate_claims, judge_rate};
-use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::telemetry::printable;
+use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::wire::dendrite::Peer;
 use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
 
@@ -164,10 +164,7 @@ async fn challenge(
             .collect(),
     };
     let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
-    let reply = setup
-        .dendrite
-        .call(&peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK)
-        .await;
+    let reply = setup.dendrite.call(&peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK).await;
     let reply = match reply {
         Ok(reply) => reply,
         Err(error) => return all(Verdict::unknown(error.cause(), error.to_string())),
@@ -241,9 +238,9 @@ async fn open_and_verify(
     })
     .await;
     match checked {
-        Ok(Ok(_)) => Verdict::Pass {
-            evidence: PassEvidence { operations, elapsed_ns: elapsed.as_nanos() as u64, samples },
-        },
+        Ok(Ok(_)) => {
+            Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: elapsed.as_nanos() as u64, samples } }
+        }
         Ok(Err(rejection)) => Verdict::fail(rejection.reason, rejection.detail),
         Err(error) => Verdict::unknown(UnknownCause::OwnFault, format!("the verifier ended: {error}")),
     }
