@@ -94,7 +94,7 @@ pub fn run<F: Future<Output = Exit>>(main: impl FnOnce(Arc<tokio::runtime::Runti
 pub async fn stop_signal() {
     let first = wait_for_signal().await;
     tracing::info!(signal = first, "stopping; a second signal ends the program at once");
-    actix_rt::spawn(async {
+    tokio::task::spawn_local(async {
         wait_for_signal().await;
         std::process::exit(Exit::Interrupted.code());
     });

@@ -106,7 +106,7 @@ impl Listener {
         .run();
         self.server = Some(server.handle());
         // The server must outlive this incarnation long enough to hear `stop`, so it is a task of its own.
-        actix_rt::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "http server ended");
             }

@@ -169,7 +169,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
     introduce(&devnet, &dir);
     let (enough, done) = watch::channel(None);
     if let Some(source) = TableSource::of(&devnet) {
-        actix_rt::spawn(show(source, args.epochs, enough, begun));
+        tokio::task::spawn_local(show(source, args.epochs, enough, begun));
     }
     let stop = async move {
         let mut done = done;

@@ -101,7 +101,7 @@ pub enum DevnetError {
         who: String,
         /// Why.
         #[source]
-        source: NodeError,
+        source: Box<NodeError>,
     },
     /// A directory cannot be made.
     #[error("cannot use {}", path.display())]
@@ -256,7 +256,7 @@ impl Devnet {
         for sub in ["ledger", "engine"] {
             directory(&options.dir.join(sub))?;
         }
-        let in_dir = |source| DevnetError::Node { who: "the devnet's keys".into(), source };
+        let in_dir = |e: NodeError| DevnetError::Node { who: "the devnet's keys".into(), source: Box::new(e) };
         let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
         let genesis = genesis(&settings, &keys, options.speed)?;
         let block_time = genesis.block_time;
@@ -304,7 +304,7 @@ impl Devnet {
                 probe: Probe::default(),
                 device_classes: Some(vec![device]),
             })
-            .map_err(|source| DevnetError::Node { who: role.name.clone(), source })?;
+            .map_err(|e| DevnetError::Node { who: role.name.clone(), source: Box::new(e) })?;
             debug_assert!(role.announce.is_none_or(|ip| Some(ip) == node.node.axon_address.map(|a| a.ip())));
             miners.push(DevnetMiner { name: role.name, class: role.class, forgery: role.forgery, node });
         }
@@ -313,7 +313,8 @@ impl Devnet {
         } else {
             let node = input("validator", validator_key, validator_chain, 0, SocketAddr::new(web.ip(), 0));
             let started = validator::start(ValidatorInput { node, local_address: None });
-            Some(started.map_err(|source| DevnetError::Node { who: "the validator".into(), source })?)
+            let failed = |e| DevnetError::Node { who: "the validator".into(), source: Box::new(e) };
+            Some(started.map_err(failed)?)
         };
         let epoch = block_time * (u32::from(settings.devnet.tempo) + 1);
         let plan = (options.rentals > 0).then(|| RenterPlan {
@@ -338,13 +339,23 @@ impl Devnet {
         };
         let renters: Vec<_> = match (&self.validator, &self.plan) {
             (Some(validator), Some(plan)) => (0..rentals)
-                .map(|_| actix_rt::spawn(renter::run(validator.allocations.clone(), self.clock.clone(), plan.clone())))
+                .map(|_| {
+                    tokio::task::spawn_local(renter::run(
+                        validator.allocations.clone(),
+                        self.clock.clone(),
+                        plan.clone(),
+                    ))
+                })
                 .collect(),
             _ => Vec::new(),
         };
         let miners_stop: Vec<_> = self.miners.iter().map(|_| waits()).collect();
-        let miners: Vec<_> =
-            self.miners.into_iter().zip(miners_stop).map(|(m, stop)| actix_rt::spawn(m.node.node.run(stop))).collect();
+        let miners: Vec<_> = self
+            .miners
+            .into_iter()
+            .zip(miners_stop)
+            .map(|(m, stop)| tokio::task::spawn_local(m.node.node.run(stop)))
+            .collect();
         let exit = match self.validator {
             Some(validator) => {
                 let stop = async {

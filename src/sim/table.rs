@@ -160,8 +160,8 @@ impl Table {
         );
         let _ = writeln!(
             out,
-            "{:>4}  {:<13} {:<7} {:<34} {:>11} {:>9} {:>7}  {}",
-            "uid", "miner", "class", "last verdict", "rate Gop/s", "score", "weight", "lease"
+            "{:>4}  {:<13} {:<7} {:<34} {:>11} {:>9} {:>7}  lease",
+            "uid", "miner", "class", "last verdict", "rate Gop/s", "score", "weight"
         );
         for row in &self.rows {
             let _ = writeln!(

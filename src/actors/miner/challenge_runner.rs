@@ -77,7 +77,7 @@ pub struct ChallengeRunner {
 impl ChallengeRunner {
     /// A runner with an unspent budget.
     pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
-        let budget = Budget::new(setup.limits.clone());
+        let budget = Budget::new(setup.limits);
         ChallengeRunner { setup, budget, kept: HashMap::new(), proofs: 0, refusals: 0 }
     }
 
