@@ -163,9 +163,8 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
     };
     introduce(&devnet, &dir).await;
     let (enough, done) = watch::channel(false);
-    if let Some(source) = TableSource::of(&devnet) {
-        tokio::task::spawn_local(show(source, args.epochs, enough, begun));
-    }
+    let table =
+        TableSource::of(&devnet).map(|source| tokio::task::spawn_local(show(source, args.epochs, enough, begun)));
     let stop = async move {
         let mut done = done;
         let ended = async {
@@ -176,6 +175,10 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         tokio::select! {
             () = launch::stop_signal() => {}
             () = ended => {}
+        }
+        // What the table reads from is about to end.
+        if let Some(table) = table {
+            table.abort();
         }
     };
     let had_validator = devnet.validator.is_some();

@@ -49,7 +49,7 @@ pub async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sende
         let complete = table.on_chain.is_some() && table.on_chain == table.epoch && table.on_chain != shown;
         if terminal {
             let lines = fit(&table.render(), size().unwrap_or((100, 40)));
-            let back = if drawn == 0 { String::new() } else { format!("\x1b[{drawn}A\x1b[J") };
+            let back = if drawn == 0 { String::new() } else { format!("\r\x1b[{drawn}A\x1b[J") };
             say(&format!("{back}{}", lines.join("\n")));
             drawn = lines.len();
         } else if complete {
