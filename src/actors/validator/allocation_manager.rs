@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
 use crate::lease::machine::LeaseTerms;
@@ -329,7 +329,7 @@ async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Result<Entry, 
     let event = match release_at_miner(setup, &entry.lease).await {
         Ok(_) => Event::Destroyed { at_ms: setup.clock.now_ms() },
         Err(problem) => {
-            let over = entry.lease.expires_at_ms.saturating_add(setup.give_up.as_millis() as u64);
+            let over = entry.lease.expires_at_ms.saturating_add(millis(setup.give_up));
             if now < over {
                 tracing::info!(lease = %entry.lease.id, problem, "the miner has not released yet, asking again");
                 return Ok(entry);
@@ -434,7 +434,7 @@ impl Handler<Rent> for AllocationManager {
             renter: self.setup.hotkey,
             miner: peer.hotkey,
             devices: devices.clone(),
-            expires_at_ms: now.saturating_add(request.duration.as_millis() as u64),
+            expires_at_ms: now.saturating_add(millis(request.duration)),
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
         };
