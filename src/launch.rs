@@ -188,11 +188,12 @@ pub fn node_input(
     let Network::Ledger(url) = &settings.subtensor.network else {
         tracing::error!(
             network = %settings.subtensor.network,
+            endpoint = crate::telemetry::redact_url(&settings.subtensor.endpoint()),
             "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
         );
         return Err(Exit::Unavailable);
     };
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
     let client = url
         .as_str()
         .parse::<LedgerEndpoint>()

@@ -39,6 +39,8 @@ pub struct ChainWatcherSetup {
     pub axon: Option<(SocketAddr, u32)>,
     /// The metrics endpoint to announce, if it is public.
     pub prometheus: Option<(SocketAddr, u32)>,
+    /// Announce the metrics endpoint once even if the chain has it.
+    pub force_prometheus: bool,
     /// Who hears of every head.
     pub on_block: Vec<Subscriber<NewBlock>>,
     /// Who hears of changed neurons.
@@ -56,12 +58,14 @@ pub struct ChainWatcher {
     looking: bool,
     last_error: Option<String>,
     announced_at: Option<BlockNumber>,
+    forced: bool,
 }
 
 impl ChainWatcher {
     /// A watcher that has seen nothing yet.
     pub fn new(setup: Arc<ChainWatcherSetup>) -> Self {
-        ChainWatcher { setup, view: None, looking: false, last_error: None, announced_at: None }
+        let forced = !setup.force_prometheus;
+        ChainWatcher { setup, view: None, looking: false, last_error: None, announced_at: None, forced }
     }
 
     fn look(&mut self, ctx: &mut Ctx<Self>) {
@@ -122,7 +126,9 @@ impl ChainWatcher {
         }
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         let axon = self.setup.axon.filter(|(at, version)| !own.serves_axon(at.ip(), at.port(), *version));
-        let prometheus = self.setup.prometheus.filter(|(at, v)| !own.serves_prometheus(at.ip(), at.port(), *v));
+        let again = !self.forced;
+        let prometheus =
+            self.setup.prometheus.filter(|(at, v)| again || !own.serves_prometheus(at.ip(), at.port(), *v));
         if axon.is_none() && prometheus.is_none() {
             return;
         }
@@ -142,8 +148,9 @@ impl ChainWatcher {
             };
             tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
         };
-        ctx.spawn(work.into_actor(self).map(|done, _, _| {
-            if let Err(error) = done {
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| match done {
+            Ok(()) => act.forced |= prometheus.is_some(),
+            Err(error) => {
                 tracing::warn!(error = crate::telemetry::error_chain(&error), "endpoint not announced, trying again");
             }
         }));

@@ -257,8 +257,9 @@ impl Frame {
     pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
         let settings = &input.settings;
         let web = bind("web", input.web, "--metrics.port")?;
-        let opened = store::open(&input.data_dir, role, input.clock.now_ms())
-            .map_err(|source| NodeError::Store { dir: input.data_dir.clone(), source })?;
+        let unusable = |source| NodeError::Store { dir: input.data_dir.clone(), source };
+        let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
+        opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
         report(&opened.notes);
 
         let registry = prometheus::Registry::new();
@@ -323,6 +324,17 @@ impl Frame {
         ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
     }
 
+    /// Where a validator's metrics are for others; loopback is for nobody else.
+    fn public_metrics(&self, settings: &Settings) -> Option<SocketAddr> {
+        let address = self.web.as_ref()?.address;
+        let validator = self.axon.is_none();
+        match address.ip() {
+            ip if !validator || ip.is_loopback() => None,
+            ip if ip.is_unspecified() => Some(SocketAddr::new(settings.axon.external_ip?, address.port())),
+            _ => Some(address),
+        }
+    }
+
     /// Declares the axon's listener and binds its address.
     pub(crate) fn bind_axon(&mut self, input: &NodeInput) -> Result<BoundAxon, NodeError> {
         let (address, listener) = bind("axon", input.axon, "--axon.port")?;
@@ -362,7 +374,8 @@ impl Frame {
             period: settings.subtensor.poll_interval,
             deadline: settings.subtensor.request_timeout,
             axon: announce.map(|at| (at, AXON_VERSION)),
-            prometheus: None,
+            prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
+            force_prometheus: settings.validator.force_update_prometheus,
             on_block: blocks,
             on_metagraph: metagraphs,
             view: self.view,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::work::Work;
+use crate::clock::millis;
 use crate::ids::Hotkey;
 use crate::verdict::UnknownCause;
 
@@ -205,10 +206,6 @@ impl Budget {
         }
         Ok(())
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -222,7 +222,7 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
 
 /// A chain client of one key, in the ledger's own process.
 fn client(ledger: &LedgerHandle, settings: &Settings, key: &Keypair) -> Arc<dyn Chain> {
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
     Arc::new(LedgerClient::in_process(ledger.clone(), settings.netuid, Arc::new(key.clone()), deadlines))
 }
 

@@ -181,7 +181,7 @@ async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResp
         |caller| state.admit(caller),
         async |caller, request: AllocateRequest| {
             let allocate = Allocate { caller: caller.hotkey, request };
-            state.allocations.ask(allocate, state.prove_deadline).await.map_err(unavailable)
+            state.allocations.ask(allocate, state.deadline).await.map_err(unavailable)
         },
     )
     .await

@@ -9,7 +9,6 @@
 //! never stored. On restart the journal tells the leases; a lease that was being made is released to be sure.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
 use crate::lease::machine::LeaseTerms;
@@ -63,7 +62,7 @@ pub struct AllocationSetup {
     pub secret: Arc<secrecy::SecretBox<[u8; 32]>>,
     /// The longest lease that is rented.
     pub longest: Duration,
-    /// How long a miner may take to start a container.
+    /// How long a miner may take to start or release a container.
     pub allocate_deadline: Duration,
     /// How long a miner may take to answer anything else.
     pub call_deadline: Duration,
@@ -175,7 +174,7 @@ impl AllocationManager {
             .collect();
         fitting.sort();
         for (_, miner, devices) in fitting {
-            if let Some(addr) = axon(&view, &miner) {
+            if let Some(addr) = view.metagraph.axon_address(&miner) {
                 return Ok((Peer { hotkey: miner, addr }, devices));
             }
         }
@@ -240,14 +239,9 @@ impl AllocationManager {
     }
 }
 
-fn axon(view: &ChainView, miner: &Hotkey) -> Option<SocketAddr> {
-    let axon = view.metagraph.by_hotkey(miner)?.axon.as_ref()?;
-    Some(SocketAddr::new(axon.ip, axon.port))
-}
-
 fn peer(setup: &AllocationSetup, miner: Hotkey) -> Result<Peer, String> {
     let view = setup.view.borrow().clone();
-    let addr = view.as_ref().and_then(|v| axon(v, &miner));
+    let addr = view.as_ref().and_then(|v| v.metagraph.axon_address(&miner));
     addr.map(|addr| Peer { hotkey: miner, addr }).ok_or_else(|| "the miner announces no axon".to_owned())
 }
 
@@ -268,7 +262,7 @@ async fn release_at_miner(setup: &AllocationSetup, lease: &Lease) -> Result<bool
     let peer = peer(setup, lease.miner)?;
     let request =
         ReleaseRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token: token(setup, lease.id) };
-    match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
+    match setup.dendrite.call(&peer, &request, setup.allocate_deadline, MAX_REPLY).await {
         Ok(reply) => match reply.body {
             ReleaseReply::Released | ReleaseReply::UnknownLease => Ok(true),
             ReleaseReply::Refused { detail, .. } => Err(printable(&detail, MAX_DETAIL)),
@@ -335,7 +329,7 @@ async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Result<Entry, 
     let event = match release_at_miner(setup, &entry.lease).await {
         Ok(_) => Event::Destroyed { at_ms: setup.clock.now_ms() },
         Err(problem) => {
-            let over = entry.lease.expires_at_ms.saturating_add(setup.give_up.as_millis() as u64);
+            let over = entry.lease.expires_at_ms.saturating_add(millis(setup.give_up));
             if now < over {
                 tracing::info!(lease = %entry.lease.id, problem, "the miner has not released yet, asking again");
                 return Ok(entry);
@@ -440,7 +434,7 @@ impl Handler<Rent> for AllocationManager {
             renter: self.setup.hotkey,
             miner: peer.hotkey,
             devices: devices.clone(),
-            expires_at_ms: now.saturating_add(request.duration.as_millis() as u64),
+            expires_at_ms: now.saturating_add(millis(request.duration)),
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
         };

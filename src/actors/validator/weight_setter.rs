@@ -5,7 +5,7 @@
 //! the chain shows them; between two settings the chain's rate limit is kept.
 //!
 //! Design notes: a reconciler. What should be on the chain is the last scoreboard; every new block is a nudge to compare
-//! and correct, one attempt a block, no inner retry. On restart the journal tells the last weights and what became of
+//! and correct, at most one attempt a block, and after failures none before a wait that doubles. On restart the journal tells the last weights and what became of
 //! them; the scores come back with the next judged epoch.
 
 use std::collections::HashMap;
@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
+use crate::actors::validator::lacks_permit;
 use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
@@ -24,7 +26,7 @@ use crate::messages::journal::{GetLastWeights, Note, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
-use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::runtime::{Backoff, Ctx, Handle, Inspect, Supervised};
 use crate::scoring::{self, Score, ScoreTable, machine_score, shares};
 use crate::store::Record;
 use crate::store::records::{
@@ -50,6 +52,10 @@ pub struct WeightSetterSetup {
     pub version_key: u64,
     /// Least blocks between two settings, beyond the chain's own limit.
     pub interval_blocks: u64,
+    /// Whether nothing is set without a validator permit.
+    pub require_permit: bool,
+    /// Wait after a failed attempt, and its cap; `window`, `max_failures` do not matter here.
+    pub retry: Backoff,
     /// What is leased: it counts as allocated.
     pub allocations: Handle<AllocationManager>,
     /// Keeps scores and weights.
@@ -75,6 +81,9 @@ pub struct WeightSetter {
     past: Option<Past>,
     working: bool,
     attempted_at: Option<BlockNumber>,
+    /// Failed attempts in a row, and when the next may begin.
+    failures: usize,
+    not_before: Option<Instant>,
     /// Epoch and id of an attempt that ended without an answer.
     unclear: Option<(u64, u64)>,
 }
@@ -82,7 +91,16 @@ pub struct WeightSetter {
 impl WeightSetter {
     /// A setter that knows no scores.
     pub fn new(setup: Arc<WeightSetterSetup>) -> Self {
-        WeightSetter { setup, board: Arc::default(), past: None, working: false, attempted_at: None, unclear: None }
+        WeightSetter {
+            setup,
+            board: Arc::default(),
+            past: None,
+            working: false,
+            attempted_at: None,
+            failures: 0,
+            not_before: None,
+            unclear: None,
+        }
     }
 
     fn remember(&mut self, ctx: &mut Ctx<Self>) {
@@ -190,6 +208,16 @@ impl WeightSetter {
                 return;
             }
         }
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        if let Some(problem) = lacks_permit(view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
+            if self.board.problem.as_deref() != Some(problem) {
+                tracing::warn!(epoch, problem, "weights are not set");
+                Arc::make_mut(&mut self.board).problem = Some(problem.to_owned());
+            }
+            return;
+        }
         let limit = view.hyperparameters.weights_rate_limit.max(self.setup.interval_blocks);
         if own.last_update > own.registered_at && head.saturating_sub(own.last_update) < limit {
             return;
@@ -231,6 +259,7 @@ impl WeightSetter {
             Ok(block) => {
                 board.epoch_on_chain = Some(epoch);
                 board.problem = None;
+                (self.failures, self.not_before) = (0, None);
                 if board.epoch == Some(epoch) {
                     board.included_at = Some(*block);
                 }
@@ -240,6 +269,8 @@ impl WeightSetter {
             }
             Err(attempt) => {
                 board.problem = Some(attempt.detail.clone());
+                self.failures += 1;
+                self.not_before = Some(Instant::now() + self.setup.retry.delay(self.failures, 0.0, 0.0));
                 self.unclear = attempt.unclear.then_some((epoch, id));
             }
         }

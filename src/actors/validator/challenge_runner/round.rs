@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -29,6 +29,8 @@ const OPENING_RETRY: Duration = Duration::from_millis(500);
 /// How a challenge is run.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// Miners challenged at the same time.
+    pub batch: usize,
     /// Positions opened for each device.
     pub samples: usize,
     /// How long the roots may take.
@@ -48,15 +50,17 @@ pub struct Finding {
     pub verdicts: Vec<Option<Verdict>>,
 }
 
-/// Challenges every planned miner at once and judges every device.
+/// Challenges every planned miner, at most a batch at the same time, and judges every device. In the order of the plans.
 pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
-    let found = plans.into_iter().map(|plan| {
+    let found = plans.into_iter().enumerate().map(|(place, plan)| {
         let setup = setup.clone();
         let verifiers = verifiers.clone();
-        async move { judge_one(&setup, epoch, plan, &verifiers).await }
+        async move { (place, judge_one(&setup, epoch, plan, &verifiers).await) }
     });
-    let mut found = join_all(found).await;
+    let mut found: Vec<_> = stream::iter(found).buffer_unordered(setup.rules.batch.max(1)).collect().await;
+    found.sort_unstable_by_key(|(place, _)| *place);
+    let mut found: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
     settle_duplicates(&mut found);
     found
 }
