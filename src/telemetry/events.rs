@@ -181,7 +181,8 @@ mod tests {
         let verdict = Verdict::fail(FailReason::EntryMismatch, "round 0\ntile 7");
         let (log, metrics) = emitted(|m| {
             let device = DeviceId::cpu(0);
-            ChallengeJudged { epoch: 9, uid: Uid(3), hotkey: Hotkey([1; 32]), device: Some(device), verdict: &verdict }.emit(m);
+            ChallengeJudged { epoch: 9, uid: Uid(3), hotkey: Hotkey([1; 32]), device: Some(device), verdict: &verdict }
+                .emit(m);
         });
         assert!(log.contains("device failed") && log.contains("entry_mismatch") && log.contains("round 0?tile 7"));
         assert_eq!(log.lines().count(), 1, "outside text cannot start a line: {log}");

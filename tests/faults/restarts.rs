@@ -7,7 +7,7 @@ use compute_subnet::actors::validator::challenge_runner::ChallengeRunner;
 use compute_subnet::exit::Exit;
 use compute_subnet::launch;
 use compute_subnet::messages::validator::challenge_runner::LastJudged;
-use compute_subnet::runtime::{Cause, Fault, Handle, Placement, State, TreeView};
+use compute_subnet::runtime::{Cause, Fault, Handle, Inspect, Placement, State, TreeView};
 use compute_subnet::verdict::Verdict;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -147,7 +147,7 @@ async fn wait_for_pass(judge: &Handle<ChallengeRunner>, after: Option<u64>) {
         let passed = devices.any(|d| matches!(d.verdict, Verdict::Pass { .. }));
         (passed && after.is_none_or(|last| judged.epoch > last)).then_some(())
     });
-    assert!(passed.await.is_some(), "the miner is proved: {:?}", judge.ask(LastJudged, secs(1)).await);
+    assert!(passed.await.is_some(), "the miner is not proved: {:?}", judge.ask(Inspect, secs(1)).await);
 }
 
 /// What a devnet does: all actors of a node on one thread, several nodes in one process.

@@ -83,16 +83,18 @@ pub(crate) fn settings() -> Settings {
     s.budget.challenges_per_hotkey = 10_000;
     s.budget.time = s.budget.window;
     s.leases.health_interval = MS(250);
+    // A commitment dies with its prover; the validator asks for it this long before it fails the miner and goes on.
+    s.challenge.opening_deadline = secs(1);
     s
 }
 
-/// Settings under which faults that are noticed by silence take less than a second, and every backoff 200 ms.
+/// Settings under which faults that are noticed by silence take less than a second, and every backoff 300 ms.
 pub(crate) fn quick() -> Settings {
     let mut s = settings();
     s.supervision.heartbeat = MS(100);
     s.supervision.silence_limit = MS(600);
-    s.supervision.backoff_first = MS(200);
-    s.supervision.backoff_cap = MS(200);
+    s.supervision.backoff_first = MS(300);
+    s.supervision.backoff_cap = MS(300);
     s
 }
 
@@ -140,7 +142,8 @@ impl Subnet {
             placement,
             data_dir: self.dir.join(role.label()),
             web: "127.0.0.1:0".parse().unwrap(),
-            axon: "127.0.0.1:0".parse().unwrap(),
+            // The chain refuses to announce 127.0.0.1 itself.
+            axon: "127.0.1.1:0".parse().unwrap(),
             announce: None,
         }
     }
