@@ -1,0 +1,167 @@
+//! A subnet of one miner and one validator on a fast ledger in memory, with proofs that take no time.
+
+use compute_subnet::actors::miner::node::{self as miner, MinerInput, MinerNode};
+use compute_subnet::actors::node::NodeInput;
+use compute_subnet::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
+use compute_subnet::chain::ledger::{Deadlines, GenesisConfig, LedgerClient, LedgerHandle, LedgerNode};
+use compute_subnet::chain::{Chain, RAO_PER_TAO};
+use compute_subnet::clock::SystemClock;
+use compute_subnet::hardware::{OfferedDevice, Probe};
+use compute_subnet::ids::{Coldkey, DeviceId};
+use compute_subnet::lease::engine::SimulatedEngine;
+use compute_subnet::proof::prover::InProcessProver;
+use compute_subnet::runtime::Placement;
+use compute_subnet::settings::{self, Cli, DeviceClass, Settings};
+use compute_subnet::sim::keys::DevnetKeys;
+use compute_subnet::wallet::Keypair;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+pub(crate) const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+const CLASS: &str = "cpu-1";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Miner,
+    Validator,
+}
+
+impl Role {
+    pub(crate) const ALL: [Role; 2] = [Role::Miner, Role::Validator];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Role::Miner => "miner",
+            Role::Validator => "validator",
+        }
+    }
+
+    /// The actors that the documents name for this role, in alphabetical order.
+    pub(crate) fn actors(self) -> &'static [&'static str] {
+        match self {
+            Role::Miner => &[
+                "allocation_manager",
+                "auto_updater",
+                "axon",
+                "blacklist_guard",
+                "chain_watcher",
+                "challenge_runner",
+                "journal",
+                "specs_collector",
+                "web",
+            ],
+            Role::Validator => &[
+                "allocation_manager",
+                "auto_updater",
+                "blacklist_guard",
+                "chain_watcher",
+                "challenge_runner",
+                "journal",
+                "specs_collector",
+                "web",
+                "weight_setter",
+            ],
+        }
+    }
+}
+
+/// The shipped settings of a devnet, with blocks of 200 ms, epochs of a second and a proof of almost nothing.
+/// Supervision is as shipped.
+pub(crate) fn settings() -> Settings {
+    let home = ("HOME".to_owned(), "/nonexistent".to_owned()); // every path below it is given anew
+    let mut s = settings::load(settings::Role::Devnet, &Cli::default(), [home]).unwrap().settings;
+    s.devnet.block_time = MS(200);
+    s.devnet.tempo = 4;
+    s.devnet.gpu_scores = BTreeMap::from([(CLASS.to_owned(), DeviceClass { base: 1.0, n: 32, k: 64, rounds: 1 })]);
+    s.subtensor.poll_interval = MS(50);
+    s.weights.interval_blocks = 1;
+    s.budget.challenges_per_hotkey = 10_000;
+    s.budget.time = s.budget.window;
+    s.leases.health_interval = MS(250);
+    // A commitment dies with its prover; the validator asks for it this long before it fails the miner and goes on.
+    s.challenge.opening_deadline = secs(1);
+    s
+}
+
+/// Settings under which faults that are noticed by silence take less than a second, and every backoff 300 ms.
+pub(crate) fn quick() -> Settings {
+    let mut s = settings();
+    s.supervision.heartbeat = MS(100);
+    s.supervision.silence_limit = MS(600);
+    s.supervision.backoff_first = MS(300);
+    s.supervision.backoff_cap = MS(300);
+    s
+}
+
+/// A running ledger with both nodes registered, and what the nodes are made from.
+pub(crate) struct Subnet {
+    pub(crate) ledger: LedgerHandle,
+    keys: DevnetKeys,
+    settings: Arc<Settings>,
+    dir: PathBuf,
+    runtime: Arc<tokio::runtime::Runtime>,
+}
+
+impl Subnet {
+    pub(crate) async fn start(dir: &Path, settings: Settings, runtime: Arc<tokio::runtime::Runtime>) -> Self {
+        let keys = DevnetKeys::load(dir).unwrap();
+        let owners = [keys.miner_owner(0), keys.validator_owner(0)];
+        let mut genesis = GenesisConfig::new(settings.netuid);
+        genesis.block_time = settings.devnet.block_time;
+        genesis.hyperparameters.tempo = settings.devnet.tempo;
+        genesis.hyperparameters.weights_rate_limit = 1;
+        genesis.hyperparameters.serving_rate_limit = 1;
+        genesis.endowed = owners.iter().map(|k| (Coldkey(k.hotkey().0), 1_000 * RAO_PER_TAO)).collect();
+        genesis.stakes = vec![(keys.validator(0).hotkey(), 100_000 * RAO_PER_TAO)];
+        let ledger = LedgerNode::spawn(genesis, None, Arc::new(SystemClock)).await.unwrap();
+        let subnet = Subnet { ledger, keys, settings: Arc::new(settings), dir: dir.to_owned(), runtime };
+        let (validator, miner) = (subnet.keys.validator(0), subnet.keys.miner(0));
+        subnet.chain(&validator).register(validator.hotkey(), &owners[1]).await.unwrap();
+        subnet.chain(&miner).register(miner.hotkey(), &owners[0]).await.unwrap();
+        subnet
+    }
+
+    fn chain(&self, key: &Keypair) -> Arc<dyn Chain> {
+        let key = Arc::new(key.clone());
+        Arc::new(LedgerClient::in_process(self.ledger.clone(), self.settings.netuid, key, Deadlines::default()))
+    }
+
+    fn input(&self, role: Role, keypair: Keypair, placement: Placement) -> NodeInput {
+        NodeInput {
+            name: role.label().to_owned(),
+            settings: self.settings.clone(),
+            chain: self.chain(&keypair),
+            keypair,
+            clock: Arc::new(SystemClock),
+            runtime: self.runtime.clone(),
+            placement,
+            data_dir: self.dir.join(role.label()),
+            web: "127.0.0.1:0".parse().unwrap(),
+            // The chain refuses to announce 127.0.0.1 itself.
+            axon: "127.0.1.1:0".parse().unwrap(),
+            announce: None,
+        }
+    }
+
+    pub(crate) fn miner(&self, placement: Placement) -> MinerNode {
+        let device = OfferedDevice { device: DeviceId::cpu(0), model: CLASS.to_owned(), memory_bytes: 1 << 30 };
+        miner::start(MinerInput {
+            node: self.input(Role::Miner, self.keys.miner(0), placement),
+            prover: Arc::new(InProcessProver { threads: 1 }),
+            engine: Arc::new(SimulatedEngine::new(self.dir.join("containers.json"))),
+            probe: Probe::default(),
+            device_classes: Some(vec![device]),
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn validator(&self, placement: Placement) -> ValidatorNode {
+        let node = self.input(Role::Validator, self.keys.validator(0), placement);
+        validator::start(ValidatorInput { node, local_address: None }).unwrap()
+    }
+}
