@@ -95,7 +95,7 @@ pub static FLAGS: &[Flag] = &[
         alias: Some("auto-update"),
         ..original("auto_update", Switch, "true", Key("update.auto_update"), "Update automatically")
     },
-    ours("node.data_dir", Value, Key("node.data_dir"), "Directory of the node's database and control socket"),
+    ours("node.data_dir", Value, Key("node.data_dir"), "Directory of the node's database"),
     original("wallet.name", Value, "default", Key("wallet.name"), "Name of the wallet"),
     original("wallet.hotkey", Value, "default", Key("wallet.hotkey"), "Name of the hotkey"),
     original("wallet.path", Value, "~/.bittensor/wallets/", Key("wallet.path"), "Directory of all wallets"),

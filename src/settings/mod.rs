@@ -73,12 +73,34 @@ impl Role {
     }
 }
 
+/// Keys that are read and checked, and that nothing acts on in this version. Whoever sets one is told; the shipped
+/// configuration says so beside each.
+pub const NO_EFFECT_YET: &[&str] = &[
+    "axon.max_workers",
+    "specs.period",
+    "weights.retry_first",
+    "weights.retry_cap",
+    "leases.renew_before",
+    "leases.receipts_per_coldkey",
+    "scoring.allocated_bonus",
+    "miner.whitelist_not_updated",
+    "miner.whitelist_updated_threshold",
+    "validator.whitelist_unrecognized",
+    "validator.perform_hardware_query",
+    "validator.challenge_batch_size",
+    "validator.whitelist_updated_threshold",
+    "validator.force_update_prometheus",
+    "validator.require_permit",
+    "ssh.port",
+    "store.busy_timeout",
+];
+
 /// Settings, and how they came about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// Complete and checked.
     pub settings: Settings,
-    /// What an operator should read at start: flags without an effect, unwise values.
+    /// What an operator should read at start: flags and keys without an effect, unwise values.
     pub warnings: Vec<String>,
     /// Where each value was written, by key path.
     pub sources: BTreeMap<String, Source>,
@@ -141,6 +163,11 @@ pub fn load(role: Role, cli: &Cli, env: impl IntoIterator<Item = (String, String
             tree.leaves(&mut Vec::new(), &mut |keys, value| {
                 sources.insert(show_path(keys), value.source.clone());
             });
+            for key in NO_EFFECT_YET {
+                if let Some(source) = sources.get(*key).filter(|s| **s != Source::Embedded) {
+                    warnings.push(format!("{source}: {key}: accepted, no effect yet in this version"));
+                }
+            }
             Ok(Loaded { settings, warnings, sources })
         }
         _ => Err(Problems(problems)),

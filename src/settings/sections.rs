@@ -65,7 +65,7 @@ section! {
 section! {
     /// Where the node keeps what it knows.
     pub struct Node {
-        /// Directory of the database, the evidence log and the control socket. `{role}` in it is replaced.
+        /// Directory of the database and of what belongs to it. `{role}` in it is replaced.
         pub data_dir: PathBuf,
     }
 }
@@ -187,9 +187,9 @@ section! {
 section! {
     /// What a miner is willing to compute for challenges.
     pub struct Budget {
-        /// The time that `operations`, `time` and `challenges_per_hotkey` are counted over.
+        /// The time that `time` and `challenges_per_hotkey` are counted over.
         pub window: Duration [within(s(1), s(DAY))],
-        /// Operations (2n²k·rounds, all devices) per window.
+        /// Operations (2n²k·rounds, all devices) of one challenge.
         pub operations: u64 [within(1_000_000, u64::MAX)],
         /// Memory of one challenge, MiB.
         pub memory_mib: u64 [within(16, 4 << 20)],
@@ -211,7 +211,7 @@ section! {
         pub opening_deadline: Duration [within(s(1), s(600))],
         /// Epochs that a pass lasts.
         pub pass_lifetime_epochs: u64 [within(1, 100)],
-        /// Misses in a row, in the validator's own slot, that are a fail.
+        /// Epochs in a row without an answer that are a fail.
         pub unresponsive_after: u32 [within(1, 100)],
     }
 }
@@ -239,7 +239,7 @@ section! {
         pub retry_first: Duration [within(ms(10), s(3600))],
         /// Longest wait between attempts.
         pub retry_cap: Duration [within(ms(10), s(DAY))],
-        /// Longest wait until the chain shows the weights.
+        /// Longest wait until the weights are included in a block.
         pub confirm_timeout: Duration [within(s(1), s(3600))],
     }
 }
@@ -259,7 +259,8 @@ section! {
         pub misses_to_lose: u32 [within(1, 1000)],
         /// N: checks looked at.
         pub of_checks: u32 [within(1, 1000)],
-        /// Time after the end before a container is removed by force.
+        /// Time after the end before a container without a lease is removed (miner), or an unreachable miner's lease is
+        /// given up (validator).
         pub grace: Duration [within(s(0), s(DAY))],
         /// Receipts of one validator for one coldkey that count.
         pub receipts_per_coldkey: u32 [within(0, 10_000)],
@@ -397,7 +398,7 @@ section! {
         pub force_update_prometheus: bool,
         /// Act only while the hotkey holds a validator permit.
         pub require_permit: bool,
-        /// Query only the first uid of each address.
+        /// Query only the neuron that registered first at each address.
         pub one_ip_per_uid: bool,
     }
 }
