@@ -51,6 +51,8 @@ pub struct Finding {
 /// Challenges every planned miner at once and judges every device.
 pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
+    let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
+    setup.metrics.challenges_in_flight(asked);
     let found = plans.into_iter().map(|plan| {
         let setup = setup.clone();
         let verifiers = verifiers.clone();
@@ -58,6 +60,7 @@ pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: V
     });
     let mut found = join_all(found).await;
     settle_duplicates(&mut found);
+    setup.metrics.challenges_in_flight(0);
     found
 }
 
