@@ -35,23 +35,35 @@ pub fn load(role: Role, cli: &Cli) -> Result<Loaded, Exit> {
     })
 }
 
-/// Sets up the logs as the settings say.
-#[expect(clippy::print_stderr, reason = "without logs there is nowhere else to say so")]
+/// Sets up the logs of a node as the settings say.
 pub fn logs(settings: &Settings, role: &str) -> Result<LogGuard, Exit> {
-    let options = LogOptions {
+    let file = settings.logging.record_log.then(|| LogFile::in_dir(settings.log_dir(role)));
+    set_up(LogOptions { file, ..log_options(settings) })
+}
+
+/// Sets up the logs of a program whose terminal shows something else: into a file below `dir` only.
+pub fn logs_in(settings: &Settings, dir: &Path) -> Result<LogGuard, Exit> {
+    set_up(LogOptions { file: Some(LogFile::in_dir(dir)), quiet: true, ..log_options(settings) })
+}
+
+fn log_options(settings: &Settings) -> LogOptions {
+    LogOptions {
         level: match settings.logging.level() {
             Level::Info => logging::Level::Info,
             Level::Debug => logging::Level::Debug,
             Level::Trace => logging::Level::Trace,
         },
-        filter: None,
         format: match settings.logging.format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         },
-        file: settings.logging.record_log.then(|| LogFile::in_dir(settings.log_dir(role))),
         colour: std::io::stderr().is_terminal(),
-    };
+        ..LogOptions::default()
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "without logs there is nowhere else to say so")]
+fn set_up(options: LogOptions) -> Result<LogGuard, Exit> {
     logging::init(&options).map_err(|error| {
         eprintln!("{}", crate::telemetry::error_chain(&error));
         Exit::CannotCreate

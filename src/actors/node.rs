@@ -1,6 +1,6 @@
 //! What both kinds of node are made of, and how one runs from its first actor to its last.
 //!
-//! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a [`Frame`]: the actors that both
+//! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a `Frame`: the actors that both
 //! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
 //! in reverse: the web pages and the chain watcher first, the journal last.
 

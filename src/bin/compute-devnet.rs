@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use compute_subnet::exit::Exit;
 use compute_subnet::launch;
+use compute_subnet::messages::miner::specs_collector::GetSpecs;
 use compute_subnet::proof::prover;
 use compute_subnet::settings::{Cli, Loaded, Role, Source};
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
@@ -20,6 +21,8 @@ use tokio::time::{Instant, interval, sleep};
 
 /// The argument with which the devnet starts itself as a prover child.
 const AS_PROVER: &str = "--as-prover";
+/// How long measuring this machine may take before the devnet goes on without showing it.
+const MEASURE: Duration = Duration::from_secs(3);
 /// How often the table is drawn on a terminal.
 const REDRAW: Duration = Duration::from_millis(500);
 
@@ -84,8 +87,8 @@ fn devnet() -> Result<Exit, Exit> {
     quicken(&mut loaded, args.speed);
     let dir = loaded.settings.node.data_dir.clone();
     prepare(&dir, args.resume)?;
-    let _logs = launch::logs(&loaded.settings, "devnet")?;
-    launch::warn(&loaded.warnings);
+    let _logs = launch::logs_in(&loaded.settings, &dir.join("log"))?;
+    loaded.warnings.iter().for_each(|warning| say(warning));
     Ok(launch::run(|runtime| run(args, loaded, dir, runtime)))
 }
 
@@ -166,7 +169,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
             return error.exit();
         }
     };
-    introduce(&devnet, &dir);
+    introduce(&devnet, &dir).await;
     let (enough, done) = watch::channel(None);
     if let Some(source) = TableSource::of(&devnet) {
         tokio::task::spawn_local(show(source, args.epochs, enough, begun));
@@ -183,17 +186,25 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
             () = ended => {}
         }
     };
+    let had_validator = devnet.validator.is_some();
     let exit = devnet.run(args.rentals, stop).await;
-    say(&format!(
-        "ended after {:.1} s; its databases and logs are in {}",
-        begun.elapsed().as_secs_f64(),
-        dir.display()
-    ));
+    say(&format!("\nended after {:.1} s; databases and log are in {}", begun.elapsed().as_secs_f64(), dir.display()));
+    if had_validator {
+        let database = dir.join("validator");
+        say(&format!("why a miner has its score: compute-register explain HOTKEY --data-dir {}", database.display()));
+    }
     exit
 }
 
-fn introduce(devnet: &Devnet, dir: &Path) {
-    say(&format!("ledger       http://{}   (data in {})", devnet.rpc.address(), dir.display()));
+/// Says where everything is, and what this machine is as its miners measured it.
+async fn introduce(devnet: &Devnet, dir: &Path) {
+    if let Some(miner) = devnet.miners.first()
+        && let Ok(machine) = miner.node.specs.ask(GetSpecs, MEASURE).await
+    {
+        say(&format!("{}\n", machine.specs.summary()));
+    }
+    say(&format!("data and log {}", dir.display()));
+    say(&format!("ledger       http://{}", devnet.rpc.address()));
     match &devnet.validator {
         Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
         None => say(&format!(
@@ -204,7 +215,8 @@ fn introduce(devnet: &Devnet, dir: &Path) {
     }
     for miner in &devnet.miners {
         let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
-        say(&format!("{:<12} http://{}/metrics   axon {axon}", miner.name, miner.node.node.web));
+        let hotkey = miner.node.hotkey;
+        say(&format!("{:<12} http://{}/metrics   axon {axon:<17} hotkey {hotkey}", miner.name, miner.node.node.web));
     }
 }
 

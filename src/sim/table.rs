@@ -96,19 +96,20 @@ impl TableSource {
             let Some(row) = rows.get_mut(&hotkey) else { continue };
             row.uid = Some(uid);
             if let Err(refusal) = admitted {
-                row.verdict = format!("refused: {refusal}");
+                row.verdict = format!("refused: {}", refusal.label());
             }
         }
         let judged = judged.ok().flatten();
         for miner in judged.iter().flat_map(|j| j.miners.iter()) {
             let Some(row) = rows.get_mut(&miner.hotkey) else { continue };
             if let Some(refusal) = &miner.refused {
-                row.verdict = format!("refused: {refusal}");
+                row.verdict = format!("refused: {}", refusal.label());
                 continue;
             }
             let device = miner.devices.first();
             row.verdict = match (&miner.whole, device) {
                 (Some(verdict), _) => show(verdict),
+                (None, Some(device)) if device.kept_rate.is_some() => "leased, last pass counts".to_owned(),
                 (None, Some(device)) => show(&device.verdict),
                 (None, None) => String::new(),
             };
