@@ -212,6 +212,8 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
     // A devnet's epochs are short: limits in blocks are scaled down with them.
     genesis.hyperparameters.weights_rate_limit = 2;
     genesis.hyperparameters.serving_rate_limit = 1;
+    genesis.hyperparameters.max_allowed_uids = MAX_MINERS as u16 + 1;
+    genesis.max_registrations_per_block = MAX_MINERS as u16 + 1;
     let owners = (0..MAX_MINERS).map(|i| keys.miner_owner(i)).chain([keys.validator_owner(0)]);
     genesis.endowed = owners.map(|k| (Coldkey(k.hotkey().0), OWNER_BALANCE_TAO * RAO_PER_TAO)).collect();
     genesis.stakes = vec![(keys.validator(0).hotkey(), VALIDATOR_STAKE_TAO * RAO_PER_TAO)];
