@@ -156,6 +156,9 @@ impl Actor for Listener {
         tracing::info!(listener = self.spec.name, address = %self.spec.address, "listening");
         self.publish(true, None);
         ctx.run_interval(SELF_CHECK, |act, ctx| {
+            if act.server.is_none() {
+                return; // the intake was stopped
+            }
             let to = reachable(act.spec.address);
             ctx.spawn(connect(to).into_actor(act).map(|seen, act, _| match seen {
                 Ok(()) => act.publish(true, None),

@@ -422,7 +422,11 @@ fn bind(
 
 fn report(notes: &[OpenNote]) {
     for note in notes {
-        tracing::warn!("{note}");
+        if note.is_warning() {
+            tracing::warn!("{note}");
+        } else {
+            tracing::info!("{note}");
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A whole subnet in one process: a ledger, a validator, miners and a renter, over real loopback HTTP.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,17 +14,16 @@ use compute_subnet::proof::prover;
 use compute_subnet::settings::{Cli, Loaded, Role, Source};
 use compute_subnet::sim::devnet::{self as sim, Devnet, DevnetOptions};
 use compute_subnet::sim::keys::{DevnetKeys, SEED_FILE};
-use compute_subnet::sim::table::{Table, TableSource};
+use compute_subnet::sim::screen::{say, show};
+use compute_subnet::sim::table::TableSource;
 use compute_subnet::telemetry::error_chain;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::Instant;
 
 /// The argument with which the devnet starts itself as a prover child.
 const AS_PROVER: &str = "--as-prover";
 /// How long measuring this machine may take before the devnet goes on without showing it.
 const MEASURE: Duration = Duration::from_secs(3);
-/// How often the table is drawn on a terminal.
-const REDRAW: Duration = Duration::from_millis(500);
 
 /// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
 /// a renter. Ctrl-C ends it.
@@ -154,12 +152,6 @@ fn prepare(dir: &Path, resume: bool) -> Result<(), Exit> {
     })
 }
 
-/// What people read, on standard output. A closed pipe is no reason to stop.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
     let begun = Instant::now();
     let exe = match std::env::current_exe() {
@@ -191,20 +183,23 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         }
     };
     introduce(&devnet, &dir).await;
-    let (enough, done) = watch::channel(None);
-    if let Some(source) = TableSource::of(&devnet) {
-        tokio::task::spawn_local(show(source, args.epochs, enough, begun));
-    }
+    let (enough, done) = watch::channel(false);
+    let table =
+        TableSource::of(&devnet).map(|source| tokio::task::spawn_local(show(source, args.epochs, enough, begun)));
     let stop = async move {
         let mut done = done;
         let ended = async {
-            if done.wait_for(Option::is_some).await.is_err() {
+            if done.wait_for(|enough| *enough).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = launch::stop_signal() => {}
             () = ended => {}
+        }
+        // What the table reads from is about to end.
+        if let Some(table) = table {
+            table.abort();
         }
     };
     let had_validator = devnet.validator.is_some();
@@ -238,36 +233,5 @@ async fn introduce(devnet: &Devnet, dir: &Path) {
         let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
         let hotkey = miner.node.hotkey;
         say(&format!("{:<12} http://{}/metrics   axon {axon:<17} hotkey {hotkey}", miner.name, miner.node.node.web));
-    }
-}
-
-/// Shows the table until enough epochs have been judged: redrawn on a terminal, once an epoch elsewhere.
-async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sender<Option<()>>, begun: Instant) {
-    let live = std::io::stdout().is_terminal();
-    let mut tick = interval(REDRAW);
-    let mut shown: Option<Table> = None;
-    let mut first = None;
-    loop {
-        tick.tick().await;
-        let table = source.read().await;
-        let complete = table.on_chain.is_some() && table.on_chain == table.epoch;
-        let new_epoch = shown.as_ref().is_none_or(|s| s.on_chain != table.on_chain);
-        if live {
-            let up = shown.as_ref().map_or(0, |s| s.rows.len() + 2);
-            let back = if up == 0 { String::new() } else { format!("\x1b[{up}A\x1b[J") };
-            say(&format!("{back}{}", table.render().trim_end()));
-        } else if complete && new_epoch {
-            say(&format!("\n{:.1} s after the start:\n{}", begun.elapsed().as_secs_f64(), table.render().trim_end()));
-        }
-        if let (Some(on_chain), Some(wanted)) = (table.on_chain, epochs) {
-            let first = *first.get_or_insert(on_chain);
-            if on_chain - first + 1 >= wanted {
-                enough.send_replace(Some(()));
-                return sleep(Duration::ZERO).await;
-            }
-        }
-        if complete && new_epoch || live {
-            shown = Some(table);
-        }
     }
 }

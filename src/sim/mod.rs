@@ -3,4 +3,5 @@
 pub mod devnet;
 pub mod keys;
 pub mod renter;
+pub mod screen;
 pub mod table;
