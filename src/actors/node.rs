@@ -2,7 +2,7 @@
 //!
 //! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a `Frame`: the actors that both
 //! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
-//! in reverse, so the journal and the web pages go last.
+//! in reverse: the web pages and the chain watcher first, the journal last.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -252,8 +252,8 @@ fn supervision(input: &NodeInput) -> TreeConfig {
 }
 
 impl Frame {
-    /// Opens the database, registers the metrics, and starts the web pages and the journal: what can be seen and what
-    /// must not be lost comes first.
+    /// Binds the address of the web pages, opens the database, registers the metrics, and starts the journal and the
+    /// blacklist guard: an address in use or a database that cannot be used ends the start before any actor runs.
     pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
         let settings = &input.settings;
         let web = bind("web", input.web, "--metrics.port")?;
@@ -345,7 +345,7 @@ impl Frame {
         Ok(BoundAxon { seat, status, listener, address })
     }
 
-    /// Starts what is left, the chain watcher last: it wakes everybody else.
+    /// Starts what is left: the chain watcher, which wakes everybody else, and the web pages.
     pub(crate) fn finish(
         mut self,
         input: &NodeInput,

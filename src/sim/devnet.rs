@@ -16,6 +16,7 @@ use super::renter::{self, RenterPlan};
 use crate::actors::miner::node::{self as miner, MinerInput, MinerNode};
 use crate::actors::node::{NodeError, NodeInput};
 use crate::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
+use crate::chain::ledger::StoreError;
 use crate::chain::ledger::{
     Deadlines, GenesisConfig, GenesisError, LedgerClient, LedgerError, LedgerHandle, LedgerNode, RpcError, RpcServer,
 };
@@ -30,6 +31,14 @@ use crate::runtime::Placement;
 use crate::settings::Settings;
 use crate::wallet::Keypair;
 
+/// Whether a devnet is running in this directory: its ledger is locked.
+pub fn is_running(dir: &Path) -> bool {
+    let lock = std::fs::File::open(dir.join(LEDGER_DIR).join(crate::chain::ledger::LOCK_FILE));
+    lock.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+/// The ledger's directory below the devnet's.
+const LEDGER_DIR: &str = "ledger";
 /// Most miners of one devnet.
 pub const MAX_MINERS: usize = 256;
 /// Stake of the validator, in TAO: well above the original's limit of 1,024.
@@ -120,6 +129,7 @@ impl DevnetError {
         match self {
             DevnetError::Options(_) => Exit::Usage,
             DevnetError::Genesis(_) => Exit::Config,
+            DevnetError::Ledger { source: LedgerError::Store(StoreError::InUse { .. }), .. } => Exit::Unavailable,
             DevnetError::Ledger { .. } => Exit::Data,
             DevnetError::Rpc(_) | DevnetError::Register { .. } => Exit::Unavailable,
             DevnetError::Node { source, .. } => source.exit(),
@@ -255,14 +265,14 @@ impl Devnet {
     ) -> Result<Self, DevnetError> {
         let roles = roles(options, &settings)?;
         let clock: SharedClock = Arc::new(SystemClock);
-        for sub in ["ledger", "engine"] {
+        for sub in [LEDGER_DIR, "engine"] {
             directory(&options.dir.join(sub))?;
         }
         let in_dir = |e: NodeError| DevnetError::Node { who: "the devnet's keys".into(), source: Box::new(e) };
         let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
         let genesis = genesis(&settings, &keys, options.speed)?;
         let block_time = genesis.block_time;
-        let ledger_dir = options.dir.join("ledger");
+        let ledger_dir = options.dir.join(LEDGER_DIR);
         let ledger = LedgerNode::spawn(genesis, Some(&ledger_dir), clock.clone())
             .await
             .map_err(|source| DevnetError::Ledger { dir: ledger_dir, source })?;

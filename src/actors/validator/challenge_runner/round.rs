@@ -53,6 +53,8 @@ pub struct Finding {
 /// Challenges every planned miner, at most a batch at the same time, and judges every device. In the order of the plans.
 pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
+    let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
+    setup.metrics.challenges_in_flight(asked);
     let found = plans.into_iter().enumerate().map(|(place, plan)| {
         let setup = setup.clone();
         let verifiers = verifiers.clone();
@@ -62,6 +64,7 @@ pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: V
     found.sort_unstable_by_key(|(place, _)| *place);
     let mut found: Vec<Finding> = found.into_iter().map(|(_, finding)| finding).collect();
     settle_duplicates(&mut found);
+    setup.metrics.challenges_in_flight(0);
     found
 }
 
