@@ -166,6 +166,8 @@ pub fn keypair(
         }
         return DevnetKeys::load(dir).map(|keys| pick(&keys)).map_err(|error| failed(&error));
     }
+    // Before the wallet is asked for: a node that cannot run anyway must not first send its operator to make a key.
+    ledger(settings)?;
     let file = settings.wallet.hotkey_file();
     let loaded = crate::wallet::keyfile::load(&file).map_err(|error| {
         tracing::error!("the hotkey cannot be used: {}", crate::telemetry::error_chain(&error));
@@ -177,14 +179,8 @@ pub fn keypair(
     Ok(loaded.keypair)
 }
 
-/// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
-pub fn node_input(
-    name: &str,
-    settings: Arc<Settings>,
-    keypair: Keypair,
-    runtime: Arc<tokio::runtime::Runtime>,
-    web: SocketAddr,
-) -> Result<NodeInput, Exit> {
+/// The address of the ledger, the only chain that this version speaks to.
+fn ledger(settings: &Settings) -> Result<&reqwest::Url, Exit> {
     let Network::Ledger(url) = &settings.subtensor.network else {
         tracing::error!(
             network = %settings.subtensor.network,
@@ -193,6 +189,18 @@ pub fn node_input(
         );
         return Err(Exit::Unavailable);
     };
+    Ok(url)
+}
+
+/// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
+pub fn node_input(
+    name: &str,
+    settings: Arc<Settings>,
+    keypair: Keypair,
+    runtime: Arc<tokio::runtime::Runtime>,
+    web: SocketAddr,
+) -> Result<NodeInput, Exit> {
+    let url = ledger(&settings)?;
     let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
     let client = url
         .as_str()

@@ -53,6 +53,7 @@ pub fn budget(settings: &Settings) -> BudgetLimits {
     BudgetLimits {
         ops_per_challenge: settings.budget.operations,
         memory_bytes: settings.budget.memory_mib << 20,
+        prover_memory_bytes: settings.prover.memory_limit_bytes(),
         time_per_window: settings.budget.time,
         challenges_per_hotkey_per_window: settings.budget.challenges_per_hotkey,
         window: settings.budget.window,
