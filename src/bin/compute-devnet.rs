@@ -12,6 +12,7 @@ use compute_subnet::launch;
 use compute_subnet::messages::miner::specs_collector::GetSpecs;
 use compute_subnet::proof::prover;
 use compute_subnet::settings::{Cli, Loaded, Role, Source};
+use compute_subnet::sim::aside;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::sim::screen::{say, show};
 use compute_subnet::sim::table::TableSource;
@@ -84,7 +85,11 @@ fn devnet() -> Result<Exit, Exit> {
     let mut loaded = launch::load(Role::Devnet, &args.cli)?;
     quicken(&mut loaded, args.speed);
     let dir = loaded.settings.node.data_dir.clone();
-    prepare(&dir, args.resume)?;
+    // Held until the end: no second devnet may take, or put aside, what this one uses.
+    let _held = aside::prepare(&dir, args.resume).map_err(|error| {
+        say(&error_chain(&error));
+        Exit::CannotCreate
+    })?;
     let _logs = launch::logs_in(&loaded.settings, &dir.join("log"))?;
     loaded.warnings.iter().for_each(|warning| say(warning));
     Ok(launch::run(|runtime| run(args, loaded, dir, runtime)))
@@ -113,22 +118,6 @@ fn quicken(loaded: &mut Loaded, speed: f64) {
     if shipped("leases.health_interval") {
         settings.leases.health_interval = block;
     }
-}
-
-/// A new devnet starts in an empty directory; the one before it is kept beside it.
-fn prepare(dir: &Path, resume: bool) -> Result<(), Exit> {
-    let failed = |what: &str, error: std::io::Error| {
-        say(&format!("cannot {what} {}: {error}", dir.display()));
-        Exit::CannotCreate
-    };
-    if !resume && dir.exists() {
-        let previous = dir.with_extension("previous");
-        if previous.exists() {
-            std::fs::remove_dir_all(&previous).map_err(|e| failed("remove the run before the last, beside", e))?;
-        }
-        std::fs::rename(dir, &previous).map_err(|e| failed("put aside", e))?;
-    }
-    std::fs::create_dir_all(dir).map_err(|e| failed("make", e))
 }
 
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
