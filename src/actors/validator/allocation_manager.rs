@@ -14,12 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::StreamExt;
-use futures_util::stream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::actors::journal::Journal;
-use crate::actors::lease_book::{Entry, LeaseBook};
+use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
@@ -97,7 +95,8 @@ pub struct AllocationManager {
     /// Devices that a rental in progress wants, before its intent is on record.
     wanted: HashMap<LeaseId, (Hotkey, Vec<DeviceId>)>,
     loaded: bool,
-    rounding: bool,
+    /// Leases that the round in progress still looks after.
+    looking: usize,
     last_problem: Option<String>,
 }
 
@@ -111,7 +110,7 @@ impl AllocationManager {
             health: HashMap::new(),
             wanted: HashMap::new(),
             loaded: false,
-            rounding: false,
+            looking: 0,
             last_problem: None,
         }
     }
@@ -185,27 +184,26 @@ impl AllocationManager {
 
     /// One round: asks about running leases, finishes releases, ends what is over.
     fn round(&mut self, ctx: &mut Ctx<Self>) {
-        if !self.loaded || self.rounding {
+        if !self.loaded || self.looking > 0 {
             return;
         }
-        self.rounding = true;
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
         let ids: Vec<LeaseId> = self.book.open().map(|l| l.id).collect();
-        let work: Vec<_> = ids
-            .into_iter()
-            .filter_map(|id| {
-                let entry = self.book.take(id)?;
-                let setup = self.setup.clone();
-                Some(async move { (id, look_after(&setup, entry).await) })
-            })
-            .collect();
-        let all = stream::iter(work).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
-        ctx.spawn(all.into_actor(self).map(|done, act, ctx| {
-            act.rounding = false;
-            for (id, looked) in done {
+        for id in ids {
+            let Some(entry) = self.book.take(id) else { continue };
+            self.looking += 1;
+            let (setup, at_once) = (self.setup.clone(), at_once.clone());
+            let work = async move {
+                let _permit = at_once.acquire().await;
+                look_after(&setup, entry).await
+            };
+            // Each lease by itself: a miner that does not answer must not hold up the others' releases.
+            ctx.spawn(work.into_actor(self).map(move |looked, act, ctx| {
+                act.looking -= 1;
                 act.looked(id, looked, ctx);
-            }
-            act.book.show(&act.setup.metrics);
-        }));
+                act.book.show(&act.setup.metrics);
+            }));
+        }
     }
 
     fn looked(&mut self, id: LeaseId, (entry, seen): (Result<Entry, String>, Option<EngineView>), ctx: &mut Ctx<Self>) {
@@ -233,8 +231,17 @@ impl AllocationManager {
         let note = "the miner has not shown the container for several rounds".to_owned();
         let work = async move { write(&setup, &entry, &[Event::Lost { note, at_ms: setup.clock.now_ms() }]).await };
         ctx.spawn(work.into_actor(self).map(move |done, act, _| {
-            tracing::warn!(lease = %id, "the lease is lost");
-            act.book.put(id, done.ok());
+            match done {
+                Ok(entry) => {
+                    tracing::warn!(lease = %id, "the lease is lost");
+                    act.health.remove(&id);
+                    act.book.put(id, Some(entry));
+                }
+                Err(problem) => {
+                    act.last_problem = Some(problem);
+                    act.book.put(id, None);
+                }
+            }
             act.book.show(&act.setup.metrics);
         }));
     }
@@ -256,11 +263,12 @@ fn token(setup: &AllocationSetup, id: LeaseId) -> OwnerToken {
     OwnerToken::derive(setup.secret.expose_secret(), id)
 }
 
+async fn step(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, StepError> {
+    entry.step(events, store::Role::Validator, &setup.journal, &setup.metrics, setup.clock.now_ms()).await
+}
+
 async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, String> {
-    entry
-        .step(events, store::Role::Validator, &setup.journal, &setup.metrics, setup.clock.now_ms())
-        .await
-        .map_err(|e| e.to_string())
+    step(setup, entry, events).await.map_err(|e| e.to_string())
 }
 
 /// Asks the miner to release. `Ok(true)` when it confirms that the container is gone.
@@ -357,9 +365,11 @@ async fn make(
     let now = setup.clock.now_ms();
     let opened = Entry::opened(Lease::open(&terms, now));
     let events = [Event::Opened { terms: terms.clone(), at_ms: now }, Event::Reserved];
-    let entry = match write(&setup, &opened, &events).await {
+    let entry = match step(&setup, &opened, &events).await {
         Ok(entry) => entry,
-        Err(problem) => return (None, Err(RentError::Journal(problem))),
+        // Perhaps on record, so it is kept as if it were: the next round ends it.
+        Err(StepError::Unclear { next, problem }) => return (Some(*next), Err(RentError::Journal(problem))),
+        Err(error) => return (None, Err(RentError::Journal(error.to_string()))),
     };
     let call = AllocateRequest {
         lease: id,
