@@ -106,6 +106,9 @@ fn quicken(loaded: &mut Loaded, speed: f64) {
     if shipped("weights.interval_blocks") {
         settings.weights.interval_blocks = 1;
     }
+    if shipped("weights.retry_first") {
+        settings.weights.retry_first = block;
+    }
     if shipped("budget.challenges_per_hotkey") {
         settings.budget.challenges_per_hotkey = 10_000;
     }

@@ -26,7 +26,7 @@ use crate::lease::{EndReason, Endpoint, Event, Lease, LeaseState, OwnerToken, Ro
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::journal::LiveLeases;
 use crate::messages::validator::allocation_manager::{
-    LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
+    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
 };
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -141,9 +141,10 @@ impl AllocationManager {
         }));
     }
 
-    fn leased(&self) -> HashMap<Hotkey, Vec<DeviceId>> {
+    /// The devices of leases in these states, by miner.
+    fn devices(&self, states: impl Fn(LeaseState) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
         let mut leased: HashMap<Hotkey, Vec<DeviceId>> = HashMap::new();
-        for lease in self.book.open().filter(|l| l.state.holds_devices()) {
+        for lease in self.book.open().filter(|l| states(l.state)) {
             leased.entry(lease.miner).or_default().extend(&lease.devices);
         }
         leased
@@ -154,7 +155,7 @@ impl AllocationManager {
     fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
         let view = self.setup.view.borrow().clone();
         let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
-        let mut held = self.leased();
+        let mut held = self.devices(LeaseState::holds_devices);
         for (miner, devices) in self.wanted.values() {
             held.entry(*miner).or_default().extend(devices);
         }
@@ -419,7 +420,8 @@ impl Actor for AllocationManager {
 }
 
 impl Supervised for AllocationManager {
-    const MESSAGES: &'static [&'static str] = &["Rent", "Release", "ListLeases", "LeasedDevices", "EpochJudged"];
+    const MESSAGES: &'static [&'static str] =
+        &["Rent", "Release", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
 }
 
 impl Handler<Rent> for AllocationManager {
@@ -502,6 +504,9 @@ impl Handler<Release> for AllocationManager {
                 Ok(_) => Err(RentError::NoAnswer("the release is on record and will be finished".into())),
                 Err(problem) => Err(RentError::Journal(problem.clone())),
             };
+            if reply.is_ok() {
+                act.health.remove(&id);
+            }
             act.book.put(id, done.ok());
             act.book.show(&act.setup.metrics);
             reply
@@ -519,7 +524,14 @@ impl Handler<ListLeases> for AllocationManager {
 impl Handler<LeasedDevices> for AllocationManager {
     type Result = MessageResult<LeasedDevices>;
     fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.leased())
+        MessageResult(self.devices(LeaseState::holds_devices))
+    }
+}
+
+impl Handler<AllocatedDevices> for AllocationManager {
+    type Result = MessageResult<AllocatedDevices>;
+    fn handle(&mut self, _: AllocatedDevices, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.devices(LeaseState::is_live))
     }
 }
 

@@ -153,6 +153,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         table: table.clone(),
         version_key: settings.weights.version_key,
         interval_blocks: settings.weights.interval_blocks,
+        retry: (settings.weights.retry_first, settings.weights.retry_cap),
         allocations: allocations.clone(),
         journal: frame.journal.clone(),
         clock: input.clock.clone(),
@@ -178,7 +179,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             misses: settings.challenge.unresponsive_after,
             ..HistoryRules::default()
         },
-        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(1),
+        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(10),
         guard: frame.guard.clone(),
         specs,
         allocations: allocations.clone(),
