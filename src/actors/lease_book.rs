@@ -232,3 +232,58 @@ impl LeaseBook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::ids::{Hash32, Hotkey};
+    use crate::lease::{EndReason, LeaseTerms};
+    use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
+    use crate::telemetry::{BuildInfo, Labels};
+
+    fn entry() -> Entry {
+        let terms = LeaseTerms {
+            id: LeaseId([1; 16]),
+            role: crate::lease::Role::Provider,
+            fencing_epoch: 1,
+            renter: Hotkey([1; 32]),
+            miner: Hotkey([2; 32]),
+            devices: vec![DeviceId::cpu(0)],
+            expires_at_ms: 1_000,
+            owner_token_digest: Hash32([3; 32]),
+            ssh_public_key: None,
+        };
+        Entry::opened(Lease::open(&terms, 0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_without_an_answer_leaves_its_numbers_unused_and_says_what_the_lease_may_be() {
+        let registry = prometheus::Registry::new();
+        let clock = std::sync::Arc::new(SystemClock);
+        let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock).unwrap();
+        let mut tree = Tree::here(TreeConfig::default(), RuntimeMetrics::register(&registry).unwrap());
+        let spec = ChildSpec { name: "journal", mailbox: 1, after: &[], drain: JOURNAL };
+        // Declared, never started: what is asked of it stays in its mailbox.
+        let (journal, _seat) = tree.declare::<Journal>(spec);
+        let entry = entry();
+        let step = entry.step(&[Event::Reserved], Role::Miner, &journal, &metrics, 0).await;
+        let Err(StepError::Unclear { next, .. }) = step else { panic!("{step:?}") };
+        assert_eq!((entry.lease.state, next.lease.state), (LeaseState::Requested, LeaseState::Reserving));
+        assert_eq!(entry.seq.next(), 2, "number 1 may be on disk");
+        // The only slot is taken now: nothing was sent, so nothing can be written.
+        let wish = Event::Refused { why: EndReason::Withdrawn, note: String::new(), at_ms: 0 };
+        let step = entry.step(&[wish], Role::Miner, &journal, &metrics, 0).await;
+        assert!(matches!(step, Err(StepError::Journal(_))), "{step:?}");
+    }
+
+    #[test]
+    fn an_entry_reads_back_from_its_record_with_the_numbers_it_had() {
+        let entry = entry();
+        assert_eq!([entry.seq.next(), entry.seq.next(), entry.seq.next()], [1, 2, 3]);
+        let back = Entry::from_record(&entry.record(Role::Miner, 5)).unwrap();
+        assert_eq!(back, entry);
+        assert_eq!(back.seq.next(), 4);
+        assert_eq!(serde_json::json!(entry)["seq"], 3);
+    }
+}

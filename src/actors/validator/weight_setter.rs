@@ -473,3 +473,62 @@ impl Handler<Inspect> for WeightSetter {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::{BlockHead, Hyperparameters, Metagraph};
+    use crate::ids::{Coldkey, Hash32, Netuid};
+
+    fn neuron(uid: u16, hotkey: u8) -> Neuron {
+        Neuron {
+            uid: Uid(uid),
+            hotkey: Hotkey([hotkey; 32]),
+            coldkey: Coldkey([9; 32]),
+            stake_rao: 0,
+            validator_permit: uid == 0,
+            active: true,
+            axon: None,
+            prometheus: None,
+            registered_at: 1,
+            last_update: 1,
+            incentive: 0,
+            dividends: 0,
+            weights: vec![],
+        }
+    }
+
+    fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
+        let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
+        let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
+        ChainView { metagraph, hyperparameters: Arc::new(hyperparameters), seen_at: Instant::now() }
+    }
+
+    fn row(uid: u16, hotkey: u8, total: f64) -> ScoreRow {
+        let score = Score { total, gpu: total, bonus: 0.0, scaling: 1.0, parts: vec![] };
+        ScoreRow { uid: Uid(uid), hotkey: Hotkey([hotkey; 32]), score }
+    }
+
+    #[test]
+    fn weights_go_only_to_those_who_were_judged_in_the_slot() {
+        let rows = [row(1, 1, 100.0), row(2, 2, 50.0), row(3, 3, 0.0)];
+        let same = view(vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)], Hyperparameters::default());
+        assert_eq!(entries(&rows, &same).unwrap(), [(Uid(1), 65_535), (Uid(2), 32_768)]);
+        // Slot 1 went to another hotkey since.
+        let other = view(vec![neuron(0, 0), neuron(1, 7), neuron(2, 2), neuron(3, 3)], Hyperparameters::default());
+        assert_eq!(entries(&rows, &other).unwrap(), [(Uid(2), 65_535)]);
+    }
+
+    #[test]
+    fn the_subnets_least_number_and_largest_share_of_weights_are_kept() {
+        let neurons = || vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)];
+        let rows = [row(1, 1, 300.0), row(2, 2, 100.0), row(3, 3, 0.0)];
+        let many = Hyperparameters { min_allowed_weights: 4, ..Hyperparameters::default() };
+        assert_eq!(entries(&rows, &view(neurons(), many)).unwrap().len(), 4);
+        let flat = Hyperparameters { max_weights_limit: 32_768, ..Hyperparameters::default() };
+        let weights = entries(&rows, &view(neurons(), flat)).unwrap();
+        assert!(shares(&weights).iter().all(|(_, s)| *s <= 0.5001), "{weights:?}");
+        let none = [row(1, 1, 0.0)];
+        assert!(entries(&none, &view(neurons(), Hyperparameters::default())).unwrap().is_empty());
+    }
+}

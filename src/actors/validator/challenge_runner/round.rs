@@ -333,3 +333,67 @@ async fn openings(
         sleep(OPENING_RETRY.min(until.saturating_duration_since(Instant::now()))).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Coldkey, Hotkey, Uid};
+
+    fn finding(n: u8, device: DeviceId, verdict: Option<Verdict>) -> Finding {
+        let task = if verdict.is_some() { Task::Challenge(Work::new(32, 64, 1).unwrap()) } else { Task::Leased };
+        let device = super::super::plan::PlannedDevice { device, model: "NVIDIA H200".into(), task };
+        let plan = PlannedMiner {
+            uid: Uid(n.into()),
+            hotkey: Hotkey([n; 32]),
+            coldkey: Coldkey([n; 32]),
+            address: None,
+            refused: None,
+            whole: None,
+            devices: vec![device],
+        };
+        Finding { plan, verdicts: vec![verdict] }
+    }
+
+    fn pass() -> Option<Verdict> {
+        Some(Verdict::Pass { evidence: PassEvidence { operations: 1, elapsed_ns: 1, samples: 66 } })
+    }
+
+    fn gpu() -> DeviceId {
+        "GPU-2bd1c2f4-0d2e-4b6a-9a53-7f7e1c0d9b11".parse().unwrap()
+    }
+
+    fn kinds(found: &[Finding]) -> Vec<&'static str> {
+        found.iter().map(|f| f.verdicts[0].as_ref().map_or("leased", Verdict::kind)).collect()
+    }
+
+    #[test]
+    fn a_gpu_that_two_hotkeys_prove_credits_neither() {
+        let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), pass()), finding(3, DeviceId::cpu(0), pass())];
+        settle_duplicates(&mut found);
+        assert_eq!(kinds(&found), ["fail", "fail", "pass"]);
+        let mut found = [finding(1, gpu(), None), finding(2, gpu(), pass())];
+        settle_duplicates(&mut found);
+        assert_eq!(kinds(&found), ["leased", "fail"], "a device that we rent from one is no other's");
+    }
+
+    #[test]
+    fn naming_the_gpu_of_another_does_not_cost_the_other_its_pay() {
+        for claim in [
+            Verdict::unknown(UnknownCause::Timeout, ""),
+            Verdict::unknown(UnknownCause::UncalibratedModel, ""),
+            Verdict::fail(FailReason::EntryMismatch, ""),
+        ] {
+            let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), Some(claim.clone()))];
+            settle_duplicates(&mut found);
+            assert_eq!(kinds(&found), ["pass", claim.kind()]);
+        }
+    }
+
+    #[test]
+    fn a_miner_whose_judging_failed_is_our_fault_and_keeps_its_leases() {
+        let leased = unjudged(finding(1, gpu(), None).plan);
+        assert_eq!(leased.verdicts, [None]);
+        let challenged = unjudged(finding(1, gpu(), pass()).plan);
+        assert_eq!(challenged.verdicts[0].as_ref().unwrap().reason(), "own_fault");
+    }
+}
