@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::actors::node::{Node, NodeError, NodeInput};
 use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
 use crate::clock::SystemClock;
@@ -102,30 +104,31 @@ pub fn run<F: Future<Output = Exit>>(main: impl FnOnce(Arc<tokio::runtime::Runti
     exit
 }
 
-/// Resolves at the first SIGINT or SIGTERM. From then on a second one ends the process at once.
+/// Resolves at the first SIGINT or SIGTERM. From then on a second one ends the process at once, also when this future is
+/// dropped because the program ends for another reason: nothing that hangs while it stops can only be killed.
 pub async fn stop_signal() {
-    let first = wait_for_signal().await;
-    tracing::info!(signal = first, "stopping; a second signal ends the program at once");
-    tokio::task::spawn_local(async {
-        wait_for_signal().await;
-        std::process::exit(Exit::Interrupted.code());
-    });
-}
-
-async fn wait_for_signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
+    let (heard, first) = tokio::sync::oneshot::channel();
+    tokio::task::spawn_local(async move {
+        // One pair for both signals: none is lost between the first and the wait for the second.
+        let pair = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupt), Ok(mut terminate)) = pair else {
+            tracing::error!("signals cannot be heard; end this program with SIGKILL");
+            return std::future::pending().await;
+        };
+        let mut next = async || {
             tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
             }
-        }
-        _ => {
-            tracing::error!("signals cannot be heard; end this program with SIGKILL");
-            std::future::pending().await
-        }
+        };
+        let signal = next().await;
+        tracing::info!(signal, "stopping; a second signal ends the program at once");
+        let _ = heard.send(()); // nobody listens any more when the program is stopping already
+        next().await;
+        std::process::exit(Exit::Interrupted.code());
+    });
+    if first.await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -58,12 +58,11 @@ fn a_devnet_that_runs_keeps_its_directory() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("net");
     assert_eq!(ended(&start(&dir)).0, Exit::Usage.code());
-    std::fs::create_dir_all(dir.join("ledger")).unwrap();
-    let lock = std::fs::File::create(dir.join("ledger").join(compute_subnet::chain::ledger::LOCK_FILE)).unwrap();
+    let lock = std::fs::File::open(dir.join(compute_subnet::sim::aside::LOCK_FILE)).unwrap();
     lock.lock().unwrap();
     let (code, said) = ended(&start(&dir));
     assert_eq!(code, Exit::Unavailable.code(), "{said}");
-    assert!(said.contains("a devnet is running"), "{said}");
+    assert!(said.contains("another devnet runs"), "{said}");
     assert!(dir.exists() && !home.path().join("net.previous").exists());
     drop(lock);
     assert_eq!(ended(&start(&dir)).0, Exit::Usage.code());

@@ -68,6 +68,8 @@ impl BlacklistGuard {
                     stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
                 act.penalties = Some(penalties.collect());
                 act.publish();
+                // What was recorded before the penalties were known says nothing of admission.
+                act.record();
             }
             failed => {
                 tracing::warn!(?failed, "penalties cannot be read, nobody is admitted until they can");

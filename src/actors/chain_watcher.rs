@@ -57,6 +57,7 @@ pub struct ChainWatcher {
     view: Option<Arc<ChainView>>,
     looking: bool,
     last_error: Option<String>,
+    announcing: bool,
     announced_at: Option<BlockNumber>,
     forced: bool,
 }
@@ -65,7 +66,15 @@ impl ChainWatcher {
     /// A watcher that has seen nothing yet.
     pub fn new(setup: Arc<ChainWatcherSetup>) -> Self {
         let forced = !setup.force_prometheus;
-        ChainWatcher { setup, view: None, looking: false, last_error: None, announced_at: None, forced }
+        ChainWatcher {
+            setup,
+            view: None,
+            looking: false,
+            last_error: None,
+            announcing: false,
+            announced_at: None,
+            forced,
+        }
     }
 
     fn look(&mut self, ctx: &mut Ctx<Self>) {
@@ -121,7 +130,7 @@ impl ChainWatcher {
     /// Corrects what the chain says of our endpoints, at most one call at a time.
     fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let head = view.metagraph.head.number;
-        if self.announced_at.is_some_and(|at| head < at + ANNOUNCE_EVERY) {
+        if self.announcing || self.announced_at.is_some_and(|at| head.saturating_sub(at) < ANNOUNCE_EVERY) {
             return;
         }
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
@@ -132,7 +141,7 @@ impl ChainWatcher {
         if axon.is_none() && prometheus.is_none() {
             return;
         }
-        self.announced_at = Some(head);
+        (self.announcing, self.announced_at) = (true, Some(head));
         let setup = self.setup.clone();
         let work = async move {
             let calls = async {
@@ -148,10 +157,14 @@ impl ChainWatcher {
             };
             tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
         };
-        ctx.spawn(work.into_actor(self).map(move |done, act, _| match done {
-            Ok(()) => act.forced |= prometheus.is_some(),
-            Err(error) => {
-                tracing::warn!(error = crate::telemetry::error_chain(&error), "endpoint not announced, trying again");
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+            act.announcing = false;
+            match done {
+                Ok(()) => act.forced |= prometheus.is_some(),
+                Err(error) => {
+                    let error = crate::telemetry::error_chain(&error);
+                    tracing::warn!(error, "endpoint not announced, trying again");
+                }
             }
         }));
     }

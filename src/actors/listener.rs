@@ -161,6 +161,7 @@ impl Actor for Listener {
             }
             let to = reachable(act.spec.address);
             ctx.spawn(connect(to).into_actor(act).map(|seen, act, _| match seen {
+                _ if act.server.is_none() => {}
                 Ok(()) => act.publish(true, None),
                 Err(problem) => {
                     tracing::warn!(listener = act.spec.name, problem, "self-connection failed");

@@ -288,8 +288,10 @@ impl Frame {
         let (snapshot_sender, snapshot) = watch::channel(None);
         let policy = Arc::new(policy(settings));
 
-        let (journal_writer, journal_metrics) = (writer.clone(), metrics.clone());
-        tree.start(journal_seat, move |_| Journal::new(journal_writer.clone(), role, journal_metrics.clone()))?;
+        let (journal_writer, journal_clock, journal_metrics) = (writer.clone(), input.clock.clone(), metrics.clone());
+        tree.start(journal_seat, move |_| {
+            Journal::new(journal_writer.clone(), role, journal_clock.clone(), journal_metrics.clone())
+        })?;
         let guard_setup = Arc::new(BlacklistGuardSetup {
             hotkey: input.keypair.hotkey(),
             policy: policy.clone(),

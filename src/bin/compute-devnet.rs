@@ -12,8 +12,8 @@ use compute_subnet::launch;
 use compute_subnet::messages::miner::specs_collector::GetSpecs;
 use compute_subnet::proof::prover;
 use compute_subnet::settings::{Cli, Loaded, Role, Source};
-use compute_subnet::sim::devnet::{self as sim, Devnet, DevnetOptions};
-use compute_subnet::sim::keys::{DevnetKeys, SEED_FILE};
+use compute_subnet::sim::aside;
+use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::sim::screen::{say, show};
 use compute_subnet::sim::table::TableSource;
 use compute_subnet::telemetry::error_chain;
@@ -85,7 +85,11 @@ fn devnet() -> Result<Exit, Exit> {
     let mut loaded = launch::load(Role::Devnet, &args.cli)?;
     quicken(&mut loaded, args.speed);
     let dir = loaded.settings.node.data_dir.clone();
-    prepare(&dir, args.resume)?;
+    // Held until the end: no second devnet may take, or put aside, what this one uses.
+    let _held = aside::prepare(&dir, args.resume).map_err(|error| {
+        say(&error_chain(&error));
+        Exit::CannotCreate
+    })?;
     let _logs = launch::logs_in(&loaded.settings, &dir.join("log"))?;
     loaded.warnings.iter().for_each(|warning| say(warning));
     Ok(launch::run(|runtime| run(args, loaded, dir, runtime)))
@@ -117,42 +121,6 @@ fn quicken(loaded: &mut Loaded, speed: f64) {
     if shipped("leases.health_interval") {
         settings.leases.health_interval = block;
     }
-}
-
-/// A new devnet starts in an empty directory; the one before it is kept beside it.
-fn prepare(dir: &Path, resume: bool) -> Result<(), Exit> {
-    let failed = |what: &str, error: std::io::Error| {
-        say(&format!("cannot {what} {}: {error}", dir.display()));
-        Exit::CannotCreate
-    };
-    if sim::is_running(dir) {
-        say(&format!(
-            "a devnet is running in {}: end it, or give this one a --node.data_dir of its own",
-            dir.display()
-        ));
-        return Err(Exit::Unavailable);
-    }
-    let empty = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    if !resume && dir.exists() && !empty(dir) {
-        let previous = dir.with_extension("previous");
-        for old in [dir, &previous] {
-            if old.exists() && !empty(old) && !old.join(SEED_FILE).is_file() {
-                let what = "holds something else than a devnet and is left alone; choose another --node.data_dir";
-                say(&format!("{} {what}", old.display()));
-                return Err(Exit::CannotCreate);
-            }
-        }
-        if previous.exists() {
-            std::fs::remove_dir_all(&previous).map_err(|e| failed("remove the run before the last, beside", e))?;
-        }
-        std::fs::rename(dir, &previous).map_err(|e| failed("put aside", e))?;
-    }
-    std::fs::create_dir_all(dir).map_err(|e| failed("make", e))?;
-    // The seed is what marks the directory as a devnet's.
-    DevnetKeys::load(dir).map(drop).map_err(|error| {
-        say(&error_chain(&error));
-        error.exit()
-    })
 }
 
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {

@@ -31,12 +31,6 @@ use crate::runtime::Placement;
 use crate::settings::Settings;
 use crate::wallet::Keypair;
 
-/// Whether a devnet is running in this directory: its ledger is locked.
-pub fn is_running(dir: &Path) -> bool {
-    let lock = std::fs::File::open(dir.join(LEDGER_DIR).join(crate::chain::ledger::LOCK_FILE));
-    lock.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
-}
-
 /// The ledger's directory below the devnet's.
 const LEDGER_DIR: &str = "ledger";
 /// Most miners of one devnet.

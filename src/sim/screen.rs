@@ -42,7 +42,9 @@ pub async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sende
     let mut tick = interval(REDRAW);
     let mut drawn = 0;
     let mut shown: Option<Epoch> = None;
-    let mut first: Option<Epoch> = None;
+    // A continued devnet begins with the weights of its last run; only those set from now on count.
+    let mut last: Option<Epoch> = source.read().await.on_chain;
+    let mut set = 0;
     loop {
         tick.tick().await;
         let table = source.read().await;
@@ -58,9 +60,10 @@ pub async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sende
         if complete {
             shown = table.on_chain;
         }
-        if let (Some(on_chain), Some(wanted)) = (table.on_chain, epochs)
-            && on_chain - *first.get_or_insert(on_chain) + 1 >= wanted
-        {
+        if table.on_chain > last {
+            (last, set) = (table.on_chain, set + 1);
+        }
+        if epochs.is_some_and(|wanted| set >= wanted) {
             enough.send_replace(true);
             return;
         }

@@ -30,7 +30,7 @@ pub use self::genesis::{GenesisConfig, GenesisError};
 pub use self::node::{Account, Health, LedgerError, LedgerHandle, LedgerNode};
 pub use self::rpc::{RpcError, RpcServer};
 pub use self::state::{Block, Event, State};
-pub use self::store::{LOCK_FILE, StoreError};
+pub use self::store::StoreError;
 
 use blake2::Digest;
 use blake2::digest::consts::U32;

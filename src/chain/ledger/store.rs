@@ -32,7 +32,7 @@ use crate::ids::{BlockNumber, Hash32};
 /// Blocks after which the journal becomes a snapshot.
 pub const COMPACT_BLOCKS: u64 = 256;
 /// The file that is locked while a process owns the directory.
-pub const LOCK_FILE: &str = "ledger.lock";
+const LOCK_FILE: &str = "ledger.lock";
 /// Bytes after which the journal becomes a snapshot.
 pub const COMPACT_BYTES: u64 = 16 << 20;
 /// The layout that is written, and the only one that is read.

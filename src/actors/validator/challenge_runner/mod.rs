@@ -145,6 +145,10 @@ impl ChallengeRunner {
 
     fn on_block(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         let epoch = view.epoch();
+        if let Some(last) = &self.last {
+            // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
+            Subscriber::publish(&self.setup.on_judged, last);
+        }
         if self.running.is_some() || self.histories.is_none() {
             return;
         }
@@ -152,7 +156,12 @@ impl ChallengeRunner {
             self.write(unwritten, ctx);
             return;
         }
-        if self.last_epoch.is_some_and(|last| last >= epoch) {
+        if let Some(last) = self.last_epoch.filter(|last| *last >= epoch) {
+            if last > epoch + 1 && self.last_problem.is_none() {
+                let problem = format!("epoch {last} is judged already, but the chain is in epoch {epoch}");
+                tracing::error!(problem, "nothing is judged: this data directory belongs to another chain");
+                self.last_problem = Some(problem);
+            }
             return;
         }
         if let Some(problem) = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
