@@ -39,6 +39,9 @@ use crate::wire::synapse::{
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
+/// How long, and how often, a release waits for a lease that is being looked after: 5 s in all.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
+const BUSY_WAITS: u32 = 100;
 /// Largest reply about a lease, in bytes.
 const MAX_REPLY: usize = 64 * 1024;
 /// Longest words kept of a miner, in bytes.
@@ -470,10 +473,10 @@ impl Handler<Rent> for AllocationManager {
     }
 }
 
-impl Handler<Release> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
-    fn handle(&mut self, Release(id): Release, _: &mut Ctx<Self>) -> Self::Result {
-        let answer = |act: &Self, reply: Result<Lease, RentError>| -> Self::Result {
+impl AllocationManager {
+    /// Ends a lease. While a round looks after it, which takes one call of the miner at most, the release waits.
+    fn release(&mut self, id: LeaseId, patience: u32) -> ResponseActFuture<Self, Result<Lease, RentError>> {
+        let answer = |act: &Self, reply: Result<Lease, RentError>| -> ResponseActFuture<Self, _> {
             Box::pin(async move { reply }.into_actor(act))
         };
         match self.book.get(id) {
@@ -482,7 +485,11 @@ impl Handler<Release> for AllocationManager {
             Some(_) => {}
         }
         let Some(entry) = self.book.take(id) else {
-            return answer(self, Err(RentError::NoAnswer("the lease is being changed, ask again".into())));
+            if patience == 0 {
+                return answer(self, Err(RentError::NoAnswer("the lease is being changed, ask again".into())));
+            }
+            let wait = tokio::time::sleep(BUSY_WAIT).into_actor(self);
+            return Box::pin(wait.then(move |(), act, _| act.release(id, patience - 1)));
         };
         let setup = self.setup.clone();
         let work = async move {
@@ -505,6 +512,13 @@ impl Handler<Release> for AllocationManager {
             act.book.show(&act.setup.metrics);
             reply
         }))
+    }
+}
+
+impl Handler<Release> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
+    fn handle(&mut self, Release(id): Release, _: &mut Ctx<Self>) -> Self::Result {
+        self.release(id, BUSY_WAITS)
     }
 }
 
