@@ -389,7 +389,8 @@ fn agree(dir: &Path, names: &BTreeMap<Hotkey, String>, running: &str) {
     let once: BTreeSet<&String> = released.iter().collect();
     assert_eq!(once.len(), released.len(), "each lease is released once: {released:?}");
     assert_eq!(rented.len(), released.len() + 1);
-    assert_eq!(ids(&lines, "not_released"), [""; 0]);
+    // A release may have to be asked for again while the lease is being looked at; it is still the same lease.
+    assert!(ids(&lines, "not_released").iter().all(|id| rented.contains(id)), "{lines:?}");
     assert!(lines.iter().filter(|l| l["event"] == "released").all(|l| l["state"] == "released"), "{lines:?}");
 
     let validator = open_read_only(&dir.join("validator")).unwrap();

@@ -15,11 +15,13 @@ use compute_subnet::verdict::Verdict;
 use crate::common::{PROVER, assert_unharmed, get, inside, metrics, until};
 use crate::world::{World, child, honest, key};
 
-/// The shortest time limit that a prover can be given.
-const SECOND: Duration = Duration::from_secs(1);
+/// The time limit of a prover that is to run into it.
+const SHORT: Duration = Duration::from_secs(3);
+/// Of one that is not.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A program that plays these frames to whoever asks, whatever is asked, and then waits.
-async fn recording(world: &World, name: &str, answers: &[Frame]) -> Arc<dyn Prover> {
+async fn recording(world: &World, name: &str, time: Duration, answers: &[Frame]) -> Arc<dyn Prover> {
     let mut bytes = frames::PROVER_HELLO.to_vec();
     for frame in answers {
         frames::write_frame(&mut bytes, frame).await.unwrap();
@@ -27,37 +29,37 @@ async fn recording(world: &World, name: &str, answers: &[Frame]) -> Arc<dyn Prov
     let file = world.dir.path().join(format!("{name}.frames"));
     std::fs::write(&file, bytes).unwrap();
     let script = format!("/bin/cat {}; exec /bin/sleep 1000", file.display());
-    child("/bin/sh", &["-c", &script], SECOND)
+    child("/bin/sh", &["-c", &script], time)
 }
 
 #[test]
 fn every_prover_that_fails_or_lies_has_its_verdict_and_the_miner_and_the_rest_go_on() {
     inside(async |runtime| {
         let mut world = World::new(runtime);
-        world.settings.challenge.opening_deadline = SECOND;
+        world.settings.challenge.opening_deadline = SHORT * 2;
         let class = &world.settings.devnet.gpu_scores["cpu-1"];
         let work = Work::new(class.n, class.k, class.rounds).unwrap();
         let openings = vec![0; work.opening_len() * world.settings.challenge.samples as usize];
         let roots = |count| Frame::Roots { roots: vec![Hash32([7; 32]); count] };
         let forging = |forgery| Arc::new(ForgingProver { forgery, threads: 1 }) as Arc<dyn Prover>;
-        let shell = |script: &str| child("/bin/sh", &["-c", script], SECOND * 20);
-        let limits = ProverLimits { time: SECOND * 20, memory_bytes: 4 << 20, output_bytes: 16 << 20, threads: 1 };
+        let shell = |script: &str| child("/bin/sh", &["-c", script], LONG);
+        let limits = ProverLimits { time: LONG, memory_bytes: 4 << 20, output_bytes: 16 << 20, threads: 1 };
         let no_memory = Arc::new(ChildProver::new(PROVER.into(), limits));
         let half = Forgery::SkipTiles { ratio: 0.5 };
-        let made_up = recording(&world, "made-up", &[roots(1), Frame::Openings { bytes: openings }]).await;
-        let short = recording(&world, "short", &[roots(1), Frame::Openings { bytes: vec![0; 10] }]).await;
-        let silent = recording(&world, "silent", &[roots(1)]).await;
-        let two_roots = recording(&world, "two-roots", &[roots(2)]).await;
+        let made_up = recording(&world, "made-up", LONG, &[roots(1), Frame::Openings { bytes: openings }]).await;
+        let short = recording(&world, "short", LONG, &[roots(1), Frame::Openings { bytes: vec![0; 10] }]).await;
+        let silent = recording(&world, "silent", SHORT, &[roots(1)]).await;
+        let two_roots = recording(&world, "two-roots", LONG, &[roots(2)]).await;
 
         let cases: Vec<(&str, Arc<dyn Prover>, &str, &str)> = vec![
             ("Honest", honest(), "pass", "none"),
-            ("EndsAtOnce", child("/bin/false", &[], SECOND), "unknown", "prover_crashed"),
+            ("EndsAtOnce", child("/bin/false", &[], LONG), "unknown", "prover_crashed"),
             ("Killed", shell("kill -KILL $$"), "unknown", "prover_crashed"),
-            ("NotThere", child("/nowhere/compute-prover", &[], SECOND), "unknown", "prover_crashed"),
+            ("NotThere", child("/nowhere/compute-prover", &[], LONG), "unknown", "prover_crashed"),
             ("NoMemory", no_memory, "unknown", "prover_crashed"),
-            ("Hangs", child("/bin/sleep", &["1000"], SECOND), "unknown", "prover_hung"),
-            ("Echoes", child("/bin/cat", &[], SECOND), "unknown", "prover_garbage"),
-            ("Noise", child("/bin/cat", &["/dev/urandom"], SECOND), "unknown", "prover_garbage"),
+            ("Hangs", child("/bin/sleep", &["1000"], SHORT), "unknown", "prover_hung"),
+            ("Echoes", child("/bin/cat", &[], LONG), "unknown", "prover_garbage"),
+            ("Noise", child("/bin/cat", &["/dev/urandom"], LONG), "unknown", "prover_garbage"),
             ("TwoRoots", two_roots, "unknown", "prover_garbage"),
             ("Silent", silent, "fail", "opening_withheld"),
             ("TooShort", short, "fail", "opening_withheld"),
@@ -79,10 +81,10 @@ fn every_prover_that_fails_or_lies_has_its_verdict_and_the_miner_and_the_rest_go
         let database = input.data_dir.clone();
         let validator = world.validator(input).unwrap();
 
-        until("every miner is judged, and the honest one twice", async || {
+        until("every miner is judged", async || {
             let conn = open_read_only(&database).ok()?;
-            let judged = |hotkey| queries::verdicts(&conn, hotkey, 10).unwrap().len();
-            (miners.iter().all(|m| judged(&m.hotkey) > 0) && judged(&miners[0].hotkey) > 1).then_some(())
+            let judged = |hotkey| !queries::verdicts(&conn, hotkey, 10).unwrap().is_empty();
+            miners.iter().all(|m| judged(&m.hotkey)).then_some(())
         })
         .await;
         let conn = open_read_only(&database).unwrap();

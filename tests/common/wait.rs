@@ -20,14 +20,19 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     tokio::time::timeout(LONG, all).await.unwrap_or_else(|_| panic!("waited too long: {what}"))
 }
 
-/// The first of 16 ports in a row that nobody uses, outside the range that the system gives to others.
+/// The first of 15 ports in a row that nobody uses, outside the range that the system gives to others. The one after
+/// them stays taken as long as this process lives: it keeps other tests, also of other processes, away from the row.
 pub(crate) fn free_ports() -> u16 {
+    const ROW: u16 = 16;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() % 1_000) as u16 * 16;
+    let first = (std::process::id() % 1_000) as u16;
     loop {
-        let port = 12_000 + (first + NEXT.fetch_add(16, Ordering::SeqCst)) % 16_000;
-        if (port..port + 16).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-            return port;
+        let row = 12_000 + (first + NEXT.fetch_add(1, Ordering::SeqCst)) % 1_000 * ROW;
+        let taken = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let Ok(keeper) = taken(row + ROW - 1) else { continue };
+        if (row..row + ROW - 1).all(|port| taken(port).is_ok()) {
+            std::mem::forget(keeper);
+            return row;
         }
     }
 }
