@@ -2,7 +2,7 @@
 //!
 //! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a `Frame`: the actors that both
 //! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
-//! in reverse: the web pages and the chain watcher first, the journal last.
+//! in reverse: the chain watcher first, the journal and the web pages last.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -178,18 +178,11 @@ pub(crate) struct Frame {
     pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
     view: watch::Sender<Option<Arc<ChainView>>>,
     writer: Writer,
-    listeners: Vec<watch::Receiver<ListenerStatus>>,
-    web: Option<PendingWeb>,
+    web: SocketAddr,
+    axon_status: watch::Sender<ListenerStatus>,
     axon: Option<(Handle<Listener>, SocketAddr)>,
     mailbox: usize,
     drain: Duration,
-}
-
-struct PendingWeb {
-    seat: Seat<Listener>,
-    status: watch::Sender<ListenerStatus>,
-    listener: std::net::TcpListener,
-    address: SocketAddr,
 }
 
 /// The label sets of the node's metrics, from the enums that own them.
@@ -283,10 +276,33 @@ impl Frame {
         drop(web_handle);
         let (journal, journal_seat) = tree.declare::<Journal>(spec("journal", &[]));
         let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
-        let (status, web_status) = watch::channel(ListenerStatus::unbound("web"));
         let (view, chain) = watch::channel(None);
         let (snapshot_sender, snapshot) = watch::channel(None);
         let policy = Arc::new(policy(settings));
+
+        // The pages come first and so stop last: a node that starts or drains can be watched.
+        let (web_status, web_seen) = watch::channel(ListenerStatus::unbound("web"));
+        let (axon_status, axon_seen) = watch::channel(ListenerStatus::unbound("axon"));
+        let listeners = match role {
+            Role::Miner => vec![web_seen, axon_seen],
+            Role::Validator => vec![web_seen],
+        };
+        let health = Health {
+            hotkey: input.keypair.hotkey(),
+            max_chain_age: MAX_CHAIN_AGE,
+            listeners,
+            chain: chain.clone(),
+            store: writer.health(),
+        };
+        let state = WebState {
+            role: role.label(),
+            view: tree.view(),
+            registry: registry.clone(),
+            health: Arc::new(health),
+        };
+        let (web, listener) = web;
+        let spec = Arc::new(ListenerSpec::bound("web", listener, web, 1, Arc::new(web::routes(state))));
+        tree.start(web_seat, move |_| Listener::new(spec.clone(), web_status.clone()))?;
 
         let (journal_writer, journal_clock, journal_metrics) = (writer.clone(), input.clock.clone(), metrics.clone());
         tree.start(journal_seat, move |_| {
@@ -301,7 +317,6 @@ impl Frame {
             metrics: metrics.clone(),
         });
         tree.start(guard_seat, move |_| BlacklistGuard::new(guard_setup.clone()))?;
-        let (address, listener) = web;
         Ok(Frame {
             tree,
             registry,
@@ -313,8 +328,8 @@ impl Frame {
             chain,
             view,
             writer,
-            listeners: vec![web_status],
-            web: Some(PendingWeb { seat: web_seat, status, listener, address }),
+            web,
+            axon_status,
             axon: None,
             mailbox,
             drain,
@@ -328,7 +343,7 @@ impl Frame {
 
     /// Where a validator's metrics are for others; loopback is for nobody else.
     fn public_metrics(&self, settings: &Settings) -> Option<SocketAddr> {
-        let address = self.web.as_ref()?.address;
+        let address = self.web;
         let validator = self.axon.is_none();
         match address.ip() {
             ip if !validator || ip.is_loopback() => None,
@@ -341,13 +356,11 @@ impl Frame {
     pub(crate) fn bind_axon(&mut self, input: &NodeInput) -> Result<BoundAxon, NodeError> {
         let (address, listener) = bind("axon", input.axon, "--axon.port")?;
         let (handle, seat) = self.tree.declare::<Listener>(self.child("axon", &["blacklist_guard"]));
-        let (status, seen) = watch::channel(ListenerStatus::unbound("axon"));
-        self.listeners.push(seen);
         self.axon = Some((handle, address));
-        Ok(BoundAxon { seat, status, listener, address })
+        Ok(BoundAxon { seat, status: self.axon_status.clone(), listener, address })
     }
 
-    /// Starts what is left: the chain watcher, which wakes everybody else, and the web pages.
+    /// Starts what is left, the chain watcher last: it wakes everybody else.
     pub(crate) fn finish(
         mut self,
         input: &NodeInput,
@@ -386,20 +399,6 @@ impl Frame {
         self.tree.start(watcher_seat, move |_| ChainWatcher::new(watcher.clone()))?;
 
         let view = self.tree.view();
-        let web = self.web.take().ok_or_else(|| NodeError::Config("the web pages are started twice".into()))?;
-        let health = Arc::new(Health {
-            hotkey: input.keypair.hotkey(),
-            max_chain_age: MAX_CHAIN_AGE,
-            listeners: self.listeners,
-            chain: self.chain.clone(),
-            store: self.writer.health(),
-        });
-        let role = if self.axon.is_some() { "miner" } else { "validator" };
-        let state = WebState { role, view: view.clone(), registry: self.registry.clone(), health };
-        let routes: super::listener::Routes = Arc::new(web::routes(state));
-        let spec = Arc::new(ListenerSpec::bound("web", web.listener, web.address, 1, routes));
-        let status = web.status;
-        self.tree.start(web.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
         Ok(Node {
             tree: self.tree,
             writer: self.writer,
@@ -408,7 +407,7 @@ impl Frame {
             drain: self.drain,
             view,
             registry: self.registry,
-            web: web.address,
+            web: self.web,
             chain: self.chain,
         })
     }
