@@ -88,7 +88,7 @@ fn devnet() -> Result<Exit, Exit> {
     // Held until the end: no second devnet may take, or put aside, what this one uses.
     let _held = aside::prepare(&dir, args.resume).map_err(|error| {
         say(&error_chain(&error));
-        Exit::CannotCreate
+        error.exit()
     })?;
     let _logs = launch::logs_in(&loaded.settings, &dir.join("log"))?;
     loaded.warnings.iter().for_each(|warning| say(warning));

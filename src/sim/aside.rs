@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::exit::Exit;
+
 /// Marks a devnet's directory; locked while a devnet uses it.
 pub const LOCK_FILE: &str = "devnet.lock";
 
@@ -38,6 +40,16 @@ pub enum AsideError {
         #[source]
         source: io::Error,
     },
+}
+
+impl AsideError {
+    /// The exit code of a program that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AsideError::InUse(_) => Exit::Unavailable,
+            AsideError::Foreign(_) | AsideError::File { .. } => Exit::CannotCreate,
+        }
+    }
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AsideError {
