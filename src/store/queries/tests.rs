@@ -279,3 +279,15 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     assert_eq!(penalties(&db, 0).unwrap(), [fx::penalty(2, 0, NOW * 2)]);
     assert_eq!((prover_runs(&db, 9).unwrap().len(), evidence(&db, None, 9).unwrap().len()), (0, 0));
 }
+
+#[test]
+fn a_miner_that_says_something_else_every_time_fills_a_bounded_room() {
+    let db = database();
+    let of = |miner| (1..=100).map(move |t| Record::Specs(fx::specs(miner, t, t as u32)));
+    write(&db, of(1).chain(of(2).take(3)));
+    let count = |miner| -> u32 {
+        db.query_row("SELECT count(*) FROM specs WHERE hotkey = ?1", [hotkey(miner).to_string()], |r| r.get(0)).unwrap()
+    };
+    assert_eq!((count(1), count(2)), (MAX_SPECS_OF_ONE, 3));
+    assert_eq!(specs_of(&db, &hotkey(1)).unwrap(), Some(fx::specs(1, 100, 100)));
+}
