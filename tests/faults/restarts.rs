@@ -116,14 +116,17 @@ async fn strike(
 
     let watch = Watch::nobody().and(runtime, role.label(), &node.view, Some(victim)).and(runtime, "peer", peer, None);
     assert!(node.view.inject(victim, fault), "{context}");
-    let mut states = BTreeSet::new();
+    let (mut counted, mut states) = (false, BTreeSet::new());
     let back = until(BACK, async || {
         let metrics = pages.metrics().await?;
         let state = metrics.state(victim);
         states.extend(state.map(State::label));
-        (state == Some(State::Running) && metrics.restarts() == expected).then_some(())
+        // The scrape that first shows the count may have read the state before the fault.
+        let back = counted && state == Some(State::Running);
+        counted = metrics.restarts() == expected;
+        back.then_some(())
     });
-    assert!(back.await.is_some(), "{context}: not back, {:?}: {states:?}", node.view.reports());
+    assert!(back.await.is_some(), "{context}: not back ({states:?}, counted: {counted}): {:?}", node.view.reports());
     let answer = node.view.inspect(victim, BACK).await;
     assert!(answer.is_ok(), "{context}: the new incarnation does not answer: {answer:?}");
     let worst = assert_all_answered(&context, &watch.end().await);
