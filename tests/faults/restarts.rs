@@ -129,7 +129,8 @@ async fn strike(
     assert!(back.await.is_some(), "{context}: not back ({states:?}, counted: {counted}): {:?}", node.view.reports());
     let answer = node.view.inspect(victim, BACK).await;
     assert!(answer.is_ok(), "{context}: the new incarnation does not answer: {answer:?}");
-    let worst = assert_all_answered(&context, &watch.end().await);
+    let answers = watch.end().await;
+    let slowest = assert_all_answered(&context, &answers);
 
     // The pages themselves are away while `web` is.
     let shown = states.contains(State::BackingOff.label());
@@ -139,7 +140,7 @@ async fn strike(
     assert!(failure.text.starts_with(text), "{context}: {}", failure.text);
     let located = failure.location.as_deref().is_some_and(|l| l.contains("incarnation.rs:"));
     assert_eq!(located, fault == Fault::Panic, "{context}: {:?}", failure.location);
-    println!("{context}: back, the slowest answer of the others took {worst:?}");
+    println!("{context}: back; slowest answer of the others {:?}, {}", slowest.worst, slowest.actor);
 }
 
 /// Waits until an epoch later than `after` is judged in which the miner passed.
