@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -12,6 +12,11 @@ pub trait Clock: Send + Sync {
     fn now_ms(&self) -> u64 {
         self.now_ns() / 1_000_000
     }
+}
+
+/// A duration in whole milliseconds; longer than fits is the longest.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A clock to hand around.

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::actors::node::{Node, NodeError, NodeInput};
 use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
 use crate::clock::SystemClock;
@@ -35,23 +37,35 @@ pub fn load(role: Role, cli: &Cli) -> Result<Loaded, Exit> {
     })
 }
 
-/// Sets up the logs as the settings say.
-#[expect(clippy::print_stderr, reason = "without logs there is nowhere else to say so")]
+/// Sets up the logs of a node as the settings say.
 pub fn logs(settings: &Settings, role: &str) -> Result<LogGuard, Exit> {
-    let options = LogOptions {
+    let file = settings.logging.record_log.then(|| LogFile::in_dir(settings.log_dir(role)));
+    set_up(LogOptions { file, ..log_options(settings) })
+}
+
+/// Sets up the logs of a program whose terminal shows something else: into a file below `dir` only.
+pub fn logs_in(settings: &Settings, dir: &Path) -> Result<LogGuard, Exit> {
+    set_up(LogOptions { file: Some(LogFile::in_dir(dir)), quiet: true, ..log_options(settings) })
+}
+
+fn log_options(settings: &Settings) -> LogOptions {
+    LogOptions {
         level: match settings.logging.level() {
             Level::Info => logging::Level::Info,
             Level::Debug => logging::Level::Debug,
             Level::Trace => logging::Level::Trace,
         },
-        filter: None,
         format: match settings.logging.format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         },
-        file: settings.logging.record_log.then(|| LogFile::in_dir(settings.log_dir(role))),
         colour: std::io::stderr().is_terminal(),
-    };
+        ..LogOptions::default()
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "without logs there is nowhere else to say so")]
+fn set_up(options: LogOptions) -> Result<LogGuard, Exit> {
     logging::init(&options).map_err(|error| {
         eprintln!("{}", crate::telemetry::error_chain(&error));
         Exit::CannotCreate
@@ -90,30 +104,31 @@ pub fn run<F: Future<Output = Exit>>(main: impl FnOnce(Arc<tokio::runtime::Runti
     exit
 }
 
-/// Resolves at the first SIGINT or SIGTERM. From then on a second one ends the process at once.
+/// Resolves at the first SIGINT or SIGTERM. From then on a second one ends the process at once, also when this future is
+/// dropped because the program ends for another reason: nothing that hangs while it stops can only be killed.
 pub async fn stop_signal() {
-    let first = wait_for_signal().await;
-    tracing::info!(signal = first, "stopping; a second signal ends the program at once");
-    actix_rt::spawn(async {
-        wait_for_signal().await;
-        std::process::exit(Exit::Interrupted.code());
-    });
-}
-
-async fn wait_for_signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
+    let (heard, first) = tokio::sync::oneshot::channel();
+    tokio::task::spawn_local(async move {
+        // One pair for both signals: none is lost between the first and the wait for the second.
+        let pair = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupt), Ok(mut terminate)) = pair else {
+            tracing::error!("signals cannot be heard; end this program with SIGKILL");
+            return std::future::pending().await;
+        };
+        let mut next = async || {
             tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
             }
-        }
-        _ => {
-            tracing::error!("signals cannot be heard; end this program with SIGKILL");
-            std::future::pending().await
-        }
+        };
+        let signal = next().await;
+        tracing::info!(signal, "stopping; a second signal ends the program at once");
+        let _ = heard.send(()); // nobody listens any more when the program is stopping already
+        next().await;
+        std::process::exit(Exit::Interrupted.code());
+    });
+    if first.await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -154,6 +169,8 @@ pub fn keypair(
         }
         return DevnetKeys::load(dir).map(|keys| pick(&keys)).map_err(|error| failed(&error));
     }
+    // Before the wallet is asked for: a node that cannot run anyway must not first send its operator to make a key.
+    ledger(settings)?;
     let file = settings.wallet.hotkey_file();
     let loaded = crate::wallet::keyfile::load(&file).map_err(|error| {
         tracing::error!("the hotkey cannot be used: {}", crate::telemetry::error_chain(&error));
@@ -165,6 +182,19 @@ pub fn keypair(
     Ok(loaded.keypair)
 }
 
+/// The address of the ledger, the only chain that this version speaks to.
+fn ledger(settings: &Settings) -> Result<&reqwest::Url, Exit> {
+    let Network::Ledger(url) = &settings.subtensor.network else {
+        tracing::error!(
+            network = %settings.subtensor.network,
+            endpoint = crate::telemetry::redact_url(&settings.subtensor.endpoint()),
+            "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
+        );
+        return Err(Exit::Unavailable);
+    };
+    Ok(url)
+}
+
 /// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
 pub fn node_input(
     name: &str,
@@ -173,14 +203,8 @@ pub fn node_input(
     runtime: Arc<tokio::runtime::Runtime>,
     web: SocketAddr,
 ) -> Result<NodeInput, Exit> {
-    let Network::Ledger(url) = &settings.subtensor.network else {
-        tracing::error!(
-            network = %settings.subtensor.network,
-            "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
-        );
-        return Err(Exit::Unavailable);
-    };
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    let url = ledger(&settings)?;
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
     let client = url
         .as_str()
         .parse::<LedgerEndpoint>()

@@ -3,9 +3,11 @@
 //! Read in this order: [`ids`] and [`verdict`] (the words), [`proof`], [`lease`], [`scoring`] and [`admission`]
 //! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`store`] (the outside world), [`runtime`]
 //! (supervision), [`messages`] and [`actors`] (who talks to whom), [`web`], [`telemetry`], [`settings`] (how people
-//! see and steer it) and [`sim`] (a whole subnet in one process).
+//! see and steer it), [`launch`] (what the programs share) and [`sim`] (a whole subnet in one process).
 //!
-//! `ARCHITECTURE.md` has the map and the invariants.
+//! This version runs a devnet: the only [`chain`] is an embedded ledger, the only container engine is simulated, and
+//! only CPUs can be proved. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
+//! `docs/proof.md` says what a proof shows.
 
 pub mod clock;
 pub mod exit;

@@ -9,9 +9,10 @@ use compute_subnet::chain::ledger::{
     Call, Deadlines, GenesisConfig, LedgerClient, LedgerEndpoint, LedgerHandle, LedgerNode, RpcError, RpcServer,
     SignedCall,
 };
-use compute_subnet::chain::{Chain, ChainError, Rejection, SeedSigner, Signer, Weights, is_epoch_block};
+use compute_subnet::chain::{Chain, ChainError, Rejection, Weights, is_epoch_block};
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::{Coldkey, Hash32, Hotkey, Netuid, Uid};
+use compute_subnet::wallet::Keypair;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,11 +24,11 @@ struct World {
     rpc: RpcServer,
 }
 
-fn key(n: u8) -> Arc<SeedSigner> {
-    Arc::new(SeedSigner::from_seed([n; 32]))
+fn key(n: u8) -> Arc<Keypair> {
+    Arc::new(Keypair::from_seed(&[n; 32]))
 }
 
-fn coldkey() -> Arc<SeedSigner> {
+fn coldkey() -> Arc<Keypair> {
     key(200)
 }
 

@@ -196,7 +196,7 @@ fn the_subnets_number_follows_the_network_unless_it_is_given() {
 fn rows_of_a_table_merge_key_by_key_and_null_takes_one_out() {
     let text = "scoring:\n  gpus:\n    NVIDIA L4: { base: 0.5 }\n    NVIDIA RTX A4500: null\n";
     let gpus = conf(text).load().unwrap().settings.scoring.gpus;
-    assert_eq!((gpus["NVIDIA L4"].base, gpus["NVIDIA L4"].memory_gib), (0.5, 24));
+    assert_eq!((gpus["NVIDIA L4"].base, gpus["NVIDIA L4"].work.rounds), (0.5, 3));
     assert!(!gpus.contains_key("NVIDIA RTX A4500"));
     assert!(gpus.contains_key("NVIDIA H200"));
 }
@@ -215,7 +215,7 @@ fn everything_wrong_in_every_layer_is_reported_at_once() {
         "axon:\n  prot: 9000\n  port: many\n  max_workers: 5000\n  ip: localhost\nwallets:\n  name: x\n\
          netuid: 70000\nsubtensor:\n  network: fineny\nchallenge_batch_size: 3\nspecs:\n  timeout: 12\n\
          blacklist:\n  hotkeys: [5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ, 5Grw, 7]\nprover: fast\n\
-         scoring:\n  gpus:\n    NVIDIA L4:\n      bass: 1\n    NVIDIA B200:\n      base: 5.0\nssh:\n  port: 22\n",
+         scoring:\n  gpus:\n    NVIDIA L4:\n      bass: 1\n    NVIDIA B200:\n      base: 5.0\nmetrics:\n  port: 22\n",
     );
     let pairs = [
         ("COMPUTE__LOGGING__DEBUG", "maybe"),
@@ -223,7 +223,7 @@ fn everything_wrong_in_every_layer_is_reported_at_once() {
         ("COMPUTE__SCORING__GPUS__X__BASE", "1"),
         ("COMPUTE__", "1"),
     ];
-    let flags = ["--miner.whitelist.updated.threshold", "101", "--logging.json", "--set", "store.queue=-1"];
+    let flags = ["--validator.specs.batch.size", "0", "--logging.json", "--set", "store.queue=-1"];
     let problems = file.load_with(Role::Validator, &flags, &pairs).unwrap_err();
     assert_eq!(problems.exit(), Exit::Config);
     insta::assert_snapshot!("problems", file.report(&problems));
@@ -231,9 +231,9 @@ fn everything_wrong_in_every_layer_is_reported_at_once() {
 
 #[test]
 fn a_repeated_key_is_told_with_both_lines_beside_the_other_problems() {
-    let wrong = conf("axon:\n  port: 9000\n  port: 9001\nssh:\n  prt: 1\n").wrong();
+    let wrong = conf("axon:\n  port: 9000\n  port: 9001\nmetrics:\n  prt: 1\n").wrong();
     assert!(wrong.contains("my.yaml line 3: axon.port: the key is there twice, first in line 2"), "{wrong}");
-    assert!(wrong.contains("my.yaml line 5: ssh.prt: unknown key; did you mean ssh.port?"), "{wrong}");
+    assert!(wrong.contains("my.yaml line 5: metrics.prt: unknown key; did you mean metrics.port?"), "{wrong}");
 }
 
 #[test]
@@ -287,7 +287,6 @@ fn a_home_directory_is_only_needed_where_a_tilde_is() {
 fn settings_that_contradict_each_other_are_told() {
     let cases = [
         ("axon: { port: 9464 }\n", "port 9464 is taken twice, by axon.port and metrics.port"),
-        ("ssh: { port: 8091 }\n", "port 8091 is taken twice, by axon.port and ssh.port"),
         ("leases: { misses_to_lose: 9 }\n", "misses_to_lose must not be above of_checks"),
         ("supervision: { backoff_first: 40s }\n", "backoff_first must not be above supervision.backoff_cap"),
         ("supervision: { heartbeat: 2s }\n", "twice supervision.heartbeat must not be above supervision.silence_limit"),
@@ -363,6 +362,20 @@ fn what_is_merely_unwise_is_a_warning() {
     let warnings = conf(text).load().unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("the whitelist wins") && warnings[1].contains("/metrics is open to everybody"));
+}
+
+#[test]
+fn switches_that_leave_a_node_idle_or_do_nothing_say_so() {
+    for (args, told) in [
+        (["--validator.perform.hardware.query", "false"], "challenges and scores nobody"),
+        (["--validator.force.update.prometheus", "true"], "loopback is never announced"),
+    ] {
+        let warnings = load(Role::Validator, &cli(&args), env(&[])).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+    }
+    let public = ["--validator.force.update.prometheus", "true", "--metrics.ip", "192.0.2.1"];
+    let warnings = load(Role::Validator, &cli(&public), env(&[])).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("/metrics is open"), "{warnings:?}");
 }
 
 // ---- flags ----

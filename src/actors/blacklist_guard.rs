@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::actors::journal::Journal;
 use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
 use crate::chain::Metagraph;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, millis};
 use crate::ids::Hotkey;
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
@@ -68,6 +68,8 @@ impl BlacklistGuard {
                     stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
                 act.penalties = Some(penalties.collect());
                 act.publish();
+                // What was recorded before the penalties were known says nothing of admission.
+                act.record();
             }
             failed => {
                 tracing::warn!(?failed, "penalties cannot be read, nobody is admitted until they can");
@@ -80,7 +82,7 @@ impl BlacklistGuard {
         let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
         let now = self.setup.clock.now_ms();
         penalties.retain(|_, p| p.until_ms > now);
-        let age_ms = view.seen_at.elapsed().as_millis() as u64;
+        let age_ms = millis(view.seen_at.elapsed());
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
             taken_at_ms: now.saturating_sub(age_ms),

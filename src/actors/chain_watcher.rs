@@ -39,6 +39,8 @@ pub struct ChainWatcherSetup {
     pub axon: Option<(SocketAddr, u32)>,
     /// The metrics endpoint to announce, if it is public.
     pub prometheus: Option<(SocketAddr, u32)>,
+    /// Announce the metrics endpoint once even if the chain has it.
+    pub force_prometheus: bool,
     /// Who hears of every head.
     pub on_block: Vec<Subscriber<NewBlock>>,
     /// Who hears of changed neurons.
@@ -55,13 +57,24 @@ pub struct ChainWatcher {
     view: Option<Arc<ChainView>>,
     looking: bool,
     last_error: Option<String>,
+    announcing: bool,
     announced_at: Option<BlockNumber>,
+    forced: bool,
 }
 
 impl ChainWatcher {
     /// A watcher that has seen nothing yet.
     pub fn new(setup: Arc<ChainWatcherSetup>) -> Self {
-        ChainWatcher { setup, view: None, looking: false, last_error: None, announced_at: None }
+        let forced = !setup.force_prometheus;
+        ChainWatcher {
+            setup,
+            view: None,
+            looking: false,
+            last_error: None,
+            announcing: false,
+            announced_at: None,
+            forced,
+        }
     }
 
     fn look(&mut self, ctx: &mut Ctx<Self>) {
@@ -117,16 +130,18 @@ impl ChainWatcher {
     /// Corrects what the chain says of our endpoints, at most one call at a time.
     fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let head = view.metagraph.head.number;
-        if self.announced_at.is_some_and(|at| head < at + ANNOUNCE_EVERY) {
+        if self.announcing || self.announced_at.is_some_and(|at| head.saturating_sub(at) < ANNOUNCE_EVERY) {
             return;
         }
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         let axon = self.setup.axon.filter(|(at, version)| !own.serves_axon(at.ip(), at.port(), *version));
-        let prometheus = self.setup.prometheus.filter(|(at, v)| !own.serves_prometheus(at.ip(), at.port(), *v));
+        let again = !self.forced;
+        let prometheus =
+            self.setup.prometheus.filter(|(at, v)| again || !own.serves_prometheus(at.ip(), at.port(), *v));
         if axon.is_none() && prometheus.is_none() {
             return;
         }
-        self.announced_at = Some(head);
+        (self.announcing, self.announced_at) = (true, Some(head));
         let setup = self.setup.clone();
         let work = async move {
             let calls = async {
@@ -142,9 +157,14 @@ impl ChainWatcher {
             };
             tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
         };
-        ctx.spawn(work.into_actor(self).map(|done, _, _| {
-            if let Err(error) = done {
-                tracing::warn!(error = crate::telemetry::error_chain(&error), "endpoint not announced, trying again");
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+            act.announcing = false;
+            match done {
+                Ok(()) => act.forced |= prometheus.is_some(),
+                Err(error) => {
+                    let error = crate::telemetry::error_chain(&error);
+                    tracing::warn!(error, "endpoint not announced, trying again");
+                }
             }
         }));
     }

@@ -12,14 +12,21 @@ use std::time::Duration;
 use actix::prelude::*;
 use rusqlite::Connection;
 
+use crate::clock::SharedClock;
 use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseRecord, PenaltyRecord, VerdictRecord};
+use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(5);
+/// How often what is too old is removed.
+const PRUNE: Duration = Duration::from_secs(60 * 60);
+/// Epochs of verdicts and scores that are kept: 100 days of 72 minutes.
+const KEEP_EPOCHS: u64 = 2_000;
+/// How long everything else is kept.
+const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often the writer's figures are shown.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -27,13 +34,14 @@ const SHOW: Duration = Duration::from_secs(1);
 pub struct Journal {
     writer: Writer,
     role: Role,
+    clock: SharedClock,
     metrics: Arc<NodeMetrics>,
 }
 
 impl Journal {
     /// A journal of a node in this role, on its writer.
-    pub fn new(writer: Writer, role: Role, metrics: Arc<NodeMetrics>) -> Self {
-        Journal { writer, role, metrics }
+    pub fn new(writer: Writer, role: Role, clock: SharedClock, metrics: Arc<NodeMetrics>) -> Self {
+        Journal { writer, role, clock, metrics }
     }
 
     fn read<T: Send + 'static>(
@@ -42,6 +50,22 @@ impl Journal {
     ) -> ResponseActFuture<Self, Result<T, StoreError>> {
         let writer = self.writer.clone();
         Box::pin(async move { writer.query(READ, query).await }.into_actor(self))
+    }
+
+    /// Removes what nobody asks for any more: what peers can make this node write must not fill its disk.
+    fn prune(&self, ctx: &mut Ctx<Self>) {
+        let (writer, clock) = (self.writer.clone(), self.clock.clone());
+        let work = async move {
+            let last = writer.query(READ, queries::last_judged_epoch).await?;
+            let before_epoch = last.unwrap_or(0).saturating_sub(KEEP_EPOCHS);
+            let before_ms = clock.now_ms().saturating_sub(KEEP.as_millis() as u64);
+            writer.write(Record::Prune(Retention { before_epoch, before_ms })).await
+        };
+        ctx.spawn(work.into_actor(self).map(|done: Result<(), StoreError>, _, _| {
+            if let Err(error) = done {
+                tracing::warn!(error = error_chain(&error), "old records are not removed, trying again later");
+            }
+        }));
     }
 
     fn show(&self) {
@@ -56,6 +80,7 @@ impl Actor for Journal {
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.show();
         ctx.run_interval(SHOW, |act, _| act.show());
+        ctx.run_interval(PRUNE, |act, ctx| act.prune(ctx));
     }
 }
 
@@ -114,7 +139,11 @@ impl Handler<GetLastWeights> for Journal {
     type Result = ResponseActFuture<Self, Result<LastWeights, StoreError>>;
     fn handle(&mut self, _: GetLastWeights, _: &mut Ctx<Self>) -> Self::Result {
         self.read(|conn| {
-            Ok(LastWeights { last: queries::last_weights(conn)?, next_id: queries::next_weights_id(conn)? })
+            Ok(LastWeights {
+                last: queries::last_weights(conn)?,
+                included: queries::last_included_weights(conn)?,
+                next_id: queries::next_weights_id(conn)?,
+            })
         })
     }
 }

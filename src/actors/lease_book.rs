@@ -2,8 +2,13 @@
 //!
 //! Invariant: a lease in the book shows only what the journal has acknowledged. Whoever wants to change one takes it
 //! ([`LeaseBook::take`]), writes the records of the step, and puts the result back; meanwhile others find it busy.
+//!
+//! A write may end without an answer and be on disk all the same ([`StepError::Unclear`]). Each attempt therefore takes
+//! event numbers of its own: what is written next never meets the number of an event that may be there already.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +16,9 @@ use crate::actors::journal::Journal;
 use crate::ids::{DeviceId, LeaseId};
 use crate::lease::{Event, Lease, LeaseState, TransitionError, apply};
 use crate::messages::journal::Write;
-use crate::runtime::Handle;
+use crate::runtime::{AskError, Handle};
 use crate::store::records::{LeaseEventRecord, LeaseRecord};
-use crate::store::{Record, Role};
+use crate::store::{Record, Role, StoreError};
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long the journal may take to acknowledge a step.
@@ -24,8 +29,34 @@ const JOURNAL: std::time::Duration = std::time::Duration::from_secs(10);
 pub struct Entry {
     /// The lease.
     pub lease: Lease,
-    /// Steps taken so far.
-    pub seq: u64,
+    /// Numbers of steps taken, or at least attempted.
+    seq: Numbers,
+}
+
+/// The last number that was given to a step of a lease; copies of its entry share it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+struct Numbers(Arc<AtomicU64>);
+
+impl Numbers {
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+}
+impl From<u64> for Numbers {
+    fn from(last: u64) -> Self {
+        Numbers(Arc::new(AtomicU64::new(last)))
+    }
+}
+impl From<Numbers> for u64 {
+    fn from(numbers: Numbers) -> u64 {
+        numbers.0.load(Ordering::Relaxed)
+    }
+}
+impl PartialEq for Numbers {
+    fn eq(&self, other: &Self) -> bool {
+        u64::from(self.clone()) == u64::from(other.clone())
+    }
 }
 
 /// Why a step was not taken.
@@ -34,15 +65,23 @@ pub enum StepError {
     /// The state does not allow it.
     #[error(transparent)]
     Transition(#[from] TransitionError),
-    /// The journal did not acknowledge it.
-    #[error("the journal did not acknowledge the step: {0}")]
+    /// The journal refused it: it is certainly not written.
+    #[error("the journal did not take the step: {0}")]
     Journal(String),
+    /// The journal did not answer: the step may be written, or be written yet.
+    #[error("the journal did not acknowledge the step: {problem}")]
+    Unclear {
+        /// What the lease is if it was written.
+        next: Box<Entry>,
+        /// What came instead of an answer.
+        problem: String,
+    },
 }
 
 impl Entry {
     /// A lease that has just been opened; the opening itself is the first step.
     pub fn opened(lease: Lease) -> Self {
-        Entry { lease, seq: 0 }
+        Entry { lease, seq: Numbers::default() }
     }
 
     /// Reads an entry back from its record.
@@ -75,8 +114,9 @@ impl Entry {
     /// The entry after `events`, written to the journal as one batch. `metrics` count the transitions.
     ///
     /// # Errors
-    /// [`StepError`]; the journal then holds nothing of the step, or, after a deadline, perhaps all of it. The caller
-    /// keeps the old entry either way, and reconciles.
+    /// [`StepError`]; the journal then holds nothing of the step, or, when [`StepError::Unclear`], perhaps all of it. The
+    /// caller keeps the old entry either way, and reconciles; only a lease that is being opened has no old entry, and
+    /// goes on as if it had been written.
     pub async fn step(
         &self,
         events: &[Event],
@@ -90,17 +130,21 @@ impl Entry {
         let mut path = vec![self.lease.state];
         for event in events {
             next.lease = apply(&next.lease, event)?;
-            next.seq += 1;
+            let seq = next.seq.next();
             path.push(next.lease.state);
             let event = serde_json::json!(event);
             let id = next.lease.id;
-            records.push(Record::LeaseEvent(LeaseEventRecord { lease: id, seq: next.seq, event, at_ms: now_ms }));
+            records.push(Record::LeaseEvent(LeaseEventRecord { lease: id, seq, event, at_ms: now_ms }));
         }
         records.insert(0, Record::Lease(next.record(role, now_ms)));
         match journal.ask(Write(records), JOURNAL).await {
             Ok(Ok(())) => {}
+            Ok(Err(error @ (StoreError::Deadline(_) | StoreError::Stopped))) => {
+                return Err(StepError::Unclear { next: Box::new(next), problem: error_chain(&error) });
+            }
             Ok(Err(error)) => return Err(StepError::Journal(error_chain(&error))),
-            Err(error) => return Err(StepError::Journal(error.to_string())),
+            Err(error @ AskError::Overloaded) => return Err(StepError::Journal(error.to_string())),
+            Err(error) => return Err(StepError::Unclear { next: Box::new(next), problem: error.to_string() }),
         }
         for pair in path.windows(2).filter(|p| p[0] != p[1]) {
             metrics.lease_transition(pair[0].label(), pair[1].label());
@@ -145,6 +189,10 @@ impl LeaseBook {
         }
         self.forget_old();
     }
+    /// Whether this lease is being opened: there is nothing of it yet, but there may be at any moment.
+    pub fn is_opening(&self, id: LeaseId) -> bool {
+        self.busy.contains(&id) && !self.entries.contains_key(&id)
+    }
     /// Whether somebody changes this lease.
     pub fn is_busy(&self, id: LeaseId) -> bool {
         self.busy.contains(&id)
@@ -182,5 +230,60 @@ impl LeaseBook {
                 self.entries.remove(id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::ids::{Hash32, Hotkey};
+    use crate::lease::{EndReason, LeaseTerms};
+    use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
+    use crate::telemetry::{BuildInfo, Labels};
+
+    fn entry() -> Entry {
+        let terms = LeaseTerms {
+            id: LeaseId([1; 16]),
+            role: crate::lease::Role::Provider,
+            fencing_epoch: 1,
+            renter: Hotkey([1; 32]),
+            miner: Hotkey([2; 32]),
+            devices: vec![DeviceId::cpu(0)],
+            expires_at_ms: 1_000,
+            owner_token_digest: Hash32([3; 32]),
+            ssh_public_key: None,
+        };
+        Entry::opened(Lease::open(&terms, 0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_without_an_answer_leaves_its_numbers_unused_and_says_what_the_lease_may_be() {
+        let registry = prometheus::Registry::new();
+        let clock = std::sync::Arc::new(SystemClock);
+        let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock).unwrap();
+        let mut tree = Tree::here(TreeConfig::default(), RuntimeMetrics::register(&registry).unwrap());
+        let spec = ChildSpec { name: "journal", mailbox: 1, after: &[], drain: JOURNAL };
+        // Declared, never started: what is asked of it stays in its mailbox.
+        let (journal, _seat) = tree.declare::<Journal>(spec);
+        let entry = entry();
+        let step = entry.step(&[Event::Reserved], Role::Miner, &journal, &metrics, 0).await;
+        let Err(StepError::Unclear { next, .. }) = step else { panic!("{step:?}") };
+        assert_eq!((entry.lease.state, next.lease.state), (LeaseState::Requested, LeaseState::Reserving));
+        assert_eq!(entry.seq.next(), 2, "number 1 may be on disk");
+        // The only slot is taken now: nothing was sent, so nothing can be written.
+        let wish = Event::Refused { why: EndReason::Withdrawn, note: String::new(), at_ms: 0 };
+        let step = entry.step(&[wish], Role::Miner, &journal, &metrics, 0).await;
+        assert!(matches!(step, Err(StepError::Journal(_))), "{step:?}");
+    }
+
+    #[test]
+    fn an_entry_reads_back_from_its_record_with_the_numbers_it_had() {
+        let entry = entry();
+        assert_eq!([entry.seq.next(), entry.seq.next(), entry.seq.next()], [1, 2, 3]);
+        let back = Entry::from_record(&entry.record(Role::Miner, 5)).unwrap();
+        assert_eq!(back, entry);
+        assert_eq!(back.seq.next(), 4);
+        assert_eq!(serde_json::json!(entry)["seq"], 3);
     }
 }

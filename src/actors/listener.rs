@@ -106,7 +106,7 @@ impl Listener {
         .run();
         self.server = Some(server.handle());
         // The server must outlive this incarnation long enough to hear `stop`, so it is a task of its own.
-        actix_rt::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "http server ended");
             }
@@ -156,8 +156,12 @@ impl Actor for Listener {
         tracing::info!(listener = self.spec.name, address = %self.spec.address, "listening");
         self.publish(true, None);
         ctx.run_interval(SELF_CHECK, |act, ctx| {
+            if act.server.is_none() {
+                return; // the intake was stopped
+            }
             let to = reachable(act.spec.address);
             ctx.spawn(connect(to).into_actor(act).map(|seen, act, _| match seen {
+                _ if act.server.is_none() => {}
                 Ok(()) => act.publish(true, None),
                 Err(problem) => {
                     tracing::warn!(listener = act.spec.name, problem, "self-connection failed");

@@ -1,8 +1,8 @@
 //! What both kinds of node are made of, and how one runs from its first actor to its last.
 //!
-//! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a [`Frame`]: the actors that both
+//! A node is assembled in [`super::miner::node`] or [`super::validator::node`] on a `Frame`: the actors that both
 //! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
-//! in reverse, so the journal and the web pages go last.
+//! in reverse: the web pages and the chain watcher first, the journal last.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -252,13 +252,14 @@ fn supervision(input: &NodeInput) -> TreeConfig {
 }
 
 impl Frame {
-    /// Opens the database, registers the metrics, and starts the web pages and the journal: what can be seen and what
-    /// must not be lost comes first.
+    /// Binds the address of the web pages, opens the database, registers the metrics, and starts the journal and the
+    /// blacklist guard: an address in use or a database that cannot be used ends the start before any actor runs.
     pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
         let settings = &input.settings;
         let web = bind("web", input.web, "--metrics.port")?;
-        let opened = store::open(&input.data_dir, role, input.clock.now_ms())
-            .map_err(|source| NodeError::Store { dir: input.data_dir.clone(), source })?;
+        let unusable = |source| NodeError::Store { dir: input.data_dir.clone(), source };
+        let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
+        opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
         report(&opened.notes);
 
         let registry = prometheus::Registry::new();
@@ -287,8 +288,10 @@ impl Frame {
         let (snapshot_sender, snapshot) = watch::channel(None);
         let policy = Arc::new(policy(settings));
 
-        let (journal_writer, journal_metrics) = (writer.clone(), metrics.clone());
-        tree.start(journal_seat, move |_| Journal::new(journal_writer.clone(), role, journal_metrics.clone()))?;
+        let (journal_writer, journal_clock, journal_metrics) = (writer.clone(), input.clock.clone(), metrics.clone());
+        tree.start(journal_seat, move |_| {
+            Journal::new(journal_writer.clone(), role, journal_clock.clone(), journal_metrics.clone())
+        })?;
         let guard_setup = Arc::new(BlacklistGuardSetup {
             hotkey: input.keypair.hotkey(),
             policy: policy.clone(),
@@ -323,6 +326,17 @@ impl Frame {
         ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
     }
 
+    /// Where a validator's metrics are for others; loopback is for nobody else.
+    fn public_metrics(&self, settings: &Settings) -> Option<SocketAddr> {
+        let address = self.web.as_ref()?.address;
+        let validator = self.axon.is_none();
+        match address.ip() {
+            ip if !validator || ip.is_loopback() => None,
+            ip if ip.is_unspecified() => Some(SocketAddr::new(settings.axon.external_ip?, address.port())),
+            _ => Some(address),
+        }
+    }
+
     /// Declares the axon's listener and binds its address.
     pub(crate) fn bind_axon(&mut self, input: &NodeInput) -> Result<BoundAxon, NodeError> {
         let (address, listener) = bind("axon", input.axon, "--axon.port")?;
@@ -333,7 +347,7 @@ impl Frame {
         Ok(BoundAxon { seat, status, listener, address })
     }
 
-    /// Starts what is left, the chain watcher last: it wakes everybody else.
+    /// Starts what is left: the chain watcher, which wakes everybody else, and the web pages.
     pub(crate) fn finish(
         mut self,
         input: &NodeInput,
@@ -362,7 +376,8 @@ impl Frame {
             period: settings.subtensor.poll_interval,
             deadline: settings.subtensor.request_timeout,
             axon: announce.map(|at| (at, AXON_VERSION)),
-            prometheus: None,
+            prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
+            force_prometheus: settings.validator.force_update_prometheus,
             on_block: blocks,
             on_metagraph: metagraphs,
             view: self.view,
@@ -422,7 +437,11 @@ fn bind(
 
 fn report(notes: &[OpenNote]) {
     for note in notes {
-        tracing::warn!("{note}");
+        if note.is_warning() {
+            tracing::warn!("{note}");
+        } else {
+            tracing::info!("{note}");
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Refusal {
             Refusal::NotEnoughStake => (
                 "not_enough_stake",
                 "the hotkey's stake is below the limit",
-                "add stake, or ask the operator to lower admission.min_stake",
+                "add stake, or ask the operator to lower miner.min_stake",
             ),
             Refusal::NoValidatorPermit => (
                 "no_validator_permit",

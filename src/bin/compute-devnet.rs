@@ -1,7 +1,6 @@
 //! A whole subnet in one process: a ledger, a validator, miners and a renter, over real loopback HTTP.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,18 +9,21 @@ use std::time::Duration;
 use clap::Parser;
 use compute_subnet::exit::Exit;
 use compute_subnet::launch;
+use compute_subnet::messages::miner::specs_collector::GetSpecs;
 use compute_subnet::proof::prover;
 use compute_subnet::settings::{Cli, Loaded, Role, Source};
+use compute_subnet::sim::aside;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
-use compute_subnet::sim::table::{Table, TableSource};
+use compute_subnet::sim::screen::{say, show};
+use compute_subnet::sim::table::TableSource;
 use compute_subnet::telemetry::error_chain;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::Instant;
 
 /// The argument with which the devnet starts itself as a prover child.
 const AS_PROVER: &str = "--as-prover";
-/// How often the table is drawn on a terminal.
-const REDRAW: Duration = Duration::from_millis(500);
+/// How long measuring this machine may take before the devnet goes on without showing it.
+const MEASURE: Duration = Duration::from_secs(3);
 
 /// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
 /// a renter. Ctrl-C ends it.
@@ -83,9 +85,13 @@ fn devnet() -> Result<Exit, Exit> {
     let mut loaded = launch::load(Role::Devnet, &args.cli)?;
     quicken(&mut loaded, args.speed);
     let dir = loaded.settings.node.data_dir.clone();
-    prepare(&dir, args.resume)?;
-    let _logs = launch::logs(&loaded.settings, "devnet")?;
-    launch::warn(&loaded.warnings);
+    // Held until the end: no second devnet may take, or put aside, what this one uses.
+    let _held = aside::prepare(&dir, args.resume).map_err(|error| {
+        say(&error_chain(&error));
+        Exit::CannotCreate
+    })?;
+    let _logs = launch::logs_in(&loaded.settings, &dir.join("log"))?;
+    loaded.warnings.iter().for_each(|warning| say(warning));
     Ok(launch::run(|runtime| run(args, loaded, dir, runtime)))
 }
 
@@ -100,6 +106,9 @@ fn quicken(loaded: &mut Loaded, speed: f64) {
     if shipped("weights.interval_blocks") {
         settings.weights.interval_blocks = 1;
     }
+    if shipped("weights.retry_first") {
+        settings.weights.retry_first = block;
+    }
     if shipped("budget.challenges_per_hotkey") {
         settings.budget.challenges_per_hotkey = 10_000;
     }
@@ -112,28 +121,6 @@ fn quicken(loaded: &mut Loaded, speed: f64) {
     if shipped("leases.health_interval") {
         settings.leases.health_interval = block;
     }
-}
-
-/// A new devnet starts in an empty directory; the one before it is kept beside it.
-fn prepare(dir: &Path, resume: bool) -> Result<(), Exit> {
-    let failed = |what: &str, error: std::io::Error| {
-        say(&format!("cannot {what} {}: {error}", dir.display()));
-        Exit::CannotCreate
-    };
-    if !resume && dir.exists() {
-        let previous = dir.with_extension("previous");
-        if previous.exists() {
-            std::fs::remove_dir_all(&previous).map_err(|e| failed("remove the run before the last, beside", e))?;
-        }
-        std::fs::rename(dir, &previous).map_err(|e| failed("put aside", e))?;
-    }
-    std::fs::create_dir_all(dir).map_err(|e| failed("make", e))
-}
-
-/// What people read, on standard output. A closed pipe is no reason to stop.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
@@ -166,15 +153,14 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
             return error.exit();
         }
     };
-    introduce(&devnet, &dir);
-    let (enough, done) = watch::channel(None);
-    if let Some(source) = TableSource::of(&devnet) {
-        actix_rt::spawn(show(source, args.epochs, enough, begun));
-    }
+    introduce(&devnet, &dir).await;
+    let (enough, done) = watch::channel(false);
+    let table =
+        TableSource::of(&devnet).map(|source| tokio::task::spawn_local(show(source, args.epochs, enough, begun)));
     let stop = async move {
         let mut done = done;
         let ended = async {
-            if done.wait_for(Option::is_some).await.is_err() {
+            if done.wait_for(|enough| *enough).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
@@ -182,18 +168,30 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
             () = launch::stop_signal() => {}
             () = ended => {}
         }
+        // What the table reads from is about to end.
+        if let Some(table) = table {
+            table.abort();
+        }
     };
+    let had_validator = devnet.validator.is_some();
     let exit = devnet.run(args.rentals, stop).await;
-    say(&format!(
-        "ended after {:.1} s; its databases and logs are in {}",
-        begun.elapsed().as_secs_f64(),
-        dir.display()
-    ));
+    say(&format!("\nended after {:.1} s; databases and log are in {}", begun.elapsed().as_secs_f64(), dir.display()));
+    if had_validator {
+        let database = dir.join("validator");
+        say(&format!("why a miner has its score: compute-register explain HOTKEY --data-dir {}", database.display()));
+    }
     exit
 }
 
-fn introduce(devnet: &Devnet, dir: &Path) {
-    say(&format!("ledger       http://{}   (data in {})", devnet.rpc.address(), dir.display()));
+/// Says where everything is, and what this machine is as its miners measured it.
+async fn introduce(devnet: &Devnet, dir: &Path) {
+    if let Some(miner) = devnet.miners.first()
+        && let Ok(machine) = miner.node.specs.ask(GetSpecs, MEASURE).await
+    {
+        say(&format!("{}\n", machine.specs.summary()));
+    }
+    say(&format!("data and log {}", dir.display()));
+    say(&format!("ledger       http://{}", devnet.rpc.address()));
     match &devnet.validator {
         Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
         None => say(&format!(
@@ -204,37 +202,7 @@ fn introduce(devnet: &Devnet, dir: &Path) {
     }
     for miner in &devnet.miners {
         let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
-        say(&format!("{:<12} http://{}/metrics   axon {axon}", miner.name, miner.node.node.web));
-    }
-}
-
-/// Shows the table until enough epochs have been judged: redrawn on a terminal, once an epoch elsewhere.
-async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sender<Option<()>>, begun: Instant) {
-    let live = std::io::stdout().is_terminal();
-    let mut tick = interval(REDRAW);
-    let mut shown: Option<Table> = None;
-    let mut first = None;
-    loop {
-        tick.tick().await;
-        let table = source.read().await;
-        let complete = table.on_chain.is_some() && table.on_chain == table.epoch;
-        let new_epoch = shown.as_ref().is_none_or(|s| s.on_chain != table.on_chain);
-        if live {
-            let up = shown.as_ref().map_or(0, |s| s.rows.len() + 2);
-            let back = if up == 0 { String::new() } else { format!("\x1b[{up}A\x1b[J") };
-            say(&format!("{back}{}", table.render().trim_end()));
-        } else if complete && new_epoch {
-            say(&format!("\n{:.1} s after the start:\n{}", begun.elapsed().as_secs_f64(), table.render().trim_end()));
-        }
-        if let (Some(on_chain), Some(wanted)) = (table.on_chain, epochs) {
-            let first = *first.get_or_insert(on_chain);
-            if on_chain - first + 1 >= wanted {
-                enough.send_replace(Some(()));
-                return sleep(Duration::ZERO).await;
-            }
-        }
-        if complete && new_epoch || live {
-            shown = Some(table);
-        }
+        let hotkey = miner.node.hotkey;
+        say(&format!("{:<12} http://{}/metrics   axon {axon:<17} hotkey {hotkey}", miner.name, miner.node.node.web));
     }
 }

@@ -1,6 +1,6 @@
 //! What the chain tells and takes: blocks, neurons, hyperparameters, weights.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,12 @@ impl Metagraph {
     /// The neuron with this hotkey.
     pub fn by_hotkey(&self, hotkey: &Hotkey) -> Option<&Neuron> {
         self.neurons.iter().find(|n| n.hotkey == *hotkey)
+    }
+
+    /// Where this neuron's axon is.
+    pub fn axon_address(&self, hotkey: &Hotkey) -> Option<SocketAddr> {
+        let axon = self.by_hotkey(hotkey)?.axon?;
+        Some(SocketAddr::new(axon.ip, axon.port))
     }
 
     /// The neuron in this slot.

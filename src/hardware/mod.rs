@@ -20,6 +20,7 @@ mod nvml;
 mod peer;
 mod section;
 mod specs;
+mod summary;
 
 pub use collect::{CollectError, Probe, collect, measure};
 pub use docker::{DockerPresence, docker_presence};

@@ -134,6 +134,17 @@ impl DeviceLedger {
         self.held.retain(|_, holder| *holder != Holder::Lease(lease));
     }
 
+    /// Takes note of what the machine shows now: a device that came up later can be leased, one that is gone cannot.
+    /// What is held stays held.
+    pub fn set_devices(&mut self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.devices = devices.into_iter().collect();
+    }
+
+    /// Every device that is held, in order, also one that the machine does not show at the moment.
+    pub fn held(&self) -> impl Iterator<Item = (DeviceId, &Holder)> {
+        self.held.iter().map(|(device, holder)| (*device, holder))
+    }
+
     /// Who holds the device.
     pub fn holder(&self, device: DeviceId) -> Option<&Holder> {
         self.held.get(&device)

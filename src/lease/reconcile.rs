@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::clock::millis;
 use crate::ids::LeaseId;
 
 use super::decide::{Effect, effect_of, expire};
@@ -199,8 +200,4 @@ fn step_of_container(
     }
     // The lease ended, or this is what an epoch left behind that was superseded since.
     Some(destroy)
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -40,6 +40,8 @@ pub struct GetLastWeights;
 pub struct LastWeights {
     /// The newest intent with its status.
     pub last: Option<WeightsRow>,
+    /// The newest that is certainly on the chain.
+    pub included: Option<WeightsRow>,
     /// The id for the next intent.
     pub next_id: u64,
 }

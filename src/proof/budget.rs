@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::work::Work;
+use crate::clock::millis;
 use crate::ids::Hotkey;
 use crate::verdict::UnknownCause;
 
@@ -22,6 +23,8 @@ pub struct BudgetLimits {
     pub ops_per_challenge: u64,
     /// Most memory of one challenge's provers together, in bytes.
     pub memory_bytes: u64,
+    /// Most memory of one device's prover, in bytes: with less than it needs it would only be started to fail.
+    pub prover_memory_bytes: u64,
     /// Longest time spent on challenges in one window; also the longest a single one holds the others off.
     pub time_per_window: Duration,
     /// Most challenges for one hotkey in one window.
@@ -61,6 +64,14 @@ pub enum BudgetReason {
     /// Too much memory.
     #[error("{asked} bytes of memory, at most {limit} in one challenge")]
     Memory {
+        /// Asked for.
+        asked: u64,
+        /// Allowed.
+        limit: u64,
+    },
+    /// Too much memory for one prover.
+    #[error("{asked} bytes of memory for one device, at most {limit} for one prover")]
+    ProverMemory {
         /// Asked for.
         asked: u64,
         /// Allowed.
@@ -191,11 +202,12 @@ impl Budget {
         if work.is_empty() {
             return Err(BudgetReason::Work("no device is named".into()));
         }
-        let (mut operations, mut memory) = (0u64, 0u64);
+        let (mut operations, mut memory, mut largest) = (0u64, 0u64, 0u64);
         for one in work {
             one.check().map_err(|error| BudgetReason::Work(error.to_string()))?;
             operations = operations.saturating_add(one.operations());
             memory = memory.saturating_add(one.memory_bytes());
+            largest = largest.max(one.memory_bytes());
         }
         if operations > self.limits.ops_per_challenge {
             return Err(BudgetReason::Operations { asked: operations, limit: self.limits.ops_per_challenge });
@@ -203,12 +215,11 @@ impl Budget {
         if memory > self.limits.memory_bytes {
             return Err(BudgetReason::Memory { asked: memory, limit: self.limits.memory_bytes });
         }
+        if largest > self.limits.prover_memory_bytes {
+            return Err(BudgetReason::ProverMemory { asked: largest, limit: self.limits.prover_memory_bytes });
+        }
         Ok(())
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -227,6 +238,7 @@ mod tests {
         Budget::new(BudgetLimits {
             ops_per_challenge: 2 * work().operations(),
             memory_bytes: 2 * work().memory_bytes(),
+            prover_memory_bytes: work().memory_bytes(),
             time_per_window: Duration::from_secs(10),
             challenges_per_hotkey_per_window: 2,
             window: Duration::from_secs(60),
@@ -252,6 +264,16 @@ mod tests {
         budget.limits.ops_per_challenge = u64::MAX;
         assert!(matches!(budget.admit(0, A, &[work(); 3]), Err(Refusal::Budget(BudgetReason::Memory { .. }))));
         assert!(budget.admit(0, A, &[work(); 2]).is_ok());
+    }
+
+    #[test]
+    fn one_device_gets_no_more_memory_than_its_prover_may_have() {
+        let mut budget = budget();
+        let larger = Work::new(32, 128, 1).unwrap();
+        assert!(larger.memory_bytes() < budget.limits.memory_bytes);
+        let (asked, limit) = (larger.memory_bytes(), work().memory_bytes());
+        let refused = budget.admit(0, A, &[larger]).unwrap_err();
+        assert_eq!(refused, Refusal::Budget(BudgetReason::ProverMemory { asked, limit }));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::millis;
 use crate::ids::{Coldkey, DeviceId, Hotkey, LeaseId};
 
 /// What the signed bytes begin with.
@@ -102,7 +103,6 @@ impl LeaseReceipt {
         if self.began_ms > self.issued_ms || self.issued_ms >= self.expires_ms {
             return Err(ReceiptProblem::Times);
         }
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         if self.expires_ms - self.issued_ms > millis(longest) {
             return Err(ReceiptProblem::TooLong);
         }

@@ -10,7 +10,7 @@ use crate::verdict::{FailReason, UnknownCause, Verdict};
 
 use super::table::{ScoreTable, judge_rate};
 
-/// What a rented machine gets on top.
+/// What a rented machine gets on top, unless the table says otherwise: the mission's rule.
 pub const ALLOCATION_BONUS: f64 = 100.0;
 
 /// What a device brings to its machine's score.
@@ -82,11 +82,11 @@ pub struct DevicePart {
 /// One machine's score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// `gpu + bonus`, 0 to 200.
+    /// `gpu + bonus`, 0 to 200 with the mission's bonus.
     pub total: f64,
     /// The counted credits times `scaling`, 0 to 100.
     pub gpu: f64,
-    /// [`ALLOCATION_BONUS`] or 0.
+    /// The table's bonus or 0.
     pub bonus: f64,
     /// The table's scaling.
     pub scaling: f64,
@@ -126,7 +126,7 @@ pub fn machine_score(table: &ScoreTable, devices: &[DeviceJudgement], allocated:
     let gpu = (credit * table.scaling()).min(100.0);
     let rented = PartReason::Unknown(UnknownCause::Rented);
     let vouched = parts.iter().any(|p| p.counted || p.reason == rented);
-    let bonus = if allocated && vouched { ALLOCATION_BONUS } else { 0.0 };
+    let bonus = if allocated && vouched { table.bonus() } else { 0.0 };
     Score { total: gpu + bonus, gpu, bonus, scaling: table.scaling(), parts }
 }
 

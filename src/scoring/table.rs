@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::score::ALLOCATION_BONUS;
 use crate::verdict::FailReason;
 
 /// Devices of one machine that count, by the mission's rule.
@@ -128,6 +129,7 @@ pub struct ScoreTable {
     by_name: HashMap<String, usize>,
     max_devices: usize,
     scaling: f64,
+    bonus: f64,
 }
 
 impl ScoreTable {
@@ -152,7 +154,14 @@ impl ScoreTable {
         }
         let highest = rows.iter().map(|r| r.base).fold(0.0, f64::max);
         let scaling = 100.0 / (max_devices as f64 * highest);
-        Ok(ScoreTable { rows, by_name, max_devices, scaling })
+        Ok(ScoreTable { rows, by_name, max_devices, scaling, bonus: ALLOCATION_BONUS })
+    }
+
+    /// The same table with another bonus for a rented machine than [`ALLOCATION_BONUS`].
+    #[must_use]
+    pub fn with_bonus(mut self, bonus: f64) -> Self {
+        self.bonus = bonus;
+        self
     }
 
     /// The row of this model, by its name or an alias, both exact (letter case too, as NVML spells).
@@ -162,6 +171,10 @@ impl ScoreTable {
     /// `100 / (8 · highest base)`: 3.125 when the highest base is 4.00.
     pub fn scaling(&self) -> f64 {
         self.scaling
+    }
+    /// What a rented machine gets on top.
+    pub fn bonus(&self) -> f64 {
+        self.bonus
     }
     /// How many devices of one machine count.
     pub fn max_devices(&self) -> usize {

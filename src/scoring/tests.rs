@@ -111,6 +111,9 @@ fn the_missions_scaling_is_3_125_and_a_full_machine_of_the_best_scores_100() {
     close(machine_score(&table, &machine("NVIDIA H200", 8, 1_600.0 * T), false).total, 100.0);
     close(machine_score(&table, &machine("NVIDIA H200", 8, 1_600.0 * T), true).total, 200.0);
     close(machine_score(&table, &machine("NVIDIA H200", 1, 1_600.0 * T), false).total, 12.5);
+    let stingy = table.clone().with_bonus(7.5);
+    close(machine_score(&stingy, &machine("NVIDIA H200", 1, 1_600.0 * T), true).total, 20.0);
+    close(machine_score(&stingy, &machine("NVIDIA H200", 1, 1_600.0 * T), false).total, 12.5);
     close(machine_score(&table, &machine("H100 SXM", 8, 1_500.0 * T), false).total, 82.5);
     close(machine_score(&table, &machine("NVIDIA A100-SXM4-80GB", 8, 500.0 * T), false).total, 47.5);
     close(machine_score(&table, &machine("NVIDIA RTX A4500", 1, 150.0 * T), false).total, 1.0625);

@@ -24,6 +24,7 @@ pub(crate) fn check(settings: &Settings, tree: &Value, reader: &mut Reader<'_>) 
     cross.gpu_names(&settings.scoring.gpus);
     cross.gpu_rates(&settings.scoring.gpus);
     cross.admission(settings);
+    cross.unwise(settings);
     cross.warnings
 }
 
@@ -54,20 +55,10 @@ impl Cross<'_, '_> {
     }
 
     fn ports(&mut self, settings: &Settings) {
-        let ports = [
-            ("axon.port", settings.axon.port),
-            ("metrics.port", settings.metrics.port),
-            ("ssh.port", settings.ssh.port),
-        ];
-        for (i, (first, one)) in ports.iter().enumerate() {
-            for (second, other) in &ports[i + 1..] {
-                if one == other {
-                    self.fault(
-                        &[path(first), path(second)],
-                        format!("port {one} is taken twice, by {first} and {second}"),
-                    );
-                }
-            }
+        let (axon, metrics) = (settings.axon.port, settings.metrics.port);
+        if axon == metrics {
+            let keys = [path("axon.port"), path("metrics.port")];
+            self.fault(&keys, format!("port {axon} is taken twice, by axon.port and metrics.port"));
         }
     }
 
@@ -81,7 +72,6 @@ impl Cross<'_, '_> {
             ),
             ("weights.retry_first", settings.weights.retry_first, "weights.retry_cap", settings.weights.retry_cap),
             ("budget.time", settings.budget.time, "budget.window", settings.budget.window),
-            ("leases.renew_before", settings.leases.renew_before, "leases.max_duration", settings.leases.max_duration),
             (
                 "supervision.heartbeat",
                 settings.supervision.heartbeat * 2,
@@ -227,12 +217,26 @@ impl Cross<'_, '_> {
         for key in settings.whitelist.coldkeys.iter().filter(|key| settings.blacklist.coldkeys.contains(key)) {
             self.warnings.push(format!("coldkey {key} is on the whitelist and on the blacklist; the whitelist wins"));
         }
-        if !settings.metrics.ip.is_loopback() {
+    }
+
+    fn unwise(&mut self, settings: &Settings) {
+        let public = !settings.metrics.ip.is_loopback();
+        if public {
             let at = show_path(&path("metrics.ip"));
             self.warnings.push(format!(
                 "{at} is {}: /metrics is open to everybody who reaches that address",
                 settings.metrics.ip
             ));
+        }
+        if settings.validator.force_update_prometheus && !public {
+            self.warnings.push(format!(
+                "validator.force_update_prometheus does nothing: metrics.ip is {}, and loopback is never announced",
+                settings.metrics.ip
+            ));
+        }
+        if !settings.validator.perform_hardware_query {
+            let why = "without miners' specs no device is known, so a validator challenges and scores nobody";
+            self.warnings.push(format!("validator.perform_hardware_query is false: {why}"));
         }
     }
 }

@@ -84,6 +84,7 @@ const fn ours(name: &'static str, kind: FlagKind, effect: Effect, help: &'static
 use Effect::{Key, NoEffect};
 use FlagKind::{Assignment, List, Switch, Value};
 
+const NO_VERSIONS: &str = "peers' versions are not compared yet, nobody is left out for an old or unknown one";
 const NO_HASHCAT: &str = "devices are proved by matrix products, hashcat is not used";
 
 /// Every flag, in the order of `--help`.
@@ -95,7 +96,7 @@ pub static FLAGS: &[Flag] = &[
         alias: Some("auto-update"),
         ..original("auto_update", Switch, "true", Key("update.auto_update"), "Update automatically")
     },
-    ours("node.data_dir", Value, Key("node.data_dir"), "Directory of the node's database and control socket"),
+    ours("node.data_dir", Value, Key("node.data_dir"), "Directory of the node's database and files"),
     original("wallet.name", Value, "default", Key("wallet.name"), "Name of the wallet"),
     original("wallet.hotkey", Value, "default", Key("wallet.hotkey"), "Name of the hotkey"),
     original("wallet.path", Value, "~/.bittensor/wallets/", Key("wallet.path"), "Directory of all wallets"),
@@ -124,10 +125,16 @@ pub static FLAGS: &[Flag] = &[
     original("axon.ip", Value, "[::]", Key("axon.ip"), "Address to listen on"),
     original("axon.external_port", Value, "none", Key("axon.external_port"), "Port to announce on chain"),
     original("axon.external_ip", Value, "none", Key("axon.external_ip"), "Address to announce on chain"),
-    original("axon.max_workers", Value, "10", Key("axon.max_workers"), "Requests served at the same time"),
+    original("axon.max_workers", Value, "10", Key("axon.max_workers"), "Admitted requests worked on at the same time"),
     ours("metrics.ip", Value, Key("metrics.ip"), "Address of /metrics"),
     ours("metrics.port", Value, Key("metrics.port"), "Port of /metrics"),
-    original("ssh.port", Value, "4444", Key("ssh.port"), "Port that leads into the rented container"),
+    original(
+        "ssh.port",
+        Value,
+        "4444",
+        NoEffect("containers are simulated in this version, and each is given a port number of its own"),
+        "No effect: containers are simulated",
+    ),
     original("logging.debug", Switch, "false", Key("logging.debug"), "Log at level debug"),
     original("logging.trace", Switch, "false", Key("logging.trace"), "Log at level trace"),
     original(
@@ -154,8 +161,8 @@ pub static FLAGS: &[Flag] = &[
         "validator.whitelist.unrecognized",
         Switch,
         "false",
-        Key("validator.whitelist_unrecognized"),
-        "Query miners that announce no known version",
+        NoEffect(NO_VERSIONS),
+        "No effect: versions are not compared yet",
     ),
     original(
         "validator.perform.hardware.query",
@@ -183,14 +190,14 @@ pub static FLAGS: &[Flag] = &[
         Switch,
         "false",
         Key("validator.force_update_prometheus"),
-        "Announce the metrics address again",
+        "Announce the metrics address once after the start",
     ),
     original(
         "validator.whitelist.updated.threshold",
         Value,
         "60",
-        Key("validator.whitelist_updated_threshold"),
-        "Percent of updated miners above which old ones are left out",
+        NoEffect(NO_VERSIONS),
+        "No effect: versions are not compared yet",
     ),
     original("miner.hashcat.path", Value, "hashcat", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
     original("miner.hashcat.workload.profile", Value, "3", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
@@ -206,15 +213,15 @@ pub static FLAGS: &[Flag] = &[
         "miner.whitelist.not.updated",
         Switch,
         "false",
-        Key("miner.whitelist_not_updated"),
-        "Serve validators of old versions too",
+        NoEffect(NO_VERSIONS),
+        "No effect: versions are not compared yet",
     ),
     original(
         "miner.whitelist.updated.threshold",
         Value,
         "60",
-        Key("miner.whitelist_updated_threshold"),
-        "Percent of updated validators above which old ones are refused",
+        NoEffect(NO_VERSIONS),
+        "No effect: versions are not compared yet",
     ),
     original(
         "strict",

@@ -64,7 +64,7 @@ macro_rules! whole_numbers {
         }
     )*};
 }
-whole_numbers!(u16, u32, u64, usize);
+whole_numbers!(u8, u16, u32, u64, usize);
 
 impl Leaf for f64 {
     fn parse(kind: &Kind, _: Option<&PathBuf>) -> Result<Self, Wrong> {

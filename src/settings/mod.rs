@@ -36,7 +36,7 @@ pub use network::{Network, ParseNetworkError};
 pub use problem::{Problem, Problems};
 pub use sections::{
     Axon, Blacklist, Budget, Challenge, DeviceClass, Devnet, GpuRow, Leases, Logging, Metrics, Miner, Node, Prover,
-    Scoring, Settings, Specs, Ssh, Store, Subtensor, Supervision, Update, Validator, Wallet, Weights, Whitelist, Work,
+    Scoring, Settings, Specs, Store, Subtensor, Supervision, Update, Validator, Wallet, Weights, Whitelist, Work,
 };
 pub use value::Source;
 

@@ -53,8 +53,6 @@ section! {
         pub miner: Miner,
         /// Rules of the validator.
         pub validator: Validator,
-        /// SSH of rented containers.
-        pub ssh: Ssh,
         /// Automatic updates.
         pub update: Update,
         /// The node's database.
@@ -65,7 +63,7 @@ section! {
 section! {
     /// Where the node keeps what it knows.
     pub struct Node {
-        /// Directory of the database, the evidence log and the control socket. `{role}` in it is replaced.
+        /// Directory of the database and the node's other files. `{role}` in it is replaced.
         pub data_dir: PathBuf,
     }
 }
@@ -113,7 +111,7 @@ section! {
 }
 
 section! {
-    /// Where peers reach the node.
+    /// Where peers reach a miner.
     pub struct Axon {
         /// Address to listen on.
         pub ip: IpAddr,
@@ -123,7 +121,7 @@ section! {
         pub external_ip: Option<IpAddr>,
         /// Port to announce on chain, where it differs.
         pub external_port: Option<u16> [if_given(1025, 65534)],
-        /// Requests served at the same time.
+        /// Admitted requests worked on at the same time.
         pub max_workers: usize [within(1, 1024)],
         /// Largest request body, bytes.
         pub max_body_bytes: usize [within(1024, 16 << 20)],
@@ -179,7 +177,7 @@ section! {
         pub memory_limit_mib: u64 [within(64, 4 << 20)],
         /// What one child may write, MiB.
         pub output_limit_mib: u64 [within(1, 4096)],
-        /// Threads of one child; 0 = cores ÷ miners on this machine.
+        /// Threads of one child; 0 = cores ÷ miners of this process.
         pub threads: usize [within(0, 1024)],
     }
 }
@@ -187,9 +185,9 @@ section! {
 section! {
     /// What a miner is willing to compute for challenges.
     pub struct Budget {
-        /// The time that `operations`, `time` and `challenges_per_hotkey` are counted over.
+        /// The time that `time` and `challenges_per_hotkey` are counted over.
         pub window: Duration [within(s(1), s(DAY))],
-        /// Operations (2n²k·rounds, all devices) per window.
+        /// Operations (2n²k·rounds, all devices) of one challenge.
         pub operations: u64 [within(1_000_000, u64::MAX)],
         /// Memory of one challenge, MiB.
         pub memory_mib: u64 [within(16, 4 << 20)],
@@ -211,7 +209,7 @@ section! {
         pub opening_deadline: Duration [within(s(1), s(600))],
         /// Epochs that a pass lasts.
         pub pass_lifetime_epochs: u64 [within(1, 100)],
-        /// Misses in a row, in the validator's own slot, that are a fail.
+        /// Misses in a row that are a fail.
         pub unresponsive_after: u32 [within(1, 100)],
     }
 }
@@ -219,10 +217,8 @@ section! {
 section! {
     /// How specs are measured and collected.
     pub struct Specs {
-        /// Longest wait for one miner's specs.
+        /// Longest wait for one miner's specs, or for its word on a running lease.
         pub timeout: Duration [within(ms(100), s(120))],
-        /// Validator: time between two rounds of asking.
-        pub period: Duration [within(s(1), s(DAY))],
         /// Miner: time between two measurements of this machine.
         pub refresh: Duration [within(s(1), s(DAY))],
     }
@@ -249,27 +245,23 @@ section! {
     pub struct Leases {
         /// Longest lease.
         pub max_duration: Duration [within(s(60), s(3650 * DAY))],
-        /// Time before the end at which a wanted lease is renewed.
-        pub renew_before: Duration [within(s(1), s(30 * DAY))],
         /// Longest wait for a miner to start or release a container.
         pub request_timeout: Duration [within(s(1), s(600))],
         /// Time between two checks of a running lease.
         pub health_interval: Duration [within(ms(100), s(3600))],
         /// K: misses among the last N checks that lose a lease.
-        pub misses_to_lose: u32 [within(1, 1000)],
+        pub misses_to_lose: u8 [within(1, 255)],
         /// N: checks looked at.
-        pub of_checks: u32 [within(1, 1000)],
-        /// Time after the end before a container is removed by force.
+        pub of_checks: u8 [within(1, 255)],
+        /// Time after the end before a container without a record is removed, and before an unconfirmed release is given up.
         pub grace: Duration [within(s(0), s(DAY))],
-        /// Receipts of one validator for one coldkey that count.
-        pub receipts_per_coldkey: u32 [within(0, 10_000)],
     }
 }
 
 section! {
     /// What proved devices are worth.
     pub struct Scoring {
-        /// Points added while a live lease exists.
+        /// Points added while this validator rents one of the miner's devices.
         pub allocated_bonus: f64 [within(0.0, 1000.0)],
         /// Devices of one machine that count.
         pub max_devices: u32 [within(1, 64)],
@@ -287,8 +279,6 @@ section! {
         pub nominal_tops: Option<f64> [if_given(0.001, 1e6)],
         /// Rate below which a claim of this model fails, 10¹² operations a second.
         pub floor_tops: Option<f64> [if_given(0.001, 1e6)],
-        /// Memory, GiB.
-        pub memory_gib: u32 [within(1, 4096)],
         /// Other names of the same model.
         pub aliases: Vec<String>,
         /// The model that no floor separates from this one.
@@ -369,13 +359,9 @@ section! {
     pub struct Miner {
         /// Serve callers below `min_stake` too.
         pub whitelist_not_enough_stake: bool,
-        /// Serve validators of old versions too.
-        pub whitelist_not_updated: bool,
-        /// Share of updated validators above which old ones are refused, percent.
-        pub whitelist_updated_threshold: u32 [within(0, 100)],
         /// Stake a caller needs, in whole units of the subnet's stake.
         pub min_stake: f64 [within(0.0, 21e6)],
-        /// Whether a caller needs a validator permit.
+        /// Whether a caller needs a validator permit beside the stake.
         pub require_permit: bool,
     }
 }
@@ -383,30 +369,18 @@ section! {
 section! {
     /// Rules of the validator.
     pub struct Validator {
-        /// Query miners that announce no known version.
-        pub whitelist_unrecognized: bool,
         /// Ask miners for their specs.
         pub perform_hardware_query: bool,
         /// Miners challenged at the same time.
         pub challenge_batch_size: usize [within(1, 4096)],
         /// Miners asked for specs at the same time.
         pub specs_batch_size: usize [within(1, 4096)],
-        /// Share of updated miners above which old ones are left out, percent.
-        pub whitelist_updated_threshold: u32 [within(0, 100)],
-        /// Announce the metrics address again even if the chain has it.
+        /// Announce the metrics address once after the start even if the chain has it.
         pub force_update_prometheus: bool,
-        /// Act only while the hotkey holds a validator permit.
+        /// Challenge and set weights only while the hotkey holds a validator permit.
         pub require_permit: bool,
         /// Query only the first uid of each address.
         pub one_ip_per_uid: bool,
-    }
-}
-
-section! {
-    /// SSH of rented containers.
-    pub struct Ssh {
-        /// Port of this machine that leads into the rented container.
-        pub port: u16 [port],
     }
 }
 
@@ -423,7 +397,7 @@ section! {
 section! {
     /// The node's database.
     pub struct Store {
-        /// Longest wait for another process that reads the database.
+        /// Longest wait for another process that holds the database.
         pub busy_timeout: Duration [within(ms(10), s(60))],
         /// Records waiting to be written, at most.
         pub queue: usize [within(16, 1 << 20)],

@@ -16,6 +16,7 @@ use super::renter::{self, RenterPlan};
 use crate::actors::miner::node::{self as miner, MinerInput, MinerNode};
 use crate::actors::node::{NodeError, NodeInput};
 use crate::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
+use crate::chain::ledger::StoreError;
 use crate::chain::ledger::{
     Deadlines, GenesisConfig, GenesisError, LedgerClient, LedgerError, LedgerHandle, LedgerNode, RpcError, RpcServer,
 };
@@ -30,6 +31,8 @@ use crate::runtime::Placement;
 use crate::settings::Settings;
 use crate::wallet::Keypair;
 
+/// The ledger's directory below the devnet's.
+const LEDGER_DIR: &str = "ledger";
 /// Most miners of one devnet.
 pub const MAX_MINERS: usize = 256;
 /// Stake of the validator, in TAO: well above the original's limit of 1,024.
@@ -101,7 +104,7 @@ pub enum DevnetError {
         who: String,
         /// Why.
         #[source]
-        source: NodeError,
+        source: Box<NodeError>,
     },
     /// A directory cannot be made.
     #[error("cannot use {}", path.display())]
@@ -120,6 +123,7 @@ impl DevnetError {
         match self {
             DevnetError::Options(_) => Exit::Usage,
             DevnetError::Genesis(_) => Exit::Config,
+            DevnetError::Ledger { source: LedgerError::Store(StoreError::InUse { .. }), .. } => Exit::Unavailable,
             DevnetError::Ledger { .. } => Exit::Data,
             DevnetError::Rpc(_) | DevnetError::Register { .. } => Exit::Unavailable,
             DevnetError::Node { source, .. } => source.exit(),
@@ -212,6 +216,8 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
     // A devnet's epochs are short: limits in blocks are scaled down with them.
     genesis.hyperparameters.weights_rate_limit = 2;
     genesis.hyperparameters.serving_rate_limit = 1;
+    genesis.hyperparameters.max_allowed_uids = MAX_MINERS as u16 + 1;
+    genesis.max_registrations_per_block = MAX_MINERS as u16 + 1;
     let owners = (0..MAX_MINERS).map(|i| keys.miner_owner(i)).chain([keys.validator_owner(0)]);
     genesis.endowed = owners.map(|k| (Coldkey(k.hotkey().0), OWNER_BALANCE_TAO * RAO_PER_TAO)).collect();
     genesis.stakes = vec![(keys.validator(0).hotkey(), VALIDATOR_STAKE_TAO * RAO_PER_TAO)];
@@ -220,7 +226,7 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
 
 /// A chain client of one key, in the ledger's own process.
 fn client(ledger: &LedgerHandle, settings: &Settings, key: &Keypair) -> Arc<dyn Chain> {
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, ..Deadlines::default() };
+    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
     Arc::new(LedgerClient::in_process(ledger.clone(), settings.netuid, Arc::new(key.clone()), deadlines))
 }
 
@@ -253,14 +259,14 @@ impl Devnet {
     ) -> Result<Self, DevnetError> {
         let roles = roles(options, &settings)?;
         let clock: SharedClock = Arc::new(SystemClock);
-        for sub in ["ledger", "engine"] {
+        for sub in [LEDGER_DIR, "engine"] {
             directory(&options.dir.join(sub))?;
         }
-        let in_dir = |source| DevnetError::Node { who: "the devnet's keys".into(), source };
+        let in_dir = |e: NodeError| DevnetError::Node { who: "the devnet's keys".into(), source: Box::new(e) };
         let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
         let genesis = genesis(&settings, &keys, options.speed)?;
         let block_time = genesis.block_time;
-        let ledger_dir = options.dir.join("ledger");
+        let ledger_dir = options.dir.join(LEDGER_DIR);
         let ledger = LedgerNode::spawn(genesis, Some(&ledger_dir), clock.clone())
             .await
             .map_err(|source| DevnetError::Ledger { dir: ledger_dir, source })?;
@@ -304,7 +310,7 @@ impl Devnet {
                 probe: Probe::default(),
                 device_classes: Some(vec![device]),
             })
-            .map_err(|source| DevnetError::Node { who: role.name.clone(), source })?;
+            .map_err(|e| DevnetError::Node { who: role.name.clone(), source: Box::new(e) })?;
             debug_assert!(role.announce.is_none_or(|ip| Some(ip) == node.node.axon_address.map(|a| a.ip())));
             miners.push(DevnetMiner { name: role.name, class: role.class, forgery: role.forgery, node });
         }
@@ -313,7 +319,8 @@ impl Devnet {
         } else {
             let node = input("validator", validator_key, validator_chain, 0, SocketAddr::new(web.ip(), 0));
             let started = validator::start(ValidatorInput { node, local_address: None });
-            Some(started.map_err(|source| DevnetError::Node { who: "the validator".into(), source })?)
+            let failed = |e| DevnetError::Node { who: "the validator".into(), source: Box::new(e) };
+            Some(started.map_err(failed)?)
         };
         let epoch = block_time * (u32::from(settings.devnet.tempo) + 1);
         let plan = (options.rentals > 0).then(|| RenterPlan {
@@ -338,13 +345,23 @@ impl Devnet {
         };
         let renters: Vec<_> = match (&self.validator, &self.plan) {
             (Some(validator), Some(plan)) => (0..rentals)
-                .map(|_| actix_rt::spawn(renter::run(validator.allocations.clone(), self.clock.clone(), plan.clone())))
+                .map(|_| {
+                    tokio::task::spawn_local(renter::run(
+                        validator.allocations.clone(),
+                        self.clock.clone(),
+                        plan.clone(),
+                    ))
+                })
                 .collect(),
             _ => Vec::new(),
         };
         let miners_stop: Vec<_> = self.miners.iter().map(|_| waits()).collect();
-        let miners: Vec<_> =
-            self.miners.into_iter().zip(miners_stop).map(|(m, stop)| actix_rt::spawn(m.node.node.run(stop))).collect();
+        let miners: Vec<_> = self
+            .miners
+            .into_iter()
+            .zip(miners_stop)
+            .map(|(m, stop)| tokio::task::spawn_local(m.node.node.run(stop)))
+            .collect();
         let exit = match self.validator {
             Some(validator) => {
                 let stop = async {

@@ -9,7 +9,7 @@ use crate::actors::node::{NodeError, secret};
 use crate::wallet::Keypair;
 
 /// The file of the seed.
-const SEED_FILE: &str = "devnet.seed";
+pub(crate) const SEED_FILE: &str = "devnet.seed";
 
 /// The keys of a devnet.
 pub struct DevnetKeys(secrecy::SecretBox<[u8; 32]>);

@@ -110,6 +110,12 @@ async fn release(allocations: &Handle<AllocationManager>, clock: &SharedClock, p
                 write(&plan.log, &Line::Released { at_ms: clock.now_ms(), lease: id, state }).await;
                 return;
             }
+            Ok(Err(error @ RentError::UnknownLease)) => {
+                // It ended, and the validator was started again since: there is nothing left to release.
+                let error = error.to_string();
+                write(&plan.log, &Line::NotReleased { at_ms: clock.now_ms(), lease: id, error: &error }).await;
+                return;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };

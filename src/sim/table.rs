@@ -96,19 +96,20 @@ impl TableSource {
             let Some(row) = rows.get_mut(&hotkey) else { continue };
             row.uid = Some(uid);
             if let Err(refusal) = admitted {
-                row.verdict = format!("refused: {refusal}");
+                row.verdict = format!("refused: {}", refusal.label());
             }
         }
         let judged = judged.ok().flatten();
         for miner in judged.iter().flat_map(|j| j.miners.iter()) {
             let Some(row) = rows.get_mut(&miner.hotkey) else { continue };
             if let Some(refusal) = &miner.refused {
-                row.verdict = format!("refused: {refusal}");
+                row.verdict = format!("refused: {}", refusal.label());
                 continue;
             }
             let device = miner.devices.first();
             row.verdict = match (&miner.whole, device) {
                 (Some(verdict), _) => show(verdict),
+                (None, Some(device)) if device.kept_rate.is_some() => "leased, last pass counts".to_owned(),
                 (None, Some(device)) => show(&device.verdict),
                 (None, None) => String::new(),
             };
@@ -150,30 +151,32 @@ impl Table {
     pub fn render(&self) -> String {
         let mut out = String::new();
         let epoch = |e: Option<Epoch>| e.map_or_else(|| "-".to_owned(), |e| e.to_string());
-        // Writing to a String cannot fail.
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        // Writing to a String cannot fail. The rows are 80 columns wide.
         let _ = writeln!(
             out,
-            "block {}   epoch judged {}   weights on chain of epoch {}   (time floors are off for device classes)",
+            "block {}, epoch judged {}, weights on chain of epoch {}\n\
+             time floors are off for device classes: the rate does not change the score",
             self.block,
             epoch(self.epoch),
             epoch(self.on_chain)
         );
         let _ = writeln!(
             out,
-            "{:>4}  {:<13} {:<7} {:<34} {:>11} {:>9} {:>7}  {}",
-            "uid", "miner", "class", "last verdict", "rate Gop/s", "score", "weight", "lease"
+            "{:>3} {:<11} {:<5} {:<25} {:>6} {:>8} {:>6} lease",
+            "uid", "miner", "class", "last verdict", "Gop/s", "score", "weight"
         );
         for row in &self.rows {
             let _ = writeln!(
                 out,
-                "{:>4}  {:<13} {:<7} {:<34} {:>11} {:>9} {:>7}  {}",
-                row.uid.map_or_else(|| "-".to_owned(), |u| u.to_string()),
-                row.name,
-                row.class,
-                cut(&row.verdict, 34),
-                row.rate.map_or_else(|| "-".to_owned(), |r| format!("{:.2}", r / 1e9)),
-                row.score.map_or_else(|| "-".to_owned(), |s| format!("{s:.4}")),
-                row.weight.map_or_else(|| "-".to_owned(), |w| w.to_string()),
+                "{:>3} {:<11} {:<5} {:<25} {:>6} {:>8} {:>6} {}",
+                or_dash(row.uid.map(|u| u.to_string())),
+                cut(&row.name, 11),
+                cut(&row.class, 5),
+                cut(&row.verdict, 25),
+                or_dash(row.rate.map(|r| format!("{:.1}", r / 1e9))),
+                or_dash(row.score.map(|s| format!("{s:.3}"))),
+                or_dash(row.weight.map(|w| w.to_string())),
                 if row.lease.is_empty() { "-" } else { &row.lease },
             );
         }
@@ -215,8 +218,9 @@ mod tests {
         let text = table.render();
         assert!(text.contains("time floors are off"), "{text}");
         let rows: Vec<&str> = text.lines().collect();
-        assert!(rows[2].contains("31.40") && rows[2].contains("103.1250") && rows[2].contains("running"), "{text}");
-        assert!(rows[3].starts_with("   -  cheater-1") && rows[3].contains('…'), "{text}");
-        assert_eq!(rows.len(), 4);
+        assert!(rows[3].contains("31.4") && rows[3].contains("103.125") && rows[3].contains("running"), "{text}");
+        assert!(rows[4].starts_with("  - cheater-1") && rows[4].contains('…'), "{text}");
+        assert_eq!(rows.len(), 5);
+        assert!(rows.iter().all(|r| r.chars().count() <= 80), "{text}");
     }
 }

@@ -73,6 +73,12 @@ fn specs(conn: &Connection, r: &SpecsRecord) -> Result<(), StoreError> {
         int(r.block, "block")?,
         json(&r.json, "specs")?
     ])?;
+    // A miner that says something else every time must not fill the disk.
+    conn.prepare_cached(
+        "DELETE FROM specs WHERE hotkey = ?1 AND taken_at_ms <
+             (SELECT taken_at_ms FROM specs WHERE hotkey = ?1 ORDER BY taken_at_ms DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![r.hotkey.to_string(), MAX_SPECS_OF_ONE - 1])?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use self::lock::DirLock;
 pub use self::outcome::{OpenError, OpenNote};
 use super::{DATABASE_FILE, Role, schema};
 
-/// How long a statement waits for another process's lock, a reader's checkpoint for example.
+/// How long a statement waits for another process's lock, a reader's checkpoint for example, until the node says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The size to which the write-ahead log is cut back after a checkpoint, in bytes.
 const WAL_LIMIT: i64 = 16 << 20;
@@ -37,6 +37,17 @@ pub struct Database {
     pub path: PathBuf,
     /// Held as long as the database is open; dropped last.
     pub(super) lock: DirLock,
+}
+
+impl Database {
+    /// How long a statement waits for another process that holds the database, from now on. A database that was just
+    /// opened waits 5 s.
+    ///
+    /// # Errors
+    /// [`OpenError::Sqlite`].
+    pub fn wait_for_others(&self, longest: Duration) -> Result<(), OpenError> {
+        self.conn.busy_timeout(longest).map_err(|source| OpenError::Sqlite { path: self.path.clone(), source })
+    }
 }
 
 /// The result of [`open`].

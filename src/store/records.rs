@@ -14,6 +14,8 @@ use crate::verdict::Verdict;
 pub const MAX_JSON: usize = 1 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
+/// Specs of one hotkey that are kept, the latest ones.
+pub const MAX_SPECS_OF_ONE: u32 = 16;
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq)]

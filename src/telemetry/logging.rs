@@ -66,6 +66,8 @@ pub struct LogOptions {
     pub file: Option<LogFile>,
     /// Colours on standard error; set it where that is a terminal.
     pub colour: bool,
+    /// Nothing on standard error: for a program whose terminal shows something else. The file still gets everything.
+    pub quiet: bool,
 }
 
 /// Why logging could not be set up.
@@ -166,6 +168,11 @@ where
 /// # Errors
 /// [`LogError`]; nothing is logged anywhere then, so print it.
 pub fn init(options: &LogOptions) -> Result<LogGuard, LogError> {
+    if options.quiet {
+        let (subscriber, guard) = subscriber(options, std::io::sink)?;
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
+        return Ok(guard);
+    }
     let (subscriber, guard) = subscriber(options, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
     Ok(guard)

@@ -15,3 +15,4 @@ mod signer;
 pub use keyfile::{KeyfileError, KeyfileWarning, LoadedKey};
 pub use keypair::{KeyError, Keypair, verify};
 pub use paths::{WalletPathError, WalletPaths};
+pub use signer::Signer;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::signature::{parse_signature, show_signature};
 use crate::ids::Hotkey;
 use crate::wallet::{Keypair, verify as verify_signature};
 
@@ -170,7 +171,7 @@ pub fn sign(keypair: &Keypair, method: &str, target: &str, body: &[u8], nonce: u
         hotkey: Some(sender),
         receiver: Some(receiver),
         nonce: Some(nonce),
-        signature: Some(format!("0x{}", hex::encode(signature))),
+        signature: Some(show_signature(&signature)),
         crypto: None,
     }
 }
@@ -206,9 +207,7 @@ pub fn verify(
     };
     let nonce = parse_nonce(nonce_text)?;
     let hotkey: Hotkey = sender.parse().map_err(|_| MalformedAuth("X-Bittensor-Hotkey is not an SS58 address"))?;
-    let mut bytes = [0u8; 64];
-    hex::decode_to_slice(signature.strip_prefix("0x").unwrap_or(signature), &mut bytes)
-        .map_err(|_| MalformedAuth("X-Bittensor-Signature is not 128 hex digits"))?;
+    let bytes = parse_signature(signature).ok_or(MalformedAuth("X-Bittensor-Signature is not 128 hex digits"))?;
 
     // Receiver.
     let us = us.to_string();

@@ -15,6 +15,7 @@ pub mod btauth;
 pub mod dendrite;
 pub mod nonces;
 pub mod reply;
+mod signature;
 pub mod synapse;
 
 pub use axon::{AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Refusal, handle};

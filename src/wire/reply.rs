@@ -7,6 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::signature::{parse_signature, show_signature};
 use crate::ids::Hotkey;
 use crate::wallet::{Keypair, verify};
 
@@ -16,15 +17,12 @@ pub const REPLY_SIGNATURE_HEADER: &str = "x-compute-reply-signature";
 /// The header value that signs a reply to `caller`'s request with this nonce.
 pub fn sign_reply(keypair: &Keypair, status: u16, body: &[u8], nonce: u64, caller: &Hotkey) -> String {
     let signature = keypair.sign(payload(status, body, nonce, &keypair.hotkey(), caller).as_bytes());
-    format!("0x{}", hex::encode(signature))
+    show_signature(&signature)
 }
 
 /// Whether a header value is `responder`'s signature of this reply to `caller`'s request with this nonce.
 pub fn verify_reply(header: &str, status: u16, body: &[u8], nonce: u64, responder: &Hotkey, caller: &Hotkey) -> bool {
-    let mut signature = [0u8; 64];
-    if hex::decode_to_slice(header.strip_prefix("0x").unwrap_or(header), &mut signature).is_err() {
-        return false;
-    }
+    let Some(signature) = parse_signature(header) else { return false };
     verify(responder, payload(status, body, nonce, responder, caller).as_bytes(), &signature)
 }
 

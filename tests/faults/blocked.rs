@@ -172,7 +172,7 @@ fn be_a_node(role: Role, dir: &Path) -> Exit {
             Role::Validator => subnet.validator(Placement::PerActor).node,
         };
         let (view, pages) = (node.view.clone(), Pages::of(node.web));
-        let watching = actix_rt::spawn(async move {
+        let watching = tokio::task::spawn_local(async move {
             let ready = until(secs(20), async || {
                 let shown = pages.get("/readyz").await;
                 shown.filter(|_| view.all_running())

@@ -49,7 +49,7 @@ impl Running {
     fn new(node: Node) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (view, web) = (node.view.clone(), node.web);
-        let ended = actix_rt::spawn(node.run(async {
+        let ended = tokio::task::spawn_local(node.run(async {
             let _ = stopped.await;
         }));
         Running { view, web, stop, ended }

@@ -245,3 +245,36 @@ async fn a_handler_that_never_answers_is_given_up() {
     assert_eq!(status_of(result), (503, "handler_deadline".to_owned(), true));
     assert_eq!(axon.events.outcomes(), [AxonOutcome::HandlerDeadline]);
 }
+
+#[actix_web::test]
+async fn no_more_handlers_work_at_once_than_allowed() {
+    let limits = AxonLimits { handler_deadline: LONG, at_once: 1, ..AxonLimits::default() };
+    let axon = Axon::with(limits, NonceLimits::default()).await;
+    let (bob, _) = caller("Bob");
+    let peer = axon.peer;
+    let stuck =
+        tokio::task::spawn_local(async move { bob.call(&peer, &challenge_of(NEVER_ANSWERS), LONG, 10_000).await });
+    let (charlie, _) = caller("Charlie");
+    let until_overloaded =
+        async { while status_of(charlie.call(&axon.peer, &challenge_of(REFUSES), LONG, 10_000).await).0 != 503 {} };
+    tokio::time::timeout(LONG, until_overloaded)
+        .await
+        .expect("the second request is refused while the first is at work");
+    let refused = status_of(charlie.call(&axon.peer, &challenge_of(REFUSES), LONG, 10_000).await);
+    assert_eq!(refused, (503, "overloaded".to_owned(), true));
+    assert_eq!(axon.events.outcomes().last(), Some(&AxonOutcome::Overloaded));
+    stuck.abort();
+}
+
+#[actix_web::test]
+async fn a_handler_that_ended_makes_room_for_the_next() {
+    let limits = AxonLimits { handler_deadline: Duration::from_millis(50), at_once: 1, ..AxonLimits::default() };
+    let axon = Axon::with(limits, NonceLimits::default()).await;
+    let (bob, _) = caller("Bob");
+    for (epoch, code, error) in
+        [(NEVER_ANSWERS, 503, "handler_deadline"), (PANICS, 500, "panic"), (REFUSES, 409, "conflict")]
+    {
+        let result = bob.call(&axon.peer, &challenge_of(epoch), LONG, 10_000).await;
+        assert_eq!(status_of(result), (code, error.to_owned(), true));
+    }
+}

@@ -8,19 +8,20 @@
 //! journal and engine finishes whatever was interrupted, also by a crash of this actor or of the process. Nothing is
 //! served before the first comparison. On restart the journal is read again; containers are never touched by that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::future::join_all;
+use tokio::sync::watch;
 
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
-use crate::ids::{Hotkey, LeaseId};
+use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::decide::{self, CallError, after_create, after_destroy};
 use crate::lease::fencing::FencingError;
 use crate::lease::health::{Health, HealthPolicy, LeaseHealth, Observation};
@@ -45,6 +46,9 @@ use crate::wire::synapse::{self, AllocateReply, LeaseRefusal, LeaseStatusReply, 
 const ASK: Duration = Duration::from_secs(5);
 /// How long one call of the engine may take.
 const ENGINE: Duration = Duration::from_secs(60);
+
+/// Leases whose release was asked for before they were, of which so many are remembered.
+const REMEMBER_WITHDRAWN: usize = 1024;
 
 /// What the manager works with.
 pub struct AllocationSetup {
@@ -78,9 +82,11 @@ pub struct AllocationManager {
     book: LeaseBook,
     ledger: DeviceLedger,
     health: HashMap<LeaseId, Health>,
-    loaded: bool,
+    loaded: watch::Sender<bool>,
     compared: bool,
     comparing: bool,
+    /// Released before they were asked for: a request that is late on its way must not make them after all.
+    withdrawn: VecDeque<(Hotkey, LeaseId)>,
     last_problem: Option<String>,
 }
 
@@ -92,9 +98,10 @@ impl AllocationManager {
             book: LeaseBook::default(),
             ledger: DeviceLedger::default(),
             health: HashMap::new(),
-            loaded: false,
+            loaded: watch::Sender::new(false),
             compared: false,
             comparing: false,
+            withdrawn: VecDeque::new(),
             last_problem: None,
         }
     }
@@ -120,7 +127,7 @@ impl AllocationManager {
                     act.book.put(entry.lease.id, Some(entry));
                 }
                 act.ledger = ledger;
-                act.loaded = true;
+                act.loaded.send_replace(true);
                 act.compare(ctx);
             }
             Err(problem) => {
@@ -133,7 +140,7 @@ impl AllocationManager {
 
     /// Compares journal and engine, and carries out what follows.
     fn compare(&mut self, ctx: &mut Ctx<Self>) {
-        if !self.loaded || self.comparing {
+        if !*self.loaded.borrow() || self.comparing {
             return;
         }
         self.comparing = true;
@@ -142,34 +149,32 @@ impl AllocationManager {
         let setup = self.setup.clone();
         let work = async move {
             let listed = with_deadline(setup.engine.list()).await;
-            (leases, listed)
+            // A driver may come up, or a card drop out, long after this actor started.
+            let specs = setup.specs.ask(GetSpecs, ASK).await;
+            (leases, listed, specs)
         };
-        ctx.spawn(work.into_actor(self).map(|(leases, listed), act, ctx| match listed {
-            Ok(containers) => act.carry_out(&leases, &containers, ctx),
-            Err(error) => {
-                act.comparing = false;
-                act.last_problem = Some(error.to_string());
-                tracing::warn!(%error, "the container engine does not list its containers");
+        ctx.spawn(work.into_actor(self).map(|(leases, listed, specs), act, ctx| {
+            if let Ok(machine) = specs {
+                act.ledger.set_devices(machine.specs.devices.iter().map(|d| d.device));
+            }
+            match listed {
+                Ok(containers) => act.carry_out(&leases, &containers, ctx),
+                Err(error) => {
+                    act.comparing = false;
+                    act.last_problem = Some(error.to_string());
+                    tracing::warn!(%error, "the container engine does not list its containers");
+                }
             }
         }));
     }
 
     fn carry_out(&mut self, leases: &[Lease], containers: &[Container], ctx: &mut Ctx<Self>) {
         let now = self.setup.clock.now_ms();
-        // What began meanwhile is not judged by a list from before it began.
-        let known = |id: &LeaseId| leases.iter().any(|l| l.id == *id);
-        let containers: Vec<Container> = containers
-            .iter()
-            .filter(|c| {
-                known(&c.labels.lease) || self.book.get(c.labels.lease).is_none_or(|e| e.lease.state.is_final())
-            })
-            .filter(|c| !self.book.is_busy(c.labels.lease))
-            .cloned()
-            .collect();
         let still_there = containers.iter().map(|c| c.id.clone()).collect();
         self.ledger.end_quarantine(&still_there);
+        let (leases, containers) = self.unchanged(leases, containers);
         let mut steps = Vec::new();
-        for action in reconcile(leases, &containers, now, &self.setup.rules) {
+        for action in reconcile(&leases, &containers, now, &self.setup.rules) {
             match action {
                 Action::Observe { lease, seen } => {
                     let health = self.health.entry(lease).or_default();
@@ -195,26 +200,62 @@ impl AllocationManager {
         }
         let work: Vec<_> = steps
             .into_iter()
-            .map(|(id, step)| {
+            .filter_map(|(id, step)| {
                 let entry = self.book.take(id);
+                let taken = entry.is_some();
+                // Somebody else has the lease in hand: it is his to put back.
+                if !taken && !matches!(step, Step::Orphan(_)) {
+                    return None;
+                }
                 let setup = self.setup.clone();
-                async move { (id, carry_out(&setup, entry, step).await) }
+                Some(async move { (id, taken, carry_out(&setup, entry, step).await) })
             })
             .collect();
-        let changed = !work.is_empty();
         ctx.spawn(join_all(work).into_actor(self).map(move |done, act, ctx| {
-            for (id, result) in done {
-                act.settle(id, result);
+            let mut progress = false;
+            for (id, taken, result) in done {
+                progress |= matches!(result, Ok(Some(_)));
+                match result {
+                    result if taken => act.settle(id, result),
+                    Ok(_) => {}
+                    Err(problem) => {
+                        tracing::warn!(lease = %id, problem, "the container stays, it will be tried again");
+                        act.last_problem = Some(problem);
+                    }
+                }
             }
             act.comparing = false;
             if !act.compared {
                 act.compared = true;
                 tracing::info!(leases = act.book.open().count(), "leases and engine agree, rentals are served");
             }
-            if changed {
+            // A step that failed waits for the next period; it would fail again now.
+            if progress {
                 ctx.run_later(Duration::from_millis(200), |act, ctx| act.compare(ctx));
             }
         }));
+    }
+
+    /// What a list of containers can be compared with: leases that are as they were when it was asked for, ended ones
+    /// of which a container is listed, and containers of no lease that changed since.
+    fn unchanged(&self, leases: &[Lease], containers: &[Container]) -> (Vec<Lease>, Vec<Container>) {
+        let same = |l: &&Lease| !self.book.is_busy(l.id) && self.book.get(l.id).is_some_and(|e| e.lease == **l);
+        let mut leases: Vec<Lease> = leases.iter().filter(same).cloned().collect();
+        let mut kept = Vec::with_capacity(containers.len());
+        for container in containers {
+            let id = container.labels.lease;
+            if self.book.is_busy(id) {
+                continue;
+            }
+            match self.book.get(id) {
+                Some(entry) if leases.iter().any(|l| l.id == entry.lease.id) => {}
+                Some(entry) if entry.lease.state.is_final() => leases.push(entry.lease.clone()),
+                Some(_) => continue,
+                None => {}
+            }
+            kept.push(container.clone());
+        }
+        (leases, kept)
     }
 
     /// Puts a lease back after a step and frees what it no longer holds.
@@ -390,6 +431,9 @@ impl Handler<Allocate> for AllocationManager {
         if self.book.is_busy(id) {
             return answer(self, refused(LeaseRefusal::Other, "this lease is being changed, ask again"));
         }
+        if self.withdrawn.contains(&(caller, id)) {
+            return answer(self, refused(LeaseRefusal::Other, "this lease was released before it was asked for"));
+        }
         if let Some(known) = self.book.get(id) {
             let claim = Claim { lease: id, epoch: request.fencing_epoch, token };
             let reply = match crate::lease::fencing::check(&known.lease, &claim) {
@@ -425,7 +469,12 @@ impl Handler<Allocate> for AllocationManager {
         let work = async move {
             let entry = Entry::opened(Lease::open(&terms, now));
             let opened = [Event::Opened { terms, at_ms: now }, Event::Reserved];
-            let entry = write(&setup, &entry, &opened).await.map_err(|e| (None, e.to_string()))?;
+            let entry = match write(&setup, &entry, &opened).await {
+                Ok(entry) => entry,
+                // Perhaps on record, so it is kept as if it were: what is on record must have somebody to end it.
+                Err(StepError::Unclear { next, problem }) => return Err((Some(*next), problem)),
+                Err(error) => return Err((None, error.to_string())),
+            };
             let Some(effect) = decide::effect_of(&entry.lease) else {
                 return Err((Some(entry), "nothing to create".to_owned()));
             };
@@ -473,7 +522,16 @@ impl Handler<Release> for AllocationManager {
         if !self.compared {
             return answer(self, refuse(LeaseRefusal::Degraded, "leases and engine have not been compared yet".into()));
         }
-        let Some(known) = self.book.get(id) else { return answer(self, ReleaseReply::UnknownLease) };
+        if self.book.is_opening(id) {
+            return answer(self, refuse(LeaseRefusal::Other, "this lease is being made, ask again".into()));
+        }
+        let Some(known) = self.book.get(id) else {
+            if !self.withdrawn.contains(&(caller, id)) {
+                self.withdrawn.truncate(REMEMBER_WITHDRAWN - 1);
+                self.withdrawn.push_front((caller, id));
+            }
+            return answer(self, ReleaseReply::UnknownLease);
+        };
         if known.lease.renter != caller {
             return answer(self, refuse(LeaseRefusal::NotOwner, "the lease belongs to another validator".into()));
         }
@@ -522,9 +580,13 @@ impl Handler<Release> for AllocationManager {
 impl Handler<LeaseStatus> for AllocationManager {
     type Result = MessageResult<LeaseStatus>;
     fn handle(&mut self, LeaseStatus { caller, request }: LeaseStatus, _: &mut Ctx<Self>) -> Self::Result {
-        let gone = LeaseStatusReply::UnknownLease;
+        // Not knowing is no answer: a renter takes an unknown lease for a lost one.
+        if !*self.loaded.borrow() || self.book.is_opening(request.lease) {
+            let detail = "leases are not loaded, or this one is being made; ask again".to_owned();
+            return MessageResult(LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, detail });
+        }
         let Some(known) = self.book.get(request.lease).filter(|e| e.lease.renter == caller) else {
-            return MessageResult(gone);
+            return MessageResult(LeaseStatusReply::UnknownLease);
         };
         let claim = Claim { lease: request.lease, epoch: request.fencing_epoch, token: request.owner_token };
         MessageResult(match crate::lease::fencing::check(&known.lease, &claim) {
@@ -544,9 +606,17 @@ impl Handler<ListLeases> for AllocationManager {
 }
 
 impl Handler<RentedDevices> for AllocationManager {
-    type Result = MessageResult<RentedDevices>;
+    type Result = ResponseActFuture<Self, Vec<(DeviceId, LeaseId)>>;
     fn handle(&mut self, _: RentedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.book.held())
+        let mut loaded = self.loaded.subscribe();
+        let known = async move {
+            if loaded.wait_for(|known| *known).await.is_err() {
+                // The sender lives in the actor that polls this future: it cannot be gone.
+                std::future::pending::<()>().await;
+            }
+        };
+        // The ledger, not the book: a device counts from the moment it is set aside, and in quarantine too.
+        Box::pin(known.into_actor(self).map(|(), act, _| act.ledger.held().map(|(d, by)| (d, by.lease())).collect()))
     }
 }
 
@@ -561,7 +631,7 @@ impl Handler<Inspect> for AllocationManager {
     type Result = MessageResult<Inspect>;
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
-            "loaded": self.loaded,
+            "loaded": *self.loaded.borrow(),
             "compared": self.compared,
             "leases": self.book.open().map(|l| format!("{} {}", l.id, l.state)).collect::<Vec<_>>(),
             "free_devices": self.ledger.free().iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! The miner's axon: verified requests become messages.
 //!
-//! Everything that touches a peer's bytes happens in the HTTP worker, in [`wire::axon::handle`]; admission is judged
+//! Everything that touches a peer's bytes happens in the HTTP worker, in [`axon::handle`]; admission is judged
 //! there too, on the last published snapshot. Only then is an actor asked, with a deadline.
 
 use std::sync::Arc;
@@ -181,7 +181,7 @@ async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResp
         |caller| state.admit(caller),
         async |caller, request: AllocateRequest| {
             let allocate = Allocate { caller: caller.hotkey, request };
-            state.allocations.ask(allocate, state.prove_deadline).await.map_err(unavailable)
+            state.allocations.ask(allocate, state.deadline).await.map_err(unavailable)
         },
     )
     .await

@@ -34,6 +34,9 @@ use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, D
 
 /// Most positions one opening may ask for; a validator asks for 66.
 const MAX_POSITIONS: usize = 1024;
+/// Most positions that one commitment is opened at, repeats included: a validator asks for the same 66, again while it
+/// gets no answer.
+const MAX_OPENED: usize = 16 * MAX_POSITIONS;
 /// How long the miner's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -58,9 +61,10 @@ pub struct ChallengeRunnerSetup {
 }
 
 struct Kept {
-    caller: Hotkey,
     work: Work,
     until: Instant,
+    /// Positions asked for so far.
+    opened: usize,
     /// `None` while an opening is being made.
     commitment: Option<Box<dyn Commitment>>,
 }
@@ -69,7 +73,8 @@ struct Kept {
 pub struct ChallengeRunner {
     setup: Arc<ChallengeRunnerSetup>,
     budget: Budget,
-    kept: HashMap<(ChallengeId, DeviceId), Kept>,
+    /// By caller: nobody reaches, or replaces, another's.
+    kept: HashMap<(Hotkey, ChallengeId, DeviceId), Kept>,
     proofs: u64,
     refusals: u64,
 }
@@ -77,13 +82,31 @@ pub struct ChallengeRunner {
 impl ChallengeRunner {
     /// A runner with an unspent budget.
     pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
-        let budget = Budget::new(setup.limits.clone());
+        let budget = Budget::new(setup.limits);
         ChallengeRunner { setup, budget, kept: HashMap::new(), proofs: 0, refusals: 0 }
     }
 
     fn drop_expired(&mut self) {
         let now = Instant::now();
         self.kept.retain(|_, k| k.until > now);
+    }
+
+    /// Whether the commitments that are kept leave room for this work; if not, until when the caller has to wait. A
+    /// caller's earlier commitments make room for its new ones: it has one challenge at a time.
+    fn make_room(&mut self, caller: Hotkey, works: &[Work]) -> Result<(), ChallengeReply> {
+        self.drop_expired();
+        self.kept.retain(|(of, _, _), _| *of != caller);
+        let memory =
+            |works: &mut dyn Iterator<Item = &Work>| works.map(Work::memory_bytes).fold(0, u64::saturating_add);
+        let kept = memory(&mut self.kept.values().map(|k| &k.work));
+        let first = self.kept.values().map(|k| k.until).min();
+        match first {
+            Some(first) if kept.saturating_add(memory(&mut works.iter())) > self.setup.limits.memory_bytes => {
+                let wait = first.saturating_duration_since(Instant::now()).as_millis() as u64;
+                Err(ChallengeReply::Busy { until_ms: self.setup.clock.now_ms().saturating_add(wait) })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -186,6 +209,11 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { reply }.into_actor(self));
             }
         };
+        if let Err(busy) = self.make_room(caller, &works) {
+            self.refusals += 1;
+            self.budget.finish(ticket, setup.clock.now_ms());
+            return Box::pin(async move { busy }.into_actor(self));
+        }
         let begun = Instant::now();
         let fut = prove(setup, jobs).into_actor(self).map(move |proved, act, _| {
             act.budget.finish(ticket, act.setup.clock.now_ms());
@@ -200,12 +228,14 @@ impl Handler<Prove> for ChallengeRunner {
                 match made {
                     Ok(commitment) => {
                         devices.push(DeviceRoots { device, roots: commitment.roots().to_vec() });
-                        let kept = Kept { caller, work, until, commitment: Some(commitment) };
-                        act.kept.insert((request.challenge, device), kept);
+                        let kept = Kept { work, until, opened: 0, commitment: Some(commitment) };
+                        act.kept.insert((caller, request.challenge, device), kept);
                     }
                     Err(error) => {
                         tracing::warn!(%device, error = crate::telemetry::error_chain(&error), "the prover failed");
                         let detail = error.to_string();
+                        // Without roots nobody will ask for openings of the other devices.
+                        act.kept.retain(|(of, challenge, _), _| (*of, *challenge) != (caller, request.challenge));
                         return ChallengeReply::ProverFailed { device, kind: failure(&error), detail };
                     }
                 }
@@ -220,11 +250,17 @@ impl Handler<Prove> for ChallengeRunner {
 impl Handler<Open> for ChallengeRunner {
     type Result = ResponseActFuture<Self, Result<Vec<u8>, OpenError>>;
     fn handle(&mut self, Open { caller, request }: Open, _: &mut Ctx<Self>) -> Self::Result {
-        let key = (request.challenge, request.device);
+        let key = (caller, request.challenge, request.device);
         let taken = match self.kept.get_mut(&key) {
-            Some(kept) if kept.caller == caller => positions(&kept.work, &request.positions)
-                .and_then(|p| kept.commitment.take().map(|c| (c, p)).ok_or(OpenError::Busy)),
-            _ => Err(OpenError::Unknown),
+            Some(kept) if kept.opened.saturating_add(request.positions.len()) > MAX_OPENED => {
+                Err(OpenError::Positions(format!("a commitment is opened at {MAX_OPENED} positions at most")))
+            }
+            Some(kept) => positions(&kept.work, &request.positions).and_then(|p| {
+                let commitment = kept.commitment.take().ok_or(OpenError::Busy)?;
+                kept.opened += p.len();
+                Ok((commitment, p))
+            }),
+            None => Err(OpenError::Unknown),
         };
         let (mut commitment, positions) = match taken {
             Ok(taken) => taken,

@@ -5,3 +5,6 @@ pub mod axon;
 pub mod challenge_runner;
 pub mod node;
 pub mod specs_collector;
+
+#[cfg(test)]
+mod tests;

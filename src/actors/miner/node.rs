@@ -53,6 +53,7 @@ pub fn budget(settings: &Settings) -> BudgetLimits {
     BudgetLimits {
         ops_per_challenge: settings.budget.operations,
         memory_bytes: settings.budget.memory_mib << 20,
+        prover_memory_bytes: settings.prover.memory_limit_bytes(),
         time_per_window: settings.budget.time,
         challenges_per_hotkey_per_window: settings.budget.challenges_per_hotkey,
         window: settings.budget.window,
@@ -61,10 +62,7 @@ pub fn budget(settings: &Settings) -> BudgetLimits {
 
 /// How many misses lose a lease, from the settings.
 pub fn lease_health(settings: &Settings) -> HealthPolicy {
-    HealthPolicy {
-        misses: u8::try_from(settings.leases.misses_to_lose).unwrap_or(u8::MAX),
-        rounds: u8::try_from(settings.leases.of_checks).unwrap_or(u8::MAX),
-    }
+    HealthPolicy { misses: settings.leases.misses_to_lose, rounds: settings.leases.of_checks }
 }
 
 /// Assembles and starts a miner.
@@ -77,6 +75,9 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     let mut frame = Frame::new(&input, Role::Miner)?;
     let axon = frame.bind_axon(&input)?;
     let announce = input.announce.unwrap_or(axon.address);
+    if announce.ip().is_unspecified() {
+        tracing::warn!(%announce, "peers cannot find this miner under this address; set axon.external_ip");
+    }
 
     let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &[]));
     let (allocations, allocations_seat) =
@@ -126,6 +127,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         max_body_bytes: settings.axon.max_body_bytes,
         body_deadline: settings.axon.read_timeout,
         handler_deadline: prove_deadline * 2,
+        at_once: settings.axon.max_workers,
     };
     let events = Arc::new(CountRequests(frame.metrics.clone()));
     let gate = AxonGate::new(

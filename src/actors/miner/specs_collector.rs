@@ -19,6 +19,8 @@ use crate::telemetry::NodeMetrics;
 
 /// How long a measurement may take; a driver that hangs costs one blocking thread, not the actor.
 const MEASURE: Duration = Duration::from_secs(30);
+/// When a failed measurement is tried again: without a first one the node does nothing.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What the collector works with.
 pub struct SpecsCollectorSetup {
@@ -57,7 +59,7 @@ impl SpecsCollector {
             let specs = hardware::collect(&setup.probe, MEASURE).await;
             (specs, setup)
         };
-        ctx.spawn(work.into_actor(self).map(|(specs, setup), act, _| {
+        ctx.spawn(work.into_actor(self).map(|(specs, setup), act, ctx| {
             act.measuring = false;
             match specs {
                 Ok(mut specs) => {
@@ -68,7 +70,10 @@ impl SpecsCollector {
                     let taken_at_ms = setup.clock.now_ms();
                     act.last.send_replace(Some(MachineSpecs { specs: Arc::new(specs), taken_at_ms }));
                 }
-                Err(error) => tracing::error!(%error, "measuring this machine failed, the last measurement stays"),
+                Err(error) => {
+                    tracing::error!(%error, "measuring this machine failed, the last measurement stays");
+                    ctx.run_later(RETRY, |act, ctx| act.measure(ctx));
+                }
             }
         }));
     }

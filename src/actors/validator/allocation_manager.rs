@@ -9,18 +9,15 @@
 //! never stored. On restart the journal tells the leases; a lease that was being made is released to be sure.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::StreamExt;
-use futures_util::stream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::actors::journal::Journal;
-use crate::actors::lease_book::{Entry, LeaseBook};
-use crate::clock::SharedClock;
+use crate::actors::lease_book::{Entry, LeaseBook, StepError};
+use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
 use crate::lease::machine::LeaseTerms;
@@ -28,7 +25,7 @@ use crate::lease::{EndReason, Endpoint, Event, Lease, LeaseState, OwnerToken, Ro
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::journal::LiveLeases;
 use crate::messages::validator::allocation_manager::{
-    LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
+    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
 };
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -63,7 +60,7 @@ pub struct AllocationSetup {
     pub secret: Arc<secrecy::SecretBox<[u8; 32]>>,
     /// The longest lease that is rented.
     pub longest: Duration,
-    /// How long a miner may take to start a container.
+    /// How long a miner may take to start or release a container.
     pub allocate_deadline: Duration,
     /// How long a miner may take to answer anything else.
     pub call_deadline: Duration,
@@ -97,7 +94,8 @@ pub struct AllocationManager {
     /// Devices that a rental in progress wants, before its intent is on record.
     wanted: HashMap<LeaseId, (Hotkey, Vec<DeviceId>)>,
     loaded: bool,
-    rounding: bool,
+    /// Leases that the round in progress still looks after.
+    looking: usize,
     last_problem: Option<String>,
 }
 
@@ -111,7 +109,7 @@ impl AllocationManager {
             health: HashMap::new(),
             wanted: HashMap::new(),
             loaded: false,
-            rounding: false,
+            looking: 0,
             last_problem: None,
         }
     }
@@ -142,9 +140,10 @@ impl AllocationManager {
         }));
     }
 
-    fn leased(&self) -> HashMap<Hotkey, Vec<DeviceId>> {
+    /// The devices of leases in these states, by miner.
+    fn devices(&self, states: impl Fn(LeaseState) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
         let mut leased: HashMap<Hotkey, Vec<DeviceId>> = HashMap::new();
-        for lease in self.book.open().filter(|l| l.state.holds_devices()) {
+        for lease in self.book.open().filter(|l| states(l.state)) {
             leased.entry(lease.miner).or_default().extend(&lease.devices);
         }
         leased
@@ -155,7 +154,7 @@ impl AllocationManager {
     fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
         let view = self.setup.view.borrow().clone();
         let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
-        let mut held = self.leased();
+        let mut held = self.devices(LeaseState::holds_devices);
         for (miner, devices) in self.wanted.values() {
             held.entry(*miner).or_default().extend(devices);
         }
@@ -175,7 +174,7 @@ impl AllocationManager {
             .collect();
         fitting.sort();
         for (_, miner, devices) in fitting {
-            if let Some(addr) = axon(&view, &miner) {
+            if let Some(addr) = view.metagraph.axon_address(&miner) {
                 return Ok((Peer { hotkey: miner, addr }, devices));
             }
         }
@@ -185,27 +184,26 @@ impl AllocationManager {
 
     /// One round: asks about running leases, finishes releases, ends what is over.
     fn round(&mut self, ctx: &mut Ctx<Self>) {
-        if !self.loaded || self.rounding {
+        if !self.loaded || self.looking > 0 {
             return;
         }
-        self.rounding = true;
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
         let ids: Vec<LeaseId> = self.book.open().map(|l| l.id).collect();
-        let work: Vec<_> = ids
-            .into_iter()
-            .filter_map(|id| {
-                let entry = self.book.take(id)?;
-                let setup = self.setup.clone();
-                Some(async move { (id, look_after(&setup, entry).await) })
-            })
-            .collect();
-        let all = stream::iter(work).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
-        ctx.spawn(all.into_actor(self).map(|done, act, ctx| {
-            act.rounding = false;
-            for (id, looked) in done {
+        for id in ids {
+            let Some(entry) = self.book.take(id) else { continue };
+            self.looking += 1;
+            let (setup, at_once) = (self.setup.clone(), at_once.clone());
+            let work = async move {
+                let _permit = at_once.acquire().await;
+                look_after(&setup, entry).await
+            };
+            // Each lease by itself: a miner that does not answer must not hold up the others' releases.
+            ctx.spawn(work.into_actor(self).map(move |looked, act, ctx| {
+                act.looking -= 1;
                 act.looked(id, looked, ctx);
-            }
-            act.book.show(&act.setup.metrics);
-        }));
+                act.book.show(&act.setup.metrics);
+            }));
+        }
     }
 
     fn looked(&mut self, id: LeaseId, (entry, seen): (Result<Entry, String>, Option<EngineView>), ctx: &mut Ctx<Self>) {
@@ -233,21 +231,25 @@ impl AllocationManager {
         let note = "the miner has not shown the container for several rounds".to_owned();
         let work = async move { write(&setup, &entry, &[Event::Lost { note, at_ms: setup.clock.now_ms() }]).await };
         ctx.spawn(work.into_actor(self).map(move |done, act, _| {
-            tracing::warn!(lease = %id, "the lease is lost");
-            act.book.put(id, done.ok());
+            match done {
+                Ok(entry) => {
+                    tracing::warn!(lease = %id, "the lease is lost");
+                    act.health.remove(&id);
+                    act.book.put(id, Some(entry));
+                }
+                Err(problem) => {
+                    act.last_problem = Some(problem);
+                    act.book.put(id, None);
+                }
+            }
             act.book.show(&act.setup.metrics);
         }));
     }
 }
 
-fn axon(view: &ChainView, miner: &Hotkey) -> Option<SocketAddr> {
-    let axon = view.metagraph.by_hotkey(miner)?.axon.as_ref()?;
-    Some(SocketAddr::new(axon.ip, axon.port))
-}
-
 fn peer(setup: &AllocationSetup, miner: Hotkey) -> Result<Peer, String> {
     let view = setup.view.borrow().clone();
-    let addr = view.as_ref().and_then(|v| axon(v, &miner));
+    let addr = view.as_ref().and_then(|v| v.metagraph.axon_address(&miner));
     addr.map(|addr| Peer { hotkey: miner, addr }).ok_or_else(|| "the miner announces no axon".to_owned())
 }
 
@@ -256,11 +258,12 @@ fn token(setup: &AllocationSetup, id: LeaseId) -> OwnerToken {
     OwnerToken::derive(setup.secret.expose_secret(), id)
 }
 
+async fn step(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, StepError> {
+    entry.step(events, store::Role::Validator, &setup.journal, &setup.metrics, setup.clock.now_ms()).await
+}
+
 async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, String> {
-    entry
-        .step(events, store::Role::Validator, &setup.journal, &setup.metrics, setup.clock.now_ms())
-        .await
-        .map_err(|e| e.to_string())
+    step(setup, entry, events).await.map_err(|e| e.to_string())
 }
 
 /// Asks the miner to release. `Ok(true)` when it confirms that the container is gone.
@@ -268,7 +271,7 @@ async fn release_at_miner(setup: &AllocationSetup, lease: &Lease) -> Result<bool
     let peer = peer(setup, lease.miner)?;
     let request =
         ReleaseRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token: token(setup, lease.id) };
-    match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
+    match setup.dendrite.call(&peer, &request, setup.allocate_deadline, MAX_REPLY).await {
         Ok(reply) => match reply.body {
             ReleaseReply::Released | ReleaseReply::UnknownLease => Ok(true),
             ReleaseReply::Refused { detail, .. } => Err(printable(&detail, MAX_DETAIL)),
@@ -335,7 +338,7 @@ async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Result<Entry, 
     let event = match release_at_miner(setup, &entry.lease).await {
         Ok(_) => Event::Destroyed { at_ms: setup.clock.now_ms() },
         Err(problem) => {
-            let over = entry.lease.expires_at_ms.saturating_add(setup.give_up.as_millis() as u64);
+            let over = entry.lease.expires_at_ms.saturating_add(millis(setup.give_up));
             if now < over {
                 tracing::info!(lease = %entry.lease.id, problem, "the miner has not released yet, asking again");
                 return Ok(entry);
@@ -357,9 +360,11 @@ async fn make(
     let now = setup.clock.now_ms();
     let opened = Entry::opened(Lease::open(&terms, now));
     let events = [Event::Opened { terms: terms.clone(), at_ms: now }, Event::Reserved];
-    let entry = match write(&setup, &opened, &events).await {
+    let entry = match step(&setup, &opened, &events).await {
         Ok(entry) => entry,
-        Err(problem) => return (None, Err(RentError::Journal(problem))),
+        // Perhaps on record, so it is kept as if it were: the next round ends it.
+        Err(StepError::Unclear { next, problem }) => return (Some(*next), Err(RentError::Journal(problem))),
+        Err(error) => return (None, Err(RentError::Journal(error.to_string()))),
     };
     let call = AllocateRequest {
         lease: id,
@@ -409,7 +414,8 @@ impl Actor for AllocationManager {
 }
 
 impl Supervised for AllocationManager {
-    const MESSAGES: &'static [&'static str] = &["Rent", "Release", "ListLeases", "LeasedDevices", "EpochJudged"];
+    const MESSAGES: &'static [&'static str] =
+        &["Rent", "Release", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
 }
 
 impl Handler<Rent> for AllocationManager {
@@ -440,7 +446,7 @@ impl Handler<Rent> for AllocationManager {
             renter: self.setup.hotkey,
             miner: peer.hotkey,
             devices: devices.clone(),
-            expires_at_ms: now.saturating_add(request.duration.as_millis() as u64),
+            expires_at_ms: now.saturating_add(millis(request.duration)),
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
         };
@@ -492,6 +498,9 @@ impl Handler<Release> for AllocationManager {
                 Ok(_) => Err(RentError::NoAnswer("the release is on record and will be finished".into())),
                 Err(problem) => Err(RentError::Journal(problem.clone())),
             };
+            if reply.is_ok() {
+                act.health.remove(&id);
+            }
             act.book.put(id, done.ok());
             act.book.show(&act.setup.metrics);
             reply
@@ -509,7 +518,14 @@ impl Handler<ListLeases> for AllocationManager {
 impl Handler<LeasedDevices> for AllocationManager {
     type Result = MessageResult<LeasedDevices>;
     fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.leased())
+        MessageResult(self.devices(LeaseState::holds_devices))
+    }
+}
+
+impl Handler<AllocatedDevices> for AllocationManager {
+    type Result = MessageResult<AllocatedDevices>;
+    fn handle(&mut self, _: AllocatedDevices, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.devices(LeaseState::is_live))
     }
 }
 

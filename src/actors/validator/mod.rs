@@ -5,3 +5,62 @@ pub mod challenge_runner;
 pub mod node;
 pub mod specs_collector;
 pub mod weight_setter;
+
+use crate::ids::Hotkey;
+use crate::messages::chain_watcher::ChainView;
+
+/// Why a validator with this hotkey may not act now, if it acts with a permit only.
+pub(crate) fn lacks_permit(view: &ChainView, hotkey: &Hotkey) -> Option<&'static str> {
+    match view.metagraph.by_hotkey(hotkey) {
+        None => Some("this validator's hotkey is not registered in the subnet"),
+        Some(own) if !own.validator_permit => {
+            Some("this validator's hotkey holds no validator permit; validator.require_permit waits for one")
+        }
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::chain::ledger::GenesisConfig;
+    use crate::chain::{BlockHead, Metagraph, Neuron};
+    use crate::ids::{Coldkey, Hash32, Netuid, Uid};
+
+    #[test]
+    fn only_a_registered_hotkey_with_a_permit_may_act() {
+        let hotkey = Hotkey([1; 32]);
+        let view = |neurons: Vec<Neuron>| ChainView {
+            metagraph: Arc::new(Metagraph {
+                netuid: Netuid(27),
+                head: BlockHead { number: 1, hash: Hash32([0; 32]), timestamp_ms: 0 },
+                tempo: 5,
+                neurons,
+            }),
+            hyperparameters: Arc::new(GenesisConfig::new(Netuid(27)).hyperparameters),
+            seen_at: Instant::now(),
+        };
+        let own = |permit| Neuron {
+            uid: Uid(0),
+            hotkey,
+            coldkey: Coldkey([2; 32]),
+            stake_rao: 1,
+            validator_permit: permit,
+            axon: None,
+            prometheus: None,
+            last_update: 0,
+            registered_at: 0,
+            active: true,
+            incentive: 0,
+            dividends: 0,
+            weights: Vec::new(),
+        };
+        assert!(lacks_permit(&view(Vec::new()), &hotkey).is_some_and(|why| why.contains("not registered")));
+        assert!(lacks_permit(&view(vec![own(false)]), &hotkey).is_some_and(|why| why.contains("permit")));
+        assert_eq!(lacks_permit(&view(vec![own(true)]), &hotkey), None);
+    }
+}

@@ -15,7 +15,7 @@ use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
 use crate::proof::Work;
-use crate::runtime::Handle;
+use crate::runtime::{Backoff, Handle};
 use crate::scoring::{HistoryRules, ModelRow, ScoreTable};
 use crate::settings::Settings;
 use crate::store::Role;
@@ -95,6 +95,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
     let table = ScoreTable::new(rows, settings.scoring.max_devices as usize).map_err(|error| {
         NodeError::Config(format!("the table of models cannot be used: {}", crate::telemetry::error_chain(&error)))
     })?;
+    let table = table.with_bonus(settings.scoring.allocated_bonus);
     if problems.is_empty() { Ok((table, works)) } else { Err(NodeError::Config(problems.join("; "))) }
 }
 
@@ -153,6 +154,8 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         table: table.clone(),
         version_key: settings.weights.version_key,
         interval_blocks: settings.weights.interval_blocks,
+        require_permit: settings.validator.require_permit,
+        retry: Backoff { first: settings.weights.retry_first, cap: settings.weights.retry_cap, ..Backoff::default() },
         allocations: allocations.clone(),
         journal: frame.journal.clone(),
         clock: input.clock.clone(),
@@ -168,6 +171,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         table,
         works,
         rules: Rules {
+            batch: settings.validator.challenge_batch_size,
             samples: settings.challenge.samples as usize,
             commit_timeout: settings.challenge.commit_timeout,
             opening_deadline: settings.challenge.opening_deadline,
@@ -178,7 +182,9 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             misses: settings.challenge.unresponsive_after,
             ..HistoryRules::default()
         },
-        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(1),
+        require_permit: settings.validator.require_permit,
+        ask_specs: settings.validator.perform_hardware_query,
+        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(10),
         guard: frame.guard.clone(),
         specs,
         allocations: allocations.clone(),

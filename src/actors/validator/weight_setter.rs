@@ -5,27 +5,30 @@
 //! the chain shows them; between two settings the chain's rate limit is kept.
 //!
 //! Design notes: a reconciler. What should be on the chain is the last scoreboard; every new block is a nudge to compare
-//! and correct, one attempt a block, no inner retry. On restart the journal tells the last weights and what became of
-//! them; the scores come back with the next judged epoch.
+//! and correct, at most one attempt a block, and later ones after refusals. An attempt that ended without an answer is
+//! remembered until the chain shows its weights or others are set. On restart the journal tells the last weights and what
+//! became of them; the scores come back with the judged epoch, which is told again with every block.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
+use crate::actors::validator::lacks_permit;
 use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{GetLastWeights, Note, Write};
-use crate::messages::validator::allocation_manager::LeasedDevices;
+use crate::messages::validator::allocation_manager::AllocatedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
-use crate::runtime::{Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{self, Score, ScoreTable, machine_score, shares};
+use crate::runtime::{Backoff, Ctx, Handle, Inspect, Supervised};
+use crate::scoring::{self, Score, ScoreTable, WeightLimits, machine_score, shares};
 use crate::store::Record;
 use crate::store::records::{
     DevicePart, ScoreParts, ScoreRecord, WeightEntry, WeightsRecord, WeightsStatus, WeightsStatusRecord,
@@ -50,6 +53,10 @@ pub struct WeightSetterSetup {
     pub version_key: u64,
     /// Least blocks between two settings, beyond the chain's own limit.
     pub interval_blocks: u64,
+    /// Whether nothing is set without a validator permit.
+    pub require_permit: bool,
+    /// Wait after a failed attempt, and its cap; `window`, `max_failures` do not matter here.
+    pub retry: Backoff,
     /// What is leased: it counts as allocated.
     pub allocations: Handle<AllocationManager>,
     /// Keeps scores and weights.
@@ -68,21 +75,45 @@ struct Past {
     epoch: Option<u64>,
 }
 
+/// An attempt that ended without an answer.
+#[derive(Debug, Clone)]
+struct Unclear {
+    epoch: u64,
+    id: u64,
+    /// The head when it was sent.
+    at: BlockNumber,
+    entries: Vec<(Uid, u16)>,
+}
+
 /// The actor.
 pub struct WeightSetter {
     setup: Arc<WeightSetterSetup>,
     board: Arc<Scoreboard>,
     past: Option<Past>,
     working: bool,
+    /// The judged epoch whose leases are being asked for.
+    scoring: Option<u64>,
     attempted_at: Option<BlockNumber>,
-    /// Epoch and id of an attempt that ended without an answer.
-    unclear: Option<(u64, u64)>,
+    /// Refused attempts in a row, and until when there is no other.
+    refused: usize,
+    not_before: Option<Instant>,
+    unclear: Option<Unclear>,
 }
 
 impl WeightSetter {
     /// A setter that knows no scores.
     pub fn new(setup: Arc<WeightSetterSetup>) -> Self {
-        WeightSetter { setup, board: Arc::default(), past: None, working: false, attempted_at: None, unclear: None }
+        WeightSetter {
+            setup,
+            board: Arc::default(),
+            past: None,
+            working: false,
+            scoring: None,
+            attempted_at: None,
+            refused: 0,
+            not_before: None,
+            unclear: None,
+        }
     }
 
     fn remember(&mut self, ctx: &mut Ctx<Self>) {
@@ -90,12 +121,18 @@ impl WeightSetter {
         let work = async move { journal.ask(GetLastWeights, ASK).await };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok(Ok(past)) => {
-                let set = past.last.as_ref().filter(|row| row.status == WeightsStatus::Included);
-                if let Some(row) = set {
+                if let Some(row) = &past.included {
                     act.setup.metrics.weights_last_set_at(row.updated_ms as f64 / 1000.0);
                 }
-                act.past = Some(Past { next_id: past.next_id, epoch: set.map(|row| row.weights.epoch) });
-                Arc::make_mut(&mut act.board).epoch_on_chain = set.map(|row| row.weights.epoch);
+                let epoch = past.included.map(|row| row.weights.epoch);
+                act.past = Some(Past { next_id: past.next_id, epoch });
+                Arc::make_mut(&mut act.board).epoch_on_chain = epoch;
+                act.unclear = past.last.filter(|row| row.status == WeightsStatus::Pending).map(|row| Unclear {
+                    epoch: row.weights.epoch,
+                    id: row.weights.id,
+                    at: row.weights.block,
+                    entries: row.weights.entries.iter().map(|e| (e.uid, e.weight)).collect(),
+                });
             }
             failed => {
                 tracing::warn!(?failed, "the journal does not say which weights were set, asking again");
@@ -105,11 +142,23 @@ impl WeightSetter {
     }
 
     fn judged(&mut self, judged: EpochJudged, ctx: &mut Ctx<Self>) {
+        if self.board.epoch.max(self.scoring).is_some_and(|epoch| epoch >= judged.epoch) {
+            return;
+        }
+        self.scoring = Some(judged.epoch);
         let allocations = self.setup.allocations.clone();
-        let work = async move { (judged, allocations.ask(LeasedDevices, ASK).await) };
-        ctx.spawn(work.into_actor(self).map(|(judged, leased), act, _| match leased {
-            Ok(leased) => act.score(&judged, &leased),
-            Err(error) => tracing::warn!(epoch = judged.epoch, %error, "leases are not known, the epoch is not scored"),
+        let work = async move { (judged, allocations.ask(AllocatedDevices, ASK).await) };
+        ctx.spawn(work.into_actor(self).map(|(judged, leased), act, _| {
+            if act.scoring == Some(judged.epoch) {
+                act.scoring = None;
+            }
+            match leased {
+                _ if act.board.epoch.is_some_and(|epoch| epoch >= judged.epoch) => {}
+                Ok(leased) => act.score(&judged, &leased),
+                Err(error) => {
+                    tracing::warn!(epoch = judged.epoch, %error, "leases are not known, the epoch is scored when told again");
+                }
+            }
         }));
     }
 
@@ -174,38 +223,57 @@ impl WeightSetter {
 
     /// Sets the board's weights if they are not on the chain yet and may be set now.
     fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
-        let (Some(past), Some(epoch)) = (self.past, self.board.epoch) else { return };
-        if self.working || past.epoch.is_some_and(|set| set >= epoch) || self.board.weights.is_empty() {
-            return;
-        }
-        let head = view.metagraph.head.number;
-        if self.attempted_at == Some(head) {
-            return;
-        }
+        let (Some(past), false) = (self.past, self.working) else { return };
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
-        if let Some((epoch, id)) = self.unclear.take() {
-            // An attempt ended without an answer: the chain itself says whether it was taken.
-            if self.attempted_at.is_some_and(|at| own.last_update > at) && shows(own, &self.board.weights) {
-                self.done(epoch, id, Ok(own.last_update));
-                return;
+        // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
+        if let Some(Unclear { epoch, id, .. }) =
+            self.unclear.take_if(|u| own.last_update > u.at && shows(own, &u.entries))
+        {
+            self.done(epoch, id, Ok(own.last_update));
+            return;
+        }
+        let Some(epoch) = self.board.epoch.filter(|epoch| past.epoch.is_none_or(|set| set < *epoch)) else { return };
+        let head = view.metagraph.head.number;
+        if self.attempted_at == Some(head) || self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        if let Some(problem) = lacks_permit(view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
+            if self.board.problem.as_deref() != Some(problem) {
+                tracing::warn!(epoch, problem, "weights are not set");
+                Arc::make_mut(&mut self.board).problem = Some(problem.to_owned());
             }
+            return;
         }
         let limit = view.hyperparameters.weights_rate_limit.max(self.setup.interval_blocks);
         if own.last_update > own.registered_at && head.saturating_sub(own.last_update) < limit {
             return;
         }
+        let entries = match entries(&self.board.rows, view) {
+            Ok(entries) if !entries.is_empty() => entries,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::error!(epoch, %error, "the scores make no weights within the subnet's limits");
+                Arc::make_mut(&mut self.board).problem = Some(error.to_string());
+                self.attempted_at = Some(head);
+                return;
+            }
+        };
+        Arc::make_mut(&mut self.board).weights = entries.clone();
         let version_key = self.setup.version_key.max(view.hyperparameters.weights_version_key);
         self.attempted_at = Some(head);
         self.working = true;
         let names: HashMap<Uid, Hotkey> = self.board.rows.iter().map(|r| (r.uid, r.hotkey)).collect();
-        let entries = self.board.weights.clone();
         let intent = WeightsRecord {
             id: past.next_id,
             epoch,
             block: head,
             entries: entries
                 .iter()
-                .filter_map(|(uid, weight)| Some(WeightEntry { uid: *uid, hotkey: *names.get(uid)?, weight: *weight }))
+                .filter_map(|(uid, weight)| {
+                    // A neuron that was not judged has a weight only where the subnet asks for a least number of them.
+                    let hotkey = names.get(uid).copied().or_else(|| Some(view.metagraph.by_uid(*uid)?.hotkey))?;
+                    Some(WeightEntry { uid: *uid, hotkey, weight: *weight })
+                })
                 .collect(),
             at_ms: self.setup.clock.now_ms(),
         };
@@ -213,8 +281,29 @@ impl WeightSetter {
         if let Some(past) = &mut self.past {
             past.next_id += 1;
         }
+        let attempt = Unclear { epoch, id, at: head, entries: entries.clone() };
         let work = set(self.setup.clone(), intent, Weights { entries, version_key });
-        ctx.spawn(work.into_actor(self).map(move |done, act, _| act.done(epoch, id, done)));
+        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+            let unclear = done.as_ref().is_err_and(|attempt| attempt.unclear);
+            if (unclear || done.is_ok())
+                && let Some(old) = act.unclear.take()
+            {
+                let detail = "not seen on the chain before others were set".to_owned();
+                act.settle(old.id, WeightsStatus::Failed, None, detail);
+            }
+            act.done(epoch, id, done);
+            if unclear {
+                act.unclear = Some(attempt);
+            }
+        }));
+    }
+
+    /// Records what became of an intent.
+    fn settle(&self, id: u64, status: WeightsStatus, included_block: Option<BlockNumber>, detail: String) {
+        let record = WeightsStatusRecord { id, status, included_block, detail, at_ms: self.setup.clock.now_ms() };
+        if let Err(error) = self.setup.journal.tell(Note(Record::WeightsStatus(record))) {
+            tracing::warn!(id, %error, "the result of setting weights is not recorded");
+        }
     }
 
     fn done(&mut self, epoch: u64, id: u64, done: Result<BlockNumber, Attempt>) {
@@ -229,6 +318,7 @@ impl WeightSetter {
         let board = Arc::make_mut(&mut self.board);
         match &done {
             Ok(block) => {
+                (self.refused, self.not_before) = (0, None);
                 board.epoch_on_chain = Some(epoch);
                 board.problem = None;
                 if board.epoch == Some(epoch) {
@@ -240,7 +330,11 @@ impl WeightSetter {
             }
             Err(attempt) => {
                 board.problem = Some(attempt.detail.clone());
-                self.unclear = attempt.unclear.then_some((epoch, id));
+                // Too soon is a matter of blocks. Whatever else it is will hardly be over with the next one.
+                if attempt.result != "too_soon" {
+                    self.refused += 1;
+                    self.not_before = Some(Instant::now() + self.setup.retry.delay(self.refused, 0.0, 0.0));
+                }
             }
         }
         if done.as_ref().is_err_and(|attempt| !attempt.recorded) {
@@ -251,11 +345,7 @@ impl WeightSetter {
             Err(attempt) if attempt.unclear => WeightsStatus::Pending,
             Err(_) => WeightsStatus::Failed,
         };
-        let record =
-            WeightsStatusRecord { id, status, included_block: done.ok(), detail, at_ms: self.setup.clock.now_ms() };
-        if let Err(error) = self.setup.journal.tell(Note(Record::WeightsStatus(record))) {
-            tracing::warn!(epoch, %error, "the result of setting weights is not recorded");
-        }
+        self.settle(id, status, done.ok(), detail);
     }
 }
 
@@ -289,6 +379,23 @@ async fn set(setup: Arc<WeightSetterSetup>, intent: WeightsRecord, weights: Weig
         _ => ("error", true),
     };
     Err(Attempt { result, detail: error_chain(&error), recorded: true, unclear })
+}
+
+/// The weights that the scores come to in this view: of neurons that still have the slot they were judged in, and
+/// within the subnet's limits.
+fn entries(rows: &[ScoreRow], view: &ChainView) -> Result<Vec<(Uid, u16)>, scoring::WeightError> {
+    let judged: HashMap<Uid, &ScoreRow> = rows.iter().map(|r| (r.uid, r)).collect();
+    let score = |n: &Neuron| judged.get(&n.uid).filter(|r| r.hotkey == n.hotkey).map_or(0.0, |r| r.score.total);
+    let scores: Vec<(Uid, f64)> = view.metagraph.neurons.iter().map(|n| (n.uid, score(n))).collect();
+    let plain = scoring::weights(&scores)?;
+    let rules = &view.hyperparameters;
+    let max_share = f64::from(rules.max_weights_limit.max(1)) / f64::from(u16::MAX);
+    let enough = plain.len() >= usize::from(rules.min_allowed_weights).min(scores.len());
+    if plain.is_empty() || (enough && shares(&plain).iter().all(|(_, share)| *share <= max_share)) {
+        return Ok(plain);
+    }
+    let limits = WeightLimits { min_allowed: rules.min_allowed_weights, max_share };
+    scoring::weights(&scoring::fit(&scores, &limits)?)
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
@@ -372,5 +479,64 @@ impl Handler<Inspect> for WeightSetter {
             "weights": self.board.weights.len(),
             "problem": self.board.problem,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::{BlockHead, Hyperparameters, Metagraph};
+    use crate::ids::{Coldkey, Hash32, Netuid};
+
+    fn neuron(uid: u16, hotkey: u8) -> Neuron {
+        Neuron {
+            uid: Uid(uid),
+            hotkey: Hotkey([hotkey; 32]),
+            coldkey: Coldkey([9; 32]),
+            stake_rao: 0,
+            validator_permit: uid == 0,
+            active: true,
+            axon: None,
+            prometheus: None,
+            registered_at: 1,
+            last_update: 1,
+            incentive: 0,
+            dividends: 0,
+            weights: vec![],
+        }
+    }
+
+    fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
+        let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
+        let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
+        ChainView { metagraph, hyperparameters: Arc::new(hyperparameters), seen_at: Instant::now() }
+    }
+
+    fn row(uid: u16, hotkey: u8, total: f64) -> ScoreRow {
+        let score = Score { total, gpu: total, bonus: 0.0, scaling: 1.0, parts: vec![] };
+        ScoreRow { uid: Uid(uid), hotkey: Hotkey([hotkey; 32]), score }
+    }
+
+    #[test]
+    fn weights_go_only_to_those_who_were_judged_in_the_slot() {
+        let rows = [row(1, 1, 100.0), row(2, 2, 50.0), row(3, 3, 0.0)];
+        let same = view(vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)], Hyperparameters::default());
+        assert_eq!(entries(&rows, &same).unwrap(), [(Uid(1), 65_535), (Uid(2), 32_768)]);
+        // Slot 1 went to another hotkey since.
+        let other = view(vec![neuron(0, 0), neuron(1, 7), neuron(2, 2), neuron(3, 3)], Hyperparameters::default());
+        assert_eq!(entries(&rows, &other).unwrap(), [(Uid(2), 65_535)]);
+    }
+
+    #[test]
+    fn the_subnets_least_number_and_largest_share_of_weights_are_kept() {
+        let neurons = || vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)];
+        let rows = [row(1, 1, 300.0), row(2, 2, 100.0), row(3, 3, 0.0)];
+        let many = Hyperparameters { min_allowed_weights: 4, ..Hyperparameters::default() };
+        assert_eq!(entries(&rows, &view(neurons(), many)).unwrap().len(), 4);
+        let flat = Hyperparameters { max_weights_limit: 32_768, ..Hyperparameters::default() };
+        let weights = entries(&rows, &view(neurons(), flat)).unwrap();
+        assert!(shares(&weights).iter().all(|(_, s)| *s <= 0.5001), "{weights:?}");
+        let none = [row(1, 1, 0.0)];
+        assert!(entries(&none, &view(neurons(), Hyperparameters::default())).unwrap().is_empty());
     }
 }

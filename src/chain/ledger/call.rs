@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::blake2b_256;
-use crate::chain::signer::{Signer, verify};
 use crate::ids::{Hash32, Hotkey, Netuid};
+use crate::wallet::{Signer, verify};
 
 /// What the signed bytes begin with.
 const DOMAIN: &[u8] = b"compute-ledger/1 call";
@@ -192,10 +192,10 @@ impl SignedCall {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::SeedSigner;
+    use crate::wallet::Keypair;
 
     fn signed(call: Call) -> SignedCall {
-        SignedCall::sign(call, Netuid(27), 3, Hash32([7; 32]), &SeedSigner::from_seed([1; 32]))
+        SignedCall::sign(call, Netuid(27), 3, Hash32([7; 32]), &Keypair::from_seed(&[1; 32]))
     }
 
     fn calls() -> Vec<Call> {
@@ -233,7 +233,7 @@ mod tests {
         cases[0].nonce += 1;
         cases[1].netuid = Netuid(28);
         cases[2].genesis = Hash32([8; 32]);
-        cases[3].signer = SeedSigner::from_seed([2; 32]).hotkey();
+        cases[3].signer = Keypair::from_seed(&[2; 32]).hotkey();
         cases[4].call = Call::BurnedRegister { hotkey: Hotkey([3; 32]) };
         assert!(good.signature_holds());
         assert!(cases.iter().all(|c| !c.signature_holds()));

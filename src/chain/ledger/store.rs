@@ -31,6 +31,8 @@ use crate::ids::{BlockNumber, Hash32};
 
 /// Blocks after which the journal becomes a snapshot.
 pub const COMPACT_BLOCKS: u64 = 256;
+/// The file that is locked while a process owns the directory.
+const LOCK_FILE: &str = "ledger.lock";
 /// Bytes after which the journal becomes a snapshot.
 pub const COMPACT_BYTES: u64 = 16 << 20;
 /// The layout that is written, and the only one that is read.
@@ -215,7 +217,7 @@ impl Store {
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("ledger.lock");
+    let path = dir.join(LOCK_FILE);
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(io_error("open", &path))?;
     match file.try_lock() {

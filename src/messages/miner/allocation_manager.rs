@@ -43,7 +43,8 @@ pub struct LeaseStatus {
 #[rtype(result = "Vec<Lease>")]
 pub struct ListLeases;
 
-/// The devices that are rented, and by which lease.
+/// The devices that are rented, about to be, or in use by a container that no record explains, with the lease. Waits until
+/// the leases are known.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<(DeviceId, LeaseId)>")]
 pub struct RentedDevices;

@@ -41,10 +41,16 @@ pub struct Release(pub LeaseId);
 #[rtype(result = "Vec<Lease>")]
 pub struct ListLeases;
 
-/// The devices that leases of this validator run on, by miner: they are not challenged, and count as allocated.
+/// The devices that leases of this validator hold, by miner, those that begin or end included: they are not challenged.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
 pub struct LeasedDevices;
+
+/// The devices of live leases of this validator, by miner: only these count as allocated. A lease that is being released
+/// does not: a miner could be paid for as long as it does not confirm.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
+pub struct AllocatedDevices;
 
 /// Why a rental was not made or not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]

@@ -27,7 +27,8 @@ pub struct MinerJudgement {
     pub devices: Vec<DeviceJudgement>,
 }
 
-/// An epoch was judged and its verdicts are stored. Told to whoever scores and rents.
+/// An epoch was judged and its verdicts are stored. Told to whoever scores and rents, and again with every block until the
+/// next one.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct EpochJudged {

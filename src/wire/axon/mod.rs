@@ -11,6 +11,7 @@
 //! | 503 | `overloaded` (no room for another nonce) | no |
 //! | 403, 503 | the admission's reason, `not_ready` | yes |
 //! | 400 | `malformed_body` | yes |
+//! | 503 | `overloaded` (too many handlers at work) | yes |
 //! | 500, 503 | `panic`, `handler_deadline`, `encoding` | yes |
 //! | the handler's | the handler's | yes |
 //!
@@ -18,6 +19,7 @@
 //! - a nonce is remembered after admission, so the table holds admitted hotkeys only, and strangers with keys made up on
 //!   the spot cannot fill it;
 //! - a replay's refusal is not signed: each nonce has one signed reply, and nobody can obtain a second one for it;
+//! - handlers are counted, not connections: only admitted callers can use them up, and a slow sender holds none;
 //! - all requests to one gate share one nonce table, so a gate must outlive the rebinding of its listener.
 
 use std::convert::Infallible;
@@ -34,6 +36,7 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::btauth::{self, AuthError, AuthHeaders, AuthPolicy, Caller};
@@ -57,15 +60,18 @@ pub struct AxonLimits {
     pub body_deadline: Duration,
     /// From calling the handler until its answer. Handlers have deadlines of their own; this one bounds them all.
     pub handler_deadline: Duration,
+    /// Handlers at work at the same time, at least 1. Further requests are refused, not queued.
+    pub at_once: usize,
 }
 
 impl Default for AxonLimits {
-    /// 64 KiB, 5 s, 5 minutes.
+    /// 64 KiB, 5 s, 5 minutes, 64 at once.
     fn default() -> Self {
         AxonLimits {
             max_body_bytes: 64 * 1024,
             body_deadline: Duration::from_secs(5),
             handler_deadline: Duration::from_secs(300),
+            at_once: 64,
         }
     }
 }
@@ -77,6 +83,7 @@ pub struct AxonGate {
     limits: AxonLimits,
     clock: SharedClock,
     nonces: Mutex<NonceTable>,
+    handlers: Semaphore,
     events: Arc<dyn AxonEvents>,
 }
 
@@ -91,7 +98,8 @@ impl AxonGate {
         events: Arc<dyn AxonEvents>,
     ) -> Self {
         let nonces = Mutex::new(NonceTable::new(nonce_limits, policy, clock.now_ns()));
-        AxonGate { keypair, policy, limits, clock, nonces, events }
+        let handlers = Semaphore::new(limits.at_once.max(1));
+        AxonGate { keypair, policy, limits, clock, nonces, handlers, events }
     }
 
     /// The hotkey that requests must be signed for.
@@ -231,6 +239,10 @@ where
     H: FnOnce(Caller, S) -> F,
     F: Future<Output = Result<S::Reply, Refusal>>,
 {
+    let Ok(_working) = gate.handlers.try_acquire() else {
+        let detail = format!("{} requests are being worked on, ask again", gate.limits.at_once.max(1));
+        return Answer::error(503, AxonOutcome::Overloaded, "overloaded", detail);
+    };
     match timeout(gate.limits.handler_deadline, handler(caller, synapse)).await {
         Err(_) => Answer::error(503, AxonOutcome::HandlerDeadline, "handler_deadline", "no answer in time"),
         Ok(Err(refusal)) => Answer::error(refusal.status, AxonOutcome::Refused, refusal.error, refusal.detail),

@@ -36,7 +36,7 @@ outcomes! {
     BadSignature = "bad_signature";
     /// Admitted before.
     ReplayedRequest = "replayed_request";
-    /// No room for another nonce.
+    /// No room for another nonce, or too many handlers at work.
     Overloaded = "overloaded";
     /// Not admitted by policy.
     NotAdmitted = "not_admitted";

@@ -1,4 +1,4 @@
-//! Runs one challenge round an epoch: asks every admitted miner at once, verifies, records the verdicts, tells the rest.
+//! Runs one challenge round an epoch: asks every admitted miner at once (batch by batch, if there are more), verifies, records the verdicts, tells the rest.
 //!
 //! Invariants: one round an epoch, and one challenge per device and epoch, also across a restart (verdicts of the
 //! epoch in the journal count as its round); a round's verdicts are stored before anybody hears of them; every device
@@ -22,6 +22,7 @@ use crate::actors::Subscriber;
 use crate::actors::blacklist_guard::BlacklistGuard;
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
+use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
@@ -64,6 +65,10 @@ pub struct ChallengeRunnerSetup {
     pub rules: round::Rules,
     /// How verdicts hold over time.
     pub history: HistoryRules,
+    /// Whether nobody is challenged without a validator permit.
+    pub require_permit: bool,
+    /// Whether miners are asked for their specs; if not, no device is known.
+    pub ask_specs: bool,
     /// Longest a round of specs may take: batches × deadline.
     pub specs_deadline: Duration,
     /// Who may be asked.
@@ -140,6 +145,10 @@ impl ChallengeRunner {
 
     fn on_block(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         let epoch = view.epoch();
+        if let Some(last) = &self.last {
+            // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
+            Subscriber::publish(&self.setup.on_judged, last);
+        }
         if self.running.is_some() || self.histories.is_none() {
             return;
         }
@@ -147,7 +156,19 @@ impl ChallengeRunner {
             self.write(unwritten, ctx);
             return;
         }
-        if self.last_epoch.is_some_and(|last| last >= epoch) {
+        if let Some(last) = self.last_epoch.filter(|last| *last >= epoch) {
+            if last > epoch + 1 && self.last_problem.is_none() {
+                let problem = format!("epoch {last} is judged already, but the chain is in epoch {epoch}");
+                tracing::error!(problem, "nothing is judged: this data directory belongs to another chain");
+                self.last_problem = Some(problem);
+            }
+            return;
+        }
+        if let Some(problem) = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
+            if self.last_problem.as_deref() != Some(problem) {
+                tracing::warn!(epoch, problem, "nobody is challenged");
+                self.last_problem = Some(problem.to_owned());
+            }
             return;
         }
         self.running = Some(epoch);
@@ -261,15 +282,16 @@ async fn run(setup: Arc<ChallengeRunnerSetup>, view: Arc<ChainView>) -> Result<O
         .iter()
         .filter(|(_, _, admitted)| admitted.is_ok())
         .filter_map(|(_, hotkey, _)| {
-            let address = plan::axon_address(&view.metagraph, hotkey)?;
+            let address = view.metagraph.axon_address(hotkey)?;
             Some(Target { hotkey: *hotkey, address })
         })
         .collect();
-    let specs = setup
-        .specs
-        .ask(CollectSpecs { targets, block: view.metagraph.head.number }, setup.specs_deadline)
-        .await
-        .map_err(|e| format!("specs collector: {e}"))?;
+    let specs = if setup.ask_specs {
+        let ask = CollectSpecs { targets, block: view.metagraph.head.number };
+        setup.specs.ask(ask, setup.specs_deadline).await.map_err(|e| format!("specs collector: {e}"))?
+    } else {
+        HashMap::new()
+    };
     let plans = plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works);
     Ok(Some(round::judge_all(&setup, view.epoch(), plans).await))
 }

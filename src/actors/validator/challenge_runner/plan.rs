@@ -62,12 +62,6 @@ pub struct PlannedMiner {
     pub devices: Vec<PlannedDevice>,
 }
 
-/// Where a neuron's axon is.
-pub fn axon_address(metagraph: &Metagraph, hotkey: &Hotkey) -> Option<SocketAddr> {
-    let axon = metagraph.by_hotkey(hotkey)?.axon.as_ref()?;
-    Some(SocketAddr::new(axon.ip, axon.port))
-}
-
 /// The round's plan, in the order of `admitted`.
 pub fn plan(
     metagraph: &Metagraph,
@@ -85,7 +79,7 @@ pub fn plan(
                 uid: *uid,
                 hotkey: *hotkey,
                 coldkey: neuron.coldkey,
-                address: axon_address(metagraph, hotkey),
+                address: metagraph.axon_address(hotkey),
                 refused: None,
                 whole: None,
                 devices: Vec::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedMiner, Task};
@@ -29,6 +30,8 @@ const OPENING_RETRY: Duration = Duration::from_millis(500);
 /// How a challenge is run.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// Miners challenged at the same time.
+    pub batch: usize,
     /// Positions opened for each device.
     pub samples: usize,
     /// How long the roots may take.
@@ -48,17 +51,59 @@ pub struct Finding {
     pub verdicts: Vec<Option<Verdict>>,
 }
 
-/// Challenges every planned miner at once and judges every device.
+/// Challenges every planned miner, at most a batch at the same time, and judges every device. In the order of the plans.
+///
+/// Each miner has a task of its own: the clock of one is not read late because another's reply is being parsed, and a
+/// panic over one's bytes is an `Unknown` of that one, not the end of the round for all.
 pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
-    let found = plans.into_iter().map(|plan| {
-        let setup = setup.clone();
-        let verifiers = verifiers.clone();
-        async move { judge_one(&setup, epoch, plan, &verifiers).await }
-    });
-    let mut found = join_all(found).await;
+    let batch = Arc::new(Semaphore::new(setup.rules.batch.max(1)));
+    let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
+    setup.metrics.challenges_in_flight(asked);
+    let tasks: Vec<_> = plans
+        .into_iter()
+        .map(|plan| {
+            let (setup, verifiers, batch, of) = (setup.clone(), verifiers.clone(), batch.clone(), plan.clone());
+            let work = async move {
+                // The semaphore is never closed; without a permit the miner would only be asked earlier.
+                let _permit = batch.acquire_owned().await.ok();
+                judge_one(&setup, epoch, of, &verifiers).await
+            };
+            (plan, AbortOnDrop(tokio::spawn(work.in_current_span())))
+        })
+        .collect();
+    let mut found = Vec::with_capacity(tasks.len());
+    for (plan, mut task) in tasks {
+        found.push(match (&mut task.0).await {
+            Ok(finding) => finding,
+            Err(error) => {
+                tracing::error!(hotkey = %plan.hotkey, %error, "judging a miner failed");
+                unjudged(plan)
+            }
+        });
+    }
     settle_duplicates(&mut found);
+    setup.metrics.challenges_in_flight(0);
     found
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop(tokio::task::JoinHandle<Finding>);
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is left to say when the judging itself failed.
+fn unjudged(plan: PlannedMiner) -> Finding {
+    let verdict = |task: &Task| match task {
+        Task::Leased => None,
+        Task::Settled(verdict) => Some(verdict.clone()),
+        Task::Challenge(_) => Some(Verdict::unknown(UnknownCause::OwnFault, "the validator failed while it judged")),
+    };
+    let verdicts = plan.devices.iter().map(|d| verdict(&d.task)).collect();
+    Finding { plan, verdicts }
 }
 
 async fn judge_one(
@@ -106,15 +151,19 @@ fn judged_rate(setup: &ChallengeRunnerSetup, model: &str, verdict: Verdict) -> V
 }
 
 /// A GPU that two hotkeys claim in the same round credits neither. CPU devices of a devnet are numbered, not named.
+///
+/// A claim is one that was proved, or a lease of ours. Naming another's GPU costs nothing, and must not cost the other
+/// its pay.
 fn settle_duplicates(found: &mut [Finding]) {
     let claims = found
         .iter()
-        .flat_map(|f| f.plan.devices.iter().map(|d| (&f.plan.hotkey, &d.device)))
-        .filter(|(_, device)| device.cpu_index().is_none());
+        .flat_map(|f| f.plan.devices.iter().zip(&f.verdicts).map(|(d, v)| (&f.plan.hotkey, &d.device, v)))
+        .filter(|(_, _, verdict)| matches!(verdict, None | Some(Verdict::Pass { .. })))
+        .map(|(hotkey, device, _)| (hotkey, device));
     let duplicates = duplicate_claims(claims);
     for finding in found {
         for (device, verdict) in finding.plan.devices.iter().zip(&mut finding.verdicts) {
-            if duplicates.contains(&device.device) && verdict.is_some() {
+            if duplicates.contains(&device.device) && matches!(verdict, Some(Verdict::Pass { .. })) {
                 let detail = format!("{} is claimed by two hotkeys", device.device);
                 *verdict = Some(Verdict::fail(FailReason::DuplicateDevice, detail));
             }
@@ -187,25 +236,32 @@ async fn challenge(
             format!("{answered} answers for {} devices, or not for the devices asked", jobs.len()),
         ));
     }
-    let mut verdicts = HashMap::new();
-    for (device, work) in jobs {
+    // All at once, and all until the same moment: commitments are not kept for long, and a device that withholds its
+    // openings must not use up the time of the others.
+    let until = Instant::now() + setup.rules.opening_deadline;
+    let verdicts = jobs.iter().map(|(device, work)| {
         let challenge = Challenge { nonce, epoch, hotkey: peer.hotkey, device: *device, work: *work };
         let roots = by_device.remove(device).unwrap_or_default();
-        let verdict = open_and_verify(setup, &peer, id, challenge, roots, elapsed, verifiers).await;
-        verdicts.insert(*device, verdict);
-    }
-    verdicts
+        let committed = Committed { peer, id, challenge, roots, elapsed, until };
+        async move { (*device, open_and_verify(setup, committed, verifiers).await) }
+    });
+    join_all(verdicts).await.into_iter().collect()
 }
 
-async fn open_and_verify(
-    setup: &ChallengeRunnerSetup,
-    peer: &Peer,
+/// A device whose roots were read.
+struct Committed {
+    peer: Peer,
     id: ChallengeId,
     challenge: Challenge,
     roots: Vec<Root>,
+    /// From the challenge's first byte to the roots' last.
     elapsed: Duration,
-    verifiers: &Arc<Semaphore>,
-) -> Verdict {
+    /// Until when openings are asked for.
+    until: Instant,
+}
+
+async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, verifiers: &Arc<Semaphore>) -> Verdict {
+    let Committed { peer, id, challenge, roots, elapsed, until } = committed;
     if let Err(rejection) = check_roots(&challenge, &roots) {
         return Verdict::fail(rejection.reason, rejection.detail);
     }
@@ -218,7 +274,7 @@ async fn open_and_verify(
         Err(verdict) => return verdict,
     };
     let begun = Instant::now();
-    let openings = match openings(setup, peer, id, &challenge, &positions).await {
+    let openings = match openings(setup, &peer, id, &challenge, &positions, until).await {
         Ok(openings) => openings,
         Err(verdict) => return verdict,
     };
@@ -247,13 +303,14 @@ async fn open_and_verify(
 }
 
 /// The openings, asked for again with the same positions until the deadline: past the receipt of the roots there is no
-/// second draw, and no answer is a fail.
+/// second draw, and no answer is a fail. Unless it was we who could not ask.
 async fn openings(
     setup: &ChallengeRunnerSetup,
     peer: &Peer,
     id: ChallengeId,
     challenge: &Challenge,
     positions: &[Position],
+    until: Instant,
 ) -> Result<Vec<u8>, Verdict> {
     let request = OpeningsRequest {
         challenge: id,
@@ -261,19 +318,92 @@ async fn openings(
         positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
     };
     let expected = challenge.work.opening_len() * positions.len();
-    let until = Instant::now() + setup.rules.opening_deadline;
+    let mut asked = false;
     let mut last = String::from("never asked");
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Verdict::fail(FailReason::OpeningWithheld, last));
+            return Err(match asked {
+                true => Verdict::fail(FailReason::OpeningWithheld, last),
+                false => Verdict::unknown(UnknownCause::OwnFault, last),
+            });
         }
         let call = setup.dendrite.call(peer, &request, left, expected + REPLY_SLACK);
         match timeout(left, call).await {
             Ok(Ok(reply)) => return Ok(reply.body.0),
-            Ok(Err(error)) => last = error.to_string(),
-            Err(_) => last = "no answer before the opening deadline".into(),
+            Ok(Err(error)) => {
+                asked |= error.cause() != UnknownCause::OwnFault;
+                last = error.to_string();
+            }
+            Err(_) => {
+                asked = true;
+                last = "no answer before the opening deadline".into();
+            }
         }
         sleep(OPENING_RETRY.min(until.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Coldkey, Hotkey, Uid};
+
+    fn finding(n: u8, device: DeviceId, verdict: Option<Verdict>) -> Finding {
+        let task = if verdict.is_some() { Task::Challenge(Work::new(32, 64, 1).unwrap()) } else { Task::Leased };
+        let device = super::super::plan::PlannedDevice { device, model: "NVIDIA H200".into(), task };
+        let plan = PlannedMiner {
+            uid: Uid(n.into()),
+            hotkey: Hotkey([n; 32]),
+            coldkey: Coldkey([n; 32]),
+            address: None,
+            refused: None,
+            whole: None,
+            devices: vec![device],
+        };
+        Finding { plan, verdicts: vec![verdict] }
+    }
+
+    fn pass() -> Option<Verdict> {
+        Some(Verdict::Pass { evidence: PassEvidence { operations: 1, elapsed_ns: 1, samples: 66 } })
+    }
+
+    fn gpu() -> DeviceId {
+        "GPU-2bd1c2f4-0d2e-4b6a-9a53-7f7e1c0d9b11".parse().unwrap()
+    }
+
+    fn kinds(found: &[Finding]) -> Vec<&'static str> {
+        found.iter().map(|f| f.verdicts[0].as_ref().map_or("leased", Verdict::kind)).collect()
+    }
+
+    #[test]
+    fn a_gpu_that_two_hotkeys_prove_credits_neither() {
+        let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), pass()), finding(3, DeviceId::cpu(0), pass())];
+        settle_duplicates(&mut found);
+        assert_eq!(kinds(&found), ["fail", "fail", "pass"]);
+        let mut found = [finding(1, gpu(), None), finding(2, gpu(), pass())];
+        settle_duplicates(&mut found);
+        assert_eq!(kinds(&found), ["leased", "fail"], "a device that we rent from one is no other's");
+    }
+
+    #[test]
+    fn naming_the_gpu_of_another_does_not_cost_the_other_its_pay() {
+        for claim in [
+            Verdict::unknown(UnknownCause::Timeout, ""),
+            Verdict::unknown(UnknownCause::UncalibratedModel, ""),
+            Verdict::fail(FailReason::EntryMismatch, ""),
+        ] {
+            let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), Some(claim.clone()))];
+            settle_duplicates(&mut found);
+            assert_eq!(kinds(&found), ["pass", claim.kind()]);
+        }
+    }
+
+    #[test]
+    fn a_miner_whose_judging_failed_is_our_fault_and_keeps_its_leases() {
+        let leased = unjudged(finding(1, gpu(), None).plan);
+        assert_eq!(leased.verdicts, [None]);
+        let challenged = unjudged(finding(1, gpu(), pass()).plan);
+        assert_eq!(challenged.verdicts[0].as_ref().unwrap().reason(), "own_fault");
     }
 }

@@ -3,17 +3,18 @@
 use super::*;
 use crate::chain::ledger::call::Call;
 use crate::chain::ledger::{Deadlines, LedgerClient};
-use crate::chain::{Chain, SeedSigner, Signer, Weights};
+use crate::chain::{Chain, Weights};
 use crate::clock::ManualClock;
 use crate::ids::{Netuid, Uid};
+use crate::wallet::Keypair;
 
 const NETUID: Netuid = Netuid(27);
 
-fn key(n: u8) -> Arc<SeedSigner> {
-    Arc::new(SeedSigner::from_seed([n; 32]))
+fn key(n: u8) -> Arc<Keypair> {
+    Arc::new(Keypair::from_seed(&[n; 32]))
 }
 
-fn coldkey() -> Arc<SeedSigner> {
+fn coldkey() -> Arc<Keypair> {
     key(200)
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::{SeedSigner, Signer};
+use crate::wallet::Keypair;
 
 const NETUID: Netuid = Netuid(27);
 const OWNER: Coldkey = Coldkey([100; 32]);
@@ -337,7 +337,7 @@ fn only_the_newest_hashes_are_kept() {
 
 #[test]
 fn a_refused_call_in_a_block_uses_up_its_nonce_and_a_replayed_one_is_left_out() {
-    let key = SeedSigner::from_seed([1; 32]);
+    let key = Keypair::from_seed(&[1; 32]);
     let mut s = empty(|c| c.endowed = vec![(Coldkey(key.hotkey().0), 15)]);
     let genesis = s.genesis_head().hash;
     let call = |n, nonce| SignedCall::sign(Call::BurnedRegister { hotkey: hot(n) }, NETUID, nonce, genesis, &key);

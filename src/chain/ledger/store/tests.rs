@@ -5,14 +5,14 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::chain::ledger::call::{Call, SignedCall};
-use crate::chain::{SeedSigner, Signer};
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::wallet::Keypair;
 
 /// Set in the process that is to be killed.
 const CHILD_DIR: &str = "COMPUTE_TEST_LEDGER_DIR";
 
-fn payer() -> SeedSigner {
-    SeedSigner::from_seed([1; 32])
+fn payer() -> Keypair {
+    Keypair::from_seed(&[1; 32])
 }
 
 fn config() -> GenesisConfig {

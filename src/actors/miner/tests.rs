@@ -1,0 +1,269 @@
+//! The miner's rentals and proofs against callers that hurry, repeat, and come too late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::System;
+
+use super::allocation_manager::{AllocationManager, AllocationSetup};
+use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use crate::actors::journal::Journal;
+use crate::clock::{SharedClock, SystemClock};
+use crate::hardware::{OfferedDevice, Probe};
+use crate::ids::{ChallengeId, DeviceId, Hash32, Hotkey, LeaseId};
+use crate::lease::engine::{Faults, SimulatedEngine};
+use crate::lease::health::HealthPolicy;
+use crate::lease::reconcile::ReconcileRules;
+use crate::lease::{ContainerEngine as _, LeaseState, OwnerToken};
+use crate::messages::miner::allocation_manager::{
+    Allocate, LeaseStatus, ListLeases, Reconcile, Release, RentedDevices,
+};
+use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
+use crate::proof::Work;
+use crate::proof::budget::BudgetLimits;
+use crate::proof::prover::InProcessProver;
+use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
+use crate::store::{self, Role, Writer, WriterConfig};
+use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
+use crate::wire::synapse::{
+    AllocateReply, AllocateRequest, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal, LeaseStatusReply,
+    LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const A: Hotkey = Hotkey([1; 32]);
+const B: Hotkey = Hotkey([2; 32]);
+
+struct Miner {
+    engine: SimulatedEngine,
+    leases: Handle<AllocationManager>,
+    proofs: Handle<ChallengeRunner>,
+    clock: SharedClock,
+    _tree: Tree,
+    _dir: tempfile::TempDir,
+}
+
+fn work() -> Work {
+    Work::new(32, 64, 1).unwrap()
+}
+
+fn miner() -> Miner {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: SharedClock = Arc::new(SystemClock);
+    let registry = prometheus::Registry::new();
+    let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
+    let opened = store::open(&dir.path().join("db"), Role::Miner, clock.now_ms()).unwrap();
+    let writer = Writer::spawn(opened.db, WriterConfig::default()).unwrap();
+    let engine = SimulatedEngine::new(dir.path().join("engine.json"));
+
+    let mut tree = Tree::here(TreeConfig::default(), RuntimeMetrics::register(&registry).unwrap());
+    let spec = |name| ChildSpec { name, mailbox: 64, after: &[], drain: DEADLINE };
+    let (journal, journal_seat) = tree.declare::<Journal>(spec("journal"));
+    let (specs, specs_seat) = tree.declare::<SpecsCollector>(spec("specs_collector"));
+    let (leases, leases_seat) = tree.declare::<AllocationManager>(spec("allocation_manager"));
+    let (proofs, proofs_seat) = tree.declare::<ChallengeRunner>(spec("challenge_runner"));
+
+    let (c, m) = (clock.clone(), metrics.clone());
+    tree.start(journal_seat, move |_| Journal::new(writer.clone(), Role::Miner, c.clone(), m.clone())).unwrap();
+    let device = |n| OfferedDevice { device: DeviceId::cpu(n), model: "cpu-1".into(), memory_bytes: 0 };
+    let setup = Arc::new(SpecsCollectorSetup {
+        probe: Probe::default(),
+        period: Duration::from_secs(3600),
+        device_classes: Some(vec![device(0), device(1)]),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    });
+    tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone())).unwrap();
+    let setup = Arc::new(AllocationSetup {
+        hotkey: Hotkey([9; 32]),
+        engine: Arc::new(engine.clone()),
+        host: std::net::Ipv4Addr::LOCALHOST.into(),
+        longest: Duration::from_secs(3600),
+        // Only when told, or after a step.
+        period: Duration::from_secs(3600),
+        health: HealthPolicy::default(),
+        rules: ReconcileRules::default(),
+        specs: specs.clone(),
+        journal,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    });
+    tree.start(leases_seat, move |_| AllocationManager::new(setup.clone())).unwrap();
+    let setup = Arc::new(ChallengeRunnerSetup {
+        hotkey: Hotkey([9; 32]),
+        prover: Arc::new(InProcessProver { threads: 1 }),
+        limits: BudgetLimits {
+            ops_per_challenge: u64::MAX,
+            memory_bytes: work().memory_bytes() * 3 / 2,
+            prover_memory_bytes: work().memory_bytes(),
+            time_per_window: Duration::from_secs(3600),
+            challenges_per_hotkey_per_window: 100,
+            window: Duration::from_secs(3600),
+        },
+        keep: Duration::from_secs(60),
+        specs,
+        allocations: leases.clone(),
+        clock: clock.clone(),
+        metrics,
+    });
+    tree.start(proofs_seat, move |_| ChallengeRunner::new(setup.clone())).unwrap();
+    Miner { engine, leases, proofs, clock, _tree: tree, _dir: dir }
+}
+
+fn token() -> OwnerToken {
+    OwnerToken::from_bytes([7; 32])
+}
+
+impl Miner {
+    /// Until leases and engine have been compared for the first time.
+    async fn ready(&self) {
+        tokio::time::timeout(DEADLINE, async {
+            while let AllocateReply::Refused { reason: LeaseRefusal::Degraded, .. } =
+                self.leases.ask(self.allocate(99, &[]), DEADLINE).await.unwrap()
+            {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the first comparison is made in time");
+    }
+
+    fn allocate(&self, id: u8, devices: &[u8]) -> Allocate {
+        Allocate {
+            caller: A,
+            request: AllocateRequest {
+                lease: LeaseId([id; 16]),
+                fencing_epoch: 1,
+                expires_at_ms: self.clock.now_ms() + 60_000,
+                renter: A,
+                image: "ubuntu".into(),
+                ssh_key: "ssh-ed25519 AAAA renter".into(),
+                devices: devices.iter().map(|n| DeviceId::cpu(*n)).collect(),
+                owner_token: token(),
+            },
+        }
+    }
+
+    async fn release(&self, id: u8) -> ReleaseReply {
+        let request = ReleaseRequest { lease: LeaseId([id; 16]), fencing_epoch: 1, owner_token: token() };
+        self.leases.ask(Release { caller: A, request }, DEADLINE).await.unwrap()
+    }
+
+    async fn status(&self, id: u8) -> LeaseStatusReply {
+        let request = LeaseStatusRequest { lease: LeaseId([id; 16]), fencing_epoch: 1, owner_token: token() };
+        self.leases.ask(LeaseStatus { caller: A, request }, DEADLINE).await.unwrap()
+    }
+
+    async fn prove(&self, caller: Hotkey, id: u8) -> ChallengeReply {
+        let devices = vec![DeviceWork { device: DeviceId::cpu(0), n: 32, k: 64, rounds: 1 }];
+        let request = ChallengeRequest { challenge: ChallengeId([id; 16]), nonce: Hash32([id; 32]), epoch: 1, devices };
+        self.proofs.ask(Prove { caller, request }, DEADLINE).await.unwrap()
+    }
+
+    async fn open(&self, caller: Hotkey, id: u8, positions: usize) -> Result<Vec<u8>, OpenError> {
+        let (challenge, device) = (ChallengeId([id; 16]), DeviceId::cpu(0));
+        let request = OpeningsRequest { challenge, device, positions: vec![[0, 0, 0]; positions] };
+        self.proofs.ask(Open { caller, request }, DEADLINE).await.unwrap()
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    System::new().block_on(test);
+}
+
+#[test]
+fn a_lease_that_is_still_being_made_is_neither_unknown_nor_free_to_prove() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        miner.engine.set_faults(Faults { delay: Duration::from_millis(300), ..Faults::default() });
+        let making = async { miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap() };
+        let meanwhile = async {
+            tokio::task::yield_now().await;
+            let rented = miner.leases.ask(RentedDevices, DEADLINE).await.unwrap();
+            assert_eq!(rented, vec![(DeviceId::cpu(0), LeaseId([1; 16]))]);
+            let released = miner.release(1).await;
+            assert!(matches!(released, ReleaseReply::Refused { .. }), "{released:?}");
+            let status = miner.status(1).await;
+            assert!(matches!(status, LeaseStatusReply::Refused { .. }), "{status:?}");
+        };
+        let (made, ()) = tokio::join!(making, meanwhile);
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        miner.engine.set_faults(Faults::default());
+        assert_eq!(miner.release(1).await, ReleaseReply::Released);
+        assert!(miner.engine.list().await.unwrap().is_empty());
+        assert!(miner.leases.ask(RentedDevices, DEADLINE).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_request_that_comes_after_its_own_release_makes_nothing() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        assert_eq!(miner.release(1).await, ReleaseReply::UnknownLease);
+        let late = miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap();
+        assert!(matches!(late, AllocateReply::Refused { reason: LeaseRefusal::Other, .. }), "{late:?}");
+        assert!(miner.engine.list().await.unwrap().is_empty());
+        let other = miner.leases.ask(miner.allocate(2, &[0]), DEADLINE).await.unwrap();
+        assert!(matches!(other, AllocateReply::Running { .. }), "{other:?}");
+    });
+}
+
+#[test]
+fn a_comparison_during_a_release_neither_ends_it_nor_lets_a_second_one_in() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let made = miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap();
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        // The list is asked for first and answered while the release is under way.
+        miner.engine.set_faults(Faults { delay: Duration::from_millis(200), ..Faults::default() });
+        miner.leases.tell(Reconcile).unwrap();
+        let (first, second) = tokio::join!(miner.release(1), async {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            miner.release(1).await
+        });
+        assert_eq!(first, ReleaseReply::Released);
+        assert!(matches!(second, ReleaseReply::Refused { .. } | ReleaseReply::Released), "{second:?}");
+        assert!(miner.leases.ask(ListLeases, DEADLINE).await.unwrap().is_empty());
+        // Nothing was set aside on account of the list that was made before the release.
+        let again = miner.leases.ask(miner.allocate(2, &[0]), DEADLINE).await.unwrap();
+        assert!(matches!(again, AllocateReply::Running { .. }), "{again:?}");
+        let leases = miner.leases.ask(ListLeases, DEADLINE).await.unwrap();
+        assert_eq!(leases.iter().map(|l| l.state).collect::<Vec<_>>(), [LeaseState::Running]);
+    });
+}
+
+#[test]
+fn commitments_that_are_kept_count_against_the_memory_and_a_callers_new_one_takes_the_place_of_its_last() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        assert!(matches!(miner.prove(A, 1).await, ChallengeReply::Roots { .. }));
+        let other = miner.prove(B, 1).await;
+        assert!(matches!(other, ChallengeReply::Busy { .. }), "there is room for one and a half: {other:?}");
+        assert!(miner.open(A, 1, 66).await.is_ok());
+        assert!(matches!(miner.prove(A, 2).await, ChallengeReply::Roots { .. }));
+        assert_eq!(miner.open(A, 1, 66).await, Err(OpenError::Unknown));
+        assert_eq!(miner.open(B, 2, 66).await, Err(OpenError::Unknown), "it is another's");
+        assert!(miner.open(A, 2, 66).await.is_ok());
+    });
+}
+
+#[test]
+fn a_commitment_is_not_opened_without_end() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        assert!(matches!(miner.prove(A, 1).await, ChallengeReply::Roots { .. }));
+        let mut opened = 0;
+        while miner.open(A, 1, 1024).await.is_ok() {
+            opened += 1;
+            assert!(opened <= 16, "16 × 1,024 positions are the limit");
+        }
+        assert!(matches!(miner.open(A, 1, 1024).await, Err(OpenError::Positions(_))));
+        assert_eq!(opened, 16);
+    });
+}

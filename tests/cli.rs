@@ -1,0 +1,321 @@
+//! The built programs as an operator meets them: help, wrong input, exit codes, signals.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use compute_subnet::chain::Chain as _;
+use compute_subnet::chain::ledger::{Deadlines, GenesisConfig, LedgerClient, LedgerHandle, LedgerNode, RpcServer};
+use compute_subnet::clock::SystemClock;
+use compute_subnet::ids::{Coldkey, Hotkey, Netuid};
+use compute_subnet::sim::keys::DevnetKeys;
+use compute_subnet::store::{self, Role};
+use compute_subnet::wallet::Keypair;
+use rustix::process::{Pid, Signal, kill_process};
+use wait::{LONG, free_ports, until};
+
+const MINER: &str = env!("CARGO_BIN_EXE_compute-miner");
+const VALIDATOR: &str = env!("CARGO_BIN_EXE_compute-validator");
+const REGISTER: &str = env!("CARGO_BIN_EXE_compute-register");
+const PROVER: &str = env!("CARGO_BIN_EXE_compute-prover");
+const DEVNET: &str = env!("CARGO_BIN_EXE_compute-devnet");
+const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+
+/// A program with nothing of this machine's configuration; what it keeps goes below `home`.
+fn program(exe: &str, home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(exe);
+    command.args(args).env_clear().env("HOME", home).stdin(Stdio::null());
+    command
+}
+
+/// How a program ended, and what it said.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "code {:?}\nstdout: {}\nstderr: {}", self.code, self.out, self.err)
+    }
+}
+
+/// A program that runs; it is killed if the test does not end it.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Started {
+    fn new(mut command: Command) -> Self {
+        Started(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Waits for its end. What these programs say fits into a pipe.
+    async fn end(mut self) -> Ended {
+        let status = until("the program ends", async || self.ended()).await;
+        let (mut out, mut err) = (String::new(), String::new());
+        self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        Ended { code: status.code(), out, err }
+    }
+}
+
+async fn run(exe: &str, home: &Path, args: &[&str]) -> Ended {
+    Started::new(program(exe, home, args)).end().await
+}
+
+#[tokio::test]
+async fn help_and_version_are_no_errors_and_name_the_program() {
+    let home = tempfile::tempdir().unwrap();
+    for exe in [MINER, VALIDATOR, REGISTER, PROVER, DEVNET] {
+        let name = Path::new(exe).file_name().unwrap().to_str().unwrap();
+        let help = run(exe, home.path(), &["--help"]).await;
+        assert_eq!(help.code, Some(0), "{help}");
+        assert!(help.out.contains(&format!("Usage: {name}")) && help.err.is_empty(), "{help}");
+        let version = run(exe, home.path(), &["--version"]).await;
+        assert_eq!(version.code, Some(0), "{version}");
+        assert_eq!(version.out, format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "asking for help makes no files");
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_ends_with_64_and_names_what_was_meant() {
+    let home = tempfile::tempdir().unwrap();
+    for (exe, args, told) in [
+        (MINER, &["--axon.prot", "8091"][..], "--axon.port"),
+        (VALIDATOR, &["--metrics.prot", "1"], "--metrics.port"),
+        (DEVNET, &["--miner", "4"], "--miners"),
+        (DEVNET, &["--miners", "many"], "--miners"),
+        (PROVER, &["selftets"], "selftest"),
+        (REGISTER, &[], "explain"),
+        (REGISTER, &["explain"], "HOTKEY"),
+        (REGISTER, &["explain", "nobody"], "'nobody' is not a hotkey"),
+    ] {
+        let ended = run(exe, home.path(), args).await;
+        assert_eq!(ended.code, Some(64), "{exe} {args:?}: {ended}");
+        assert!(ended.err.contains(told) && ended.out.is_empty(), "{exe} {args:?}: {ended}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_with_a_configuration_is_told_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("my.yaml");
+    let text = "axon:\n  prot: 8091\n  max_workers: many\nmetrics:\n  port: 9464\n  port: 9465\n";
+    std::fs::write(&file, text).unwrap();
+    for exe in [MINER, VALIDATOR, DEVNET] {
+        let args = ["--config", file.to_str().unwrap(), "--logging.debug=perhaps"];
+        let ended = run(exe, home.path(), &args).await;
+        assert_eq!(ended.code, Some(78), "{ended}");
+        for told in ["axon.prot", "axon.port", "axon.max_workers", "metrics.port", "logging.debug", "my.yaml"] {
+            assert!(ended.err.contains(told), "{told:?} is missing: {ended}");
+        }
+        assert!(ended.out.is_empty(), "{ended}");
+    }
+    let missing = home.path().join("nowhere.yaml");
+    let ended = run(VALIDATOR, home.path(), &["--config", missing.to_str().unwrap()]).await;
+    assert_eq!(ended.code, Some(78), "{ended}");
+    assert!(ended.err.contains("nowhere.yaml"), "{ended}");
+}
+
+#[tokio::test]
+async fn explain_says_where_it_looked_and_never_makes_or_alters_a_database() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, file) = (home.path().join("data"), home.path().join("data/node.db"));
+    let explain = async || run(REGISTER, home.path(), &["explain", ALICE, "--data-dir", data.to_str().unwrap()]).await;
+    let ended = explain().await;
+    assert_eq!(ended.code, Some(69), "{ended}");
+    let told = format!("there is no database at {}; has a node run with this data directory?", data.display());
+    assert!(ended.err.contains(&told), "{ended}");
+    assert!(!data.exists(), "reading made a directory");
+
+    drop(store::open(&data, Role::Validator, 0).unwrap());
+    let ended = explain().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(ended.out.contains(ALICE) && ended.out.contains("Nothing is known about this hotkey"), "{ended}");
+    let json = run(REGISTER, home.path(), &["explain", ALICE, "--json", "--data-dir", data.to_str().unwrap()]).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json.out).unwrap()["hotkey"], ALICE, "{json}");
+
+    let garbage = b"no database".repeat(500);
+    std::fs::write(&file, &garbage).unwrap();
+    let ended = explain().await;
+    assert_eq!(ended.code, Some(65), "{ended}");
+    assert!(ended.err.contains("is not a node's database"), "{ended}");
+    assert!(std::fs::read(&file).unwrap() == garbage);
+}
+
+#[tokio::test]
+async fn any_network_but_a_ledger_is_declined_plainly() {
+    let home = tempfile::tempdir().unwrap();
+    for exe in [VALIDATOR, MINER] {
+        for network in ["finney", "test", "local"] {
+            let ended = run(exe, home.path(), &["--subtensor.network", network]).await;
+            assert_eq!(ended.code, Some(69), "{ended}");
+            assert!(ended.err.contains("ledger") && ended.err.contains(network), "{ended}");
+        }
+        let ended = run(exe, home.path(), &["--devnet-keys", home.path().to_str().unwrap()]).await;
+        assert_ne!(ended.code, Some(0), "{ended}");
+        assert!(ended.err.contains("--subtensor.network ledger=http://127.0.0.1:PORT"), "{ended}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was made for a node that cannot run");
+}
+
+/// A ledger that programs can join, with their keys.
+struct Devnet {
+    ledger: LedgerHandle,
+    rpc: RpcServer,
+    dir: tempfile::TempDir,
+}
+
+impl Devnet {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = DevnetKeys::load(dir.path()).unwrap();
+        let mut genesis = GenesisConfig::new(Netuid(27));
+        genesis.block_time = Duration::from_millis(50);
+        genesis.hyperparameters.tempo = 5;
+        genesis.hyperparameters.serving_rate_limit = 1;
+        let nodes: Vec<(Keypair, Keypair)> =
+            vec![(keys.validator(0), keys.validator_owner(0)), (keys.miner(0), keys.miner_owner(0))];
+        let tao = 1_000_000_000;
+        genesis.endowed = nodes.iter().map(|(_, owner)| (Coldkey(owner.hotkey().0), 1_000 * tao)).collect();
+        genesis.stakes = vec![(keys.validator(0).hotkey(), 100_000 * tao)];
+        let ledger = LedgerNode::spawn(genesis, None, Arc::new(SystemClock)).await.unwrap();
+        for (key, owner) in nodes {
+            let signer = Arc::new(key.clone());
+            let chain = LedgerClient::in_process(ledger.clone(), Netuid(27), signer, Deadlines::default());
+            chain.register(key.hotkey(), &owner).await.unwrap();
+        }
+        let rpc = RpcServer::start(ledger.clone(), "127.0.0.1:0".parse().unwrap()).unwrap();
+        Devnet { ledger, rpc, dir }
+    }
+
+    fn hotkey(&self, uid: u16) -> Hotkey {
+        self.ledger.state().metagraph().neurons[usize::from(uid)].hotkey
+    }
+
+    /// A node of its own process, with this data directory, page and more arguments.
+    fn node(&self, exe: &str, data: &str, page: u16, more: &[&str]) -> Started {
+        let mut command = program(exe, self.dir.path(), &[]);
+        command
+            .args(["--subtensor.network", &format!("ledger=http://{}", self.rpc.address())])
+            .args(["--devnet-keys", self.dir.path().to_str().unwrap()])
+            .args(["--node.data_dir", self.dir.path().join(data).to_str().unwrap()])
+            .args(["--metrics.port", &page.to_string(), "--set", "subtensor.poll_interval=50ms"])
+            .args(more);
+        Started::new(command)
+    }
+}
+
+/// The status of a node's page; `None` while nobody listens.
+async fn status(port: u16, path: &str) -> Option<u16> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let reply = reqwest::Client::new().get(format!("http://{address}{path}")).timeout(LONG).send().await.ok()?;
+    Some(reply.status().as_u16())
+}
+
+async fn ready(node: &mut Started, port: u16) {
+    until("the node is ready", async || {
+        assert!(node.ended().is_none(), "the node ended before it was ready");
+        (status(port, "/readyz").await == Some(200)).then_some(())
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_validator_joins_a_ledger_keeps_its_directory_to_itself_and_ends_with_0_at_sigterm() {
+    let net = Devnet::start().await;
+    let (page, other_page) = (free_ports(), free_ports());
+    let mut validator = net.node(VALIDATOR, "validator", page, &[]);
+    ready(&mut validator, page).await;
+    assert_eq!(status(page, "/metrics").await, Some(200));
+
+    let ended = net.node(VALIDATOR, "validator", other_page, &[]).end().await;
+    assert_eq!(ended.code, Some(69), "{ended}");
+    let told = format!("is in use by process {}; end it, or give this node a data directory", validator.0.id());
+    assert!(ended.err.contains(&told), "{ended}");
+    let ended = net.node(VALIDATOR, "elsewhere", page, &[]).end().await;
+    assert_eq!(ended.code, Some(69), "{ended}");
+    let told = format!("cannot listen on 127.0.0.1:{page} for web: choose another with --metrics.port");
+    assert!(ended.err.contains(&told), "{ended}");
+    assert_eq!(status(page, "/readyz").await, Some(200), "the first one is not disturbed");
+
+    validator.signal(Signal::TERM);
+    let ended = validator.end().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(ended.err.contains("SIGTERM"), "{ended}");
+    // The directory is whole and free.
+    drop(store::open(&net.dir.path().join("validator"), Role::Validator, 0).unwrap());
+    net.rpc.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_miner_joins_a_ledger_and_ends_with_0_at_sigint() {
+    let net = Devnet::start().await;
+    let (page, axon) = (free_ports(), free_ports());
+    let axon_flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.1", "--axon.port", &axon.to_string()];
+    let mut miner = net.node(MINER, "miner", page, &axon_flags);
+    ready(&mut miner, page).await;
+    let hotkey = net.hotkey(1);
+    until("its axon is on the ledger", async || {
+        let at = net.ledger.state().metagraph().by_hotkey(&hotkey)?.axon?;
+        (at.port == axon).then_some(())
+    })
+    .await;
+    miner.signal(Signal::INT);
+    let ended = miner.end().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+
+    let wrong = ["--device-class", "cpu-9", "--axon.port", &axon.to_string()];
+    let ended = net.node(MINER, "miner", page, &wrong).end().await;
+    assert_eq!(ended.code, Some(64), "{ended}");
+    assert!(ended.err.contains("no such device class") && ended.err.contains("cpu-4"), "{ended}");
+
+    let conn = rusqlite::Connection::open(net.dir.path().join("miner/node.db")).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    drop(conn);
+    let ended = net.node(MINER, "miner", page, &axon_flags).end().await;
+    assert_eq!(ended.code, Some(65), "{ended}");
+    assert!(ended.err.contains("has schema version 99") && ended.err.contains("it was not altered"), "{ended}");
+    net.rpc.stop().await;
+}
+
+#[tokio::test]
+async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("devnet");
+    let port = free_ports();
+    let classes = "devnet:\n  gpu_scores:\n    cpu-1: { base: 1, n: 128, k: 64, rounds: 1 }\n    cpu-2: { base: 2, n: 128, k: 64, rounds: 1 }\n";
+    let file = home.path().join("tiny.yaml");
+    std::fs::write(&file, classes).unwrap();
+    let mut command = program(DEVNET, home.path(), &["--miners", "1", "--cheaters", "1", "--rentals", "0"]);
+    command.args(["--epochs", "2", "--block-time", "100ms", "--node.data_dir", data.to_str().unwrap()]);
+    command.args(["--metrics.port", &port.to_string(), "--config", file.to_str().unwrap()]);
+    let ended = Started::new(command).end().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    for told in ["weights on chain of epoch", "miner-0", "cheater-1", "fail: entry_mismatch", "/metrics", "65535"] {
+        assert!(ended.out.contains(told), "{told:?} is missing: {ended}");
+    }
+}

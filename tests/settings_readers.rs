@@ -1,0 +1,219 @@
+//! The promise that every key of `config.yaml` does something: each has a place outside `src/settings` that reads it.
+//!
+//! [`READERS`] names the place; the test finds every key of the shipped file, and fails for one without a row, for a row
+//! without a key, and for a row whose file no longer has the access. Whoever adds a key adds its reader.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use compute_subnet::settings::{Cli, Role, load};
+
+const NODE: &str = "src/actors/node.rs";
+const MINER: &str = "src/actors/miner/node.rs";
+const VALIDATOR: &str = "src/actors/validator/node.rs";
+const LAUNCH: &str = "src/launch.rs";
+const DERIVED: &str = "src/settings/derived.rs";
+const DEVNET: &str = "src/sim/devnet.rs";
+
+/// Key, file, access. `*` is any row of a table. A key that is read by a method of the settings has two rows: the
+/// method's body, and who calls the method.
+const READERS: &[(&str, &str, &str)] = &[
+    ("netuid", LAUNCH, "settings.netuid"),
+    ("node.data_dir", LAUNCH, "settings.node.data_dir"),
+    ("logging.debug", DERIVED, "self.debug"),
+    ("logging.debug", LAUNCH, "settings.logging.level()"),
+    ("logging.trace", DERIVED, "self.trace"),
+    ("logging.trace", LAUNCH, "settings.logging.level()"),
+    ("logging.format", LAUNCH, "settings.logging.format"),
+    ("logging.record_log", LAUNCH, "settings.logging.record_log"),
+    ("logging.logging_dir", DERIVED, "self.logging.logging_dir"),
+    ("logging.logging_dir", LAUNCH, "settings.log_dir("),
+    ("wallet.name", DERIVED, "self.path.join(&self.name)"),
+    ("wallet.name", LAUNCH, "settings.wallet.hotkey_file()"),
+    ("wallet.hotkey", DERIVED, ".join(&self.hotkey)"),
+    ("wallet.hotkey", LAUNCH, "settings.wallet.hotkey_file()"),
+    ("wallet.path", DERIVED, "self.path.join(&self.name)"),
+    ("wallet.path", LAUNCH, "settings.wallet.hotkey_file()"),
+    ("subtensor.network", LAUNCH, "&settings.subtensor.network"),
+    ("subtensor.chain_endpoint", DERIVED, "self.chain_endpoint"),
+    ("subtensor.chain_endpoint", LAUNCH, "settings.subtensor.endpoint()"),
+    ("subtensor.request_timeout", NODE, "settings.subtensor.request_timeout"),
+    ("subtensor.poll_interval", NODE, "settings.subtensor.poll_interval"),
+    ("axon.ip", LAUNCH, "settings.axon.ip"),
+    ("axon.port", LAUNCH, "settings.axon.port"),
+    ("axon.external_ip", LAUNCH, "axon.external_ip"),
+    ("axon.external_port", LAUNCH, "axon.external_port"),
+    ("axon.max_workers", MINER, "settings.axon.max_workers"),
+    ("axon.max_body_bytes", MINER, "settings.axon.max_body_bytes"),
+    ("axon.read_timeout", MINER, "settings.axon.read_timeout"),
+    ("metrics.ip", "src/bin/compute-miner.rs", "settings.metrics.ip"),
+    ("metrics.ip", "src/bin/compute-validator.rs", "settings.metrics.ip"),
+    ("metrics.port", "src/bin/compute-miner.rs", "settings.metrics.port"),
+    ("metrics.port", "src/bin/compute-validator.rs", "settings.metrics.port"),
+    ("supervision.backoff_first", NODE, "s.backoff_first"),
+    ("supervision.backoff_cap", NODE, "s.backoff_cap"),
+    ("supervision.max_failures", NODE, "s.max_failures"),
+    ("supervision.window", NODE, "s.window"),
+    ("supervision.jitter", NODE, "s.jitter"),
+    ("supervision.heartbeat", NODE, "s.heartbeat"),
+    ("supervision.silence_limit", NODE, "s.silence_limit"),
+    ("supervision.probe_timeout", NODE, "s.probe_timeout"),
+    ("supervision.drain_timeout", NODE, "settings.supervision.drain_timeout"),
+    ("supervision.mailbox", NODE, "settings.supervision.mailbox"),
+    ("prover.path", LAUNCH, "settings.prover.path"),
+    ("prover.time_limit", LAUNCH, "settings.prover.time_limit"),
+    ("prover.memory_limit_mib", DERIVED, "self.memory_limit_mib"),
+    ("prover.memory_limit_mib", LAUNCH, "settings.prover.memory_limit_bytes()"),
+    ("prover.output_limit_mib", DERIVED, "self.output_limit_mib"),
+    ("prover.output_limit_mib", LAUNCH, "settings.prover.output_limit_bytes()"),
+    ("prover.threads", DERIVED, "self.threads"),
+    ("prover.threads", LAUNCH, "settings.prover.threads_for("),
+    ("budget.window", MINER, "settings.budget.window"),
+    ("budget.operations", MINER, "settings.budget.operations"),
+    ("budget.time", MINER, "settings.budget.time"),
+    ("budget.challenges_per_hotkey", MINER, "settings.budget.challenges_per_hotkey"),
+    ("budget.memory_mib", MINER, "settings.budget.memory_mib"),
+    ("challenge.samples", VALIDATOR, "settings.challenge.samples"),
+    ("challenge.commit_timeout", VALIDATOR, "settings.challenge.commit_timeout"),
+    ("challenge.opening_deadline", VALIDATOR, "settings.challenge.opening_deadline"),
+    ("challenge.pass_lifetime_epochs", VALIDATOR, "settings.challenge.pass_lifetime_epochs"),
+    ("challenge.unresponsive_after", VALIDATOR, "settings.challenge.unresponsive_after"),
+    ("specs.timeout", VALIDATOR, "settings.specs.timeout"),
+    ("specs.refresh", MINER, "settings.specs.refresh"),
+    ("weights.interval_blocks", VALIDATOR, "settings.weights.interval_blocks"),
+    ("weights.version_key", VALIDATOR, "settings.weights.version_key"),
+    ("weights.retry_first", VALIDATOR, "settings.weights.retry_first"),
+    ("weights.retry_cap", VALIDATOR, "settings.weights.retry_cap"),
+    ("weights.confirm_timeout", VALIDATOR, "settings.weights.confirm_timeout"),
+    ("leases.max_duration", VALIDATOR, "settings.leases.max_duration"),
+    ("leases.request_timeout", VALIDATOR, "settings.leases.request_timeout"),
+    ("leases.health_interval", VALIDATOR, "settings.leases.health_interval"),
+    ("leases.misses_to_lose", MINER, "settings.leases.misses_to_lose"),
+    ("leases.of_checks", MINER, "settings.leases.of_checks"),
+    ("leases.grace", MINER, "settings.leases.grace"),
+    ("leases.grace", VALIDATOR, "settings.leases.grace"),
+    ("scoring.allocated_bonus", VALIDATOR, "settings.scoring.allocated_bonus"),
+    ("scoring.max_devices", VALIDATOR, "settings.scoring.max_devices"),
+    ("scoring.gpus.*.base", VALIDATOR, "row.base"),
+    ("scoring.gpus.*.nominal_tops", VALIDATOR, "row.nominal_tops"),
+    ("scoring.gpus.*.floor_tops", VALIDATOR, "row.floor_tops"),
+    ("scoring.gpus.*.aliases", VALIDATOR, "row.aliases"),
+    ("scoring.gpus.*.twin", VALIDATOR, "row.twin"),
+    ("scoring.gpus.*.work.n", VALIDATOR, "row.work.n"),
+    ("scoring.gpus.*.work.k", VALIDATOR, "row.work.k"),
+    ("scoring.gpus.*.work.rounds", VALIDATOR, "row.work.rounds"),
+    ("devnet.block_time", DEVNET, "settings.devnet.block_time"),
+    ("devnet.tempo", DEVNET, "settings.devnet.tempo"),
+    ("devnet.gpu_scores.*.base", VALIDATOR, "class.base"),
+    ("devnet.gpu_scores.*.n", VALIDATOR, "class.n"),
+    ("devnet.gpu_scores.*.k", VALIDATOR, "class.k"),
+    ("devnet.gpu_scores.*.rounds", VALIDATOR, "class.rounds"),
+    ("blacklist.exploiters", NODE, "settings.blacklist.exploiters"),
+    ("blacklist.exploiter_hotkeys", NODE, "settings.blacklist.exploiter_hotkeys"),
+    ("blacklist.exploiter_coldkeys", NODE, "settings.blacklist.exploiter_coldkeys"),
+    ("blacklist.hotkeys", NODE, "settings.blacklist.hotkeys"),
+    ("blacklist.coldkeys", NODE, "settings.blacklist.coldkeys"),
+    ("whitelist.hotkeys", NODE, "settings.whitelist.hotkeys"),
+    ("whitelist.coldkeys", NODE, "settings.whitelist.coldkeys"),
+    ("whitelist.trusted_hotkeys", NODE, "settings.whitelist.trusted_hotkeys"),
+    ("miner.whitelist_not_enough_stake", NODE, "settings.miner.whitelist_not_enough_stake"),
+    ("miner.min_stake", DERIVED, "self.min_stake"),
+    ("miner.min_stake", NODE, "settings.miner.min_stake_rao()"),
+    ("miner.require_permit", NODE, "settings.miner.require_permit"),
+    ("validator.perform_hardware_query", VALIDATOR, "settings.validator.perform_hardware_query"),
+    ("validator.challenge_batch_size", VALIDATOR, "settings.validator.challenge_batch_size"),
+    ("validator.specs_batch_size", VALIDATOR, "settings.validator.specs_batch_size"),
+    ("validator.force_update_prometheus", NODE, "settings.validator.force_update_prometheus"),
+    ("validator.require_permit", VALIDATOR, "settings.validator.require_permit"),
+    ("validator.one_ip_per_uid", NODE, "settings.validator.one_ip_per_uid"),
+    ("update.auto_update", NODE, "settings.update.auto_update"),
+    ("update.interval", NODE, "settings.update.interval"),
+    ("store.busy_timeout", NODE, "settings.store.busy_timeout"),
+    ("store.queue", NODE, "settings.store.queue"),
+    ("store.group_commit", NODE, "settings.store.group_commit"),
+];
+
+/// Every leaf key of the shipped file, rows of tables as `*`.
+fn keys() -> BTreeSet<String> {
+    let home = [("HOME".to_owned(), "/home/op".to_owned())];
+    let loaded = load(Role::Devnet, &Cli::default(), home).unwrap();
+    let any_row = |key: &String| {
+        let table = ["scoring.gpus.", "devnet.gpu_scores."].into_iter().find(|table| key.starts_with(table));
+        let Some((table, row)) = table.map(|table| (table, &key[table.len()..])) else { return key.clone() };
+        let (_, field) = match row.strip_prefix('"') {
+            Some(quoted) => quoted.split_once("\".").unwrap(),
+            None => row.split_once('.').unwrap(),
+        };
+        format!("{table}*.{field}")
+    };
+    loaded.sources.keys().map(any_row).collect()
+}
+
+/// A file's code without comments, unit tests, and the white space that only lays it out.
+fn code(file: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    tight(&lines.collect::<Vec<_>>().join(" "))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The text with white space only between two words, where it separates them.
+fn tight(text: &str) -> String {
+    text.split_whitespace().fold(String::new(), |mut out, part| {
+        if out.ends_with(is_word) && part.starts_with(is_word) {
+            out.push(' ');
+        }
+        out.push_str(part);
+        out
+    })
+}
+
+/// Whether the code has the access, and not merely a longer name that begins or ends with it.
+fn has(code: &str, access: &str) -> bool {
+    code.match_indices(access).any(|(at, _)| {
+        let before = code[..at].ends_with(is_word) && access.starts_with(is_word);
+        let after = code[at + access.len()..].starts_with(is_word) && access.ends_with(is_word);
+        !before && !after
+    })
+}
+
+#[test]
+fn every_key_of_the_shipped_file_is_read_by_something_that_runs() {
+    let mut unread = Vec::new();
+    let mut sources: BTreeMap<&str, String> = BTreeMap::new();
+    for key in keys() {
+        // What only the settings' own code reads has no effect.
+        let read = READERS.iter().any(|(k, file, _)| *k == key && !file.starts_with("src/settings/"));
+        if !read {
+            unread
+                .push(format!("{key}: no reader is known; read it, and name the place in READERS, or remove the key"));
+        }
+    }
+    let keys = keys();
+    for (key, file, access) in READERS {
+        if !keys.contains(*key) {
+            unread.push(format!("{key}: in READERS, but config.yaml has no such key"));
+        }
+        if !has(sources.entry(file).or_insert_with(|| code(file)), access) {
+            unread.push(format!("{key}: {file} has no {access:?} any more"));
+        }
+    }
+    assert!(unread.is_empty(), "{}", unread.join("\n"));
+}
+
+#[test]
+fn an_access_is_told_from_a_longer_name_and_from_a_comment() {
+    let found = |text: &str, access: &str| has(&tight(text), access);
+    assert!(found("match settings\n    .axon\n    .port {}", "settings.axon.port"));
+    assert!(!found("let a = settings.axon.port_of;", "settings.axon.port"));
+    assert!(!found("let a = class.name;", "s.name"));
+    assert!(found("let a = s.name as u16;", "s.name"));
+    let node = code(NODE);
+    assert!(!node.contains("//") && !has(&node, "settings.axon.no_such_key"));
+}
