@@ -37,6 +37,8 @@ const NODE: &str = "COMPUTE_FAULTS_NODE";
 const DIR: &str = "COMPUTE_FAULTS_DIR";
 /// Begins a line of the node, among those of the test harness.
 const MARK: &str = "faults: ";
+/// Stands for the slowest answer where no actor was blocked.
+const UNMEASURED: &str = "not measured";
 const THIS: &str = "blocked::a_node_in_a_process_of_its_own_ends_in_order_when_told";
 
 // === the test's side ===
@@ -112,6 +114,7 @@ async fn block(role: Role, victim: &'static str, others: Arc<Barrier>) {
     };
     let (took, log) = (struck.elapsed(), node.log().await);
     assert_eq!(status.code(), Some(Exit::Wedged.code()), "{} {victim}: {status}; {log}", role.label());
+    assert_ne!(worst, UNMEASURED, "{} {victim}: {log}", role.label());
     let blamed = |line: &str| line.contains("thread is blocked, the node stops") && line.contains(victim);
     assert!(log.lines().any(blamed), "{} {victim}: nobody says why; {log}", role.label());
     println!(
@@ -200,9 +203,9 @@ fn be_a_node(role: Role, dir: &Path) -> Exit {
                     let slowest = assert_all_answered(role.label(), &answers);
                     format!("{:?}, {}", slowest.worst, slowest.actor)
                 }
-                None => "not measured".to_owned(),
+                None => UNMEASURED.to_owned(),
             },
-            Err(_) => "not measured".to_owned(),
+            Err(_) => UNMEASURED.to_owned(),
         };
         say(&format!("worst {worst}"));
         exit
