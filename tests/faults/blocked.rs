@@ -7,7 +7,7 @@
 //! 1. the node: `ready`, once all its actors run;
 //! 2. the test: nothing more, or the name of an actor to block;
 //! 3. the node: `struck`; then `seen`, once its `/metrics` shows that the actor is silent;
-//! 4. the node ends. Its last line is `worst` and the longest answer of the other actors, in milliseconds; what it
+//! 4. the node ends. Its last line is `worst` and the slowest answer of the other actors; what it
 //!    measured counts up to the first refusal by an actor that drains, that is: until the node had decided to end.
 
 use crate::probe::{Pages, Watch, assert_all_answered, until};
@@ -37,6 +37,8 @@ const NODE: &str = "COMPUTE_FAULTS_NODE";
 const DIR: &str = "COMPUTE_FAULTS_DIR";
 /// Begins a line of the node, among those of the test harness.
 const MARK: &str = "faults: ";
+/// Stands for the slowest answer where no actor was blocked.
+const UNMEASURED: &str = "not measured";
 const THIS: &str = "blocked::a_node_in_a_process_of_its_own_ends_in_order_when_told";
 
 // === the test's side ===
@@ -112,10 +114,11 @@ async fn block(role: Role, victim: &'static str, others: Arc<Barrier>) {
     };
     let (took, log) = (struck.elapsed(), node.log().await);
     assert_eq!(status.code(), Some(Exit::Wedged.code()), "{} {victim}: {status}; {log}", role.label());
+    assert_ne!(worst, UNMEASURED, "{} {victim}: {log}", role.label());
     let blamed = |line: &str| line.contains("thread is blocked, the node stops") && line.contains(victim);
     assert!(log.lines().any(blamed), "{} {victim}: nobody says why; {log}", role.label());
     println!(
-        "{} {victim}: ended with {status} after {took:?}; slowest answer of the others {worst} ms, heartbeat age seen {seen} ms",
+        "{} {victim}: ended with {status} after {took:?}; slowest answer of the others {worst}; heartbeat age seen {seen} ms",
         role.label()
     );
 }
@@ -195,12 +198,16 @@ fn be_a_node(role: Role, dir: &Path) -> Exit {
         let exit = launch::serve(Started::from(node)).await;
         let worst = match timeout(secs(1), watching).await {
             Ok(watch) => match watch.unwrap() {
-                Some(watch) => assert_all_answered(role.label(), &watch.end().await).as_secs_f64() * 1e3,
-                None => 0.0,
+                Some(watch) => {
+                    let answers = watch.end().await;
+                    let slowest = assert_all_answered(role.label(), &answers);
+                    format!("{:?}, {}", slowest.worst, slowest.actor)
+                }
+                None => UNMEASURED.to_owned(),
             },
-            Err(_) => 0.0,
+            Err(_) => UNMEASURED.to_owned(),
         };
-        say(&format!("worst {worst:.1}"));
+        say(&format!("worst {worst}"));
         exit
     })
 }

@@ -116,17 +116,21 @@ async fn strike(
 
     let watch = Watch::nobody().and(runtime, role.label(), &node.view, Some(victim)).and(runtime, "peer", peer, None);
     assert!(node.view.inject(victim, fault), "{context}");
-    let mut states = BTreeSet::new();
+    let (mut counted, mut states) = (false, BTreeSet::new());
     let back = until(BACK, async || {
         let metrics = pages.metrics().await?;
         let state = metrics.state(victim);
         states.extend(state.map(State::label));
-        (state == Some(State::Running) && metrics.restarts() == expected).then_some(())
+        // The scrape that first shows the count may have read the state before the fault.
+        let back = counted && state == Some(State::Running);
+        counted = metrics.restarts() == expected;
+        back.then_some(())
     });
-    assert!(back.await.is_some(), "{context}: not back, {:?}: {states:?}", node.view.reports());
+    assert!(back.await.is_some(), "{context}: not back ({states:?}, counted: {counted}): {:?}", node.view.reports());
     let answer = node.view.inspect(victim, BACK).await;
     assert!(answer.is_ok(), "{context}: the new incarnation does not answer: {answer:?}");
-    let worst = assert_all_answered(&context, &watch.end().await);
+    let answers = watch.end().await;
+    let slowest = assert_all_answered(&context, &answers);
 
     // The pages themselves are away while `web` is.
     let shown = states.contains(State::BackingOff.label());
@@ -136,7 +140,7 @@ async fn strike(
     assert!(failure.text.starts_with(text), "{context}: {}", failure.text);
     let located = failure.location.as_deref().is_some_and(|l| l.contains("incarnation.rs:"));
     assert_eq!(located, fault == Fault::Panic, "{context}: {:?}", failure.location);
-    println!("{context}: back, the slowest answer of the others took {worst:?}");
+    println!("{context}: back; slowest answer of the others {:?}, {}", slowest.worst, slowest.actor);
 }
 
 /// Waits until an epoch later than `after` is judged in which the miner passed.

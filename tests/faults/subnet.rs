@@ -88,11 +88,13 @@ pub(crate) fn settings() -> Settings {
     s
 }
 
-/// Settings under which faults that are noticed by silence take less than a second, and every backoff 300 ms.
+/// Settings under which faults that are noticed by silence take less than a second, every backoff 300 ms, and a drain at
+/// most a second.
 pub(crate) fn quick() -> Settings {
     let mut s = settings();
     s.supervision.heartbeat = MS(100);
     s.supervision.silence_limit = MS(600);
+    s.supervision.drain_timeout = secs(1);
     s.supervision.backoff_first = MS(300);
     s.supervision.backoff_cap = MS(300);
     s
