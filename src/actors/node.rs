@@ -294,12 +294,8 @@ impl Frame {
             chain: chain.clone(),
             store: writer.health(),
         };
-        let state = WebState {
-            role: role.label(),
-            view: tree.view(),
-            registry: registry.clone(),
-            health: Arc::new(health),
-        };
+        let state =
+            WebState { role: role.label(), view: tree.view(), registry: registry.clone(), health: Arc::new(health) };
         let (web, listener) = web;
         let spec = Arc::new(ListenerSpec::bound("web", listener, web, 1, Arc::new(web::routes(state))));
         tree.start(web_seat, move |_| Listener::new(spec.clone(), web_status.clone()))?;
