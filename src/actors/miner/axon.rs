@@ -110,109 +110,73 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
     }
 }
 
+/// Serves one request: verified and admitted before `handler` hears of it, with the caller's proved hotkey.
+async fn serve<S, H, F>(state: &AxonState, request: HttpRequest, body: Payload, handler: H) -> HttpResponse
+where
+    S: Synapse,
+    H: FnOnce(Hotkey, S) -> F,
+    F: Future<Output = Result<S::Reply, Refusal>>,
+{
+    let admission = |caller: &Hotkey| state.admit(caller);
+    axon::handle(&state.gate, request, body, admission, |caller, synapse| handler(caller.hotkey, synapse)).await
+}
+
 async fn specs(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |_, _: SpecsRequest| {
-            let specs = state.specs.ask(GetSpecs, state.deadline).await.map_err(unavailable)?;
-            let leases = state.allocations.ask(ListLeases, state.deadline).await.map_err(unavailable)?;
-            let offer = |d: &crate::hardware::OfferedDevice| DeviceOffer {
-                device: d.device,
-                model: d.model.clone(),
-                memory_bytes: d.memory_bytes,
-            };
-            Ok(SpecsReply {
-                version: VERSION.into(),
-                devices: specs.specs.devices.iter().map(offer).collect(),
-                specs: serde_json::json!(*specs.specs),
-                leases: leases.iter().map(|l| l.id).collect(),
-            })
-        },
-    )
+    serve(&state, request, body, async |_, _: SpecsRequest| {
+        let specs = state.specs.ask(GetSpecs, state.deadline).await.map_err(unavailable)?;
+        let leases = state.allocations.ask(ListLeases, state.deadline).await.map_err(unavailable)?;
+        let offer = |d: &crate::hardware::OfferedDevice| DeviceOffer {
+            device: d.device,
+            model: d.model.clone(),
+            memory_bytes: d.memory_bytes,
+        };
+        Ok(SpecsReply {
+            version: VERSION.into(),
+            devices: specs.specs.devices.iter().map(offer).collect(),
+            specs: serde_json::json!(*specs.specs),
+            leases: leases.iter().map(|l| l.id).collect(),
+        })
+    })
     .await
 }
 
 async fn challenge(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |caller, request: ChallengeRequest| {
-            let prove = Prove { caller: caller.hotkey, request };
-            state.challenges.ask(prove, state.prove_deadline).await.map_err(unavailable)
-        },
-    )
+    serve(&state, request, body, async |caller, request: ChallengeRequest| {
+        state.challenges.ask(Prove { caller, request }, state.prove_deadline).await.map_err(unavailable)
+    })
     .await
 }
 
 async fn openings(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |caller, request: OpeningsRequest| {
-            let open = Open { caller: caller.hotkey, request };
-            match state.challenges.ask(open, state.prove_deadline).await.map_err(unavailable)? {
-                Ok(bytes) => Ok(RawBytes(bytes)),
-                Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
-                Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
-                Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
-                Err(error @ OpenError::Prover(_)) => Err(Refusal::unavailable(error.to_string())),
-            }
-        },
-    )
+    serve(&state, request, body, async |caller, request: OpeningsRequest| {
+        match state.challenges.ask(Open { caller, request }, state.prove_deadline).await.map_err(unavailable)? {
+            Ok(bytes) => Ok(RawBytes(bytes)),
+            Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
+            Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
+            Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
+            Err(error @ OpenError::Prover(_)) => Err(Refusal::unavailable(error.to_string())),
+        }
+    })
     .await
 }
 
 async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |caller, request: AllocateRequest| {
-            let allocate = Allocate { caller: caller.hotkey, request };
-            state.allocations.ask(allocate, state.deadline).await.map_err(unavailable)
-        },
-    )
+    serve(&state, request, body, async |caller, request: AllocateRequest| {
+        state.allocations.ask(Allocate { caller, request }, state.deadline).await.map_err(unavailable)
+    })
     .await
 }
 
 async fn release(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |caller, request: ReleaseRequest| {
-            let release = Release { caller: caller.hotkey, request };
-            state.allocations.ask(release, state.deadline).await.map_err(unavailable)
-        },
-    )
+    serve(&state, request, body, async |caller, request: ReleaseRequest| {
+        state.allocations.ask(Release { caller, request }, state.deadline).await.map_err(unavailable)
+    })
     .await
 }
 
 async fn lease(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    let s = state.clone();
-    axon::handle(
-        &s.gate,
-        request,
-        body,
-        |caller| state.admit(caller),
-        async |caller, request: LeaseStatusRequest| {
-            let status = LeaseStatus { caller: caller.hotkey, request };
-            state.allocations.ask(status, state.deadline).await.map_err(unavailable)
-        },
-    )
+    serve(&state, request, body, async |caller, request: LeaseStatusRequest| {
+        state.allocations.ask(LeaseStatus { caller, request }, state.deadline).await.map_err(unavailable)
+    })
     .await
 }
