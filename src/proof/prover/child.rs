@@ -71,6 +71,8 @@ impl ChildProver {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C on a terminal goes to the whole group: whether a child ends is for its node to say.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("running"))?;
