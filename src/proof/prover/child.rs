@@ -139,10 +139,9 @@ impl Commitment for ChildCommitment {
 
     async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError> {
         let expected = positions.len().saturating_mul(self.work.opening_len());
-        let Some(session) = &self.session else {
-            let ended = "it failed in a request before".to_owned();
-            return Err(ProverError::Crashed { ended, stderr_tail: String::new() });
-        };
+        let gone =
+            || ProverError::Crashed { ended: "it failed in a request before".to_owned(), stderr_tail: String::new() };
+        let session = self.session.as_ref().ok_or_else(gone)?;
         let most = session.limits.output_bytes;
         if positions.len() > frames::MAX_POSITIONS || expected as u64 > most {
             let count = positions.len();
@@ -155,7 +154,7 @@ impl Commitment for ChildCommitment {
         if let Some(outside) = positions.iter().find(|p| !p.is_within(&self.work)) {
             return Err(ProverError::Refused(format!("{outside:?} is not in the product")));
         }
-        let Some(session) = self.session.take() else { unreachable!("it was there a moment ago") };
+        let session = self.session.take().ok_or_else(gone)?;
         let (session, answer) = session.ask(&Frame::Open { positions: positions.to_vec() }, false).await?;
         match answer {
             Frame::Openings { bytes } if bytes.len() == expected => {

@@ -8,6 +8,9 @@
 //! journal and engine finishes whatever was interrupted, also by a crash of this actor or of the process. Nothing is
 //! served before the first comparison. On restart the journal is read again; containers are never touched by that.
 
+mod replies;
+mod steps;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,15 +25,11 @@ use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
-use crate::lease::decide::{self, CallError, after_create, after_destroy};
-use crate::lease::fencing::FencingError;
+use crate::lease::decide::{self, CallError};
 use crate::lease::health::{Health, HealthPolicy, LeaseHealth, Observation};
-use crate::lease::ledger::LedgerError;
-use crate::lease::machine::TermsError;
 use crate::lease::reconcile::{Action, ReconcileRules, reconcile};
 use crate::lease::{
-    Claim, Command, Container, ContainerEngine, DeviceLedger, Effect, EndReason, Endpoint, EngineError, Event, Lease,
-    LeaseState, LeaseTerms, Role,
+    Claim, Command, Container, ContainerEngine, DeviceLedger, EndReason, Event, Lease, LeaseState, LeaseTerms, Role,
 };
 use crate::messages::journal::LiveLeases;
 use crate::messages::miner::allocation_manager::{
@@ -38,15 +37,13 @@ use crate::messages::miner::allocation_manager::{
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
-use crate::store;
 use crate::telemetry::NodeMetrics;
-use crate::wire::synapse::{self, AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
+use crate::wire::synapse::{AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
+use replies::{device_refused, fenced, refused, running, shown, terms_refused};
+use steps::{Step, carry_out, with_deadline, write};
 
 /// How long the miner's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
-/// How long one call of the engine may take.
-const ENGINE: Duration = Duration::from_secs(60);
-
 /// Leases whose release was asked for before they were, of which so many are remembered.
 const REMEMBER_WITHDRAWN: usize = 1024;
 
@@ -281,81 +278,6 @@ impl AllocationManager {
     }
 }
 
-/// One thing to do for one lease.
-enum Step {
-    Events(Vec<Event>),
-    Adopt(Container),
-    Effect(Effect),
-    Orphan(Effect),
-}
-
-async fn with_deadline<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
-    match tokio::time::timeout(ENGINE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(EngineError::Unclear(format!("no answer within {ENGINE:?}"))),
-    }
-}
-
-fn endpoint(setup: &AllocationSetup, container: &Container) -> Option<Endpoint> {
-    Some(Endpoint { host: setup.host, ssh_port: container.ssh_port })
-}
-
-async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, StepError> {
-    entry.step(events, store::Role::Miner, &setup.journal, &setup.metrics, setup.clock.now_ms()).await
-}
-
-/// Carries out one step. `None` in the result leaves the lease as it was.
-async fn carry_out(setup: &AllocationSetup, entry: Option<Entry>, step: Step) -> Result<Option<Entry>, String> {
-    let (entry, events) = match (entry, step) {
-        (_, Step::Orphan(effect)) => {
-            return apply_effect(setup, None, &effect).await.map(|_| None);
-        }
-        (None, _) => return Ok(None),
-        (Some(entry), Step::Events(events)) => (entry, events),
-        (Some(entry), Step::Adopt(container)) => {
-            tracing::info!(lease = %entry.lease.id, container = container.id, "container adopted");
-            let event =
-                after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
-            (entry, event.into_iter().collect())
-        }
-        (Some(entry), Step::Effect(effect)) => {
-            let event = apply_effect(setup, Some(&entry), &effect).await?;
-            (entry, event.into_iter().collect::<Vec<_>>())
-        }
-    };
-    if events.is_empty() {
-        return Ok(None);
-    }
-    write(setup, &entry, &events).await.map(Some).map_err(|e| e.to_string())
-}
-
-/// Calls the engine; the event says what its answer means for the lease.
-async fn apply_effect(
-    setup: &AllocationSetup,
-    entry: Option<&Entry>,
-    effect: &Effect,
-) -> Result<Option<Event>, String> {
-    let now = || setup.clock.now_ms();
-    match effect {
-        Effect::Create(spec) => {
-            let made = with_deadline(setup.engine.create(spec)).await;
-            let at = made.as_ref().ok().and_then(|c| endpoint(setup, c));
-            Ok(entry.and_then(|e| after_create(&e.lease, &made, at, now())))
-        }
-        Effect::Destroy { lease, fencing_epoch } => {
-            let gone = with_deadline(setup.engine.destroy(*lease, *fencing_epoch)).await;
-            let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, now()));
-            gone.map(|_| event).map_err(|e| e.to_string())
-        }
-        Effect::Pause { lease, fencing_epoch } => {
-            with_deadline(setup.engine.pause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
-        }
-        Effect::Unpause { lease, fencing_epoch } => {
-            with_deadline(setup.engine.unpause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
-        }
-    }
-}
-
 impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
@@ -367,55 +289,6 @@ impl Actor for AllocationManager {
 impl Supervised for AllocationManager {
     const MESSAGES: &'static [&'static str] =
         &["Allocate", "Release", "LeaseStatus", "ListLeases", "RentedDevices", "Reconcile"];
-}
-
-fn refused(reason: LeaseRefusal, detail: impl std::fmt::Display) -> AllocateReply {
-    AllocateReply::Refused { reason, detail: detail.to_string() }
-}
-
-fn fenced(error: &FencingError) -> LeaseRefusal {
-    match error {
-        FencingError::StaleEpoch { .. } => LeaseRefusal::StaleEpoch,
-        FencingError::UnknownLease(_) | FencingError::WrongToken(_) => LeaseRefusal::NotOwner,
-    }
-}
-
-fn terms_refused(error: &TermsError) -> LeaseRefusal {
-    match error {
-        TermsError::AlreadyOver(_) | TermsError::TooLong { .. } => LeaseRefusal::Expiry,
-        TermsError::SshKey => LeaseRefusal::SshKey,
-        TermsError::NoDevice | TermsError::TooManyDevices(_) | TermsError::DeviceTwice(_) => LeaseRefusal::NoDevice,
-        TermsError::NoEpoch => LeaseRefusal::StaleEpoch,
-    }
-}
-
-fn device_refused(error: &LedgerError) -> LeaseRefusal {
-    match error {
-        LedgerError::InUse { .. } | LedgerError::Quarantined(_) => LeaseRefusal::DeviceBusy,
-        LedgerError::NoSuchDevice(_) | LedgerError::NoDevice | LedgerError::Twice(_) => LeaseRefusal::NoDevice,
-    }
-}
-
-/// What a renter is told of a lease's state.
-fn shown(state: LeaseState) -> synapse::ContainerState {
-    match state {
-        LeaseState::Requested | LeaseState::Reserving | LeaseState::Running => synapse::ContainerState::Running,
-        LeaseState::Paused => synapse::ContainerState::Paused,
-        LeaseState::Releasing | LeaseState::Released | LeaseState::Lost | LeaseState::Refused => {
-            synapse::ContainerState::Gone
-        }
-    }
-}
-
-fn running(lease: &Lease) -> AllocateReply {
-    match (&lease.endpoint, &lease.container) {
-        (Some(at), Some(container)) => AllocateReply::Running {
-            ssh_host: at.host.to_string(),
-            ssh_port: at.ssh_port,
-            container: container.clone(),
-        },
-        _ => refused(LeaseRefusal::Engine, "the container has no address"),
-    }
 }
 
 impl Handler<Allocate> for AllocationManager {

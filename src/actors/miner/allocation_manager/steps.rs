@@ -1,0 +1,91 @@
+//! One thing to do for one lease: call the engine, write what came of it. Plain functions; the actor keeps the books.
+
+use std::time::Duration;
+
+use super::AllocationSetup;
+use crate::actors::lease_book::{Entry, StepError};
+use crate::lease::decide::{after_create, after_destroy};
+use crate::lease::{Container, Effect, Endpoint, EngineError, Event};
+use crate::store;
+
+/// How long one call of the engine may take.
+const ENGINE: Duration = Duration::from_secs(60);
+
+/// One thing to do for one lease.
+pub(super) enum Step {
+    Events(Vec<Event>),
+    Adopt(Container),
+    Effect(Effect),
+    Orphan(Effect),
+}
+
+pub(super) async fn with_deadline<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    match tokio::time::timeout(ENGINE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(EngineError::Unclear(format!("no answer within {ENGINE:?}"))),
+    }
+}
+
+pub(super) fn endpoint(setup: &AllocationSetup, container: &Container) -> Option<Endpoint> {
+    Some(Endpoint { host: setup.host, ssh_port: container.ssh_port })
+}
+
+pub(super) async fn write(setup: &AllocationSetup, entry: &Entry, events: &[Event]) -> Result<Entry, StepError> {
+    entry.step(events, store::Role::Miner, &setup.journal, &setup.metrics, setup.clock.now_ms()).await
+}
+
+/// Carries out one step. `None` in the result leaves the lease as it was.
+pub(super) async fn carry_out(
+    setup: &AllocationSetup,
+    entry: Option<Entry>,
+    step: Step,
+) -> Result<Option<Entry>, String> {
+    let (entry, events) = match (entry, step) {
+        (_, Step::Orphan(effect)) => {
+            return apply_effect(setup, None, &effect).await.map(|_| None);
+        }
+        (None, _) => return Ok(None),
+        (Some(entry), Step::Events(events)) => (entry, events),
+        (Some(entry), Step::Adopt(container)) => {
+            tracing::info!(lease = %entry.lease.id, container = container.id, "container adopted");
+            let event =
+                after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
+            (entry, event.into_iter().collect())
+        }
+        (Some(entry), Step::Effect(effect)) => {
+            let event = apply_effect(setup, Some(&entry), &effect).await?;
+            (entry, event.into_iter().collect::<Vec<_>>())
+        }
+    };
+    if events.is_empty() {
+        return Ok(None);
+    }
+    write(setup, &entry, &events).await.map(Some).map_err(|e| e.to_string())
+}
+
+/// Calls the engine; the event says what its answer means for the lease.
+pub(super) async fn apply_effect(
+    setup: &AllocationSetup,
+    entry: Option<&Entry>,
+    effect: &Effect,
+) -> Result<Option<Event>, String> {
+    let now = || setup.clock.now_ms();
+    match effect {
+        Effect::Create(spec) => {
+            let made = with_deadline(setup.engine.create(spec)).await;
+            let at = made.as_ref().ok().and_then(|c| endpoint(setup, c));
+            Ok(entry.and_then(|e| after_create(&e.lease, &made, at, now())))
+        }
+        Effect::Destroy { lease, fencing_epoch } => {
+            let gone = with_deadline(setup.engine.destroy(*lease, *fencing_epoch)).await;
+            let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, now()));
+            gone.map(|_| event).map_err(|e| e.to_string())
+        }
+        Effect::Pause { lease, fencing_epoch } => {
+            with_deadline(setup.engine.pause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+        }
+        Effect::Unpause { lease, fencing_epoch } => {
+            with_deadline(setup.engine.unpause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+        }
+    }
+}
