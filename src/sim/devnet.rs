@@ -384,7 +384,7 @@ impl Devnet {
 }
 
 /// The memory a CPU device offers, in bytes. Nothing rests on it.
-const MEMORY_OFFERED: u64 = 1 << 30;
+pub(crate) const MEMORY_OFFERED: u64 = 1 << 30;
 
 fn prover(options: &DevnetOptions, settings: &Settings, miners: usize, forgery: Option<Forgery>) -> Arc<dyn Prover> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
