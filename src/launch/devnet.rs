@@ -17,9 +17,11 @@ use super::ProverProgram;
 use crate::exit::Exit;
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::proof::prover;
-use crate::settings::{Cli, Loaded, Role, Source};
+use crate::settings::{Cli, Loaded, Role, Settings, Source};
 use crate::sim::aside;
 use crate::sim::devnet::{Devnet, DevnetOptions};
+use crate::sim::periods;
+use crate::sim::processes::{self, Processes, Programs};
 use crate::sim::screen::{say, show};
 use crate::sim::table::TableSource;
 use crate::telemetry::error_chain;
@@ -68,6 +70,9 @@ struct Args {
     /// Port of the ledger on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     ledger_port: u16,
+    /// Run each node as a process of its own. One that ends is started again.
+    #[arg(long, conflicts_with = "without_validator")]
+    processes: bool,
     /// Leave the validator to a process of its own; prints how to start it.
     #[arg(long)]
     without_validator: bool,
@@ -98,8 +103,12 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     if let Some(tempo) = args.tempo {
         args.cli = args.cli.with_key("devnet.tempo", &tempo.to_string());
     }
-    let mut loaded = super::load(Role::Devnet, &args.cli)?;
-    quicken(&mut loaded, args.speed);
+    let loaded = super::load(Role::Devnet, &args.cli)?;
+    for (key, value) in periods::fitting(&loaded, args.speed) {
+        args.cli = args.cli.with_key(key, &value);
+    }
+    let warnings = loaded.warnings;
+    let loaded = super::load(Role::Devnet, &args.cli)?;
     let dir = loaded.settings.node.data_dir.clone();
     // Held until the end: no second devnet may take, or put aside, what this one uses.
     let _held = aside::prepare(&dir, args.resume).map_err(|error| {
@@ -107,36 +116,8 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
         error.exit()
     })?;
     let _logs = super::logs_in(&loaded.settings, &dir.join("log"))?;
-    loaded.warnings.iter().for_each(|warning| say(warning));
+    warnings.iter().for_each(|warning| say(warning));
     Ok(super::run(|runtime| run(args, loaded, dir, runtime)))
-}
-
-/// Blocks and epochs of a devnet are short; periods that the configuration leaves at their defaults follow them.
-fn quicken(loaded: &mut Loaded, speed: f64) {
-    let shipped = |key: &str| loaded.sources.get(key).is_none_or(|s| *s == Source::Embedded);
-    let block = loaded.settings.devnet.block_time.div_f64(speed.max(0.001)).max(Duration::from_millis(10));
-    let settings = &mut loaded.settings;
-    if shipped("subtensor.poll_interval") {
-        settings.subtensor.poll_interval = (block / 4).max(Duration::from_millis(10));
-    }
-    if shipped("weights.interval_blocks") {
-        settings.weights.interval_blocks = 1;
-    }
-    if shipped("weights.retry_first") {
-        settings.weights.retry_first = block;
-    }
-    if shipped("budget.challenges_per_hotkey") {
-        settings.budget.challenges_per_hotkey = 10_000;
-    }
-    if shipped("budget.time") {
-        settings.budget.time = settings.budget.window;
-    }
-    if shipped("challenge.opening_deadline") {
-        settings.challenge.opening_deadline = Duration::from_secs(5);
-    }
-    if shipped("leases.health_interval") {
-        settings.leases.health_interval = block;
-    }
 }
 
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
@@ -148,6 +129,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
             return Exit::Unavailable;
         }
     };
+    let programs = Programs { exe: exe.clone(), validator: AS_VALIDATOR, miner: AS_MINER };
     let options = DevnetOptions {
         miners: args.miners,
         cheaters: args.cheaters,
@@ -162,6 +144,9 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
     let given = loaded.sources.get("metrics.port").is_some_and(|s| *s != Source::Embedded);
     let port = if given { loaded.settings.metrics.port } else { 0 };
     let web = SocketAddr::new(loaded.settings.metrics.ip, port);
+    if args.processes {
+        return run_processes(&args, &options, &loaded.settings, web, &programs, begun).await;
+    }
     let devnet = match Devnet::start(&options, Arc::new(loaded.settings), web, runtime).await {
         Ok(devnet) => devnet,
         Err(error) => {
@@ -196,6 +181,38 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         let database = dir.join("validator");
         say(&format!("why a miner has its score: compute-register explain HOTKEY --data-dir {}", database.display()));
     }
+    exit
+}
+
+async fn run_processes(
+    args: &Args,
+    options: &DevnetOptions,
+    settings: &Settings,
+    web: SocketAddr,
+    programs: &Programs,
+    begun: Instant,
+) -> Exit {
+    let devnet = match Processes::start(options, settings, &args.cli, web, programs).await {
+        Ok(devnet) => devnet,
+        Err(error) => {
+            say(&format!("the devnet does not start: {}", error_chain(&error)));
+            return error.exit();
+        }
+    };
+    let listing = devnet.listing();
+    say(&format!("data and logs {}", options.dir.display()));
+    say(&format!("processes     {}", options.dir.join(processes::FILE).display()));
+    say(&format!("ledger        http://{}", listing.ledger));
+    for child in &listing.children {
+        let axon = child.axon.map(|at| format!("axon {at:<17} ")).unwrap_or_default();
+        say(&format!("{:<13} http://{}/metrics   {axon}hotkey {}", child.name, child.web, child.hotkey));
+    }
+    let exit = devnet.run(super::stop_signal()).await;
+    say(&format!(
+        "\nended after {:.1} s; databases and logs are in {}",
+        begun.elapsed().as_secs_f64(),
+        options.dir.display()
+    ));
     exit
 }
 
