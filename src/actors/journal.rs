@@ -13,9 +13,11 @@ use actix::prelude::*;
 use rusqlite::Connection;
 
 use crate::clock::SharedClock;
-use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
+use crate::messages::journal::{
+    GetLastWeights, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+};
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -86,7 +88,7 @@ impl Actor for Journal {
 
 impl Supervised for Journal {
     const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
+        &["Write", "Note", "RecentVerdicts", "LiveLeases", "LeaseWithEvents", "PenaltiesAt", "GetLastWeights"];
 }
 
 impl Handler<Write> for Journal {
@@ -125,6 +127,16 @@ impl Handler<LiveLeases> for Journal {
     fn handle(&mut self, _: LiveLeases, _: &mut Ctx<Self>) -> Self::Result {
         let role = self.role;
         self.read(move |conn| queries::live_leases(conn, role))
+    }
+}
+
+impl Handler<LeaseWithEvents> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>>;
+    fn handle(&mut self, LeaseWithEvents(id): LeaseWithEvents, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| match queries::lease(conn, &id)? {
+            Some(lease) => Ok(Some((lease, queries::lease_events(conn, &id)?))),
+            None => Ok(None),
+        })
     }
 }
 
