@@ -13,7 +13,9 @@ use actix::prelude::*;
 use rusqlite::Connection;
 
 use crate::clock::SharedClock;
-use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
+use crate::messages::journal::{
+    GetLastWeights, GetLease, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+};
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
@@ -86,7 +88,7 @@ impl Actor for Journal {
 
 impl Supervised for Journal {
     const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
+        &["Write", "Note", "RecentVerdicts", "LiveLeases", "GetLease", "PenaltiesAt", "GetLastWeights"];
 }
 
 impl Handler<Write> for Journal {
@@ -125,6 +127,13 @@ impl Handler<LiveLeases> for Journal {
     fn handle(&mut self, _: LiveLeases, _: &mut Ctx<Self>) -> Self::Result {
         let role = self.role;
         self.read(move |conn| queries::live_leases(conn, role))
+    }
+}
+
+impl Handler<GetLease> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::lease(conn, &id))
     }
 }
 

@@ -253,6 +253,7 @@ mod tests {
             expires_at_ms: 1_000,
             owner_token_digest: Hash32([3; 32]),
             ssh_public_key: None,
+            wish: None,
         };
         Entry::opened(Lease::open(&terms, 0))
     }

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use crate::ids::LeaseId;
 use crate::store::records::{LeaseRecord, PenaltyRecord, VerdictRecord, WeightsRow};
 use crate::store::{Record, StoreError};
 
@@ -24,6 +25,11 @@ pub struct RecentVerdicts(pub u64);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
 pub struct LiveLeases;
+
+/// One lease, live or ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]
+pub struct GetLease(pub LeaseId);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

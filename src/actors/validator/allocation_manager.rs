@@ -18,14 +18,14 @@ use tokio::sync::{Semaphore, watch};
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::clock::{SharedClock, millis};
-use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
 use crate::lease::machine::LeaseTerms;
 use crate::lease::{EndReason, Endpoint, Event, Lease, LeaseState, OwnerToken, Role};
 use crate::messages::chain_watcher::ChainView;
-use crate::messages::journal::LiveLeases;
+use crate::messages::journal::{GetLease, LiveLeases};
 use crate::messages::validator::allocation_manager::{
-    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
+    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest, ShowLease,
 };
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -39,7 +39,7 @@ use crate::wire::synapse::{
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
-/// How long, and how often, a release waits for a lease that is being looked after: 5 s in all.
+/// How long, and how often, a call waits for a lease that is being looked after: 5 s in all.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 const BUSY_WAITS: u32 = 100;
 /// Largest reply about a lease, in bytes.
@@ -418,29 +418,74 @@ impl Actor for AllocationManager {
 
 impl Supervised for AllocationManager {
     const MESSAGES: &'static [&'static str] =
-        &["Rent", "Release", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
+        &["Rent", "Release", "ShowLease", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
 }
 
-impl Handler<Rent> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
-    fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
-        let fail =
-            |act: &Self, error: RentError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
-        if !self.loaded {
-            return fail(self, RentError::Journal("leases are not loaded yet".into()));
+type Reply = ResponseActFuture<AllocationManager, Result<Lease, RentError>>;
+
+/// What a repeat of a rental is answered: the lease as it is now, or why it never began.
+fn repeated(lease: &Lease, wish: Hash32) -> Result<Lease, RentError> {
+    match lease.state {
+        _ if lease.wish != Some(wish) => Err(RentError::OtherWish(lease.id)),
+        _ if lease.began_at_ms.is_some() => Ok(lease.clone()),
+        LeaseState::Requested | LeaseState::Reserving => Err(RentError::Busy),
+        _ => Err(RentError::Refused(match (&lease.note, lease.end) {
+            (Some(note), _) => note.clone(),
+            (None, Some(why)) => why.label().to_owned(),
+            (None, None) => lease.state.label().to_owned(),
+        })),
+    }
+}
+
+/// A lease that is not in the book: one that ended before this actor started, or longer ago than the book remembers.
+async fn on_record(setup: &AllocationSetup, id: LeaseId) -> Result<Option<Lease>, RentError> {
+    let record = setup.journal.ask(GetLease(id), ASK).await.map_err(|e| RentError::Journal(e.to_string()))?;
+    let record = record.map_err(|e| RentError::Journal(crate::telemetry::error_chain(&e)))?;
+    let entry = record.map(|r| Entry::from_record(&r)).transpose();
+    let entry = entry.map_err(|e| RentError::Journal(format!("the record of lease {id} cannot be read: {e}")))?;
+    Ok(entry.map(|e| e.lease))
+}
+
+impl AllocationManager {
+    fn reply(&self, reply: Result<Lease, RentError>) -> Reply {
+        Box::pin(async move { reply }.into_actor(self))
+    }
+
+    /// Rents under an id that was chosen by whoever asks: perhaps again.
+    fn rent_as(&mut self, id: LeaseId, request: RentRequest, patience: u32) -> Reply {
+        let known = match self.book.get(id) {
+            Some(known) => Some(repeated(&known.lease, request.wish())),
+            None => self.book.is_busy(id).then_some(Err(RentError::Busy)),
+        };
+        match known {
+            // It is being made: its own request says what comes of it.
+            Some(Err(RentError::Busy)) if patience > 0 => {
+                let wait = tokio::time::sleep(BUSY_WAIT).into_actor(self);
+                return Box::pin(wait.then(move |(), act, _| act.rent_as(id, request, patience - 1)));
+            }
+            Some(reply) => return self.reply(reply),
+            None => {}
         }
-        if request.devices == 0 {
-            return fail(self, RentError::Invalid("at least one device must be rented".into()));
-        }
+        // Nobody else may open it while the journal is asked.
+        self.book.begin(id);
+        let setup = self.setup.clone();
+        let known = async move { on_record(&setup, id).await };
+        Box::pin(known.into_actor(self).then(move |known, act, _| {
+            act.book.put(id, None);
+            match known {
+                Ok(None) => act.open(id, request),
+                Ok(Some(lease)) => act.reply(repeated(&lease, request.wish())),
+                Err(error) => act.reply(Err(error)),
+            }
+        }))
+    }
+
+    /// Opens a lease under an id that no lease has.
+    fn open(&mut self, id: LeaseId, request: RentRequest) -> Reply {
         let (peer, devices) = match self.choose(&request) {
             Ok(chosen) => chosen,
-            Err(error) => return fail(self, error),
+            Err(error) => return self.reply(Err(error)),
         };
-        let mut id = [0u8; 16];
-        if let Err(error) = getrandom::fill(&mut id) {
-            return fail(self, RentError::Journal(format!("no randomness from the system: {error}")));
-        }
-        let id = LeaseId(id);
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
             id,
@@ -452,9 +497,10 @@ impl Handler<Rent> for AllocationManager {
             expires_at_ms: now.saturating_add(millis(request.duration)),
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
+            wish: Some(request.wish()),
         };
         if let Err(error) = terms.check(now, self.setup.longest) {
-            return fail(self, RentError::Invalid(error.to_string()));
+            return self.reply(Err(RentError::Invalid(error.to_string())));
         }
         self.wanted.insert(id, (peer.hotkey, devices));
         self.book.begin(id);
@@ -471,22 +517,33 @@ impl Handler<Rent> for AllocationManager {
             }
         }))
     }
-}
 
-impl AllocationManager {
+    /// The lease as the journal has it; it is not in the book.
+    fn look_up(&self, id: LeaseId) -> Reply {
+        if self.book.is_busy(id) {
+            return self.reply(Err(RentError::Busy));
+        }
+        let setup = self.setup.clone();
+        Box::pin(async move { on_record(&setup, id).await?.ok_or(RentError::UnknownLease) }.into_actor(self))
+    }
+
     /// Ends a lease. While a round looks after it, which takes one call of the miner at most, the release waits.
-    fn release(&mut self, id: LeaseId, patience: u32) -> ResponseActFuture<Self, Result<Lease, RentError>> {
-        let answer = |act: &Self, reply: Result<Lease, RentError>| -> ResponseActFuture<Self, _> {
-            Box::pin(async move { reply }.into_actor(act))
-        };
+    fn release(&mut self, id: LeaseId, patience: u32) -> Reply {
         match self.book.get(id) {
-            None => return answer(self, Err(RentError::UnknownLease)),
-            Some(known) if known.lease.state.is_final() => return answer(self, Ok(known.lease.clone())),
+            None if self.book.is_busy(id) => {}
+            None => {
+                let known = self.look_up(id);
+                return Box::pin(known.map(|known, _, _| match known {
+                    Ok(lease) if !lease.state.is_final() => Err(RentError::Busy),
+                    other => other,
+                }));
+            }
+            Some(known) if known.lease.state.is_final() => return self.reply(Ok(known.lease.clone())),
             Some(_) => {}
         }
         let Some(entry) = self.book.take(id) else {
             if patience == 0 {
-                return answer(self, Err(RentError::NoAnswer("the lease is being changed, ask again".into())));
+                return self.reply(Err(RentError::Busy));
             }
             let wait = tokio::time::sleep(BUSY_WAIT).into_actor(self);
             return Box::pin(wait.then(move |(), act, _| act.release(id, patience - 1)));
@@ -515,10 +572,48 @@ impl AllocationManager {
     }
 }
 
+/// The answer to everybody until the leases are known: an id that is not in the book may be one of them.
+fn not_loaded() -> RentError {
+    RentError::Journal("leases are not loaded yet".into())
+}
+
+impl Handler<Rent> for AllocationManager {
+    type Result = Reply;
+    fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
+        if !self.loaded {
+            return self.reply(Err(not_loaded()));
+        }
+        if request.devices == 0 {
+            return self.reply(Err(RentError::Invalid("at least one device must be rented".into())));
+        }
+        match request.id {
+            Some(id) => self.rent_as(id, request, BUSY_WAITS),
+            None => match LeaseId::random() {
+                Ok(id) => self.open(id, request),
+                Err(error) => self.reply(Err(RentError::Journal(format!("no randomness from the system: {error}")))),
+            },
+        }
+    }
+}
+
 impl Handler<Release> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
+    type Result = Reply;
     fn handle(&mut self, Release(id): Release, _: &mut Ctx<Self>) -> Self::Result {
+        if !self.loaded {
+            return self.reply(Err(not_loaded()));
+        }
         self.release(id, BUSY_WAITS)
+    }
+}
+
+impl Handler<ShowLease> for AllocationManager {
+    type Result = Reply;
+    fn handle(&mut self, ShowLease(id): ShowLease, _: &mut Ctx<Self>) -> Self::Result {
+        match self.book.get(id) {
+            _ if !self.loaded => self.reply(Err(not_loaded())),
+            Some(known) => self.reply(Ok(known.lease.clone())),
+            None => self.look_up(id),
+        }
     }
 }
 

@@ -330,6 +330,7 @@ impl Handler<Allocate> for AllocationManager {
             expires_at_ms: request.expires_at_ms,
             owner_token_digest: token.digest(),
             ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
+            wish: None,
         };
         if let Err(error) = terms.check(now, self.setup.longest) {
             return answer(self, refused(terms_refused(&error), error));
