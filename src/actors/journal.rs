@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    GetLastWeights, GetLease, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+    EndedLeases, GetLastWeights, GetLease, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
@@ -88,7 +88,7 @@ impl Actor for Journal {
 
 impl Supervised for Journal {
     const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "GetLease", "PenaltiesAt", "GetLastWeights"];
+        &["Write", "Note", "RecentVerdicts", "LiveLeases", "EndedLeases", "GetLease", "PenaltiesAt", "GetLastWeights"];
 }
 
 impl Handler<Write> for Journal {
@@ -127,6 +127,14 @@ impl Handler<LiveLeases> for Journal {
     fn handle(&mut self, _: LiveLeases, _: &mut Ctx<Self>) -> Self::Result {
         let role = self.role;
         self.read(move |conn| queries::live_leases(conn, role))
+    }
+}
+
+impl Handler<EndedLeases> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, EndedLeases(n): EndedLeases, _: &mut Ctx<Self>) -> Self::Result {
+        let role = self.role;
+        self.read(move |conn| queries::ended_leases(conn, role, n))
     }
 }
 

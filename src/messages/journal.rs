@@ -26,6 +26,11 @@ pub struct RecentVerdicts(pub u64);
 #[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
 pub struct LiveLeases;
 
+/// The last so many leases that have ended, the latest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
+pub struct EndedLeases(pub u32);
+
 /// One lease, live or ended.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]

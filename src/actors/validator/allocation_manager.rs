@@ -30,6 +30,7 @@ use crate::messages::validator::allocation_manager::{
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::store;
+use crate::telemetry::events::Recovered;
 use crate::telemetry::{NodeMetrics, printable};
 use crate::verdict::Verdict;
 use crate::wire::dendrite::{Dendrite, Peer};
@@ -48,6 +49,9 @@ const MAX_REPLY: usize = 64 * 1024;
 const MAX_DETAIL: usize = 300;
 /// Miners asked about their leases at once.
 const AT_ONCE: usize = 32;
+/// A lease counts as allocated while fewer than so many checks in a row went without the miner confirming it. The lease
+/// itself goes on for longer, see [`HealthPolicy`]; but nobody is paid for a machine that does not answer.
+const UNCONFIRMED_CHECKS: u32 = 2;
 /// The first fencing epoch of a lease; this node never hands one over.
 const FIRST_EPOCH: u64 = 1;
 
@@ -88,17 +92,41 @@ struct Proved {
     model: String,
 }
 
+/// What the checks of a lease came to.
+#[derive(Default)]
+struct Watched {
+    health: Health,
+    /// Checks in a row in which the miner was asked and did not confirm the lease.
+    unconfirmed: u32,
+}
+
+impl Watched {
+    fn observe(&mut self, policy: HealthPolicy, seen: EngineView) -> LeaseHealth {
+        match seen {
+            EngineView::Running | EngineView::Paused => self.unconfirmed = 0,
+            EngineView::Exited | EngineView::Gone | EngineView::Unreachable => {
+                self.unconfirmed = self.unconfirmed.saturating_add(1);
+            }
+            // We could not ask, which is not the miner's doing.
+            EngineView::NotSeen => {}
+        }
+        self.health.observe(policy, Observation::local(seen))
+    }
+}
+
 /// The actor.
 pub struct AllocationManager {
     setup: Arc<AllocationSetup>,
     book: LeaseBook,
     proved: HashMap<Hotkey, Vec<Proved>>,
-    health: HashMap<LeaseId, Health>,
+    health: HashMap<LeaseId, Watched>,
     /// Devices that a rental in progress wants, before its intent is on record.
     wanted: HashMap<LeaseId, (Hotkey, Vec<DeviceId>)>,
     loaded: bool,
     /// Leases that the round in progress still looks after.
     looking: usize,
+    /// What the first round finds, until it is over.
+    recovered: Option<Recovered>,
     last_problem: Option<String>,
 }
 
@@ -113,6 +141,7 @@ impl AllocationManager {
             wanted: HashMap::new(),
             loaded: false,
             looking: 0,
+            recovered: Some(Recovered::default()),
             last_problem: None,
         }
     }
@@ -143,10 +172,10 @@ impl AllocationManager {
         }));
     }
 
-    /// The devices of leases in these states, by miner.
-    fn devices(&self, states: impl Fn(LeaseState) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
+    /// The devices of leases that are not over and count here, by miner.
+    fn devices(&self, counts: impl Fn(&Lease) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
         let mut leased: HashMap<Hotkey, Vec<DeviceId>> = HashMap::new();
-        for lease in self.book.open().filter(|l| states(l.state)) {
+        for lease in self.book.open().filter(|l| counts(l)) {
             leased.entry(lease.miner).or_default().extend(&lease.devices);
         }
         leased
@@ -157,7 +186,7 @@ impl AllocationManager {
     fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
         let view = self.setup.view.borrow().clone();
         let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
-        let mut held = self.devices(LeaseState::holds_devices);
+        let mut held = self.devices(|l| l.state.holds_devices());
         for (miner, devices) in self.wanted.values() {
             held.entry(*miner).or_default().extend(devices);
         }
@@ -187,7 +216,8 @@ impl AllocationManager {
 
     /// One round: asks about running leases, finishes releases, ends what is over.
     fn round(&mut self, ctx: &mut Ctx<Self>) {
-        if !self.loaded || self.looking > 0 {
+        // Before the first block nobody can be asked, and not asking is no answer.
+        if !self.loaded || self.looking > 0 || self.setup.view.borrow().is_none() {
             return;
         }
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
@@ -203,13 +233,26 @@ impl AllocationManager {
             // Each lease by itself: a miner that does not answer must not hold up the others' releases.
             ctx.spawn(work.into_actor(self).map(move |looked, act, ctx| {
                 act.looking -= 1;
+                if let Some(recovered) = &mut act.recovered {
+                    *found(&looked, recovered) += 1;
+                }
                 act.looked(id, looked, ctx);
                 act.book.show(&act.setup.metrics);
+                act.first_round_over();
             }));
+        }
+        self.first_round_over();
+    }
+
+    fn first_round_over(&mut self) {
+        if self.looking == 0
+            && let Some(recovered) = self.recovered.take()
+        {
+            recovered.emit(&self.setup.metrics);
         }
     }
 
-    fn looked(&mut self, id: LeaseId, (entry, seen): (Result<Entry, String>, Option<EngineView>), ctx: &mut Ctx<Self>) {
+    fn looked(&mut self, id: LeaseId, (entry, seen): Looked, ctx: &mut Ctx<Self>) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(problem) => {
@@ -226,7 +269,7 @@ impl AllocationManager {
         }
         let Some(seen) = seen else { return };
         let health = self.health.entry(id).or_default();
-        if health.observe(self.setup.health, Observation::local(seen)) != LeaseHealth::Gone {
+        if health.observe(self.setup.health, seen) != LeaseHealth::Gone {
             return;
         }
         let Some(entry) = self.book.take(id) else { return };
@@ -247,6 +290,18 @@ impl AllocationManager {
             }
             act.book.show(&act.setup.metrics);
         }));
+    }
+}
+
+/// What the next step of one lease came to, and what was seen of it.
+type Looked = (Result<Entry, String>, Option<EngineView>);
+
+/// Where a recovery counts what was found of one lease.
+fn found<'a>((entry, seen): &Looked, recovered: &'a mut Recovered) -> &'a mut u64 {
+    match (entry, seen) {
+        (Ok(_), Some(EngineView::Running | EngineView::Paused)) => &mut recovered.kept,
+        (Ok(entry), None) if entry.lease.state.is_final() => &mut recovered.finished,
+        _ => &mut recovered.open,
     }
 }
 
@@ -283,8 +338,8 @@ async fn release_at_miner(setup: &AllocationSetup, lease: &Lease) -> Result<bool
     }
 }
 
-/// What the next step of one lease comes to, and what was seen of it.
-async fn look_after(setup: &AllocationSetup, entry: Entry) -> (Result<Entry, String>, Option<EngineView>) {
+/// Takes the next step of one lease.
+async fn look_after(setup: &AllocationSetup, entry: Entry) -> Looked {
     let now = setup.clock.now_ms();
     let lease = &entry.lease;
     match lease.state {
@@ -412,6 +467,9 @@ impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.load(ctx);
+        let mut view = self.setup.view.clone();
+        let first_view = async move { view.wait_for(Option::is_some).await.is_ok() };
+        ctx.spawn(first_view.into_actor(self).map(|_, act, ctx| act.round(ctx)));
         ctx.run_interval(self.setup.period, |act, ctx| act.round(ctx));
     }
 }
@@ -627,14 +685,15 @@ impl Handler<ListLeases> for AllocationManager {
 impl Handler<LeasedDevices> for AllocationManager {
     type Result = MessageResult<LeasedDevices>;
     fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.devices(LeaseState::holds_devices))
+        MessageResult(self.devices(|l| l.state.holds_devices()))
     }
 }
 
 impl Handler<AllocatedDevices> for AllocationManager {
     type Result = MessageResult<AllocatedDevices>;
     fn handle(&mut self, _: AllocatedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.devices(LeaseState::is_live))
+        let confirmed = |id| self.health.get(&id).is_none_or(|w| w.unconfirmed < UNCONFIRMED_CHECKS);
+        MessageResult(self.devices(|l| l.state.is_live() && confirmed(l.id)))
     }
 }
 

@@ -75,7 +75,8 @@ pub struct ListLeases;
 pub struct LeasedDevices;
 
 /// The devices of live leases of this validator, by miner: only these count as allocated. A lease that is being released
-/// does not: a miner could be paid for as long as it does not confirm.
+/// does not, nor one that the miner has not confirmed in two checks running: a miner could be paid for as long as it
+/// does not answer.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
 pub struct AllocatedDevices;
