@@ -14,7 +14,8 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    GetLastWeights, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+    EndedLeases, GetLastWeights, GetLease, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt, RecentVerdicts,
+    Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
@@ -87,8 +88,17 @@ impl Actor for Journal {
 }
 
 impl Supervised for Journal {
-    const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "LeaseWithEvents", "PenaltiesAt", "GetLastWeights"];
+    const MESSAGES: &'static [&'static str] = &[
+        "Write",
+        "Note",
+        "RecentVerdicts",
+        "LiveLeases",
+        "EndedLeases",
+        "GetLease",
+        "LeaseWithEvents",
+        "PenaltiesAt",
+        "GetLastWeights",
+    ];
 }
 
 impl Handler<Write> for Journal {
@@ -137,6 +147,21 @@ impl Handler<LeaseWithEvents> for Journal {
             Some(lease) => Ok(Some((lease, queries::lease_events(conn, &id)?))),
             None => Ok(None),
         })
+    }
+}
+
+impl Handler<EndedLeases> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, EndedLeases(n): EndedLeases, _: &mut Ctx<Self>) -> Self::Result {
+        let role = self.role;
+        self.read(move |conn| queries::ended_leases(conn, role, n))
+    }
+}
+
+impl Handler<GetLease> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::lease(conn, &id))
     }
 }
 

@@ -31,6 +31,16 @@ pub struct LiveLeases;
 #[rtype(result = "Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>")]
 pub struct LeaseWithEvents(pub LeaseId);
 
+/// The last so many leases that have ended, the latest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
+pub struct EndedLeases(pub u32);
+
+/// One lease, live or ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]
+pub struct GetLease(pub LeaseId);
+
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<PenaltyRecord>, StoreError>")]

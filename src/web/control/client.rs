@@ -13,6 +13,7 @@ use super::error::ErrorReply;
 use super::{ControlError, socket};
 use crate::ids::LeaseId;
 use crate::lease::Lease;
+use crate::messages::validator::allocation_manager::RentError;
 use crate::telemetry::error_chain;
 
 /// How long a call may take that has no deadline of its own.
@@ -70,6 +71,16 @@ impl ClientError {
     /// Whether the node certainly did nothing, because it was never reached.
     pub fn is_not_running(&self) -> bool {
         matches!(self, ClientError::NotRunning { .. })
+    }
+}
+
+/// For programs that rent: what the validator said of the rental, or that it did not answer.
+impl From<ClientError> for RentError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Node(ControlError { rent: Some(rent), .. }) => *rent,
+            other => RentError::Unavailable(other.to_string()),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Code {
     NotFound,
     /// No lease has this id.
     UnknownLease,
+    /// The lease's id belongs to another wish.
+    OtherWish,
     /// No miner has enough proved and free devices.
     NoneFree,
     /// The miner refused.
@@ -49,6 +51,7 @@ impl Code {
         Code::WrongRole,
         Code::NotFound,
         Code::UnknownLease,
+        Code::OtherWish,
         Code::NoneFree,
         Code::PeerRefused,
         Code::NoAnswer,
@@ -64,7 +67,7 @@ impl Code {
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::Forbidden => StatusCode::FORBIDDEN,
             Code::NoSuchPath | Code::NotFound | Code::UnknownLease => StatusCode::NOT_FOUND,
-            Code::WrongRole | Code::Refused | Code::NoneFree => StatusCode::CONFLICT,
+            Code::WrongRole | Code::Refused | Code::OtherWish | Code::NoneFree => StatusCode::CONFLICT,
             Code::PeerRefused | Code::NoAnswer => StatusCode::BAD_GATEWAY,
             Code::Journal | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -81,6 +84,9 @@ pub struct ControlError {
     pub message: String,
     /// What to do about it; empty when nothing.
     pub remedy: String,
+    /// The same for a renter's program, where it is about a rental.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rent: Option<Box<RentError>>,
 }
 
 /// The body of an answer that is an error.
@@ -93,7 +99,7 @@ pub struct ErrorReply {
 impl ControlError {
     /// An error of this kind.
     pub fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        ControlError { code, message: message.into(), remedy: remedy.into() }
+        ControlError { code, message: message.into(), remedy: remedy.into(), rent: None }
     }
     /// The request makes no sense.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -123,23 +129,32 @@ impl From<AskError> for ControlError {
 
 impl From<RentError> for ControlError {
     fn from(error: RentError) -> Self {
-        let message = error.to_string();
-        match error {
-            RentError::Invalid(_) => Self::new(Code::Invalid, message, "change the request"),
-            RentError::NoneFree(_) => {
-                Self::new(Code::NoneFree, message, "wait for the next judged epoch, or ask for less; see `table`")
-            }
-            RentError::Refused(_) => Self::new(Code::PeerRefused, message, "ask again: another miner may be chosen"),
-            RentError::NoAnswer(_) => Self::new(Code::NoAnswer, message, "look at the lease, then ask again"),
-            RentError::UnknownLease => Self::new(Code::UnknownLease, message, "see `leases`"),
-            RentError::Journal(_) => Self::new(Code::Journal, message, "see the node's log and its disk"),
-        }
+        let (code, remedy) = match &error {
+            RentError::Invalid(_) => (Code::Invalid, "change the request"),
+            RentError::NoneFree(_) => (Code::NoneFree, "wait for the next judged epoch or ask for less; see `table`"),
+            RentError::Refused(_) => (Code::PeerRefused, "ask again under a new id: another miner may be chosen"),
+            RentError::OtherWish(_) => (Code::OtherWish, "choose a new id"),
+            RentError::Busy => (Code::Unavailable, "ask again"),
+            RentError::Unavailable(_) => (Code::Unavailable, "ask again with the same id"),
+            RentError::NoAnswer(_) => (Code::NoAnswer, "look at the lease, then ask again"),
+            RentError::UnknownLease => (Code::UnknownLease, "see `leases`"),
+            RentError::Journal(_) => (Code::Journal, "see the node's log and its disk"),
+        };
+        ControlError { rent: Some(Box::new(error.clone())), ..Self::new(code, error.to_string(), remedy) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renters_program_gets_back_the_very_error_of_the_validator() {
+        let error = RentError::NoneFree("2 × cpu-1".into());
+        let text = serde_json::to_string(&ErrorReply { error: error.clone().into() }).unwrap();
+        let read: ErrorReply = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.error.rent.as_deref(), Some(&error));
+    }
 
     #[test]
     fn every_code_has_a_status_of_its_kind_and_reads_back() {

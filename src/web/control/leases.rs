@@ -46,10 +46,8 @@ pub(super) async fn show(node: Caller, id: Path<String>) -> Result<Json<LeaseHis
 pub(super) async fn rent(node: Caller, payload: Payload) -> Result<Json<Lease>, ControlError> {
     let allocations = &node.validator()?.allocations;
     let wish: RentWish = body(payload).await?;
-    if wish.id.is_some() {
-        return Err(ControlError::invalid("this node chooses the ids of its leases itself"));
-    }
     let request = RentRequest {
+        id: wish.id,
         renter: wish.renter,
         model: wish.model,
         devices: wish.devices,
