@@ -389,7 +389,7 @@ impl Devnet {
             (Some(validator), Some(plan)) => (0..rentals)
                 .map(|_| {
                     tokio::task::spawn_local(renter::run(
-                        validator.allocations.clone(),
+                        Arc::new(validator.allocations.clone()),
                         self.clock.clone(),
                         plan.clone(),
                     ))

@@ -283,6 +283,12 @@ pub fn live_leases(conn: &Connection, role: super::Role) -> Result<Vec<LeaseReco
     list(conn, select_leases!("WHERE live = 1 AND role = ?1 ORDER BY id"), [role.label()], lease_row)
 }
 
+/// The last `n` leases of this node that no longer hold their devices, the latest change first.
+pub fn ended_leases(conn: &Connection, role: super::Role, n: u32) -> Result<Vec<LeaseRecord>> {
+    let sql = select_leases!("WHERE live = 0 AND role = ?1 ORDER BY updated_ms DESC, id LIMIT ?2");
+    list(conn, sql, params![role.label(), n], lease_row)
+}
+
 /// One lease, live or ended.
 pub fn lease(conn: &Connection, id: &LeaseId) -> Result<Option<LeaseRecord>> {
     one(conn, select_leases!("WHERE id = ?1"), [id.to_string()], lease_row)
