@@ -14,10 +14,10 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
+use crate::store::records::{LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -87,8 +87,17 @@ impl Actor for Journal {
 }
 
 impl Supervised for Journal {
-    const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "EndedLeases", "GetLease", "PenaltiesAt", "GetLastWeights"];
+    const MESSAGES: &'static [&'static str] = &[
+        "Write",
+        "Note",
+        "RecentVerdicts",
+        "LiveLeases",
+        "EndedLeases",
+        "GetLease",
+        "LastProof",
+        "PenaltiesAt",
+        "GetLastWeights",
+    ];
 }
 
 impl Handler<Write> for Journal {
@@ -142,6 +151,13 @@ impl Handler<GetLease> for Journal {
     type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
     fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::lease(conn, &id))
+    }
+}
+
+impl Handler<LastProof> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
+    fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::last_proof(conn, &validator))
     }
 }
 
