@@ -30,7 +30,7 @@ use crate::settings::Settings;
 use crate::store::{self, OpenNote, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::verdict::UnknownCause;
-use crate::wallet::Keypair;
+use crate::wallet::{HotkeyLock, HotkeyLockError, Keypair};
 use crate::web::control::{self, ControlState, RoleActors};
 use crate::web::{self, Health, WebState};
 use crate::wire::axon::AxonOutcome;
@@ -82,6 +82,9 @@ pub enum NodeError {
     /// The database's threads cannot be started.
     #[error("the database's threads cannot be started")]
     Writer(#[source] store::writer::SpawnError),
+    /// The hotkey cannot be had for this node alone.
+    #[error(transparent)]
+    Hotkey(#[from] HotkeyLockError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {listener}: choose another with {flag}, or end the program that uses it")]
     Bind {
@@ -132,7 +135,8 @@ impl NodeError {
     pub fn exit(&self) -> Exit {
         match self {
             NodeError::Store { source, .. } => source.exit(),
-            NodeError::Bind { .. } => Exit::Unavailable,
+            NodeError::Bind { .. } | NodeError::Hotkey(HotkeyLockError::InUse { .. }) => Exit::Unavailable,
+            NodeError::Hotkey(HotkeyLockError::File { .. }) => Exit::CannotCreate,
             NodeError::Config(_) => Exit::Config,
             NodeError::File { .. } | NodeError::Control { .. } => Exit::CannotCreate,
             NodeError::Random(_) | NodeError::Writer(_) | NodeError::Start(_) | NodeError::Metrics(_) => {
@@ -146,6 +150,7 @@ impl NodeError {
 pub struct Node {
     tree: Tree,
     writer: Writer,
+    hotkey: HotkeyLock,
     axon: Option<Handle<Listener>>,
     drain: Duration,
     data_dir: PathBuf,
@@ -179,6 +184,7 @@ impl Node {
         if let Err(error) = self.writer.shutdown(CLOSE).await {
             tracing::error!(error = crate::telemetry::error_chain(&error), "the database did not close in time");
         }
+        drop(self.hotkey); // from here on another node may act with it
         exit
     }
 }
@@ -195,6 +201,7 @@ pub(crate) struct Frame {
     pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
     view: watch::Sender<Option<Arc<ChainView>>>,
     writer: Writer,
+    hotkey: HotkeyLock,
     web: SocketAddr,
     role_actors: Arc<OnceLock<RoleActors>>,
     axon_status: watch::Sender<ListenerStatus>,
@@ -263,11 +270,13 @@ fn supervision(input: &NodeInput) -> TreeConfig {
 }
 
 impl Frame {
-    /// Binds the address of the web pages, opens the database, registers the metrics, and starts the journal and the
+    /// Binds the address of the web pages, takes the hotkey for this node alone, opens the database, registers the metrics, and starts the journal and the
     /// blacklist guard: an address in use or a database that cannot be used ends the start before any actor runs.
     pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
         let settings = &input.settings;
         let web = bind("web", input.web, "--metrics.port")?;
+        let netuid = settings.netuid;
+        let hotkey = HotkeyLock::take(&settings.node.lock_dir, input.keypair.hotkey(), netuid, &input.data_dir)?;
         let unusable = |source| NodeError::Store { dir: input.data_dir.clone(), source };
         let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
         opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
@@ -368,6 +377,7 @@ impl Frame {
             chain,
             view,
             writer,
+            hotkey,
             web,
             role_actors,
             axon_status,
@@ -449,6 +459,7 @@ impl Frame {
         Ok(Node {
             tree: self.tree,
             writer: self.writer,
+            hotkey: self.hotkey,
             axon_address: self.axon.as_ref().map(|(_, address)| *address),
             axon: self.axon.map(|(handle, _)| handle),
             drain: self.drain,
