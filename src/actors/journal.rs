@@ -14,11 +14,11 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt, RecentVerdicts,
-    Write,
+    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt,
+    RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -96,6 +96,7 @@ impl Supervised for Journal {
         "EndedLeases",
         "GetLease",
         "LeaseWithEvents",
+        "LastProof",
         "PenaltiesAt",
         "GetLastWeights",
     ];
@@ -162,6 +163,13 @@ impl Handler<GetLease> for Journal {
     type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
     fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::lease(conn, &id))
+    }
+}
+
+impl Handler<LastProof> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
+    fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::last_proof(conn, &validator))
     }
 }
 

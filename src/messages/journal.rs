@@ -2,8 +2,8 @@
 
 use actix::Message;
 
-use crate::ids::LeaseId;
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, VerdictRecord, WeightsRow};
+use crate::ids::{Hotkey, LeaseId};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
 use crate::store::{Record, StoreError};
 
 /// Write these records, together or not at all, and reply when they are on disk.
@@ -40,6 +40,11 @@ pub struct EndedLeases(pub u32);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]
 pub struct GetLease(pub LeaseId);
+
+/// What was recorded of the last challenge that this validator sent to this miner, by device.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<ProverRunRecord>, StoreError>")]
+pub struct LastProof(pub Hotkey);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

@@ -272,23 +272,33 @@ fn neurons(conn: &Connection, r: &NeuronsRecord) -> Result<(), StoreError> {
 }
 
 fn prover_run(conn: &Connection, r: &ProverRunRecord) -> Result<(), StoreError> {
+    let validator = r.validator.to_string();
     conn.prepare_cached(
-        "INSERT INTO prover_run (challenge, device, validator, epoch, operations, elapsed_ns, outcome, detail, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET elapsed_ns = excluded.elapsed_ns, outcome = excluded.outcome, detail = excluded.detail,
-             at_ms = excluded.at_ms",
+        "INSERT INTO prover_run (validator, challenge, device, epoch, nonce, n, k, rounds, at_ms, elapsed_ns, outcome, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT DO UPDATE SET elapsed_ns = coalesce(excluded.elapsed_ns, elapsed_ns),
+             outcome = coalesce(excluded.outcome, outcome), detail = excluded.detail",
     )?
     .execute(params![
+        validator,
         r.challenge.to_string(),
         r.device.to_string(),
-        r.validator.to_string(),
         int(r.epoch, "epoch")?,
-        int(r.operations, "operations")?,
-        int(r.elapsed_ns, "elapsed_ns")?,
-        text(&r.outcome, "outcome")?,
-        text(&r.detail, "detail")?,
+        r.nonce.to_string(),
+        r.n,
+        r.k,
+        r.rounds,
         int(r.at_ms, "at_ms")?,
+        r.elapsed_ns.map(|ns| int(ns, "elapsed_ns")).transpose()?,
+        r.outcome.as_deref().map(|o| text(o, "outcome")).transpose()?,
+        text(&r.detail, "detail")?,
     ])?;
+    // A validator that challenges without end must not fill the disk.
+    conn.prepare_cached(
+        "DELETE FROM prover_run WHERE validator = ?1 AND id <
+             (SELECT id FROM prover_run WHERE validator = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![validator, MAX_RUNS_OF_ONE - 1])?;
     Ok(())
 }
 

@@ -16,6 +16,8 @@ pub const MAX_JSON: usize = 1 << 20;
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
 pub const MAX_SPECS_OF_ONE: u32 = 16;
+/// Prover runs of one validator that are kept, the latest ones: 8 devices over 64 epochs.
+pub const MAX_RUNS_OF_ONE: u32 = 512;
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +48,8 @@ pub enum Record {
     },
     /// The neurons of the subnet at a block.
     Neurons(NeuronsRecord),
-    /// A run of this miner's prover.
+    /// A challenge that this miner accepted for one device, before its roots are sent; later again, with how it ended. The
+    /// last [`MAX_RUNS_OF_ONE`] of each validator are kept.
     ProverRun(ProverRunRecord),
     /// Something worth keeping that has no table of its own; append-only.
     Evidence(EvidenceRecord),
@@ -75,11 +78,12 @@ impl Record {
             | Record::Penalty(_)
             | Record::PenaltyLifted { .. }
             | Record::Meta { .. } => true,
+            // The intent must be there after a crash; how the run ended need not.
+            Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
-            | Record::ProverRun(_)
             | Record::Evidence(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
@@ -386,10 +390,10 @@ pub struct NeuronRow {
     pub last_seen_block: BlockNumber,
 }
 
-/// A run of this miner's prover.
+/// A challenge that this miner accepted, for one device: all that is needed to do it again, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProverRunRecord {
-    /// The challenge it answered.
+    /// The challenge.
     pub challenge: ChallengeId,
     /// Who asked.
     pub validator: Hotkey,
@@ -397,16 +401,22 @@ pub struct ProverRunRecord {
     pub device: DeviceId,
     /// The epoch asked for.
     pub epoch: Epoch,
-    /// Operations of the plain product.
-    pub operations: u64,
-    /// How long the run took, in nanoseconds.
-    pub elapsed_ns: u64,
-    /// The label of how it ended.
-    pub outcome: String,
-    /// Its last words, if it ended badly.
-    pub detail: String,
-    /// When it ended.
+    /// The validator's nonce.
+    pub nonce: Hash32,
+    /// Rows and columns of the product.
+    pub n: u32,
+    /// The inner dimension.
+    pub k: u32,
+    /// Rounds.
+    pub rounds: u32,
+    /// When it was accepted.
     pub at_ms: u64,
+    /// How long the provers of the challenge took, in nanoseconds; none until they have ended.
+    pub elapsed_ns: Option<u64>,
+    /// The label of how the run ended; none until it has.
+    pub outcome: Option<String>,
+    /// The prover's last words, if it ended badly.
+    pub detail: String,
 }
 
 /// Something worth keeping that has no table of its own.

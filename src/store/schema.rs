@@ -21,6 +21,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
+    Migration { name: "challenges a prover accepted, with what is needed to do them again", sql: PROOF_INTENTS },
 ];
 
 /// The version this program reads and writes.
@@ -114,6 +115,19 @@ CREATE INDEX evidence_by_hotkey ON evidence (hotkey, id);
 CREATE INDEX evidence_by_time ON evidence (at_ms);
 
 CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
+";
+
+// Nothing was ever written to the first form of the table. outcome and elapsed_ns are null until the provers have ended.
+const PROOF_INTENTS: &str = "
+DROP TABLE prover_run;
+CREATE TABLE prover_run (
+    id INTEGER PRIMARY KEY, validator TEXT NOT NULL, challenge TEXT NOT NULL, device TEXT NOT NULL, epoch INTEGER NOT NULL,
+    nonce TEXT NOT NULL, n INTEGER NOT NULL, k INTEGER NOT NULL, rounds INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    elapsed_ns INTEGER, outcome TEXT, detail TEXT NOT NULL,
+    UNIQUE (validator, challenge, device)
+) STRICT;
+CREATE INDEX prover_run_by_validator ON prover_run (validator, id);
+CREATE INDEX prover_run_by_time ON prover_run (at_ms);
 ";
 
 /// The version of a database, 0 for one without tables.

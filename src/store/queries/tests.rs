@@ -245,6 +245,12 @@ fn prover_runs_evidence_and_settings_read_back() {
     write(&db, ["a", "b"].map(|v| Record::Meta { key: "k".to_owned(), value: v.to_owned() }));
     assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), fx::prover_run(2)]);
     assert_eq!(prover_runs(&db, 9).unwrap()[2].challenge, ChallengeId([1; 16]));
+    // How a run ended is added to what it began with; the last challenge is the last that began.
+    let ended = ProverRunRecord { elapsed_ns: Some(5), outcome: Some("ok".to_owned()), ..fx::prover_run(2) };
+    write(&db, [Record::ProverRun(ended.clone())]);
+    assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), ended]);
+    assert_eq!(last_proof(&db, &hotkey(9)).unwrap(), [fx::prover_run(3)]);
+    assert_eq!(last_proof(&db, &hotkey(1)).unwrap(), []);
     assert_eq!(evidence(&db, Some(&hotkey(1)), 9).unwrap(), [fx::evidence(2, 4), fx::evidence(1, 4)]);
     assert_eq!(evidence(&db, None, 1).unwrap()[0].hotkey, None);
     assert_eq!(meta(&db, "k").unwrap().as_deref(), Some("b"));
@@ -278,6 +284,26 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     assert_eq!(latest_specs(&db).unwrap(), [fx::specs(1, 20, 1)]);
     assert_eq!(penalties(&db, 0).unwrap(), [fx::penalty(2, 0, NOW * 2)]);
     assert_eq!((prover_runs(&db, 9).unwrap().len(), evidence(&db, None, 9).unwrap().len()), (0, 0));
+}
+
+#[test]
+fn a_validator_that_challenges_without_end_fills_a_bounded_room() {
+    let db = database();
+    let run = |i: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&i.to_le_bytes());
+        Record::ProverRun(ProverRunRecord { challenge: ChallengeId(id), ..fx::prover_run(1) })
+    };
+    write(&db, (0..MAX_RUNS_OF_ONE + 8).map(run));
+    write(&db, [Record::ProverRun(ProverRunRecord { validator: hotkey(1), ..fx::prover_run(1) })]);
+    let runs = prover_runs(&db, 10_000).unwrap();
+    assert_eq!(runs.len() as u32, MAX_RUNS_OF_ONE + 1);
+    assert!(runs.iter().all(|r| u32::from_le_bytes([
+        r.challenge.0[0],
+        r.challenge.0[1],
+        r.challenge.0[2],
+        r.challenge.0[3]
+    ]) >= 8));
 }
 
 #[test]
