@@ -21,6 +21,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
+    Migration { name: "rounds", sql: ROUNDS },
 ];
 
 /// The version this program reads and writes.
@@ -114,6 +115,15 @@ CREATE INDEX evidence_by_hotkey ON evidence (hotkey, id);
 CREATE INDEX evidence_by_time ON evidence (at_ms);
 
 CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
+";
+
+const ROUNDS: &str = "
+-- outcome is NULL while the round is open: begun, and not all of its verdicts stored
+CREATE TABLE round (
+    epoch INTEGER PRIMARY KEY, block INTEGER NOT NULL, planned TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    outcome TEXT CHECK (outcome IN ('judged', 'void')), closed_ms INTEGER
+) STRICT;
+CREATE INDEX round_open ON round (epoch) WHERE outcome IS NULL;
 ";
 
 /// The version of a database, 0 for one without tables.
