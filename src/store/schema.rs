@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
     Migration { name: "challenges a prover accepted, with what is needed to do them again", sql: PROOF_INTENTS },
+    Migration { name: "rounds", sql: ROUNDS },
 ];
 
 /// The version this program reads and writes.
@@ -128,6 +129,15 @@ CREATE TABLE prover_run (
 ) STRICT;
 CREATE INDEX prover_run_by_validator ON prover_run (validator, id);
 CREATE INDEX prover_run_by_time ON prover_run (at_ms);
+";
+
+const ROUNDS: &str = "
+-- outcome is NULL while the round is open: begun, and not all of its verdicts stored
+CREATE TABLE round (
+    epoch INTEGER PRIMARY KEY, block INTEGER NOT NULL, planned TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    outcome TEXT CHECK (outcome IN ('judged', 'void')), closed_ms INTEGER
+) STRICT;
+CREATE INDEX round_open ON round (epoch) WHERE outcome IS NULL;
 ";
 
 /// The version of a database, 0 for one without tables.
