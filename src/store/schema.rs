@@ -21,6 +21,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
+    Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
 ];
 
 /// The version this program reads and writes.
@@ -114,6 +115,38 @@ CREATE INDEX evidence_by_hotkey ON evidence (hotkey, id);
 CREATE INDEX evidence_by_time ON evidence (at_ms);
 
 CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
+";
+
+/// Scores in 10⁻⁹ points, bases in 10⁻⁶, factors in 10⁻⁹, credits in 10⁻¹⁵, rates in whole operations a second. The
+/// scaling was kept as a number; eight devices, then always, make a fraction of it again.
+const SCORES_IN_WHOLE_NUMBERS: &str = "
+CREATE TABLE score_whole (
+    epoch INTEGER NOT NULL, hotkey TEXT NOT NULL, uid INTEGER NOT NULL, score INTEGER NOT NULL, parts TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (epoch, hotkey)
+) STRICT, WITHOUT ROWID;
+INSERT INTO score_whole (epoch, hotkey, uid, score, parts, at_ms)
+SELECT epoch, hotkey, uid, CAST(round(score * 1e9) AS INTEGER),
+    json_object(
+        'devices', (SELECT json_group_array(json_object(
+            'device', d.value ->> 'device', 'model', d.value ->> 'model',
+            'base_micro', CAST(round((d.value ->> 'base') * 1e6) AS INTEGER),
+            'rate', CAST(d.value ->> 'rate' AS INTEGER), 'nominal', CAST(d.value ->> 'nominal' AS INTEGER),
+            'factor_ppb', CAST(round((d.value ->> 'factor') * 1e9) AS INTEGER),
+            'credit', CAST(round((d.value ->> 'credit') * 1e15) AS INTEGER),
+            'counted', json(iif(d.value ->> 'counted', 'true', 'false')),
+            'verdict', d.value ->> 'verdict', 'reason', d.value ->> 'reason'))
+            FROM json_each(parts, '$.devices') AS d),
+        'scaling', json_object('max_devices', 8, 'max_base_micro',
+            CAST(coalesce(round(100e6 / (8 * nullif(parts ->> 'scaling', 0))), 0) AS INTEGER)),
+        'gpu', CAST(round((parts ->> 'total' - parts ->> 'allocated_bonus') * 1e9) AS INTEGER),
+        'bonus', CAST(round((parts ->> 'allocated_bonus') * 1e9) AS INTEGER),
+        'total', CAST(round((parts ->> 'total') * 1e9) AS INTEGER),
+        'notes', json(parts -> 'notes')),
+    at_ms FROM score;
+DROP TABLE score;
+ALTER TABLE score_whole RENAME TO score;
+CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
 ";
 
 /// The version of a database, 0 for one without tables.
