@@ -13,7 +13,9 @@ use actix::prelude::*;
 use rusqlite::Connection;
 
 use crate::clock::SharedClock;
-use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
+use crate::messages::journal::{
+    GetLastWeights, LastWeights, LiveLeases, Note, OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
+};
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
@@ -86,7 +88,7 @@ impl Actor for Journal {
 
 impl Supervised for Journal {
     const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
+        &["Write", "Note", "RecentVerdicts", "OpenRounds", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
 }
 
 impl Handler<Write> for Journal {
@@ -116,6 +118,15 @@ impl Handler<RecentVerdicts> for Journal {
         self.read(move |conn| match queries::last_judged_epoch(conn)? {
             Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
             None => Ok(Vec::new()),
+        })
+    }
+}
+
+impl Handler<OpenRounds> for Journal {
+    type Result = ResponseActFuture<Self, Result<Rounds, StoreError>>;
+    fn handle(&mut self, _: OpenRounds, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| {
+            Ok(Rounds { open: queries::open_rounds(conn)?, last_closed: queries::last_judged_epoch(conn)? })
         })
     }
 }
