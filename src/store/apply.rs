@@ -52,10 +52,6 @@ fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
     Ok(value)
 }
 
-fn finite(value: f64, field: &str) -> Result<f64, StoreError> {
-    if value.is_finite() { Ok(value) } else { Err(StoreError::Unstorable(format!("{field} is {value}"))) }
-}
-
 fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
     let text = serde_json::to_string(value).map_err(|e| StoreError::Unstorable(format!("{field}: {e}")))?;
     if text.len() > MAX_JSON {
@@ -147,15 +143,6 @@ fn round_closed(conn: &Connection, epoch: u64, outcome: RoundOutcome, at_ms: u64
 }
 
 fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
-    // JSON has no way to write NaN or infinity: caught here, they would not read back.
-    finite(r.parts.scaling, "scaling")?;
-    finite(r.parts.allocated_bonus, "allocated_bonus")?;
-    finite(r.parts.total, "total")?;
-    for d in &r.parts.devices {
-        for (value, field) in [(d.base, "base"), (d.factor, "factor"), (d.credit, "credit")] {
-            finite(value, field)?;
-        }
-    }
     conn.prepare_cached(
         "INSERT INTO score (epoch, hotkey, uid, score, parts, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET uid = excluded.uid, score = excluded.score, parts = excluded.parts, at_ms = excluded.at_ms",
@@ -164,7 +151,7 @@ fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
         int(r.epoch, "epoch")?,
         r.hotkey.to_string(),
         r.uid.0,
-        finite(r.score, "score")?,
+        int(r.score.0, "score")?,
         json(&r.parts, "parts")?,
         int(r.at_ms, "at_ms")?
     ])?;
@@ -306,23 +293,33 @@ fn neurons(conn: &Connection, r: &NeuronsRecord) -> Result<(), StoreError> {
 }
 
 fn prover_run(conn: &Connection, r: &ProverRunRecord) -> Result<(), StoreError> {
+    let validator = r.validator.to_string();
     conn.prepare_cached(
-        "INSERT INTO prover_run (challenge, device, validator, epoch, operations, elapsed_ns, outcome, detail, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET elapsed_ns = excluded.elapsed_ns, outcome = excluded.outcome, detail = excluded.detail,
-             at_ms = excluded.at_ms",
+        "INSERT INTO prover_run (validator, challenge, device, epoch, nonce, n, k, rounds, at_ms, elapsed_ns, outcome, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT DO UPDATE SET elapsed_ns = coalesce(excluded.elapsed_ns, elapsed_ns),
+             outcome = coalesce(excluded.outcome, outcome), detail = excluded.detail",
     )?
     .execute(params![
+        validator,
         r.challenge.to_string(),
         r.device.to_string(),
-        r.validator.to_string(),
         int(r.epoch, "epoch")?,
-        int(r.operations, "operations")?,
-        int(r.elapsed_ns, "elapsed_ns")?,
-        text(&r.outcome, "outcome")?,
-        text(&r.detail, "detail")?,
+        r.nonce.to_string(),
+        r.n,
+        r.k,
+        r.rounds,
         int(r.at_ms, "at_ms")?,
+        r.elapsed_ns.map(|ns| int(ns, "elapsed_ns")).transpose()?,
+        r.outcome.as_deref().map(|o| text(o, "outcome")).transpose()?,
+        text(&r.detail, "detail")?,
     ])?;
+    // A validator that challenges without end must not fill the disk.
+    conn.prepare_cached(
+        "DELETE FROM prover_run WHERE validator = ?1 AND id <
+             (SELECT id FROM prover_run WHERE validator = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![validator, MAX_RUNS_OF_ONE - 1])?;
     Ok(())
 }
 

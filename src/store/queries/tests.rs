@@ -4,7 +4,7 @@ use super::super::apply::apply;
 use super::super::fixtures::{self as fx, NOW, hotkey};
 use super::super::{Role, StoreError, schema};
 use super::*;
-use crate::ids::ChallengeId;
+use crate::ids::{ChallengeId, Coldkey};
 
 fn database() -> Connection {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -73,7 +73,13 @@ fn a_device_is_judged_once_an_epoch_and_what_was_judged_stays() {
 #[test]
 fn a_round_is_begun_once_and_closed_once() {
     let db = database();
-    let planned = |device| PlannedVerdict { uid: Uid(1), hotkey: hotkey(1), device, model: "cpu-1".into() };
+    let planned = |device| PlannedVerdict {
+        uid: Uid(1),
+        hotkey: hotkey(1),
+        coldkey: Coldkey([7; 32]),
+        device,
+        model: "cpu-1".into(),
+    };
     let planned = vec![planned(None), planned(Some(DeviceId::cpu(3)))];
     let round = |epoch| RoundRecord { epoch, block: 40 + epoch, planned: planned.clone(), at_ms: NOW };
     write(&db, [round(1), round(2), round(2)].map(Record::Round));
@@ -109,23 +115,20 @@ fn scores_are_found_by_epoch_and_by_miner() {
     let db = database();
     write(
         &db,
-        [(1, 1, 5.0), (2, 1, 6.25), (2, 3, 12.5), (1, 4, 1.0)].map(|(e, m, s)| Record::Score(fx::score(e, m, s))),
+        [(1, 1, "5"), (2, 1, "6.25"), (2, 3, "12.5"), (1, 4, "1")].map(|(e, m, s)| Record::Score(fx::score(e, m, s))),
     );
-    assert_eq!(scores(&db, 1).unwrap(), [fx::score(1, 1, 5.0), fx::score(1, 4, 1.0)]);
-    assert_eq!(latest_scores(&db).unwrap(), [fx::score(2, 1, 6.25), fx::score(2, 3, 12.5)]);
-    assert_eq!(latest_score(&db, &hotkey(4)).unwrap(), Some(fx::score(1, 4, 1.0)));
+    assert_eq!(scores(&db, 1).unwrap(), [fx::score(1, 1, "5"), fx::score(1, 4, "1")]);
+    assert_eq!(latest_scores(&db).unwrap(), [fx::score(2, 1, "6.25"), fx::score(2, 3, "12.5")]);
+    assert_eq!(latest_score(&db, &hotkey(4)).unwrap(), Some(fx::score(1, 4, "1")));
     assert_eq!(latest_score(&db, &hotkey(5)).unwrap(), None);
 }
 
 #[test]
-fn a_score_that_json_cannot_hold_is_refused() {
+fn a_score_that_the_database_cannot_hold_is_refused() {
     let db = database();
-    let mut bad = fx::score(1, 1, 5.0);
-    bad.parts.scaling = f64::NAN;
-    for record in [Record::Score(bad), Record::Score(fx::score(1, 1, f64::INFINITY))] {
-        let err = apply(&db, &record).unwrap_err();
-        assert!(matches!(err, StoreError::Unstorable(_)), "{err}");
-    }
+    let high = ScoreRecord { score: Points(u64::MAX), ..fx::score(1, 1, "5") };
+    let err = apply(&db, &Record::Score(high)).unwrap_err();
+    assert!(matches!(err, StoreError::Unstorable(_)), "{err}");
 }
 
 #[test]
@@ -276,6 +279,12 @@ fn prover_runs_evidence_and_settings_read_back() {
     write(&db, ["a", "b"].map(|v| Record::Meta { key: "k".to_owned(), value: v.to_owned() }));
     assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), fx::prover_run(2)]);
     assert_eq!(prover_runs(&db, 9).unwrap()[2].challenge, ChallengeId([1; 16]));
+    // How a run ended is added to what it began with; the last challenge is the last that began.
+    let ended = ProverRunRecord { elapsed_ns: Some(5), outcome: Some("ok".to_owned()), ..fx::prover_run(2) };
+    write(&db, [Record::ProverRun(ended.clone())]);
+    assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), ended]);
+    assert_eq!(last_proof(&db, &hotkey(9)).unwrap(), [fx::prover_run(3)]);
+    assert_eq!(last_proof(&db, &hotkey(1)).unwrap(), []);
     assert_eq!(evidence(&db, Some(&hotkey(1)), 9).unwrap(), [fx::evidence(2, 4), fx::evidence(1, 4)]);
     assert_eq!(evidence(&db, None, 1).unwrap()[0].hotkey, None);
     assert_eq!(meta(&db, "k").unwrap().as_deref(), Some("b"));
@@ -286,7 +295,7 @@ fn prover_runs_evidence_and_settings_read_back() {
 fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     let db = database();
     for epoch in 1..=4 {
-        write(&db, [Record::Verdict(fx::verdict(epoch, 1, 0, fx::pass(1))), Record::Score(fx::score(epoch, 1, 1.0))]);
+        write(&db, [Record::Verdict(fx::verdict(epoch, 1, 0, fx::pass(1))), Record::Score(fx::score(epoch, 1, "1"))]);
     }
     write(&db, [Record::Lease(fx::lease(1, 0)), Record::Lease(fx::ended(fx::lease(2, 1)))]);
     write(&db, [1, 2].map(|l| Record::LeaseEvent(fx::lease_event(l, 1, "step"))));
@@ -309,6 +318,26 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     assert_eq!(latest_specs(&db).unwrap(), [fx::specs(1, 20, 1)]);
     assert_eq!(penalties(&db, 0).unwrap(), [fx::penalty(2, 0, NOW * 2)]);
     assert_eq!((prover_runs(&db, 9).unwrap().len(), evidence(&db, None, 9).unwrap().len()), (0, 0));
+}
+
+#[test]
+fn a_validator_that_challenges_without_end_fills_a_bounded_room() {
+    let db = database();
+    let run = |i: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&i.to_le_bytes());
+        Record::ProverRun(ProverRunRecord { challenge: ChallengeId(id), ..fx::prover_run(1) })
+    };
+    write(&db, (0..MAX_RUNS_OF_ONE + 8).map(run));
+    write(&db, [Record::ProverRun(ProverRunRecord { validator: hotkey(1), ..fx::prover_run(1) })]);
+    let runs = prover_runs(&db, 10_000).unwrap();
+    assert_eq!(runs.len() as u32, MAX_RUNS_OF_ONE + 1);
+    assert!(runs.iter().all(|r| u32::from_le_bytes([
+        r.challenge.0[0],
+        r.challenge.0[1],
+        r.challenge.0[2],
+        r.challenge.0[3]
+    ]) >= 8));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!
 //! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch, the slots and what is
 //! closed: [`turn`], which is pure. The round itself is a plain async function, [`round::judge_all`], over
-//! [`plan::plan`], which is pure; the past comes in through [`DeviceHistory`]. On restart the histories are rebuilt from
+//! [`plan::plan`], which is pure; the past comes in through [`Judge`], which is pure too. On restart it is rebuilt from
 //! the journal's verdicts. Nobody is told of a void epoch: it has no scores and no weights.
 
 pub mod plan;
@@ -32,23 +32,23 @@ use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
-use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
-use crate::messages::blacklist_guard::AdmitMiners;
+use crate::ids::{BlockNumber, Epoch, Hotkey};
+use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{OpenRounds, RecentVerdicts, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
-use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged, MinerJudgement};
+use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
 use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{DeviceHistory, HistoryRules, ScoreTable};
-use crate::store::records::{PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
+use crate::scoring::{Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
+use crate::store::records::{PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
 use crate::store::{Record, StoreError};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
 use crate::verdict::{UnknownCause, Verdict};
 use crate::wire::dendrite::Dendrite;
 
-use plan::{PlannedMiner, Task, WorkTable};
+use plan::{PlannedMiner, WorkTable};
 use round::Finding;
 use turn::{Due, Epochs, turn};
 
@@ -58,8 +58,6 @@ const ASK: Duration = Duration::from_secs(5);
 const LEAST_SPECS: Duration = Duration::from_secs(1);
 /// Epochs of verdicts that are read back at the start.
 const REMEMBER_EPOCHS: u64 = 64;
-/// Epochs after which a device without a verdict is forgotten.
-const FORGET_EPOCHS: u64 = 64;
 
 /// What the runner works with.
 pub struct ChallengeRunnerSetup {
@@ -99,9 +97,6 @@ pub struct ChallengeRunnerSetup {
     pub metrics: Arc<NodeMetrics>,
 }
 
-/// What a history is kept of: a device, or (`None`) a miner whose devices are not known.
-type Judged = (Hotkey, Option<DeviceId>);
-
 /// A round that is planned and may begin once its intent is on disk.
 #[derive(Clone)]
 struct Prepared {
@@ -114,14 +109,15 @@ struct Prepared {
 struct Unwritten {
     epoch: Epoch,
     records: Vec<VerdictRecord>,
-    /// What the rest is told; nothing of a void epoch.
-    judged: Option<EpochJudged>,
+    penalties: Vec<DuePenalty>,
+    /// What the rest is told.
+    judged: EpochJudged,
     at_ms: u64,
 }
 
 impl Unwritten {
     fn outcome(&self) -> RoundOutcome {
-        if self.judged.is_some() { RoundOutcome::Judged } else { RoundOutcome::Void }
+        if self.judged.void { RoundOutcome::Void } else { RoundOutcome::Judged }
     }
 }
 
@@ -141,7 +137,9 @@ enum NotBegun {
 pub struct ChallengeRunner {
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
-    histories: Option<HashMap<Judged, DeviceHistory>>,
+    judge: Option<Judge>,
+    /// When the last verdicts were given, in milliseconds since the Unix epoch.
+    last_at_ms: Option<u64>,
     epochs: Epochs,
     /// Rounds that were begun by an earlier life and never closed.
     open: VecDeque<RoundRecord>,
@@ -159,7 +157,8 @@ impl ChallengeRunner {
     pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
         ChallengeRunner {
             setup,
-            histories: None,
+            judge: None,
+            last_at_ms: None,
             epochs: Epochs::default(),
             open: VecDeque::new(),
             prepared: None,
@@ -173,7 +172,7 @@ impl ChallengeRunner {
 
     /// Asks the journal what was judged, and begun, before; nothing runs until that is known.
     fn remember(&mut self, ctx: &mut Ctx<Self>) {
-        self.histories = None;
+        self.judge = None;
         let journal = self.setup.journal.clone();
         let load = async move {
             let past = journal.ask(RecentVerdicts(REMEMBER_EPOCHS), ASK).await;
@@ -189,27 +188,26 @@ impl ChallengeRunner {
     }
 
     fn recall(&mut self, past: Vec<VerdictRecord>, last: Option<Epoch>, open: Vec<RoundRecord>) {
-        let rules = &self.setup.history;
-        let mut histories: HashMap<Judged, DeviceHistory> = HashMap::new();
-        let mut before: Option<Epoch> = None;
+        let mut judge = Judge::new(self.setup.history.clone());
+        self.last_at_ms = None;
         for v in past {
+            let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
             // Oldest first; an epoch without any verdict is one in which we were out.
-            let gap = before.map_or(0, |before| v.epoch.saturating_sub(before + 1));
-            if gap > 0 {
-                histories.values_mut().for_each(|h| h.freeze(v.epoch - 1, gap, rules));
+            if let Some(before) = judge.last_epoch().filter(|before| before + 1 < epoch) {
+                let lost_ms = at_ms.saturating_sub(self.last_at_ms.unwrap_or(at_ms));
+                judge.outage(before + 1, epoch - 1, lost_ms);
             }
-            before = Some(v.epoch);
-            let history = histories.entry((v.hotkey, v.device)).or_default();
-            history.record(v.epoch, v.at_ms, v.verdict, rules);
+            self.last_at_ms = self.last_at_ms.max(Some(at_ms));
+            judge.recall(epoch, at_ms, &self.setup.table, &Counted { uid, hotkey, device, model, verdict });
         }
-        self.histories = Some(histories);
-        self.epochs = Epochs::after(last.max(before));
+        self.epochs = Epochs::after(last.max(judge.last_epoch()));
+        self.judge = Some(judge);
         for round in &open {
             let (epoch, planned) = (round.epoch, round.planned.len());
             tracing::warn!(
                 epoch,
                 planned,
-                "the round of this epoch was begun and not ended: it is void, nobody is asked again"
+                "this epoch's round was begun and not ended: it is void, nobody is asked again"
             );
         }
         self.open = open.into();
@@ -221,7 +219,7 @@ impl ChallengeRunner {
             // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
             Subscriber::publish(&self.setup.on_judged, last);
         }
-        if self.running.is_some() || self.histories.is_none() {
+        if self.running.is_some() || self.judge.is_none() {
             return;
         }
         if let Some(unwritten) = self.unwritten.take() {
@@ -229,8 +227,9 @@ impl ChallengeRunner {
             return;
         }
         if let Some(round) = self.open.front() {
-            let (epoch, block, planned) = (round.epoch, round.block, round.planned.clone());
-            let unwritten = self.void(epoch, block, planned, "the validator was restarted during its window");
+            const WHY: &str = "the validator was restarted during its window";
+            let (epoch, block, findings) = (round.epoch, round.block, own_fault(&round.planned, WHY));
+            let unwritten = self.judge(epoch, block, &findings);
             self.write(unwritten, ctx);
             return;
         }
@@ -273,8 +272,10 @@ impl ChallengeRunner {
     fn was_out(&mut self, epochs: Range<Epoch>) {
         let (first, count) = (epochs.start, epochs.end - epochs.start);
         tracing::info!(first, count, "no epoch was judged while this validator was out");
-        let rules = &self.setup.history;
-        self.histories.iter_mut().flat_map(HashMap::values_mut).for_each(|h| h.freeze(epochs.end - 1, count, rules));
+        let lost_ms = self.last_at_ms.map_or(0, |last| self.setup.clock.now_ms().saturating_sub(last));
+        if let Some(judge) = &mut self.judge {
+            judge.outage(epochs.start, epochs.end - 1, lost_ms);
+        }
     }
 
     fn begin(&mut self, epoch: Epoch, slot: Range<BlockNumber>, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
@@ -288,7 +289,8 @@ impl ChallengeRunner {
             let problem = match done {
                 Ok(found) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
-                    let unwritten = act.judge(epoch, block, found);
+                    let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    let unwritten = act.judge(epoch, block, &findings);
                     return act.write(unwritten, ctx);
                 }
                 Err(NotBegun::Nobody) => return,
@@ -312,7 +314,7 @@ impl ChallengeRunner {
         const WHY: &str = "the validator missed its own slot";
         let block = view.metagraph.head.number;
         if let Some(prepared) = self.prepared.take().filter(|p| p.intent.epoch == epoch) {
-            let unwritten = self.void(epoch, block, prepared.intent.planned, WHY);
+            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY));
             return self.write(unwritten, ctx);
         }
         self.running = Some(epoch);
@@ -321,8 +323,8 @@ impl ChallengeRunner {
             act.running = None;
             match planned {
                 Ok(planned) => {
-                    let planned = planned.iter().flat_map(PlannedMiner::verdicts).collect();
-                    let unwritten = act.void(epoch, block, planned, WHY);
+                    let planned: Vec<_> = planned.iter().flat_map(PlannedMiner::verdicts).collect();
+                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY));
                     act.write(unwritten, ctx);
                 }
                 Err(problem) => act.last_problem = Some(problem),
@@ -330,69 +332,29 @@ impl ChallengeRunner {
         }));
     }
 
-    /// An epoch without a judgement: one unknown for everything that was to be judged, by our own fault.
-    fn void(&mut self, epoch: Epoch, block: BlockNumber, planned: Vec<PlannedVerdict>, why: &str) -> Unwritten {
-        let at_ms = self.setup.clock.now_ms();
-        let rules = &self.setup.history;
-        let histories = self.histories.get_or_insert_with(HashMap::new);
-        let records = planned
-            .into_iter()
-            .map(|PlannedVerdict { uid, hotkey, device, model }| {
-                let history = histories.entry((hotkey, device)).or_default();
-                let verdict = history.record(epoch, at_ms, Verdict::unknown(UnknownCause::OwnFault, why), rules);
-                VerdictRecord { epoch, uid, hotkey, device, model, verdict, block, at_ms }
-            })
-            .collect();
-        for history in histories.values_mut().filter(|h| h.verdict(epoch).is_none()) {
-            history.freeze(epoch, 1, rules);
-        }
-        Unwritten { epoch, records, judged: None, at_ms }
-    }
-
     /// Takes the past into account: the verdicts as they count, and what each device brings to the score.
-    fn judge(&mut self, epoch: Epoch, block: BlockNumber, found: Vec<Finding>) -> Unwritten {
+    fn judge(&mut self, epoch: Epoch, block: BlockNumber, findings: &[MinerFinding]) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
-        let rules = &self.setup.history;
-        let histories = self.histories.get_or_insert_with(HashMap::new);
-        let mut records = Vec::new();
-        let mut miners = Vec::with_capacity(found.len());
-        for Finding { plan, verdicts } in found {
-            let mut record = |device: Option<DeviceId>, model: &str, verdict: Verdict| {
-                let history = histories.entry((plan.hotkey, device)).or_default();
-                let verdict = history.record(epoch, at_ms, verdict, rules);
-                records.push(VerdictRecord {
-                    epoch,
-                    uid: plan.uid,
-                    hotkey: plan.hotkey,
-                    device,
-                    model: model.to_owned(),
-                    verdict: verdict.clone(),
-                    block,
-                    at_ms,
-                });
-                verdict
-            };
-            let whole = plan.whole.map(|verdict| record(None, "", verdict));
-            for (device, verdict) in plan.devices.iter().zip(verdicts) {
-                if let Some(verdict) = verdict {
-                    record(Some(device.device), &device.model, verdict);
-                }
-            }
-            let devices = plan
-                .devices
-                .iter()
-                .map(|d| {
-                    let history = histories.entry((plan.hotkey, Some(d.device))).or_default();
-                    let leased = d.task == Task::Leased;
-                    history.judgement(d.device, &d.model, epoch, at_ms, leased, rules)
-                })
-                .collect();
-            let PlannedMiner { uid, hotkey, coldkey, refused, .. } = plan;
-            miners.push(MinerJudgement { uid, hotkey, coldkey, refused, whole, devices });
+        let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
+        let Judged { miners, counted, penalties, void } = judge.judge(epoch, at_ms, &self.setup.table, findings);
+        if let Some(why) = &void {
+            tracing::warn!(epoch, why, "the epoch is void: nobody is judged, no weights are made of it");
         }
-        // Histories of those who are gone for good are forgotten, so that the map stays bounded.
-        histories.retain(|_, h| h.latest().is_some_and(|(e, _)| e + FORGET_EPOCHS > epoch));
-        Unwritten { epoch, records, judged: Some(EpochJudged { epoch, block, miners: Arc::new(miners) }), at_ms }
+        let record = |Counted { uid, hotkey, device, model, verdict }| VerdictRecord {
+            epoch,
+            uid,
+            hotkey,
+            device,
+            model,
+            verdict,
+            block,
+            at_ms,
+        };
+        let records: Vec<VerdictRecord> = counted.into_iter().map(record).collect();
+        // Nothing is to be made of an epoch with nobody in it either.
+        let void = void.is_some() || miners.is_empty();
+        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void };
+        Unwritten { epoch, records, penalties, judged, at_ms }
     }
 
     /// Stores the verdicts and closes the round, then tells everybody.
@@ -400,8 +362,13 @@ impl ChallengeRunner {
         let epoch = unwritten.epoch;
         self.running = Some(epoch);
         let journal = self.setup.journal.clone();
+        let penalty = |due: &DuePenalty| {
+            let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
+            Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms })
+        };
         let closed = Record::RoundClosed { epoch, outcome: unwritten.outcome(), at_ms: unwritten.at_ms };
-        let batch = unwritten.records.iter().cloned().map(Record::Verdict).chain([closed]).collect();
+        let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
+        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).chain([closed]).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
         ctx.spawn(work.into_actor(self).map(move |written, act, ctx| {
             act.running = None;
@@ -426,7 +393,7 @@ impl ChallengeRunner {
 
     fn written(&mut self, unwritten: Unwritten, ctx: &mut Ctx<Self>) {
         let outcome = unwritten.outcome();
-        let Unwritten { epoch, records, judged, .. } = unwritten;
+        let Unwritten { epoch, records, penalties, judged, at_ms } = unwritten;
         self.epochs.close(epoch);
         self.open.retain(|round| round.epoch != epoch);
         self.last_problem = None;
@@ -437,28 +404,45 @@ impl ChallengeRunner {
             ChallengeJudged { epoch: *epoch, uid: *uid, hotkey: *hotkey, device: *device, verdict }
                 .emit(&self.setup.metrics);
         }
-        match judged {
-            Some(judged) => {
-                Subscriber::publish(&self.setup.on_judged, &judged);
-                self.last = Some(judged);
-            }
-            None if empty => {}
-            None => {
-                let why = records.first().map(|r| &r.verdict);
-                tracing::warn!(
-                    epoch,
-                    verdicts = records.len(),
-                    ?why,
-                    "the epoch is void: it has no scores and no weights"
-                );
+        for due in penalties {
+            let hotkey = due.hotkey;
+            if let Err(error) = self.setup.guard.tell(Penalise(due)) {
+                tracing::warn!(%hotkey, %error, "the guard does not hear of a penalty before its next start");
             }
         }
+        Subscriber::publish(&self.setup.on_judged, &judged);
+        if !judged.void {
+            // Told again with every block, which a void epoch is not worth.
+            self.last = Some(judged);
+        }
+        self.last_at_ms = Some(at_ms);
         // What has become due meanwhile does not wait for another block.
         let view = self.setup.view.borrow().clone();
-        if let Some(view) = view.filter(|_| self.histories.is_some()) {
+        if let Some(view) = view.filter(|_| self.judge.is_some()) {
             ctx.run_later(Duration::ZERO, move |act, ctx| act.on_block(view, ctx));
         }
     }
+}
+
+/// The findings of an epoch without a round: one unknown for everything that was to be judged, by our own fault.
+fn own_fault(planned: &[PlannedVerdict], why: &str) -> Vec<MinerFinding> {
+    let mut findings: Vec<MinerFinding> = Vec::new();
+    for PlannedVerdict { uid, hotkey, coldkey, device, model } in planned {
+        let at = findings.iter().rposition(|f| f.hotkey == *hotkey).unwrap_or_else(|| {
+            let (uid, hotkey, coldkey) = (*uid, *hotkey, *coldkey);
+            findings.push(MinerFinding { uid, hotkey, coldkey, refused: None, whole: None, devices: Vec::new() });
+            findings.len() - 1
+        });
+        let verdict = Verdict::unknown(UnknownCause::OwnFault, why);
+        match device {
+            Some(device) => {
+                let (device, model) = (*device, model.clone());
+                findings[at].devices.push(DeviceFinding { device, model, leased: false, verdict: Some(verdict) });
+            }
+            None => findings[at].whole = Some(verdict),
+        }
+    }
+    findings
 }
 
 /// One round: who, what, the intent, the proofs.
@@ -570,7 +554,7 @@ impl Handler<Inspect> for ChallengeRunner {
             counts
         });
         MessageResult(serde_json::json!({
-            "histories": self.histories.as_ref().map(HashMap::len),
+            "histories": self.judge.as_ref().map(Judge::histories),
             "running_epoch": self.running,
             "last_epoch": self.epochs.last(),
             "turn": self.turn,

@@ -74,6 +74,7 @@ impl PlannedMiner {
         let of = |device, model: &str| PlannedVerdict {
             uid: self.uid,
             hotkey: self.hotkey,
+            coldkey: self.coldkey,
             device,
             model: model.to_owned(),
         };
