@@ -110,9 +110,10 @@ pub(crate) fn leases(dir: &Path, listing: &Listing) -> Leases {
     let mut known = BTreeSet::new();
     for miner in miners(listing) {
         let store = open_read_only(&miner.data_dir).unwrap();
+        // An engine that never ran a container has no file.
+        let engine = std::fs::read(net.join("engine").join(format!("{}.json", miner.name)));
         let engine: Value =
-            serde_json::from_slice(&std::fs::read(net.join("engine").join(format!("{}.json", miner.name))).unwrap())
-                .unwrap();
+            engine.map_or(serde_json::json!({ "containers": [] }), |text| serde_json::from_slice(&text).unwrap());
         let containers: Vec<Container> = serde_json::from_value(engine["containers"].clone()).unwrap();
         let containers: BTreeMap<String, Container> =
             containers.into_iter().map(|c| (c.labels.lease.to_string(), c)).collect();

@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers fail the test")]
 
+#[expect(dead_code, reason = "the devnet finds its ports itself")]
 #[path = "../common/wait.rs"]
 mod wait;
 
