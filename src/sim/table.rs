@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::devnet::{Devnet, DevnetMiner};
 use crate::ids::{BlockNumber, Epoch, Hotkey, Uid};
 use crate::messages::chain_watcher::ChainView;
+use crate::scoring::{Points, decimal};
 use crate::web::control::api::TableRow;
 use crate::web::control::{self, ValidatorActors, read_table};
 
@@ -24,9 +25,9 @@ pub struct Row {
     /// The last verdict with its reason, or why it is not asked.
     pub verdict: String,
     /// The proved rate in operations a second.
-    pub rate: Option<f64>,
+    pub rate: Option<u64>,
     /// The score.
-    pub score: Option<f64>,
+    pub score: Option<Points>,
     /// The weight set, 0…65,535.
     pub weight: Option<u16>,
     /// The state of its lease.
@@ -86,8 +87,8 @@ impl Table {
             Row {
                 uid: Some(row.uid),
                 verdict: row.verdict,
-                rate: row.rate.map(|rate| rate as f64),
-                score: row.nano_points.map(|points| points as f64 / 1e9),
+                rate: row.rate,
+                score: row.nano_points.map(Points),
                 weight: row.weight,
                 lease: row.leases.last().map(|lease| lease.state.clone()).unwrap_or_default(),
                 ..named
@@ -128,7 +129,7 @@ impl Table {
                 cut(&row.name, 11),
                 cut(&row.class, 5),
                 cut(&row.verdict, 25),
-                or_dash(row.rate.map(|r| format!("{:.1}", r / 1e9))),
+                or_dash(row.rate.map(|r| decimal(r.into(), 9, 1))),
                 or_dash(row.score.map(|s| format!("{s:.3}"))),
                 or_dash(row.weight.map(|w| w.to_string())),
                 if row.lease.is_empty() { "-" } else { &row.lease },
@@ -161,8 +162,8 @@ mod tests {
                     name: "miner-0".into(),
                     class: "cpu-1".into(),
                     verdict: "pass".into(),
-                    rate: Some(31.4e9),
-                    score: Some(103.125),
+                    rate: Some(31_400_000_000),
+                    score: Some(Points(103_125_000_000)),
                     weight: Some(65_535),
                     lease: "running".into(),
                 },

@@ -18,8 +18,6 @@ use crate::verdict::Verdict;
 
 /// How long an actor may take to answer for the table.
 const ASK: Duration = Duration::from_millis(800);
-/// 10⁻⁹ points of a point.
-const NANO: f64 = 1e9;
 
 /// The table now; what an actor does not say in time is left empty.
 pub async fn read_table(actors: &ValidatorActors, chain: &watch::Receiver<Option<Arc<ChainView>>>) -> Table {
@@ -50,14 +48,14 @@ pub async fn read_table(actors: &ValidatorActors, chain: &watch::Receiver<Option
             (None, None, None) => String::new(),
         };
         row.rate = first.and_then(|d| match &d.verdict {
-            Verdict::Pass { evidence } => Some(evidence.rate() as u64),
-            _ => d.kept_rate.map(|rate| rate as u64),
+            Verdict::Pass { evidence } => Some(evidence.rate()),
+            _ => d.kept_rate,
         });
     }
     let board = board.unwrap_or_default();
     for score in &board.rows {
         let row = rows.entry(score.hotkey).or_insert_with(|| empty(score.uid, score.hotkey));
-        row.nano_points = Some((score.score.total * NANO).round() as u64);
+        row.nano_points = Some(score.score.total.0);
         row.weight = Some(board.weights.iter().find(|(uid, _)| *uid == score.uid).map_or(0, |(_, w)| *w));
     }
     for lease in leases.unwrap_or_default() {
