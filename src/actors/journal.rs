@@ -14,10 +14,12 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write,
+    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
+    PenaltiesAt, RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
+use crate::store::explain::{Explanation, gather};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -94,6 +96,8 @@ impl Supervised for Journal {
         "LiveLeases",
         "EndedLeases",
         "GetLease",
+        "LeaseWithEvents",
+        "Explain",
         "LastProof",
         "PenaltiesAt",
         "GetLastWeights",
@@ -139,6 +143,16 @@ impl Handler<LiveLeases> for Journal {
     }
 }
 
+impl Handler<LeaseWithEvents> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>>;
+    fn handle(&mut self, LeaseWithEvents(id): LeaseWithEvents, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| match queries::lease(conn, &id)? {
+            Some(lease) => Ok(Some((lease, queries::lease_events(conn, &id)?))),
+            None => Ok(None),
+        })
+    }
+}
+
 impl Handler<EndedLeases> for Journal {
     type Result = ResponseActFuture<Self, Result<Vec<LeaseRecord>, StoreError>>;
     fn handle(&mut self, EndedLeases(n): EndedLeases, _: &mut Ctx<Self>) -> Self::Result {
@@ -158,6 +172,13 @@ impl Handler<LastProof> for Journal {
     type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
     fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::last_proof(conn, &validator))
+    }
+}
+
+impl Handler<Explain> for Journal {
+    type Result = ResponseActFuture<Self, Result<Explanation, StoreError>>;
+    fn handle(&mut self, Explain(hotkey, now_ms): Explain, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| gather(conn, &hotkey, now_ms))
     }
 }
 

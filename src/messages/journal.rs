@@ -3,7 +3,8 @@
 use actix::Message;
 
 use crate::ids::{Hotkey, LeaseId};
-use crate::store::records::{LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
+use crate::store::explain::Explanation;
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
 use crate::store::{Record, StoreError};
 
 /// Write these records, together or not at all, and reply when they are on disk.
@@ -26,6 +27,11 @@ pub struct RecentVerdicts(pub u64);
 #[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
 pub struct LiveLeases;
 
+/// One lease, ended or not, with its steps.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>")]
+pub struct LeaseWithEvents(pub LeaseId);
+
 /// The last so many leases that have ended, the latest first.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
@@ -40,6 +46,11 @@ pub struct GetLease(pub LeaseId);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<ProverRunRecord>, StoreError>")]
 pub struct LastProof(pub Hotkey);
+
+/// Why a miner has its score, from the records, as of this time (milliseconds since the Unix epoch).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Explanation, StoreError>")]
+pub struct Explain(pub Hotkey, pub u64);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

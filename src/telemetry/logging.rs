@@ -3,13 +3,13 @@
 //! Lines go to standard error. With a file they also go to `node.log` in its directory, readable by the owner only,
 //! written by a thread of its own: a slow disk makes lines drop (and says so), never an actor wait.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::file::{FileLog, FileWriter};
 
@@ -38,8 +38,10 @@ pub enum Format {
 /// A log file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFile {
-    /// Where `node.log` and the older `node.log.1` … are; made with mode 0700 if it is not there.
+    /// Where the file and the older ones put aside are; made with mode 0700 if it is not there.
     pub dir: PathBuf,
+    /// The file's name; those put aside are `NAME.1` (the newest), `NAME.2`, …
+    pub name: String,
     /// A file that would grow beyond this many bytes is put aside.
     pub max_bytes: u64,
     /// How many put-aside files are kept.
@@ -47,9 +49,15 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// 16 MiB a file, 4 kept beside the current one: 80 MiB at most.
+    /// `node.log` in `dir`. 16 MiB a file, 4 kept beside the current one: 80 MiB at most.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        LogFile { dir: dir.into(), max_bytes: 16 << 20, keep: 4 }
+        LogFile { dir: dir.into(), name: "node.log".to_owned(), max_bytes: 16 << 20, keep: 4 }
+    }
+
+    /// The file of this path, bounded alike; `None` if the path names no file.
+    pub fn at(path: &Path) -> Option<Self> {
+        let (dir, name) = (path.parent()?, path.file_name()?.to_str()?);
+        Some(LogFile { name: name.to_owned(), ..LogFile::in_dir(dir) })
     }
 }
 
@@ -99,12 +107,41 @@ pub enum LogError {
 /// Keeps the log file's thread; dropping it writes what is queued and closes the file.
 #[derive(Debug)]
 #[must_use = "lines that are queued for the log file are lost when the process ends without dropping this"]
-pub struct LogGuard(Option<FileLog>);
+pub struct LogGuard {
+    file: Option<FileLog>,
+    control: LogControl,
+}
 
 impl LogGuard {
     /// Lines that the log file's queue could not take so far.
     pub fn dropped_lines(&self) -> u64 {
-        self.0.as_ref().map_or(0, FileLog::dropped)
+        self.file.as_ref().map_or(0, FileLog::dropped)
+    }
+    /// Changes how much is logged from now on.
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+}
+
+type SetLevel = Arc<dyn Fn(Level) -> Result<(), String> + Send + Sync>;
+
+/// Changes how much a program logs while it runs.
+#[derive(Clone)]
+pub struct LogControl(SetLevel);
+
+impl LogControl {
+    /// Logs at this level from now on. Where directives were given in place of a level, they stay.
+    ///
+    /// # Errors
+    /// If the program's logging is gone.
+    pub fn set(&self, level: Level) -> Result<(), String> {
+        (self.0)(level)
+    }
+}
+
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogControl")
     }
 }
 
@@ -149,7 +186,15 @@ pub fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = filter(options)?;
+    let (filter, handle) = reload::Layer::new(filter(options)?);
+    let fixed = options.filter.is_some();
+    let control = LogControl(Arc::new(move |level| {
+        if fixed {
+            return Ok(());
+        }
+        let next = EnvFilter::builder().parse(directives(level)).map_err(|e| e.to_string())?;
+        handle.reload(next).map_err(|e| e.to_string())
+    }));
     let mut outputs = vec![layer(options.format, options.colour, writer)];
     let file = match &options.file {
         None => None,
@@ -160,7 +205,7 @@ where
             Some(log)
         }
     };
-    Ok((tracing_subscriber::registry().with(outputs).with(filter), LogGuard(file)))
+    Ok((tracing_subscriber::registry().with(outputs).with(filter), LogGuard { file, control }))
 }
 
 /// Sets up logging for the process: the first thing a `main` does after its flags are read.
