@@ -25,6 +25,7 @@ use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::store::Record;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
 use crate::telemetry::NodeMetrics;
+use crate::telemetry::events::PenaltyGiven;
 
 /// How long the journal may take to answer.
 const ASK: Duration = Duration::from_secs(5);
@@ -35,6 +36,9 @@ pub struct BlacklistGuardSetup {
     pub hotkey: Hotkey,
     /// What the operator wants.
     pub policy: Arc<Policy>,
+    /// Whether to record who is in the subnet and what admission says of each, for `explain`. A validator's task: in a
+    /// subnet of miners that all did, what is written would grow with the square of their number.
+    pub records_neurons: bool,
     /// Where the snapshot is published.
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     /// Keeps penalties and neurons.
@@ -82,6 +86,7 @@ impl BlacklistGuard {
         let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
         let now = self.setup.clock.now_ms();
         penalties.retain(|_, p| p.until_ms > now);
+        self.setup.metrics.penalties(penalties.len());
         let age_ms = millis(view.seen_at.elapsed());
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
@@ -107,7 +112,7 @@ impl BlacklistGuard {
 
     /// Records who is in the subnet and what admission says of each.
     fn record(&self) {
-        let Some(view) = &self.view else { return };
+        let Some(view) = self.view.as_ref().filter(|_| self.setup.records_neurons) else { return };
         let admitted: HashMap<_, _> = self.admitted().into_iter().map(|(uid, _, a)| (uid, a)).collect();
         let neurons = view.metagraph.neurons.iter().map(|n| NeuronEntry {
             uid: n.uid,
@@ -187,7 +192,7 @@ impl Handler<Penalise> for BlacklistGuard {
             from_ms: self.setup.clock.now_ms(),
             until_ms,
         };
-        tracing::warn!(%hotkey, reason, until_ms, "penalty");
+        PenaltyGiven { hotkey, reason: &reason, until_ms }.emit(&self.setup.metrics);
         if let Err(error) = self.setup.journal.tell(Note(Record::Penalty(record))) {
             tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
         }
