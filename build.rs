@@ -1,8 +1,9 @@
-//! Tells a release build which commit it was made from, as `COMPUTE_COMMIT`, for `compute_build_info` and `--version`
-//! texts. A value that is set from outside wins.
+//! Tells a release build which commit it was made from, as `COMPUTE_COMMIT`, for `compute_build_info`. A value that is set from outside wins.
 //!
 //! Reads `.git` only, runs nothing, and never fails a build: from a tarball the commit stays unknown. Changes that were
 //! not committed are not seen. Debug builds are left alone, so that a commit does not rebuild what is being worked on.
+
+#![expect(clippy::print_stdout, reason = "cargo listens there")]
 
 use std::path::{Path, PathBuf};
 
