@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Role;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
+use crate::scoring::{JudgedRate, Points, Scaling};
 use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
@@ -16,13 +17,28 @@ pub const MAX_JSON: usize = 1 << 20;
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
 pub const MAX_SPECS_OF_ONE: u32 = 16;
+/// Prover runs of one validator that are kept, the latest ones: 8 devices over 64 epochs.
+pub const MAX_RUNS_OF_ONE: u32 = 512;
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A miner's specs, or this machine's.
     Specs(SpecsRecord),
-    /// The judgement of a device in an epoch. A later judgement of the same device in the same epoch replaces it.
+    /// The intent to run an epoch's round, before the first challenge goes out. The same one again is accepted, another for the
+    /// same epoch is a `Conflict`: there is one draw an epoch.
+    Round(RoundRecord),
+    /// An epoch's round is over, or will not be. Written together with its verdicts.
+    RoundClosed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What became of it.
+        outcome: RoundOutcome,
+        /// When it was closed.
+        at_ms: u64,
+    },
+    /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
+    /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
@@ -46,7 +62,8 @@ pub enum Record {
     },
     /// The neurons of the subnet at a block.
     Neurons(NeuronsRecord),
-    /// A run of this miner's prover.
+    /// A challenge that this miner accepted for one device, before its roots are sent; later again, with how it ended. The
+    /// last [`MAX_RUNS_OF_ONE`] of each validator are kept.
     ProverRun(ProverRunRecord),
     /// Something worth keeping that has no table of its own; append-only.
     Evidence(EvidenceRecord),
@@ -68,18 +85,21 @@ impl Record {
     /// others survive the death of the process, and reach the disk with the next durable record or checkpoint.
     pub fn durable(&self) -> bool {
         match self {
-            Record::Weights(_)
+            Record::Round(_)
+            | Record::Weights(_)
             | Record::WeightsStatus(_)
             | Record::Lease(_)
             | Record::LeaseEvent(_)
             | Record::Penalty(_)
             | Record::PenaltyLifted { .. }
             | Record::Meta { .. } => true,
+            // The intent must be there after a crash; how the run ended need not.
+            Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
+            | Record::RoundClosed { .. }
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
-            | Record::ProverRun(_)
             | Record::Evidence(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
@@ -89,6 +109,8 @@ impl Record {
     pub fn kind(&self) -> &'static str {
         match self {
             Record::Specs(_) => "specs",
+            Record::Round(_) => "round",
+            Record::RoundClosed { .. } => "round_closed",
             Record::Verdict(_) => "verdict",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
@@ -124,6 +146,55 @@ pub struct SpecsRecord {
     pub json: Value,
 }
 
+/// A round that is about to begin: whom and what it will challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The epoch it is the round of.
+    pub epoch: Epoch,
+    /// The head when it began.
+    pub block: BlockNumber,
+    /// Everything that gets a verdict in it, also if this node does not live to give it; at most [`MAX_JSON`] bytes. Let go of
+    /// once the round is closed.
+    pub planned: Vec<PlannedVerdict>,
+    /// When it began.
+    pub at_ms: u64,
+}
+
+/// A verdict that an epoch will have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedVerdict {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device; none for the miner as a whole.
+    pub device: Option<DeviceId>,
+    /// The device's model as claimed; empty when unknown.
+    pub model: String,
+}
+
+/// What became of an epoch's round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundOutcome {
+    /// It was run and judged.
+    Judged,
+    /// It was begun and not ended, or not begun in its slot: all its verdicts are unknown, and it has no weights.
+    Void,
+}
+
+impl RoundOutcome {
+    /// Every outcome.
+    pub const ALL: &'static [RoundOutcome] = &[RoundOutcome::Judged, RoundOutcome::Void];
+    /// The label in the database and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            RoundOutcome::Judged => "judged",
+            RoundOutcome::Void => "void",
+        }
+    }
+}
+
 /// The judgement of one device, or of a whole miner, in one epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord {
@@ -154,25 +225,27 @@ pub struct ScoreRecord {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
-    /// The score, 0…200.
-    pub score: f64,
+    /// The score, 0…200 points.
+    pub score: Points,
     /// How it came about.
     pub parts: ScoreParts,
     /// When it was computed.
     pub at_ms: u64,
 }
 
-/// How a score came about: `total = Σ credit of counted devices · scaling + allocated_bonus`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// How a score came about: `gpu = Σ credit of counted devices · scaling`, `total = gpu + bonus`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreParts {
     /// Every device of the miner.
     pub devices: Vec<DevicePart>,
-    /// `100 / (8 · largest base of the table)`.
-    pub scaling: f64,
-    /// 100 while a lease counts, else 0.
-    pub allocated_bonus: f64,
+    /// `100 / (8 · largest base of the table)`, as a fraction.
+    pub scaling: Scaling,
+    /// The points of the devices.
+    pub gpu: Points,
+    /// 100 points while a lease counts, else 0.
+    pub bonus: Points,
     /// The score.
-    pub total: f64,
+    pub total: Points,
     /// What else a reader should know, in sentences.
     pub notes: Vec<String>,
 }
@@ -184,16 +257,19 @@ pub struct DevicePart {
     pub device: DeviceId,
     /// Its model as claimed.
     pub model: String,
-    /// The model's base score in the table; 0 when it has no row.
-    pub base: f64,
-    /// The proved rate in operations a second.
-    pub rate: Option<f64>,
+    /// The model's base score in the table, in 10⁻⁶; 0 when it has no row.
+    pub base_micro: u64,
+    /// The rate that is paid, in operations a second.
+    pub rate: Option<u64>,
+    /// How that rate was judged over the last epochs, for a pass of a timed model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<JudgedRate>,
     /// The model's nominal rate in operations a second.
-    pub nominal: Option<f64>,
-    /// `min(1, rate / nominal)`; 0 when not proved.
-    pub factor: f64,
-    /// `base · factor`, before scaling.
-    pub credit: f64,
+    pub nominal: Option<u64>,
+    /// `min(1, rate / nominal)` in 10⁻⁹; 0 when not proved.
+    pub factor_ppb: u64,
+    /// `base · factor` in 10⁻¹⁵, before scaling.
+    pub credit: u64,
     /// Whether it is one of the best eight, which are the ones that count.
     pub counted: bool,
     /// The kind of its verdict: `pass`, `fail` or `unknown`.
@@ -386,10 +462,10 @@ pub struct NeuronRow {
     pub last_seen_block: BlockNumber,
 }
 
-/// A run of this miner's prover.
+/// A challenge that this miner accepted, for one device: all that is needed to do it again, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProverRunRecord {
-    /// The challenge it answered.
+    /// The challenge.
     pub challenge: ChallengeId,
     /// Who asked.
     pub validator: Hotkey,
@@ -397,16 +473,22 @@ pub struct ProverRunRecord {
     pub device: DeviceId,
     /// The epoch asked for.
     pub epoch: Epoch,
-    /// Operations of the plain product.
-    pub operations: u64,
-    /// How long the run took, in nanoseconds.
-    pub elapsed_ns: u64,
-    /// The label of how it ended.
-    pub outcome: String,
-    /// Its last words, if it ended badly.
-    pub detail: String,
-    /// When it ended.
+    /// The validator's nonce.
+    pub nonce: Hash32,
+    /// Rows and columns of the product.
+    pub n: u32,
+    /// The inner dimension.
+    pub k: u32,
+    /// Rounds.
+    pub rounds: u32,
+    /// When it was accepted.
     pub at_ms: u64,
+    /// How long the provers of the challenge took, in nanoseconds; none until they have ended.
+    pub elapsed_ns: Option<u64>,
+    /// The label of how the run ended; none until it has.
+    pub outcome: Option<String>,
+    /// The prover's last words, if it ended badly.
+    pub detail: String,
 }
 
 /// Something worth keeping that has no table of its own.

@@ -16,15 +16,22 @@ use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
 use crate::proof::Work;
 use crate::runtime::{Backoff, Handle};
-use crate::scoring::{HistoryRules, ModelRow, ScoreTable};
+use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
 use crate::settings::Settings;
 use crate::store::Role;
+use crate::web::control::{RoleActors, ValidatorActors};
 use crate::wire::dendrite::Dendrite;
 
 /// The file of the secret that lease tokens are derived from, in the data directory.
 const LEASE_SECRET_FILE: &str = "lease.secret";
 /// One trillion operations.
 const TERA: f64 = 1e12;
+
+/// A setting in the whole units that scores are computed in: the only place where scoring meets a decimal fraction.
+fn whole(value: f64, unit: f64) -> u64 {
+    // Settings are bounded far below 2⁶⁴ of these units; a conversion with `as` saturates.
+    (value * unit).round() as u64
+}
 
 /// What a validator is given beside what every node is given.
 pub struct ValidatorInput {
@@ -67,7 +74,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
         work(name, class.n, class.k, class.rounds);
         rows.push(ModelRow {
             name: name.clone(),
-            base: class.base,
+            base_micro: whole(class.base, 1e6),
             nominal_ops: None,
             floor_ops: None,
             aliases: Vec::new(),
@@ -83,9 +90,9 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
             }
             rows.push(ModelRow {
                 name: name.clone(),
-                base: row.base,
-                nominal_ops: row.nominal_tops.map(|t| t * TERA),
-                floor_ops: row.floor_tops.map(|t| t * TERA),
+                base_micro: whole(row.base, 1e6),
+                nominal_ops: row.nominal_tops.map(|t| whole(t, TERA)),
+                floor_ops: row.floor_tops.map(|t| whole(t, TERA)),
                 aliases: row.aliases.clone(),
                 twin: row.twin.clone(),
                 timed: true,
@@ -95,7 +102,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
     let table = ScoreTable::new(rows, settings.scoring.max_devices as usize).map_err(|error| {
         NodeError::Config(format!("the table of models cannot be used: {}", crate::telemetry::error_chain(&error)))
     })?;
-    let table = table.with_bonus(settings.scoring.allocated_bonus);
+    let table = table.with_bonus(Points(whole(settings.scoring.allocated_bonus, 1e9)));
     if problems.is_empty() { Ok((table, works)) } else { Err(NodeError::Config(problems.join("; "))) }
 }
 
@@ -200,6 +207,12 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
 
     let on_block = vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
     let guard = frame.guard.clone();
+    frame.control(RoleActors::Validator(ValidatorActors {
+        guard: guard.clone(),
+        challenges: challenges.clone(),
+        weights: weights.clone(),
+        allocations: allocations.clone(),
+    }));
     let node = frame.finish(&input, None, on_block, Vec::new())?;
     Ok(ValidatorNode { node, allocations, challenges, weights, guard })
 }
