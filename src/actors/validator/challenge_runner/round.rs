@@ -267,10 +267,7 @@ async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, ver
     }
     // Only now, after the roots were received, are the positions drawn.
     let positions = match random::<32>() {
-        Ok(seed) => {
-            let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed(seed);
-            sample_positions(&challenge.work, setup.rules.samples, &mut rng)
-        }
+        Ok(seed) => sample_positions(&challenge.work, setup.rules.samples, &seed),
         Err(verdict) => return verdict,
     };
     let begun = Instant::now();
