@@ -76,6 +76,14 @@ reasons! {
     }
 }
 
+impl FailReason {
+    /// Whether it counts towards a penalty beyond the lost epoch. What another can cause does not: a second hotkey may
+    /// claim an honest miner's device, and somebody in between may keep a miner from answering.
+    pub fn penalised(self) -> bool {
+        !matches!(self, FailReason::DuplicateDevice | FailReason::Unresponsive)
+    }
+}
+
 impl UnknownCause {
     /// Whose side the cause lies on.
     pub fn side(self) -> Side {
@@ -101,9 +109,10 @@ pub struct PassEvidence {
 }
 
 impl PassEvidence {
-    /// The proved rate in operations a second.
-    pub fn rate(&self) -> f64 {
-        if self.elapsed_ns == 0 { 0.0 } else { self.operations as f64 * 1e9 / self.elapsed_ns as f64 }
+    /// The proved rate in operations a second, rounded down; 0 without a time.
+    pub fn rate(&self) -> u64 {
+        let rate = (u128::from(self.operations) * 1_000_000_000).checked_div(self.elapsed_ns.into()).unwrap_or(0);
+        u64::try_from(rate).unwrap_or(u64::MAX)
     }
 }
 

@@ -20,6 +20,7 @@ use compute_subnet::lease::Container;
 use compute_subnet::messages::blacklist_guard::AdmitMiners;
 use compute_subnet::messages::validator::weight_setter::{GetScoreboard, Scoreboard};
 use compute_subnet::runtime::Handle;
+use compute_subnet::scoring::{Points, Scaling};
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::store::explain::explain_from_db;
 use compute_subnet::store::read_only::open_read_only;
@@ -109,7 +110,7 @@ impl Running {
     }
 
     /// The score of each miner on a board; `None` unless the board has every one.
-    fn scores(&self, board: &Scoreboard) -> Option<Vec<f64>> {
+    fn scores(&self, board: &Scoreboard) -> Option<Vec<Points>> {
         let of = |m: &Miner| board.rows.iter().find(|r| r.hotkey == m.hotkey).map(|r| r.score.total);
         self.miners.iter().map(of).collect()
     }
@@ -125,25 +126,31 @@ impl Running {
 }
 
 /// The base scores of the shipped classes, written out: the test redoes the arithmetic by hand.
-fn base(class: &str) -> f64 {
+fn base(class: &str) -> u64 {
     match class {
-        "cpu-1" => 1.0,
-        "cpu-2" => 2.0,
-        "cpu-3" => 3.0,
-        "cpu-4" => 4.0,
+        "cpu-1" => 1,
+        "cpu-2" => 2,
+        "cpu-3" => 3,
+        "cpu-4" => 4,
         other => panic!("no class {other}"),
     }
 }
 
 /// `base · 100 / (8 · 4)`, the best class having base 4; 100 more for a machine that is leased.
-fn expected(class: &str, leased: bool) -> f64 {
-    base(class) * 100.0 / (8.0 * 4.0) + if leased { 100.0 } else { 0.0 }
+fn expected(class: &str, leased: bool) -> Points {
+    Points(base(class) * 3_125_000_000 + if leased { 100_000_000_000 } else { 0 })
 }
 
-/// The chain's 16-bit form of scores: the largest is 65,535, the rest in proportion, zeros left out.
-fn in_sixteen_bits(scores: &[(Uid, f64)]) -> BTreeMap<Uid, u16> {
-    let highest = scores.iter().map(|s| s.1).fold(0.0, f64::max);
-    let scaled = scores.iter().map(|(uid, score)| (*uid, (score * 65_535.0 / highest).round_ties_even() as u16));
+/// Points in thousandths.
+fn thousandths<const N: usize>(points: [u64; N]) -> [Points; N] {
+    points.map(|p| Points(p * 1_000_000))
+}
+
+/// The chain's 16-bit form of scores: the largest is 65,535, the rest in proportion, zeros left out. In floating point,
+/// by which the node does not compute.
+fn in_sixteen_bits(scores: &[(Uid, Points)]) -> BTreeMap<Uid, u16> {
+    let highest = scores.iter().map(|s| s.1.0).max().unwrap() as f64;
+    let scaled = scores.iter().map(|(uid, p)| (*uid, (p.0 as f64 * 65_535.0 / highest).round_ties_even() as u16));
     scaled.filter(|(_, weight)| *weight > 0).collect()
 }
 
@@ -158,14 +165,15 @@ fn honest_miners_are_paid_by_the_formula_and_the_ledger_holds_exactly_those_weig
         let (board, weights) = until("every miner is scored and the weights are on the ledger", async || {
             let (board, _, weights) = net.on_chain().await?;
             let scores = net.scores(&board)?;
-            scores.iter().all(|s| *s > 0.0).then_some((board, weights))
+            scores.iter().all(|s| s.0 > 0).then_some((board, weights))
         })
         .await;
-        assert_eq!(net.scores(&board).unwrap(), [3.125, 6.25, 9.375, 12.5]);
+        assert_eq!(net.scores(&board).unwrap(), thousandths([3_125, 6_250, 9_375, 12_500]));
         let by_uid = |w: [u16; 4]| net.miners.iter().map(|m| net.uid(m)).zip(w).collect::<BTreeMap<_, _>>();
         assert_eq!(weights, by_uid([16_384, 32_768, 49_151, 65_535]));
         for row in &board.rows {
-            assert_eq!((row.score.scaling, row.score.bonus, row.score.counted()), (3.125, 0.0, 1));
+            let scaling = Scaling { max_devices: 8, max_base_micro: 4_000_000 };
+            assert_eq!((row.score.scaling, row.score.bonus, row.score.counted()), (scaling, Points(0), 1));
         }
 
         // The weights become incentive: the epoch's step shares it in the same proportion.
@@ -232,7 +240,7 @@ fn a_cheater_gets_nothing_and_explain_names_the_check_that_caught_it() {
             let scores = net.scores(&board)?;
             let cheater = board.rows.iter().find(|r| r.hotkey == net.miners[2].hotkey)?;
             let judged = cheater.score.parts.first()?.reason.label() == "entry_mismatch";
-            (judged && scores == [3.125, 6.25, 0.0]).then_some(weights)
+            (judged && scores == thousandths([3_125, 6_250, 0])).then_some(weights)
         })
         .await;
         let cheater = net.miners.iter().find(|m| m.cheats).unwrap();
@@ -259,7 +267,7 @@ fn a_cheater_gets_nothing_and_explain_names_the_check_that_caught_it() {
         for line in [
             "\nScore 6.2500 in epoch ",
             "cpu-2: base 2.0000 × 1.0000 = 2.0000\n",
-            "sum 2.0000 × scaling 3.1250 = 6.2500\n",
+            "sum 2.0000 × 100 / (8 × 4.0000) = 6.2500\n",
             "allocated bonus 0.0000\n",
             "total 6.2500\n",
             "CPU-0: pass, ",
@@ -289,13 +297,13 @@ fn a_ninth_miner_at_anothers_address_is_refused_and_told_so() {
             }
             let (board, _, weights) = net.on_chain().await?;
             let scores = net.scores(&board)?;
-            scores[..8].iter().all(|s| *s > 0.0).then_some((board, weights))
+            scores[..8].iter().all(|s| s.0 > 0).then_some((board, weights))
         })
         .await;
         let classes = ["cpu-1", "cpu-2", "cpu-3", "cpu-4", "cpu-1", "cpu-2", "cpu-3", "cpu-4"];
-        let wanted: Vec<f64> = classes.iter().map(|c| expected(c, false)).chain([0.0]).collect();
+        let wanted: Vec<Points> = classes.iter().map(|c| expected(c, false)).chain([Points(0)]).collect();
         assert_eq!(net.scores(&board).unwrap(), wanted);
-        let scores: Vec<(Uid, f64)> = net.miners.iter().map(|m| net.uid(m)).zip(wanted).collect();
+        let scores: Vec<(Uid, Points)> = net.miners.iter().map(|m| net.uid(m)).zip(wanted).collect();
         assert_eq!(weights, in_sixteen_bits(&scores));
         assert!(!weights.contains_key(&ninth_uid));
         let page = metrics(ninth.web).await;
@@ -344,13 +352,13 @@ fn renter_validator_miner_and_engine_agree_on_every_lease_and_a_lease_pays_while
         let (leased, weights, scores) = until("a leased machine's weights are on the ledger", async || {
             let (board, _, weights) = net.on_chain().await?;
             let scores = net.scores(&board)?;
-            let leased: Vec<usize> = (0..4).filter(|i| scores[*i] > 100.0).collect();
-            (leased.len() == 1 && scores.iter().all(|s| *s > 0.0)).then(|| (leased[0], weights, scores))
+            let leased: Vec<usize> = (0..4).filter(|i| scores[*i] > Points::HUNDRED).collect();
+            (leased.len() == 1 && scores.iter().all(|s| s.0 > 0)).then(|| (leased[0], weights, scores))
         })
         .await;
-        let wanted: Vec<f64> = net.miners.iter().enumerate().map(|(i, m)| expected(&m.class, i == leased)).collect();
+        let wanted: Vec<Points> = net.miners.iter().enumerate().map(|(i, m)| expected(&m.class, i == leased)).collect();
         assert_eq!(scores, wanted);
-        let by_uid: Vec<(Uid, f64)> = net.miners.iter().map(|m| net.uid(m)).zip(wanted).collect();
+        let by_uid: Vec<(Uid, Points)> = net.miners.iter().map(|m| net.uid(m)).zip(wanted).collect();
         assert_eq!(weights, in_sixteen_bits(&by_uid));
 
         // Ends right after a lease was rented, so that one is running and at least two were released.

@@ -129,7 +129,7 @@ fn without_hardware_queries_nobody_is_known_and_nobody_scored() {
             (board.epoch >= Some(judged.epoch)).then_some(board)
         })
         .await;
-        assert!(board.rows.iter().all(|row| row.score.total == 0.0) && board.weights.is_empty(), "{board:?}");
+        assert!(board.rows.iter().all(|row| row.score.total.0 == 0) && board.weights.is_empty(), "{board:?}");
         devnet
     });
 }

@@ -22,6 +22,7 @@ use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
 use crate::messages::journal::{Note, PenaltiesAt};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::scoring::DuePenalty;
 use crate::store::Record;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
 use crate::telemetry::NodeMetrics;
@@ -178,16 +179,10 @@ impl Handler<MetagraphChanged> for BlacklistGuard {
 
 impl Handler<Penalise> for BlacklistGuard {
     type Result = ();
-    fn handle(&mut self, penalty: Penalise, _: &mut Ctx<Self>) {
-        let Penalise { hotkey, reason, until_ms } = penalty;
-        let record = PenaltyRecord {
-            hotkey,
-            reason: reason.clone(),
-            detail: String::new(),
-            from_ms: self.setup.clock.now_ms(),
-            until_ms,
-        };
-        tracing::warn!(%hotkey, reason, until_ms, "penalty");
+    fn handle(&mut self, Penalise(due): Penalise, _: &mut Ctx<Self>) {
+        let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due;
+        tracing::warn!(%hotkey, reason, detail, until_ms, "penalty");
+        let record = PenaltyRecord { hotkey, reason: reason.clone(), detail, from_ms, until_ms };
         if let Err(error) = self.setup.journal.tell(Note(Record::Penalty(record))) {
             tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
         }

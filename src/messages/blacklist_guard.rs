@@ -3,18 +3,12 @@
 use actix::Message;
 
 use crate::ids::{Hotkey, Uid};
+use crate::scoring::DuePenalty;
 
-/// Refuse this peer until the penalty ends.
+/// Refuse this peer until the penalty ends. It is recorded; a record that is there already stays as it is.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct Penalise {
-    /// Whom.
-    pub hotkey: Hotkey,
-    /// Why, safe to publish.
-    pub reason: String,
-    /// Milliseconds since the Unix epoch.
-    pub until_ms: u64,
-}
+pub struct Penalise(pub DuePenalty);
 
 /// Which neurons may be asked as miners, and why not the others.
 #[derive(Debug, Clone, Copy, Message)]

@@ -8,13 +8,17 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::score::ALLOCATION_BONUS;
-use crate::verdict::FailReason;
+use super::points::{Points, decimal};
+use super::score::{ALLOCATION_BONUS, Scaling};
 
 /// Devices of one machine that count, by the mission's rule.
 pub const DEFAULT_MAX_DEVICES: usize = 8;
-/// The least share of its nominal rate that a floor may be.
-pub const MIN_FLOOR_SHARE: f64 = 0.70;
+/// The least share of its nominal rate that a floor may be, in percent.
+pub const MIN_FLOOR_PERCENT: u64 = 70;
+/// The highest base score: 1,000, in 10⁻⁶. It keeps a credit within 64 bits.
+pub const MAX_BASE_MICRO: u64 = 1_000_000_000;
+/// The most devices of one machine that a table may count.
+pub const MAX_COUNTED_DEVICES: usize = 64;
 
 /// One model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,15 +26,15 @@ pub const MIN_FLOOR_SHARE: f64 = 0.70;
 pub struct ModelRow {
     /// The model's name as NVML spells it, or the name of a device class.
     pub name: String,
-    /// The base score of one device at full rate, above 0.
-    pub base: f64,
+    /// The base score of one device at full rate, in 10⁻⁶: 1 to [`MAX_BASE_MICRO`].
+    pub base_micro: u64,
     /// The rate that an honest device reaches, in int8 operations a second. A timed row without one is not calibrated:
     /// its devices are `Unknown(UncalibratedModel)`.
     #[serde(default)]
-    pub nominal_ops: Option<f64>,
+    pub nominal_ops: Option<u64>,
     /// A claim below this rate is `Fail(BelowFloor)`, in int8 operations a second.
     #[serde(default)]
-    pub floor_ops: Option<f64>,
+    pub floor_ops: Option<u64>,
     /// Other spellings of the name, exact.
     #[serde(default)]
     pub aliases: Vec<String>,
@@ -55,23 +59,24 @@ pub enum TableProblem {
     /// No device would count.
     #[error("at most 0 devices would count; set the limit to 8")]
     NoDevices,
-    /// A base score is not a number above 0.
-    #[error("{model}: base score {base} is not a finite number above 0")]
+    /// More devices would count than the arithmetic has room for.
+    #[error("{0} devices would count; set the limit to {MAX_COUNTED_DEVICES} or less")]
+    TooManyDevices(usize),
+    /// A base score is 0 or too high.
+    #[error("{model}: base score {} is not above 0 and at most 1000", decimal((*base_micro).into(), 6, 6))]
     Base {
         /// The row.
         model: String,
-        /// Its base.
-        base: f64,
+        /// Its base, in 10⁻⁶.
+        base_micro: u64,
     },
-    /// A rate is not a number above 0.
-    #[error("{model}: {field} {value} is not a finite number above 0")]
+    /// A rate is 0.
+    #[error("{model}: {field} is 0; give a rate above 0, or none")]
     Rate {
         /// The row.
         model: String,
         /// `nominal_ops` or `floor_ops`.
         field: &'static str,
-        /// Its value.
-        value: f64,
     },
     /// A name or alias stands for two rows, or is empty.
     #[error("the name {name:?} of {model} is empty or taken by {other}")]
@@ -90,22 +95,24 @@ pub enum TableProblem {
     #[error("{0}: floor_ops on an untimed row; remove it or set timed")]
     FloorOnUntimed(String),
     /// A floor outside 70 % to 100 % of the nominal rate.
-    #[error("{model}: the floor is {share:.2} of the nominal rate, it must be between 0.70 and 1")]
+    #[error("{model}: the floor is {percent} % of the nominal rate, it must be between 70 % and 100 %")]
     FloorShare {
         /// The row.
         model: String,
-        /// Floor divided by nominal rate.
-        share: f64,
+        /// Floor divided by nominal rate, in percent, rounded down.
+        percent: u64,
     },
     /// One cheaper card could pass as two of these.
-    #[error("{model}: the floor must be above {half:.4e}, half the rate of {cheaper}, which is priced below it")]
+    #[error(
+        "{model}: the floor must be above {half} operations a second, half the rate of {cheaper}, which is priced below it"
+    )]
     PassesAsTwo {
         /// The row.
         model: String,
         /// The cheaper model.
         cheaper: String,
         /// Half the cheaper model's nominal rate, in operations a second.
-        half: f64,
+        half: u64,
     },
     /// A twin that has no row.
     #[error("{model}: its twin {twin:?} has no row")]
@@ -122,14 +129,37 @@ pub enum TableProblem {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct TableError(pub Vec<TableProblem>);
 
-/// A checked table.
-#[derive(Debug, Clone, PartialEq)]
+/// A checked table. Serialised as its rows, `max_devices` and `bonus`, all whole numbers; checked again when read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "TableForm", into = "TableForm")]
 pub struct ScoreTable {
     rows: Vec<ModelRow>,
     by_name: HashMap<String, usize>,
     max_devices: usize,
-    scaling: f64,
-    bonus: f64,
+    scaling: Scaling,
+    bonus: Points,
+}
+
+/// How a table is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableForm {
+    rows: Vec<ModelRow>,
+    max_devices: usize,
+    bonus: Points,
+}
+
+impl From<ScoreTable> for TableForm {
+    fn from(table: ScoreTable) -> Self {
+        TableForm { rows: table.rows, max_devices: table.max_devices, bonus: table.bonus }
+    }
+}
+
+impl TryFrom<TableForm> for ScoreTable {
+    type Error = TableError;
+    fn try_from(form: TableForm) -> Result<Self, TableError> {
+        Ok(ScoreTable::new(form.rows, form.max_devices)?.with_bonus(form.bonus))
+    }
 }
 
 impl ScoreTable {
@@ -145,6 +175,9 @@ impl ScoreTable {
         if max_devices == 0 {
             problems.push(TableProblem::NoDevices);
         }
+        if max_devices > MAX_COUNTED_DEVICES {
+            problems.push(TableProblem::TooManyDevices(max_devices));
+        }
         let by_name = index(&rows, &mut problems);
         for row in &rows {
             check_row(row, &rows, &by_name, &mut problems);
@@ -152,14 +185,14 @@ impl ScoreTable {
         if !problems.is_empty() {
             return Err(TableError(problems));
         }
-        let highest = rows.iter().map(|r| r.base).fold(0.0, f64::max);
-        let scaling = 100.0 / (max_devices as f64 * highest);
+        let max_base_micro = rows.iter().map(|r| r.base_micro).max().unwrap_or(0);
+        let scaling = Scaling { max_devices: max_devices as u64, max_base_micro };
         Ok(ScoreTable { rows, by_name, max_devices, scaling, bonus: ALLOCATION_BONUS })
     }
 
     /// The same table with another bonus for a rented machine than [`ALLOCATION_BONUS`].
     #[must_use]
-    pub fn with_bonus(mut self, bonus: f64) -> Self {
+    pub fn with_bonus(mut self, bonus: Points) -> Self {
         self.bonus = bonus;
         self
     }
@@ -168,12 +201,12 @@ impl ScoreTable {
     pub fn find(&self, model: &str) -> Option<&ModelRow> {
         self.by_name.get(model).map(|i| &self.rows[*i])
     }
-    /// `100 / (8 · highest base)`: 3.125 when the highest base is 4.00.
-    pub fn scaling(&self) -> f64 {
+    /// `100 / (8 · highest base)`, as a fraction.
+    pub fn scaling(&self) -> Scaling {
         self.scaling
     }
     /// What a rented machine gets on top.
-    pub fn bonus(&self) -> f64 {
+    pub fn bonus(&self) -> Points {
         self.bonus
     }
     /// How many devices of one machine count.
@@ -204,19 +237,18 @@ fn index(rows: &[ModelRow], problems: &mut Vec<TableProblem>) -> HashMap<String,
 
 fn check_row(row: &ModelRow, rows: &[ModelRow], by_name: &HashMap<String, usize>, problems: &mut Vec<TableProblem>) {
     let model = || row.name.clone();
-    let positive = |x: f64| x.is_finite() && x > 0.0;
-    if !positive(row.base) {
-        problems.push(TableProblem::Base { model: model(), base: row.base });
+    if !(1..=MAX_BASE_MICRO).contains(&row.base_micro) {
+        problems.push(TableProblem::Base { model: model(), base_micro: row.base_micro });
     }
     for (field, value) in [("nominal_ops", row.nominal_ops), ("floor_ops", row.floor_ops)] {
-        if let Some(value) = value.filter(|v| !positive(*v)) {
-            problems.push(TableProblem::Rate { model: model(), field, value });
+        if value == Some(0) {
+            problems.push(TableProblem::Rate { model: model(), field });
         }
     }
     if let Some(twin) = row.twin.as_ref().filter(|t| !by_name.contains_key(*t)) {
         problems.push(TableProblem::Twin { model: model(), twin: twin.clone() });
     }
-    let Some(floor) = row.floor_ops.filter(|f| positive(*f)) else { return };
+    let Some(floor) = row.floor_ops.filter(|f| *f > 0) else { return };
     if !row.timed {
         problems.push(TableProblem::FloorOnUntimed(model()));
     }
@@ -224,21 +256,15 @@ fn check_row(row: &ModelRow, rows: &[ModelRow], by_name: &HashMap<String, usize>
         problems.push(TableProblem::FloorWithoutNominal(model()));
         return;
     };
-    let share = floor / nominal;
-    if !(MIN_FLOOR_SHARE..=1.0).contains(&share) {
-        problems.push(TableProblem::FloorShare { model: model(), share });
+    let times = |rate: u64, n: u64| u128::from(rate) * u128::from(n);
+    if times(floor, 100) < times(nominal, MIN_FLOOR_PERCENT) || floor > nominal {
+        let percent = times(floor, 100).checked_div(nominal.into()).and_then(|p| u64::try_from(p).ok());
+        problems.push(TableProblem::FloorShare { model: model(), percent: percent.unwrap_or(u64::MAX) });
     }
-    for cheaper in rows.iter().filter(|r| r.timed && r.base < row.base) {
-        if let Some(half) = cheaper.nominal_ops.map(|n| n / 2.0).filter(|half| floor <= *half) {
-            problems.push(TableProblem::PassesAsTwo { model: model(), cheaper: cheaper.name.clone(), half });
+    for cheaper in rows.iter().filter(|r| r.timed && r.base_micro < row.base_micro) {
+        if let Some(nominal) = cheaper.nominal_ops.filter(|nominal| times(floor, 2) <= u128::from(*nominal)) {
+            let cheaper = cheaper.name.clone();
+            problems.push(TableProblem::PassesAsTwo { model: model(), cheaper, half: nominal / 2 });
         }
     }
-}
-
-/// What a proved rate (operations a second) says against the row's floor: [`FailReason::BelowFloor`] or nothing. Rows
-/// that are not timed, or have no floor, fail nobody. A rate that is no number is below every floor.
-pub fn judge_rate(row: &ModelRow, rate: f64) -> Option<FailReason> {
-    let floor = row.floor_ops.filter(|_| row.timed)?;
-    let reached = rate >= floor;
-    (!reached).then_some(FailReason::BelowFloor)
 }

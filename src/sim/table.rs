@@ -15,6 +15,7 @@ use crate::messages::validator::allocation_manager::ListLeases;
 use crate::messages::validator::challenge_runner::LastJudged;
 use crate::messages::validator::weight_setter::GetScoreboard;
 use crate::runtime::Handle;
+use crate::scoring::{Points, decimal};
 use crate::verdict::Verdict;
 
 /// How long an actor may take to answer for the table.
@@ -32,9 +33,9 @@ pub struct Row {
     /// The last verdict with its reason, or why it is not asked.
     pub verdict: String,
     /// The proved rate in operations a second.
-    pub rate: Option<f64>,
+    pub rate: Option<u64>,
     /// The score.
-    pub score: Option<f64>,
+    pub score: Option<Points>,
     /// The weight set, 0…65,535.
     pub weight: Option<u16>,
     /// The state of its lease.
@@ -174,7 +175,7 @@ impl Table {
                 cut(&row.name, 11),
                 cut(&row.class, 5),
                 cut(&row.verdict, 25),
-                or_dash(row.rate.map(|r| format!("{:.1}", r / 1e9))),
+                or_dash(row.rate.map(|r| decimal(r.into(), 9, 1))),
                 or_dash(row.score.map(|s| format!("{s:.3}"))),
                 or_dash(row.weight.map(|w| w.to_string())),
                 if row.lease.is_empty() { "-" } else { &row.lease },
@@ -207,8 +208,8 @@ mod tests {
                     name: "miner-0".into(),
                     class: "cpu-1".into(),
                     verdict: "pass".into(),
-                    rate: Some(31.4e9),
-                    score: Some(103.125),
+                    rate: Some(31_400_000_000),
+                    score: Some(Points(103_125_000_000)),
                     weight: Some(65_535),
                     lease: "running".into(),
                 },

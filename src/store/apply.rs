@@ -50,10 +50,6 @@ fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
     Ok(value)
 }
 
-fn finite(value: f64, field: &str) -> Result<f64, StoreError> {
-    if value.is_finite() { Ok(value) } else { Err(StoreError::Unstorable(format!("{field} is {value}"))) }
-}
-
 fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
     let text = serde_json::to_string(value).map_err(|e| StoreError::Unstorable(format!("{field}: {e}")))?;
     if text.len() > MAX_JSON {
@@ -113,15 +109,6 @@ fn verdict(conn: &Connection, r: &VerdictRecord) -> Result<(), StoreError> {
 }
 
 fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
-    // JSON has no way to write NaN or infinity: caught here, they would not read back.
-    finite(r.parts.scaling, "scaling")?;
-    finite(r.parts.allocated_bonus, "allocated_bonus")?;
-    finite(r.parts.total, "total")?;
-    for d in &r.parts.devices {
-        for (value, field) in [(d.base, "base"), (d.factor, "factor"), (d.credit, "credit")] {
-            finite(value, field)?;
-        }
-    }
     conn.prepare_cached(
         "INSERT INTO score (epoch, hotkey, uid, score, parts, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET uid = excluded.uid, score = excluded.score, parts = excluded.parts, at_ms = excluded.at_ms",
@@ -130,7 +117,7 @@ fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
         int(r.epoch, "epoch")?,
         r.hotkey.to_string(),
         r.uid.0,
-        finite(r.score, "score")?,
+        int(r.score.0, "score")?,
         json(&r.parts, "parts")?,
         int(r.at_ms, "at_ms")?
     ])?;

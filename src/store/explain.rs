@@ -14,6 +14,7 @@ use super::queries;
 use super::read_only::{ReadError, database_path, open_read_only};
 use super::records::*;
 use crate::ids::{BlockNumber, Coldkey, Epoch, Hotkey, LeaseId, Uid};
+use crate::scoring::Points;
 use crate::verdict::{PassEvidence, Side, Verdict};
 
 /// How many epochs' verdicts a text lists per device at most.
@@ -56,7 +57,7 @@ pub struct ScoreView {
     /// The epoch it is of.
     pub epoch: Epoch,
     /// The score.
-    pub score: f64,
+    pub score: Points,
     /// How it came about.
     pub parts: ScoreParts,
 }

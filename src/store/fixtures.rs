@@ -5,6 +5,7 @@ use serde_json::json;
 use super::Role;
 use super::records::*;
 use crate::ids::{ChallengeId, Coldkey, DeviceId, Hash32, Hotkey, LeaseId, Uid};
+use crate::scoring::{Points, Scaling};
 use crate::verdict::{FailReason, PassEvidence, Verdict};
 
 pub(super) const NOW: u64 = 1_790_000_000_123;
@@ -62,8 +63,19 @@ pub(super) fn lease_event(lease: u8, seq: u64, event: &str) -> LeaseEventRecord 
     LeaseEventRecord { lease: LeaseId([lease; 16]), seq, event: json!({ "event": event }), at_ms: NOW + seq }
 }
 
-pub(super) fn score(epoch: u64, miner: u8, total: f64) -> ScoreRecord {
-    let parts = ScoreParts { scaling: 6.25, total, ..ScoreParts::default() };
+/// Points as a person writes them.
+pub(super) fn points(text: &str) -> Points {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    Points(format!("{whole}{part:0<9}").parse().unwrap())
+}
+
+/// A table whose best device has base 2: a scaling of 6.25.
+pub(super) const SCALING: Scaling = Scaling { max_devices: 8, max_base_micro: 2_000_000 };
+
+pub(super) fn score(epoch: u64, miner: u8, total: &str) -> ScoreRecord {
+    let total = points(total);
+    let parts =
+        ScoreParts { devices: Vec::new(), scaling: SCALING, gpu: total, bonus: Points(0), total, notes: Vec::new() };
     ScoreRecord { epoch, uid: Uid(u16::from(miner)), hotkey: hotkey(miner), score: total, parts, at_ms: NOW + epoch }
 }
 

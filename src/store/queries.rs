@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::records::*;
 use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId, Uid};
+use crate::scoring::Points;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 
 type Result<T> = rusqlite::Result<T>;
@@ -146,7 +147,7 @@ fn score(row: &Row<'_>) -> Result<ScoreRecord> {
         epoch: unsigned(row, 0)?,
         uid: uid(row, 1)?,
         hotkey: parsed(row, 2)?,
-        score: row.get(3)?,
+        score: Points(unsigned(row, 3)?),
         parts: from_json(row, 4)?,
         at_ms: unsigned(row, 5)?,
     })

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Role;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
+use crate::scoring::{JudgedRate, Points, Scaling};
 use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
@@ -154,25 +155,27 @@ pub struct ScoreRecord {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
-    /// The score, 0…200.
-    pub score: f64,
+    /// The score, 0…200 points.
+    pub score: Points,
     /// How it came about.
     pub parts: ScoreParts,
     /// When it was computed.
     pub at_ms: u64,
 }
 
-/// How a score came about: `total = Σ credit of counted devices · scaling + allocated_bonus`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// How a score came about: `gpu = Σ credit of counted devices · scaling`, `total = gpu + bonus`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreParts {
     /// Every device of the miner.
     pub devices: Vec<DevicePart>,
-    /// `100 / (8 · largest base of the table)`.
-    pub scaling: f64,
-    /// 100 while a lease counts, else 0.
-    pub allocated_bonus: f64,
+    /// `100 / (8 · largest base of the table)`, as a fraction.
+    pub scaling: Scaling,
+    /// The points of the devices.
+    pub gpu: Points,
+    /// 100 points while a lease counts, else 0.
+    pub bonus: Points,
     /// The score.
-    pub total: f64,
+    pub total: Points,
     /// What else a reader should know, in sentences.
     pub notes: Vec<String>,
 }
@@ -184,16 +187,19 @@ pub struct DevicePart {
     pub device: DeviceId,
     /// Its model as claimed.
     pub model: String,
-    /// The model's base score in the table; 0 when it has no row.
-    pub base: f64,
-    /// The proved rate in operations a second.
-    pub rate: Option<f64>,
+    /// The model's base score in the table, in 10⁻⁶; 0 when it has no row.
+    pub base_micro: u64,
+    /// The rate that is paid, in operations a second.
+    pub rate: Option<u64>,
+    /// How that rate was judged over the last epochs, for a pass of a timed model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<JudgedRate>,
     /// The model's nominal rate in operations a second.
-    pub nominal: Option<f64>,
-    /// `min(1, rate / nominal)`; 0 when not proved.
-    pub factor: f64,
-    /// `base · factor`, before scaling.
-    pub credit: f64,
+    pub nominal: Option<u64>,
+    /// `min(1, rate / nominal)` in 10⁻⁹; 0 when not proved.
+    pub factor_ppb: u64,
+    /// `base · factor` in 10⁻¹⁵, before scaling.
+    pub credit: u64,
     /// Whether it is one of the best eight, which are the ones that count.
     pub counted: bool,
     /// The kind of its verdict: `pass`, `fail` or `unknown`.

@@ -21,6 +21,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
+    Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
 ];
 
 /// The version this program reads and writes.
@@ -116,6 +117,38 @@ CREATE INDEX evidence_by_time ON evidence (at_ms);
 CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
 ";
 
+/// Scores in 10⁻⁹ points, bases in 10⁻⁶, factors in 10⁻⁹, credits in 10⁻¹⁵, rates in whole operations a second. The
+/// scaling was kept as a number; eight devices, then always, make a fraction of it again.
+const SCORES_IN_WHOLE_NUMBERS: &str = "
+CREATE TABLE score_whole (
+    epoch INTEGER NOT NULL, hotkey TEXT NOT NULL, uid INTEGER NOT NULL, score INTEGER NOT NULL, parts TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (epoch, hotkey)
+) STRICT, WITHOUT ROWID;
+INSERT INTO score_whole (epoch, hotkey, uid, score, parts, at_ms)
+SELECT epoch, hotkey, uid, CAST(round(score * 1e9) AS INTEGER),
+    json_object(
+        'devices', json((SELECT json_group_array(json_object(
+            'device', d.value ->> 'device', 'model', d.value ->> 'model',
+            'base_micro', CAST(round((d.value ->> 'base') * 1e6) AS INTEGER),
+            'rate', CAST(d.value ->> 'rate' AS INTEGER), 'nominal', CAST(d.value ->> 'nominal' AS INTEGER),
+            'factor_ppb', CAST(round((d.value ->> 'factor') * 1e9) AS INTEGER),
+            'credit', CAST(round((d.value ->> 'credit') * 1e15) AS INTEGER),
+            'counted', json(iif(d.value ->> 'counted', 'true', 'false')),
+            'verdict', d.value ->> 'verdict', 'reason', d.value ->> 'reason'))
+            FROM json_each(parts, '$.devices') AS d)),
+        'scaling', json_object('max_devices', 8, 'max_base_micro',
+            CAST(coalesce(round(100e6 / (8 * nullif(parts ->> 'scaling', 0))), 0) AS INTEGER)),
+        'gpu', CAST(round((parts ->> 'total' - parts ->> 'allocated_bonus') * 1e9) AS INTEGER),
+        'bonus', CAST(round((parts ->> 'allocated_bonus') * 1e9) AS INTEGER),
+        'total', CAST(round((parts ->> 'total') * 1e9) AS INTEGER),
+        'notes', json(parts -> 'notes')),
+    at_ms FROM score;
+DROP TABLE score;
+ALTER TABLE score_whole RENAME TO score;
+CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
+";
+
 /// The version of a database, 0 for one without tables.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -153,6 +186,41 @@ mod tests {
         let mut names = conn.prepare("SELECT name FROM migration ORDER BY version").unwrap();
         let names: Vec<String> = names.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(names, MIGRATIONS.iter().map(|m| m.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn scores_in_floating_point_are_read_back_in_whole_numbers() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_one(&mut conn, 0, 1).unwrap();
+        migrate_one(&mut conn, 1, 2).unwrap();
+        let parts = r#"{"devices":[{"device":"CPU-0","model":"cpu-2","base":2.0,"rate":31400000000.75,"nominal":null,
+            "factor":1.0,"credit":2.0,"counted":true,"verdict":"pass","reason":"none"},{"device":"CPU-1","model":"x",
+            "base":0.34,"rate":1e14,"nominal":1.5e14,"factor":0.6666666666666666,"credit":0.22666666666666666,
+            "counted":false,"verdict":"pass","reason":"none"}],"scaling":3.125,"allocated_bonus":100.0,"total":106.25,
+            "notes":["a note"]}"#;
+        let empty = r#"{"devices":[],"scaling":0.0,"allocated_bonus":0.0,"total":0.0,"notes":[]}"#;
+        let hotkey = crate::ids::Hotkey([1; 32]);
+        for (epoch, score, parts) in [(4, 106.25, parts), (5, 0.0, empty)] {
+            conn.execute(
+                "INSERT INTO score (epoch, hotkey, uid, score, parts, at_ms) VALUES (?1, ?2, 1, ?3, ?4, 7)",
+                (epoch, hotkey.to_string(), score, parts),
+            )
+            .unwrap();
+        }
+        (2..LATEST).for_each(|from| migrate_one(&mut conn, from, 3).unwrap());
+
+        let read = &super::super::queries::scores(&conn, 4).unwrap()[0];
+        let points = crate::scoring::Points;
+        assert_eq!((read.score, read.at_ms, read.parts.total), (points(106_250_000_000), 7, points(106_250_000_000)));
+        assert_eq!((read.parts.gpu, read.parts.bonus), (points(6_250_000_000), points(100_000_000_000)));
+        assert_eq!(read.parts.scaling.to_string(), "100 / (8 × 4.0000)");
+        assert_eq!(read.parts.notes, ["a note"]);
+        let [first, second] = read.parts.devices.as_slice() else { panic!("{read:?}") };
+        assert_eq!((first.base_micro, first.rate, first.nominal), (2_000_000, Some(31_400_000_000), None));
+        assert_eq!((first.factor_ppb, first.credit, first.counted), (1_000_000_000, 2_000_000_000_000_000, true));
+        assert_eq!((second.nominal, second.factor_ppb), (Some(150_000_000_000_000), 666_666_667));
+        assert_eq!((second.base_micro, second.counted), (340_000, false));
+        assert_eq!(super::super::queries::scores(&conn, 5).unwrap()[0].score, points(0));
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn every_prover_that_fails_or_lies_has_its_verdict_and_the_miner_and_the_rest_go
         .await;
         for score in scores {
             let honest = score.hotkey == miners[0].hotkey;
-            assert_eq!(score.score, if honest { 3.125 } else { 0.0 }, "uid {}", score.uid);
+            assert_eq!(score.score.0, if honest { 3_125_000_000 } else { 0 }, "uid {}", score.uid);
         }
         until("the weights are on the ledger", async || {
             let graph = ledger.state().metagraph();

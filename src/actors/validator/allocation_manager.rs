@@ -546,6 +546,10 @@ impl Handler<AllocatedDevices> for AllocationManager {
 impl Handler<EpochJudged> for AllocationManager {
     type Result = ();
     fn handle(&mut self, judged: EpochJudged, _: &mut Ctx<Self>) {
+        if judged.void {
+            // We were out: what was proved before is as good as it was.
+            return;
+        }
         self.proved = judged
             .miners
             .iter()

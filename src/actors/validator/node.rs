@@ -16,7 +16,7 @@ use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
 use crate::proof::Work;
 use crate::runtime::{Backoff, Handle};
-use crate::scoring::{HistoryRules, ModelRow, ScoreTable};
+use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
 use crate::settings::Settings;
 use crate::store::Role;
 use crate::wire::dendrite::Dendrite;
@@ -25,6 +25,12 @@ use crate::wire::dendrite::Dendrite;
 const LEASE_SECRET_FILE: &str = "lease.secret";
 /// One trillion operations.
 const TERA: f64 = 1e12;
+
+/// A setting in the whole units that scores are computed in: the only place where scoring meets a decimal fraction.
+fn whole(value: f64, unit: f64) -> u64 {
+    // Settings are bounded far below 2⁶⁴ of these units; a conversion with `as` saturates.
+    (value * unit).round() as u64
+}
 
 /// What a validator is given beside what every node is given.
 pub struct ValidatorInput {
@@ -67,7 +73,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
         work(name, class.n, class.k, class.rounds);
         rows.push(ModelRow {
             name: name.clone(),
-            base: class.base,
+            base_micro: whole(class.base, 1e6),
             nominal_ops: None,
             floor_ops: None,
             aliases: Vec::new(),
@@ -83,9 +89,9 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
             }
             rows.push(ModelRow {
                 name: name.clone(),
-                base: row.base,
-                nominal_ops: row.nominal_tops.map(|t| t * TERA),
-                floor_ops: row.floor_tops.map(|t| t * TERA),
+                base_micro: whole(row.base, 1e6),
+                nominal_ops: row.nominal_tops.map(|t| whole(t, TERA)),
+                floor_ops: row.floor_tops.map(|t| whole(t, TERA)),
                 aliases: row.aliases.clone(),
                 twin: row.twin.clone(),
                 timed: true,
@@ -95,7 +101,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
     let table = ScoreTable::new(rows, settings.scoring.max_devices as usize).map_err(|error| {
         NodeError::Config(format!("the table of models cannot be used: {}", crate::telemetry::error_chain(&error)))
     })?;
-    let table = table.with_bonus(settings.scoring.allocated_bonus);
+    let table = table.with_bonus(Points(whole(settings.scoring.allocated_bonus, 1e9)));
     if problems.is_empty() { Ok((table, works)) } else { Err(NodeError::Config(problems.join("; "))) }
 }
 

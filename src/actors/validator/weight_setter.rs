@@ -28,7 +28,7 @@ use crate::messages::validator::allocation_manager::AllocatedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
 use crate::runtime::{Backoff, Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{self, Score, ScoreTable, WeightLimits, machine_score, shares};
+use crate::scoring::{self, Points, Score, ScoreTable, WeightLimits};
 use crate::store::Record;
 use crate::store::records::{
     DevicePart, ScoreParts, ScoreRecord, WeightEntry, WeightsRecord, WeightsStatus, WeightsStatusRecord,
@@ -142,7 +142,7 @@ impl WeightSetter {
     }
 
     fn judged(&mut self, judged: EpochJudged, ctx: &mut Ctx<Self>) {
-        if self.board.epoch.max(self.scoring).is_some_and(|epoch| epoch >= judged.epoch) {
+        if judged.void || self.board.epoch.max(self.scoring).is_some_and(|epoch| epoch >= judged.epoch) {
             return;
         }
         self.scoring = Some(judged.epoch);
@@ -154,7 +154,7 @@ impl WeightSetter {
             }
             match leased {
                 _ if act.board.epoch.is_some_and(|epoch| epoch >= judged.epoch) => {}
-                Ok(leased) => act.score(&judged, &leased),
+                Ok(leased) => act.score(&judged, leased),
                 Err(error) => {
                     tracing::warn!(epoch = judged.epoch, %error, "leases are not known, the epoch is scored when told again");
                 }
@@ -162,17 +162,9 @@ impl WeightSetter {
         }));
     }
 
-    fn score(&mut self, judged: &EpochJudged, leased: &HashMap<Hotkey, Vec<DeviceId>>) {
-        let rows: Vec<ScoreRow> = judged
-            .miners
-            .iter()
-            .map(|m| {
-                let allocated = leased.get(&m.hotkey).is_some_and(|devices| !devices.is_empty());
-                let score = machine_score(&self.setup.table, &m.devices, allocated);
-                ScoreRow { uid: m.uid, hotkey: m.hotkey, score }
-            })
-            .collect();
-        let totals: Vec<(Uid, f64)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
+    fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>) {
+        let rows = scoring::score_all(&self.setup.table, &judged.miners, &leased.into_iter().collect());
+        let totals: Vec<(Uid, Points)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
         let weights = match scoring::weights(&totals) {
             Ok(weights) => weights,
             Err(error) => {
@@ -180,13 +172,12 @@ impl WeightSetter {
                 Vec::new()
             }
         };
-        self.setup.metrics.scores(&totals);
-        let mut by_uid: Vec<(Uid, f64)> = totals.iter().map(|(uid, _)| (*uid, 0.0)).collect();
-        for (uid, share) in shares(&weights) {
-            if let Some(entry) = by_uid.iter_mut().find(|(u, _)| *u == uid) {
-                entry.1 = share;
-            }
-        }
+        // Metrics are floating point; nothing is computed from them.
+        let shown: Vec<(Uid, f64)> = totals.iter().map(|(uid, points)| (*uid, points.0 as f64 / 1e9)).collect();
+        self.setup.metrics.scores(&shown);
+        let sum: u64 = weights.iter().map(|(_, w)| u64::from(*w)).sum();
+        let share = |uid: Uid| weights.iter().find(|(u, _)| *u == uid).map_or(0.0, |(_, w)| f64::from(*w) / sum as f64);
+        let by_uid: Vec<(Uid, f64)> = totals.iter().map(|(uid, _)| (*uid, share(*uid))).collect();
         self.setup.metrics.weights(&by_uid);
         self.record(judged, &rows);
         self.board = Arc::new(Scoreboard {
@@ -384,18 +375,10 @@ async fn set(setup: Arc<WeightSetterSetup>, intent: WeightsRecord, weights: Weig
 /// The weights that the scores come to in this view: of neurons that still have the slot they were judged in, and
 /// within the subnet's limits.
 fn entries(rows: &[ScoreRow], view: &ChainView) -> Result<Vec<(Uid, u16)>, scoring::WeightError> {
-    let judged: HashMap<Uid, &ScoreRow> = rows.iter().map(|r| (r.uid, r)).collect();
-    let score = |n: &Neuron| judged.get(&n.uid).filter(|r| r.hotkey == n.hotkey).map_or(0.0, |r| r.score.total);
-    let scores: Vec<(Uid, f64)> = view.metagraph.neurons.iter().map(|n| (n.uid, score(n))).collect();
-    let plain = scoring::weights(&scores)?;
+    let neurons: Vec<(Uid, Hotkey)> = view.metagraph.neurons.iter().map(|n| (n.uid, n.hotkey)).collect();
     let rules = &view.hyperparameters;
-    let max_share = f64::from(rules.max_weights_limit.max(1)) / f64::from(u16::MAX);
-    let enough = plain.len() >= usize::from(rules.min_allowed_weights).min(scores.len());
-    if plain.is_empty() || (enough && shares(&plain).iter().all(|(_, share)| *share <= max_share)) {
-        return Ok(plain);
-    }
-    let limits = WeightLimits { min_allowed: rules.min_allowed_weights, max_share };
-    scoring::weights(&scoring::fit(&scores, &limits)?)
+    let limits = WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit };
+    scoring::weigh(rows, &neurons, &limits)
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
@@ -417,10 +400,11 @@ fn parts(miner: &MinerJudgement, score: &Score) -> ScoreParts {
         .map(|p| DevicePart {
             device: p.device,
             model: p.model.clone(),
-            base: p.base,
+            base_micro: p.base_micro,
             rate: p.rate,
+            judged: p.judged,
             nominal: p.nominal,
-            factor: p.factor,
+            factor_ppb: p.factor_ppb,
             credit: p.credit,
             counted: p.counted,
             verdict: verdict_of(p.device).map_or("unknown", |d| d.verdict.kind()).to_owned(),
@@ -434,7 +418,7 @@ fn parts(miner: &MinerJudgement, score: &Score) -> ScoreParts {
     if let Some(whole) = &miner.whole {
         notes.push(format!("the miner as a whole: {}: {}", whole.kind(), whole.reason()));
     }
-    ScoreParts { devices, scaling: score.scaling, allocated_bonus: score.bonus, total: score.total, notes }
+    ScoreParts { devices, scaling: score.scaling, gpu: score.gpu, bonus: score.bonus, total: score.total, notes }
 }
 
 impl Actor for WeightSetter {
@@ -487,6 +471,7 @@ mod tests {
     use super::*;
     use crate::chain::{BlockHead, Hyperparameters, Metagraph};
     use crate::ids::{Coldkey, Hash32, Netuid};
+    use crate::scoring::Scaling;
 
     fn neuron(uid: u16, hotkey: u8) -> Neuron {
         Neuron {
@@ -512,14 +497,16 @@ mod tests {
         ChainView { metagraph, hyperparameters: Arc::new(hyperparameters), seen_at: Instant::now() }
     }
 
-    fn row(uid: u16, hotkey: u8, total: f64) -> ScoreRow {
-        let score = Score { total, gpu: total, bonus: 0.0, scaling: 1.0, parts: vec![] };
+    fn row(uid: u16, hotkey: u8, points: u64) -> ScoreRow {
+        let total = Points(points * 1_000_000_000);
+        let scaling = Scaling { max_devices: 8, max_base_micro: 4_000_000 };
+        let score = Score { total, gpu: total, bonus: Points(0), scaling, parts: vec![] };
         ScoreRow { uid: Uid(uid), hotkey: Hotkey([hotkey; 32]), score }
     }
 
     #[test]
     fn weights_go_only_to_those_who_were_judged_in_the_slot() {
-        let rows = [row(1, 1, 100.0), row(2, 2, 50.0), row(3, 3, 0.0)];
+        let rows = [row(1, 1, 100), row(2, 2, 50), row(3, 3, 0)];
         let same = view(vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)], Hyperparameters::default());
         assert_eq!(entries(&rows, &same).unwrap(), [(Uid(1), 65_535), (Uid(2), 32_768)]);
         // Slot 1 went to another hotkey since.
@@ -530,13 +517,14 @@ mod tests {
     #[test]
     fn the_subnets_least_number_and_largest_share_of_weights_are_kept() {
         let neurons = || vec![neuron(0, 0), neuron(1, 1), neuron(2, 2), neuron(3, 3)];
-        let rows = [row(1, 1, 300.0), row(2, 2, 100.0), row(3, 3, 0.0)];
+        let rows = [row(1, 1, 300), row(2, 2, 100), row(3, 3, 0)];
         let many = Hyperparameters { min_allowed_weights: 4, ..Hyperparameters::default() };
         assert_eq!(entries(&rows, &view(neurons(), many)).unwrap().len(), 4);
         let flat = Hyperparameters { max_weights_limit: 32_768, ..Hyperparameters::default() };
         let weights = entries(&rows, &view(neurons(), flat)).unwrap();
-        assert!(shares(&weights).iter().all(|(_, s)| *s <= 0.5001), "{weights:?}");
-        let none = [row(1, 1, 0.0)];
+        let sum: u32 = weights.iter().map(|(_, w)| u32::from(*w)).sum();
+        assert!(weights.iter().all(|(_, w)| u32::from(*w) * 2 <= sum + 2), "{weights:?}");
+        let none = [row(1, 1, 0)];
         assert!(entries(&none, &view(neurons(), Hyperparameters::default())).unwrap().is_empty());
     }
 }

@@ -3,29 +3,9 @@
 use std::sync::Arc;
 
 use actix::Message;
-use serde::Serialize;
 
-use crate::admission::Refusal;
-use crate::ids::{BlockNumber, Coldkey, Epoch, Hotkey, Uid};
-use crate::scoring::DeviceJudgement;
-use crate::verdict::Verdict;
-
-/// What became of one neuron in one epoch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MinerJudgement {
-    /// Its uid.
-    pub uid: Uid,
-    /// Its hotkey.
-    pub hotkey: Hotkey,
-    /// Its owner.
-    pub coldkey: Coldkey,
-    /// Why it was not asked at all, if so.
-    pub refused: Option<Refusal>,
-    /// The verdict on the miner as a whole, where its devices are not known: unreachable, no specs, no device.
-    pub whole: Option<Verdict>,
-    /// Its devices, in the order it offers them, with what each brings to the score.
-    pub devices: Vec<DeviceJudgement>,
-}
+use crate::ids::{BlockNumber, Epoch};
+pub use crate::scoring::MinerJudgement;
 
 /// An epoch was judged and its verdicts are stored. Told to whoever scores and rents, and again with every block until the
 /// next one.
@@ -38,6 +18,8 @@ pub struct EpochJudged {
     pub block: BlockNumber,
     /// Every neuron that announces an axon.
     pub miners: Arc<Vec<MinerJudgement>>,
+    /// Nobody was judged, for reasons of our own: what earlier epochs say still holds.
+    pub void: bool,
 }
 
 /// The last epoch judged since the start, if any.

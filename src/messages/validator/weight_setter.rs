@@ -5,19 +5,8 @@ use std::sync::Arc;
 use actix::Message;
 use serde::Serialize;
 
-use crate::ids::{BlockNumber, Epoch, Hotkey, Uid};
-use crate::scoring::Score;
-
-/// The score of one neuron, and what it rests on.
-#[derive(Debug, Clone, Serialize)]
-pub struct ScoreRow {
-    /// Its uid.
-    pub uid: Uid,
-    /// Its hotkey.
-    pub hotkey: Hotkey,
-    /// The score with its parts.
-    pub score: Score,
-}
+use crate::ids::{BlockNumber, Epoch, Uid};
+pub use crate::scoring::ScoreRow;
 
 /// The scores of one epoch and the weights that follow from them.
 #[derive(Debug, Clone, Default, Serialize)]

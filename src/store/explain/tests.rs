@@ -18,24 +18,29 @@ fn database(records: impl IntoIterator<Item = Record>) -> Connection {
     conn
 }
 
-fn part(device: u8, rate: f64, credit: f64, counted: bool) -> DevicePart {
+/// A part of base 2 at this rate, of 4 Gop/s.
+fn part(device: u8, rate: u64, counted: bool) -> DevicePart {
+    let factor_ppb = (rate / 4).min(1_000_000_000);
     DevicePart {
         device: DeviceId::cpu(device),
         model: "cpu-2".to_owned(),
-        base: 2.0,
+        base_micro: 2_000_000,
         rate: Some(rate),
-        nominal: Some(4e9),
-        factor: credit / 2.0,
-        credit,
+        judged: None,
+        nominal: Some(4_000_000_000),
+        factor_ppb,
+        credit: 2_000_000 * factor_ppb,
         counted,
         verdict: "pass".to_owned(),
         reason: "none".to_owned(),
     }
 }
 
-fn scored(epoch: Epoch, devices: Vec<DevicePart>, bonus: f64, total: f64) -> Record {
-    let parts = ScoreParts { devices, scaling: 6.25, allocated_bonus: bonus, total, notes: Vec::new() };
-    Record::Score(ScoreRecord { parts, ..fx::score(epoch, 1, total) })
+fn scored(epoch: Epoch, devices: Vec<DevicePart>, bonus: &str, total: &str) -> Record {
+    let (bonus, total) = (fx::points(bonus), fx::points(total));
+    let gpu = Points(total.0 - bonus.0);
+    let parts = ScoreParts { devices, scaling: fx::SCALING, gpu, bonus, total, notes: Vec::new() };
+    Record::Score(ScoreRecord { score: total, parts, ..fx::score(epoch, 1, "0") })
 }
 
 fn registered(admission: Option<AdmissionNote>) -> Record {
@@ -44,10 +49,11 @@ fn registered(admission: Option<AdmissionNote>) -> Record {
 
 fn honest() -> Connection {
     let mut parts = ScoreParts {
-        devices: vec![part(0, 4.4e9, 2.0, true), part(1, 1e9, 0.5, true)],
-        scaling: 6.25,
-        allocated_bonus: 100.0,
-        total: 115.625,
+        devices: vec![part(0, 4_400_000_000, true), part(1, 1_000_000_000, true)],
+        scaling: fx::SCALING,
+        gpu: fx::points("15.625"),
+        bonus: fx::points("100"),
+        total: fx::points("115.625"),
         notes: vec!["lease 0101… counts until block 300".to_owned()],
     };
     parts.devices[1].model = String::new();
@@ -58,7 +64,7 @@ fn honest() -> Connection {
             text: "registered, with an address of its own".to_owned(),
             remedy: String::new(),
         })),
-        Record::Score(ScoreRecord { parts, ..fx::score(42, 1, 115.625) }),
+        Record::Score(ScoreRecord { parts, ..fx::score(42, 1, "115.625") }),
         Record::Verdict(fx::verdict(41, 1, 0, Verdict::unknown(UnknownCause::Timeout, "no roots within 4 s"))),
         Record::Verdict(fx::verdict(42, 1, 0, fx::pass(2_200_000_000))),
         Record::Verdict(fx::verdict(42, 1, 1, fx::pass(500_000_000))),
@@ -74,14 +80,14 @@ fn honest() -> Connection {
 fn cheater() -> Connection {
     let caught = DevicePart {
         rate: None,
-        factor: 0.0,
+        factor_ppb: 0,
         verdict: "fail".to_owned(),
         reason: "entry_mismatch".to_owned(),
-        ..part(0, 0.0, 0.0, true)
+        ..part(0, 0, true)
     };
     database([
         registered(None),
-        scored(42, vec![caught], 0.0, 0.0),
+        scored(42, vec![caught], "0", "0"),
         Record::Verdict(fx::verdict(40, 1, 0, fx::pass(2_200_000_000))),
         Record::Verdict(fx::verdict(41, 1, 0, fx::forged())),
         Record::Verdict(fx::verdict(42, 1, 0, fx::forged())),
@@ -134,14 +140,15 @@ fn the_json_says_the_same_as_the_text_and_reads_back() {
     let json = serde_json::to_value(&explanation).unwrap();
     assert_eq!(json["verdicts"][0]["reason"], "entry_mismatch");
     assert_eq!(json["verdicts"][0]["text"], "an entry of an opened tile is not the product's");
-    assert_eq!(json["score"]["parts"]["total"], 0.0);
+    assert_eq!(json["score"]["parts"]["total"], 0);
     assert_eq!(json["weights"]["weight"], 0);
     assert_eq!(serde_json::from_value::<Explanation>(json).unwrap(), explanation);
 }
 
 #[test]
 fn rates_are_written_with_the_prefix_that_fits() {
-    let cases = [(0.0, "0.000 op/s"), (1_500.0, "1.500 kop/s"), (4.4e9, "4.400 Gop/s"), (1.979e15, "1.979 Pop/s")];
+    let cases =
+        [(0, "0 op/s"), (1_500, "1.500 kop/s"), (4_400_000_000, "4.400 Gop/s"), (1_979 * 10u64.pow(12), "1.979 Pop/s")];
     for (rate, text) in cases {
         assert_eq!(ops(rate), text);
     }
@@ -150,16 +157,17 @@ fn rates_are_written_with_the_prefix_that_fits() {
 #[test]
 fn a_peer_cannot_write_lines_or_colours_of_its_own_into_the_text() {
     let model = "cpu-1\n  total 200.0000\u{1b}[32m".to_owned();
-    let part = DevicePart { model, ..part(0, 4e9, 2.0, true) };
-    let text = gather(&database([scored(42, vec![part], 0.0, 12.5)]), &hotkey(1), NOW).unwrap().to_text();
+    let part = DevicePart { model, ..part(0, 4_000_000_000, true) };
+    let text = gather(&database([scored(42, vec![part], "0", "12.5")]), &hotkey(1), NOW).unwrap().to_text();
     assert_eq!(text.matches("\n  total ").count(), 1, "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");
 }
 
 #[test]
 fn a_rented_device_that_is_paid_without_a_pass_shows_its_arithmetic() {
-    let rented = DevicePart { verdict: "unknown".to_owned(), reason: "rented".to_owned(), ..part(0, 4.4e9, 2.0, true) };
-    let text = gather(&database([scored(42, vec![rented], 100.0, 112.5)]), &hotkey(1), NOW).unwrap().to_text();
+    let rented =
+        DevicePart { verdict: "unknown".to_owned(), reason: "rented".to_owned(), ..part(0, 4_400_000_000, true) };
+    let text = gather(&database([scored(42, vec![rented], "100", "112.5")]), &hotkey(1), NOW).unwrap().to_text();
     assert!(
         text.contains("CPU-0  cpu-2: unknown rented, base 2.0000 × min(1, 4.400 Gop/s / 4.000 Gop/s) = 2.0000"),
         "{text}"

@@ -6,6 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Explanation;
 use crate::ids::Epoch;
+use crate::scoring::history::ENOUGH_RATES;
+use crate::scoring::{JudgedRate, decimal};
 use crate::verdict::Side;
 
 impl Explanation {
@@ -74,41 +76,44 @@ impl Explanation {
             return writeln!(out, "\nNo score yet.");
         };
         let parts = &view.parts;
-        writeln!(out, "\nScore {:.4} in epoch {}", view.score, view.epoch)?;
+        writeln!(out, "\nScore {} in epoch {}", view.score, view.epoch)?;
         if parts.devices.is_empty() {
             writeln!(out, "  no device was judged")?;
         }
-        let mut sum = 0.0;
+        let mut sum = 0u128;
         for d in &parts.devices {
             let model = if d.model.is_empty() { "unknown model".into() } else { plain(&d.model) };
             write!(out, "  {}  {model}: ", d.device)?;
             if d.verdict != "pass" {
                 write!(out, "{} {}, ", plain(&d.verdict), plain(&d.reason))?;
-                if d.credit == 0.0 {
+                if d.credit == 0 {
                     writeln!(out, "0")?;
                     continue;
                 }
             }
+            write!(out, "base {} × ", decimal(d.base_micro.into(), 6, 4))?;
             match (d.rate, d.nominal) {
-                (Some(rate), Some(nominal)) => {
-                    write!(out, "base {:.4} × min(1, {} / {})", d.base, ops(rate), ops(nominal))?;
-                }
-                _ => write!(out, "base {:.4} × {:.4}", d.base, d.factor)?,
+                (Some(rate), Some(nominal)) => write!(out, "min(1, {} / {})", ops(rate), ops(nominal))?,
+                _ => write!(out, "{}", decimal(d.factor_ppb.into(), 9, 4))?,
             }
-            write!(out, " = {:.4}", d.credit)?;
+            write!(out, " = {}", decimal(d.credit.into(), 15, 4))?;
             if d.counted {
-                sum += d.credit;
+                sum += u128::from(d.credit);
                 writeln!(out)?;
             } else {
-                writeln!(out, ", not counted: only the best eight are")?;
+                writeln!(out, ", not counted: only the best {} are", parts.scaling.max_devices)?;
+            }
+            if let Some(judged) = &d.judged {
+                writeln!(out, "    {}", rate_text(judged))?;
             }
         }
         writeln!(
             out,
-            "  sum {sum:.4} × scaling {:.4} = {:.4}\n  allocated bonus {:.4}\n  total {:.4}",
+            "  sum {} × {} = {}\n  allocated bonus {}\n  total {}",
+            decimal(sum, 15, 4),
             parts.scaling,
-            sum * parts.scaling,
-            parts.allocated_bonus,
+            parts.gpu,
+            parts.bonus,
             parts.total
         )?;
         parts.notes.iter().try_for_each(|note| writeln!(out, "  note: {}", plain(note)))
@@ -124,9 +129,9 @@ impl Explanation {
             match &v.evidence {
                 Some(e) => writeln!(
                     out,
-                    "  {device}: pass, {} operations in {:.3} s ({}), {} samples checked",
+                    "  {device}: pass, {} operations in {} s ({}), {} samples checked",
                     e.operations,
-                    e.elapsed_ns as f64 / 1e9,
+                    decimal(e.elapsed_ns.into(), 9, 3),
                     ops(e.rate()),
                     e.samples
                 )?,
@@ -251,11 +256,26 @@ fn time(ms: u64) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
+/// Why this rate and not another.
+fn rate_text(rate: &JudgedRate) -> String {
+    let JudgedRate { paid, present, median, of, .. } = *rate;
+    if of == 1 {
+        return format!("rate {}: the first under this claim", ops(paid));
+    }
+    let which = match paid {
+        paid if paid == present && paid == median => "as the median",
+        paid if paid == median => "paid by the median",
+        _ if (of as usize) < ENOUGH_RATES => "paid by the lower of both, while there are few",
+        _ => "paid as it is, far below the median",
+    };
+    format!("rate {} this epoch, {} the median of the last {of}: {which}", ops(present), ops(median))
+}
+
 /// A rate with a decimal prefix.
-pub(super) fn ops(rate: f64) -> String {
-    const PREFIXES: [(f64, &str); 5] = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match PREFIXES.iter().find(|(unit, _)| rate >= *unit) {
-        Some((unit, prefix)) => format!("{:.3} {prefix}op/s", rate / unit),
-        None => format!("{rate:.3} op/s"),
+pub(super) fn ops(rate: u64) -> String {
+    const PREFIXES: [(u32, &str); 5] = [(15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")];
+    match PREFIXES.iter().find(|(digits, _)| rate >= 10u64.pow(*digits)) {
+        Some((digits, prefix)) => format!("{} {prefix}op/s", decimal(rate.into(), *digits, 3)),
+        None => format!("{rate} op/s"),
     }
 }

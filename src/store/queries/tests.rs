@@ -78,23 +78,20 @@ fn scores_are_found_by_epoch_and_by_miner() {
     let db = database();
     write(
         &db,
-        [(1, 1, 5.0), (2, 1, 6.25), (2, 3, 12.5), (1, 4, 1.0)].map(|(e, m, s)| Record::Score(fx::score(e, m, s))),
+        [(1, 1, "5"), (2, 1, "6.25"), (2, 3, "12.5"), (1, 4, "1")].map(|(e, m, s)| Record::Score(fx::score(e, m, s))),
     );
-    assert_eq!(scores(&db, 1).unwrap(), [fx::score(1, 1, 5.0), fx::score(1, 4, 1.0)]);
-    assert_eq!(latest_scores(&db).unwrap(), [fx::score(2, 1, 6.25), fx::score(2, 3, 12.5)]);
-    assert_eq!(latest_score(&db, &hotkey(4)).unwrap(), Some(fx::score(1, 4, 1.0)));
+    assert_eq!(scores(&db, 1).unwrap(), [fx::score(1, 1, "5"), fx::score(1, 4, "1")]);
+    assert_eq!(latest_scores(&db).unwrap(), [fx::score(2, 1, "6.25"), fx::score(2, 3, "12.5")]);
+    assert_eq!(latest_score(&db, &hotkey(4)).unwrap(), Some(fx::score(1, 4, "1")));
     assert_eq!(latest_score(&db, &hotkey(5)).unwrap(), None);
 }
 
 #[test]
-fn a_score_that_json_cannot_hold_is_refused() {
+fn a_score_that_the_database_cannot_hold_is_refused() {
     let db = database();
-    let mut bad = fx::score(1, 1, 5.0);
-    bad.parts.scaling = f64::NAN;
-    for record in [Record::Score(bad), Record::Score(fx::score(1, 1, f64::INFINITY))] {
-        let err = apply(&db, &record).unwrap_err();
-        assert!(matches!(err, StoreError::Unstorable(_)), "{err}");
-    }
+    let high = ScoreRecord { score: Points(u64::MAX), ..fx::score(1, 1, "5") };
+    let err = apply(&db, &Record::Score(high)).unwrap_err();
+    assert!(matches!(err, StoreError::Unstorable(_)), "{err}");
 }
 
 #[test]
@@ -255,7 +252,7 @@ fn prover_runs_evidence_and_settings_read_back() {
 fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     let db = database();
     for epoch in 1..=4 {
-        write(&db, [Record::Verdict(fx::verdict(epoch, 1, 0, fx::pass(1))), Record::Score(fx::score(epoch, 1, 1.0))]);
+        write(&db, [Record::Verdict(fx::verdict(epoch, 1, 0, fx::pass(1))), Record::Score(fx::score(epoch, 1, "1"))]);
     }
     write(&db, [Record::Lease(fx::lease(1, 0)), Record::Lease(fx::ended(fx::lease(2, 1)))]);
     write(&db, [1, 2].map(|l| Record::LeaseEvent(fx::lease_event(l, 1, "step"))));

@@ -6,7 +6,7 @@
 //!
 //! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch alone. The round
 //! itself is a plain async function, [`round::judge_all`], over [`plan::plan`], which is pure; the past comes in through
-//! [`DeviceHistory`]. On restart the histories are rebuilt from the journal's verdicts.
+//! [`Judge`], which is pure too. On restart it is rebuilt from the journal's verdicts.
 
 pub mod plan;
 pub mod round;
@@ -25,31 +25,28 @@ use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
-use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
-use crate::messages::blacklist_guard::AdmitMiners;
+use crate::ids::{BlockNumber, Epoch, Hotkey};
+use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{RecentVerdicts, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
-use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged, MinerJudgement};
+use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, Target};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{DeviceHistory, HistoryRules, ScoreTable};
+use crate::scoring::{Counted, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
 use crate::store::Record;
-use crate::store::records::VerdictRecord;
+use crate::store::records::{PenaltyRecord, VerdictRecord};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
-use crate::verdict::Verdict;
 use crate::wire::dendrite::Dendrite;
 
-use plan::{PlannedMiner, Task, WorkTable};
+use plan::WorkTable;
 use round::Finding;
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
 /// Epochs of verdicts that are read back at the start.
 const REMEMBER_EPOCHS: u64 = 64;
-/// Epochs after which a device without a verdict is forgotten.
-const FORGET_EPOCHS: u64 = 64;
 
 /// What the runner works with.
 pub struct ChallengeRunnerSetup {
@@ -87,20 +84,18 @@ pub struct ChallengeRunnerSetup {
     pub metrics: Arc<NodeMetrics>,
 }
 
-/// What a history is kept of: a device, or (`None`) a miner whose devices are not known.
-type Judged = (Hotkey, Option<DeviceId>);
-
 /// A round whose verdicts are decided but not yet on disk.
 struct Unwritten {
     judged: EpochJudged,
     records: Vec<VerdictRecord>,
+    penalties: Vec<DuePenalty>,
 }
 
 /// The actor.
 pub struct ChallengeRunner {
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
-    histories: Option<HashMap<Judged, DeviceHistory>>,
+    judge: Option<Judge>,
     last_epoch: Option<Epoch>,
     running: Option<Epoch>,
     unwritten: Option<Unwritten>,
@@ -113,7 +108,7 @@ impl ChallengeRunner {
     pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
         ChallengeRunner {
             setup,
-            histories: None,
+            judge: None,
             last_epoch: None,
             running: None,
             unwritten: None,
@@ -128,13 +123,14 @@ impl ChallengeRunner {
         let load = async move { journal.ask(RecentVerdicts(REMEMBER_EPOCHS), ASK).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok(Ok(past)) => {
-                let mut histories: HashMap<Judged, DeviceHistory> = HashMap::new();
+                let mut judge = Judge::new(act.setup.history.clone());
                 for v in past {
                     act.last_epoch = act.last_epoch.max(Some(v.epoch));
-                    let history = histories.entry((v.hotkey, v.device)).or_default();
-                    history.record(v.epoch, v.at_ms, v.verdict, &act.setup.history);
+                    let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
+                    let counted = Counted { uid, hotkey, device, model, verdict };
+                    judge.recall(epoch, at_ms, &act.setup.table, &counted);
                 }
-                act.histories = Some(histories);
+                act.judge = Some(judge);
             }
             failed => {
                 tracing::warn!(?failed, "the journal does not say what was judged, asking again");
@@ -149,7 +145,7 @@ impl ChallengeRunner {
             // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
             Subscriber::publish(&self.setup.on_judged, last);
         }
-        if self.running.is_some() || self.histories.is_none() {
+        if self.running.is_some() || self.judge.is_none() {
             return;
         }
         if let Some(unwritten) = self.unwritten.take() {
@@ -195,47 +191,25 @@ impl ChallengeRunner {
     /// Takes the past into account: the verdicts as they count, and what each device brings to the score.
     fn judge(&mut self, epoch: Epoch, block: BlockNumber, found: Vec<Finding>) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
-        let rules = &self.setup.history;
-        let histories = self.histories.get_or_insert_with(HashMap::new);
-        let mut records = Vec::new();
-        let mut miners = Vec::with_capacity(found.len());
-        for Finding { plan, verdicts } in found {
-            let mut record = |device: Option<DeviceId>, model: &str, verdict: Verdict| {
-                let history = histories.entry((plan.hotkey, device)).or_default();
-                let verdict = history.record(epoch, at_ms, verdict, rules);
-                records.push(VerdictRecord {
-                    epoch,
-                    uid: plan.uid,
-                    hotkey: plan.hotkey,
-                    device,
-                    model: model.to_owned(),
-                    verdict: verdict.clone(),
-                    block,
-                    at_ms,
-                });
-                verdict
-            };
-            let whole = plan.whole.map(|verdict| record(None, "", verdict));
-            for (device, verdict) in plan.devices.iter().zip(verdicts) {
-                if let Some(verdict) = verdict {
-                    record(Some(device.device), &device.model, verdict);
-                }
-            }
-            let devices = plan
-                .devices
-                .iter()
-                .map(|d| {
-                    let history = histories.entry((plan.hotkey, Some(d.device))).or_default();
-                    let leased = d.task == Task::Leased;
-                    history.judgement(d.device, &d.model, epoch, at_ms, leased, rules)
-                })
-                .collect();
-            let PlannedMiner { uid, hotkey, coldkey, refused, .. } = plan;
-            miners.push(MinerJudgement { uid, hotkey, coldkey, refused, whole, devices });
+        let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
+        let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+        let Judged { miners, counted, penalties, void } = judge.judge(epoch, at_ms, &self.setup.table, &findings);
+        if let Some(why) = &void {
+            tracing::warn!(epoch, why, "the epoch is void: nobody is judged, no weights are made of it");
         }
-        // Histories of those who are gone for good are forgotten, so that the map stays bounded.
-        histories.retain(|_, h| h.latest().is_some_and(|(e, _)| e + FORGET_EPOCHS > epoch));
-        Unwritten { judged: EpochJudged { epoch, block, miners: Arc::new(miners) }, records }
+        let record = |Counted { uid, hotkey, device, model, verdict }| VerdictRecord {
+            epoch,
+            uid,
+            hotkey,
+            device,
+            model,
+            verdict,
+            block,
+            at_ms,
+        };
+        let records = counted.into_iter().map(record).collect();
+        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void: void.is_some() };
+        Unwritten { judged, records, penalties }
     }
 
     /// Stores the verdicts, then tells everybody.
@@ -243,7 +217,12 @@ impl ChallengeRunner {
         let epoch = unwritten.judged.epoch;
         self.running = Some(epoch);
         let journal = self.setup.journal.clone();
-        let batch = unwritten.records.iter().cloned().map(Record::Verdict).collect();
+        let penalty = |due: &DuePenalty| {
+            let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
+            Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms })
+        };
+        let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
+        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
         ctx.spawn(work.into_actor(self).map(move |written, act, _| {
             act.running = None;
@@ -258,13 +237,19 @@ impl ChallengeRunner {
         }));
     }
 
-    fn written(&mut self, Unwritten { judged, records }: Unwritten) {
+    fn written(&mut self, Unwritten { judged, records, penalties }: Unwritten) {
         self.last_epoch = Some(judged.epoch);
         self.last_problem = None;
         for record in &records {
             let VerdictRecord { epoch, uid, hotkey, device, verdict, .. } = record;
             ChallengeJudged { epoch: *epoch, uid: *uid, hotkey: *hotkey, device: *device, verdict }
                 .emit(&self.setup.metrics);
+        }
+        for due in penalties {
+            let hotkey = due.hotkey;
+            if let Err(error) = self.setup.guard.tell(Penalise(due)) {
+                tracing::warn!(%hotkey, %error, "the guard does not hear of a penalty before its next start");
+            }
         }
         Subscriber::publish(&self.setup.on_judged, &judged);
         self.last = Some(judged);
@@ -332,7 +317,7 @@ impl Handler<Inspect> for ChallengeRunner {
             counts
         });
         MessageResult(serde_json::json!({
-            "histories": self.histories.as_ref().map(HashMap::len),
+            "histories": self.judge.as_ref().map(Judge::histories),
             "running_epoch": self.running,
             "last_epoch": self.last_epoch,
             "last_verdicts": verdicts,

@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
-use super::plan::{PlannedMiner, Task};
+use super::plan::{PlannedDevice, PlannedMiner, Task};
 use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Position, Root, Work, sample_positions};
-use crate::scoring::{duplicate_claims, judge_rate};
+use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::wire::dendrite::Peer;
@@ -51,6 +51,20 @@ pub struct Finding {
     pub verdicts: Vec<Option<Verdict>>,
 }
 
+impl From<Finding> for MinerFinding {
+    fn from(Finding { plan, verdicts }: Finding) -> Self {
+        let PlannedMiner { uid, hotkey, coldkey, refused, whole, devices, .. } = plan;
+        let device = |(d, verdict): (PlannedDevice, Option<Verdict>)| DeviceFinding {
+            device: d.device,
+            model: d.model,
+            leased: d.task == Task::Leased,
+            verdict,
+        };
+        let devices = devices.into_iter().zip(verdicts).map(device).collect();
+        MinerFinding { uid, hotkey, coldkey, refused, whole, devices }
+    }
+}
+
 /// Challenges every planned miner, at most a batch at the same time, and judges every device. In the order of the plans.
 ///
 /// Each miner has a task of its own: the clock of one is not read late because another's reply is being parsed, and a
@@ -82,7 +96,6 @@ pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: V
             }
         });
     }
-    settle_duplicates(&mut found);
     setup.metrics.challenges_in_flight(0);
     found
 }
@@ -132,43 +145,13 @@ async fn judge_one(
         .map(|d| match &d.task {
             Task::Leased => None,
             Task::Settled(verdict) => Some(verdict.clone()),
-            Task::Challenge(_) => Some(proved.remove(&d.device).map_or_else(
-                || Verdict::unknown(UnknownCause::OwnFault, "the device was not judged"),
-                |verdict| judged_rate(setup, &d.model, verdict),
-            )),
+            Task::Challenge(_) => {
+                let missing = || Verdict::unknown(UnknownCause::OwnFault, "the device was not judged");
+                Some(proved.remove(&d.device).unwrap_or_else(missing))
+            }
         })
         .collect();
     Finding { plan, verdicts }
-}
-
-/// A pass whose rate is below the floor of the claimed model is a fail.
-fn judged_rate(setup: &ChallengeRunnerSetup, model: &str, verdict: Verdict) -> Verdict {
-    let Verdict::Pass { evidence } = &verdict else { return verdict };
-    match setup.table.find(model).and_then(|row| judge_rate(row, evidence.rate())) {
-        Some(reason) => Verdict::fail(reason, format!("{:.3e} operations a second", evidence.rate())),
-        None => verdict,
-    }
-}
-
-/// A GPU that two hotkeys claim in the same round credits neither. CPU devices of a devnet are numbered, not named.
-///
-/// A claim is one that was proved, or a lease of ours. Naming another's GPU costs nothing, and must not cost the other
-/// its pay.
-fn settle_duplicates(found: &mut [Finding]) {
-    let claims = found
-        .iter()
-        .flat_map(|f| f.plan.devices.iter().zip(&f.verdicts).map(|(d, v)| (&f.plan.hotkey, &d.device, v)))
-        .filter(|(_, _, verdict)| matches!(verdict, None | Some(Verdict::Pass { .. })))
-        .map(|(hotkey, device, _)| (hotkey, device));
-    let duplicates = duplicate_claims(claims);
-    for finding in found {
-        for (device, verdict) in finding.plan.devices.iter().zip(&mut finding.verdicts) {
-            if duplicates.contains(&device.device) && matches!(verdict, Some(Verdict::Pass { .. })) {
-                let detail = format!("{} is claimed by two hotkeys", device.device);
-                *verdict = Some(Verdict::fail(FailReason::DuplicateDevice, detail));
-            }
-        }
-    }
 }
 
 /// The verdict on a reply that holds no roots.
@@ -367,33 +350,6 @@ mod tests {
 
     fn gpu() -> DeviceId {
         "GPU-2bd1c2f4-0d2e-4b6a-9a53-7f7e1c0d9b11".parse().unwrap()
-    }
-
-    fn kinds(found: &[Finding]) -> Vec<&'static str> {
-        found.iter().map(|f| f.verdicts[0].as_ref().map_or("leased", Verdict::kind)).collect()
-    }
-
-    #[test]
-    fn a_gpu_that_two_hotkeys_prove_credits_neither() {
-        let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), pass()), finding(3, DeviceId::cpu(0), pass())];
-        settle_duplicates(&mut found);
-        assert_eq!(kinds(&found), ["fail", "fail", "pass"]);
-        let mut found = [finding(1, gpu(), None), finding(2, gpu(), pass())];
-        settle_duplicates(&mut found);
-        assert_eq!(kinds(&found), ["leased", "fail"], "a device that we rent from one is no other's");
-    }
-
-    #[test]
-    fn naming_the_gpu_of_another_does_not_cost_the_other_its_pay() {
-        for claim in [
-            Verdict::unknown(UnknownCause::Timeout, ""),
-            Verdict::unknown(UnknownCause::UncalibratedModel, ""),
-            Verdict::fail(FailReason::EntryMismatch, ""),
-        ] {
-            let mut found = [finding(1, gpu(), pass()), finding(2, gpu(), Some(claim.clone()))];
-            settle_duplicates(&mut found);
-            assert_eq!(kinds(&found), ["pass", claim.kind()]);
-        }
     }
 
     #[test]
