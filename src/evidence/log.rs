@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::canon::CanonError;
 use super::read::{Located, SegmentReader};
 use super::{EvidenceRecord, FORMAT, Kind, chain, segment_name, segments};
-use crate::ids::{Hash32, Netuid};
+use crate::ids::{Epoch, Hash32, Netuid};
 use crate::wallet::Keypair;
 
 /// Segments that are always kept, whatever the bound.
@@ -54,6 +54,8 @@ pub struct Head {
     pub seq: u64,
     /// The last record's hash.
     pub hash: Hash32,
+    /// The last epoch that was closed, where that is known.
+    pub epoch: Option<Epoch>,
 }
 
 /// Something about the log that an operator should hear.
@@ -257,12 +259,17 @@ impl Log {
         self.pending_records = mark.records;
     }
 
-    /// Adds entries behind what is there, in memory. Weights are sealed at once.
+    /// Adds entries behind what is there, in memory. Weights are sealed at once. Entries that close an epoch that is closed
+    /// already change nothing: a write may be repeated when nobody knows what became of it.
     ///
     /// # Errors
     /// [`LogError::Canon`]; what was added before it is taken back with [`Log::rewind`].
     pub fn append(&mut self, evidence: &EvidenceRecord) -> Result<(), LogError> {
         let Some(first) = evidence.entries.first() else { return Ok(()) };
+        let closed = self.cursor.head.and_then(|h| h.epoch);
+        if evidence.closes.is_some() && evidence.closes <= closed {
+            return Ok(());
+        }
         if !self.is_pending() {
             self.look();
         }
@@ -276,6 +283,9 @@ impl Log {
                 let seal = chain::seal(&self.identity.keypair, head.seq, &head.hash);
                 self.push(Kind::Seal, entry.at_ms, &seal)?;
             }
+        }
+        if let (Some(head), Some(epoch)) = (&mut self.cursor.head, evidence.closes) {
+            head.epoch = Some(epoch);
         }
         Ok(())
     }
@@ -300,9 +310,9 @@ impl Log {
     fn begin_segment(&mut self, at_ms: u64, state: Option<&Value>) -> Result<(), LogError> {
         let hotkey = self.identity.keypair.hotkey();
         // What the next record follows: the last one, or the beginning of everything.
-        let (segment, seq, prev) = match self.cursor.head {
-            Some(head) => (head.segment + 1, head.seq + 1, head.hash),
-            None => (1, 0, chain::genesis(&hotkey)),
+        let (segment, seq, prev, epoch) = match self.cursor.head {
+            Some(head) => (head.segment + 1, head.seq.wrapping_add(1), head.hash, head.epoch),
+            None => (1, 0, chain::genesis(&hotkey), None),
         };
         let body = json!({
             "format": FORMAT,
@@ -316,7 +326,7 @@ impl Log {
             "state": state,
         });
         self.chunks.push(Chunk { segment, start: 0, bytes: Vec::new() });
-        self.cursor.head = Some(Head { segment, bytes: 0, seq: seq.wrapping_sub(1), hash: prev });
+        self.cursor.head = Some(Head { segment, bytes: 0, seq: seq.wrapping_sub(1), hash: prev, epoch });
         self.cursor.has_state = state.is_some();
         self.push(Kind::Segment, at_ms, &body)
     }
@@ -328,7 +338,7 @@ impl Log {
         let hash = chain::next(&head.hash, text.as_bytes());
         let line = format!("{hash} {text}\n");
         let start = head.bytes;
-        *head = Head { segment: head.segment, bytes: start + line.len() as u64, seq, hash };
+        *head = Head { bytes: start + line.len() as u64, seq, hash, ..*head };
         match self.chunks.last_mut() {
             Some(chunk) if chunk.segment == head.segment => chunk.bytes.extend_from_slice(line.as_bytes()),
             _ => self.chunks.push(Chunk { segment: head.segment, start, bytes: line.into_bytes() }),
@@ -491,7 +501,7 @@ fn end_of(dir: &Path, identity: &Identity, segment: u64, notes: &mut Vec<LogNote
     let path = dir.join(segment_name(segment));
     let content = fs::read(&path).map_err(failed("read", &path))?;
     let (last, problem) = walk(&path, segment, &content);
-    let head = last.as_ref().map(|l| Head { segment, bytes: l.end, seq: l.seq, hash: l.hash });
+    let head = last.as_ref().map(|l| Head { segment, bytes: l.end, seq: l.seq, hash: l.hash, epoch: l.epoch });
     match (problem, last) {
         (None, Some(last)) if last.hotkey == identity.keypair.hotkey().to_string() => {
             notes.push(LogNote::Adopted { seq: last.seq });
@@ -501,7 +511,7 @@ fn end_of(dir: &Path, identity: &Identity, segment: u64, notes: &mut Vec<LogNote
             let why =
                 problem.unwrap_or_else(|| "the database knows nothing of it, and it is not this validator's".into());
             let genesis = chain::genesis(&identity.keypair.hotkey());
-            let head = head.unwrap_or(Head { segment, bytes: 0, seq: 0, hash: genesis });
+            let head = head.unwrap_or(Head { segment, bytes: 0, seq: u64::MAX, hash: genesis, epoch: None });
             Ok(broken_at(head, path, why, notes))
         }
     }
@@ -520,6 +530,7 @@ struct Last {
     end: u64,
     hotkey: String,
     has_state: bool,
+    epoch: Option<Epoch>,
 }
 
 /// Walks a segment's bytes to their end, or to the first problem.
@@ -527,7 +538,10 @@ fn walk(path: &Path, segment: u64, content: &[u8]) -> (Option<Last>, Option<Stri
     let mut last: Option<Last> = None;
     for record in SegmentReader::new(segment, content, None) {
         match record {
-            Ok(Located { seq, hash, bytes, kind, body, .. }) => {
+            Ok(record) => {
+                let epoch = record.epoch().filter(|_| record.kind == Kind::Epoch.label());
+                let epoch = epoch.or(last.as_ref().and_then(|l| l.epoch));
+                let Located { seq, hash, bytes, kind, body, .. } = record;
                 let (hotkey, has_state) = match (&last, kind.as_str()) {
                     (Some(last), _) => (last.hotkey.clone(), last.has_state),
                     (None, _) => (
@@ -535,7 +549,7 @@ fn walk(path: &Path, segment: u64, content: &[u8]) -> (Option<Last>, Option<Stri
                         body.get("state").is_some_and(|s| !s.is_null()),
                     ),
                 };
-                last = Some(Last { seq, hash, end: bytes.end, hotkey, has_state });
+                last = Some(Last { seq, hash, end: bytes.end, hotkey, has_state, epoch });
             }
             Err(problem) if problem.is_declared() => {}
             Err(problem) => return (last, Some(problem.to_string())),

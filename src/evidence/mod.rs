@@ -16,6 +16,7 @@ pub mod canon;
 pub mod chain;
 pub mod log;
 pub mod read;
+pub mod record;
 
 pub use log::{Head, Identity, Limits, Log, LogNote, LogStats};
 
@@ -33,8 +34,12 @@ pub enum Kind {
     Rules,
     /// One miner in one epoch.
     Miner,
-    /// Closes an epoch: the scores.
+    /// Closes an epoch: what its verdicts came to.
     Epoch,
+    /// The scores of an epoch.
+    Scores,
+    /// The state of the judge, where it does not follow from the log.
+    State,
     /// Weights about to be set.
     Weights,
     /// What became of weights.
@@ -55,6 +60,8 @@ impl Kind {
             Kind::Rules => "rules",
             Kind::Miner => "miner",
             Kind::Epoch => "epoch",
+            Kind::Scores => "scores",
+            Kind::State => "state",
             Kind::Weights => "weights",
             Kind::WeightsStatus => "weights_status",
             Kind::Outage => "outage",
@@ -82,12 +89,14 @@ pub struct EvidenceRecord {
     pub entries: Vec<Entry>,
     /// The state before the first of them, from which a replay can begin: a new segment may begin here.
     pub state: Option<std::sync::Arc<serde_json::Value>>,
+    /// The epoch that they close: once only, however often they are written.
+    pub closes: Option<crate::ids::Epoch>,
 }
 
 impl EvidenceRecord {
     /// One thing alone.
     pub fn one(kind: Kind, at_ms: u64, body: serde_json::Value) -> Self {
-        EvidenceRecord { entries: vec![Entry { kind, at_ms, body }], state: None }
+        EvidenceRecord { entries: vec![Entry { kind, at_ms, body }], state: None, closes: None }
     }
 }
 

@@ -24,11 +24,11 @@ fn entry(kind: Kind, n: u64) -> Entry {
 
 fn epoch(n: u64) -> EvidenceRecord {
     let state = Some(Arc::new(json!({ "before": n })));
-    EvidenceRecord { entries: vec![entry(Kind::Miner, n), entry(Kind::Epoch, n)], state }
+    EvidenceRecord { entries: vec![entry(Kind::Miner, n), entry(Kind::Epoch, n)], state, closes: Some(n) }
 }
 
 fn weights(n: u64) -> EvidenceRecord {
-    EvidenceRecord { entries: vec![entry(Kind::Weights, n)], state: None }
+    EvidenceRecord { entries: vec![entry(Kind::Weights, n)], state: None, closes: None }
 }
 
 fn write(log: &mut Log, evidence: &EvidenceRecord) {
@@ -246,4 +246,17 @@ fn a_log_that_the_database_knows_nothing_of_is_continued_or_declared_damaged() {
     let limits = Limits { segment_bytes: 1 << 20, keep_bytes: 1 << 30 };
     let (_, notes) = Log::open(dir.path(), other, limits, None).unwrap();
     assert!(matches!(notes.as_slice(), [LogNote::Broken { .. }]), "{notes:?}");
+}
+
+#[test]
+fn an_epoch_is_closed_once_however_often_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), None);
+    write(&mut log, &epoch(4));
+    write(&mut log, &epoch(4));
+    write(&mut log, &epoch(3));
+    let head = log.head();
+    let (mut log, _) = open(dir.path(), head);
+    write(&mut log, &epoch(4));
+    assert_eq!((log.head(), sound(dir.path(), head)), (head, 3));
 }
