@@ -195,6 +195,18 @@ hex_id!(Hash32, 32);
 hex_id!(LeaseId, 16);
 hex_id!(ChallengeId, 16);
 
+impl LeaseId {
+    /// A new lease's identity.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(LeaseId(bytes))
+    }
+}
+
 /// The device a proof is about, as the 16 bytes that enter the proof's seed.
 ///
 /// A GPU is the 16 bytes of its NVML UUID (`GPU-` dropped); a CPU device is zeros with its index in the last byte.

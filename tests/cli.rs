@@ -252,10 +252,21 @@ async fn a_validator_joins_a_ledger_keeps_its_directory_to_itself_and_ends_with_
     ready(&mut validator, page).await;
     assert_eq!(status(page, "/metrics").await, Some(200));
 
-    let ended = net.node(VALIDATOR, "validator", other_page, &[]).end().await;
-    assert_eq!(ended.code, Some(69), "{ended}");
-    let told = format!("is in use by process {}; end it, or give this node a data directory", validator.0.id());
-    assert!(ended.err.contains(&told), "{ended}");
+    // The hotkey is one node's alone, whatever directory the second is given; so is the directory.
+    let lock = net.dir.path().join("locks of its own");
+    let lock = ["--set", &format!("node.lock_dir={}", lock.display())];
+    for (data, more) in [("validator", &[][..]), ("another", &[]), ("validator", &lock)] {
+        let ended = net.node(VALIDATOR, data, other_page, more).end().await;
+        assert_eq!(ended.code, Some(69), "{ended}");
+        let (first, dir) = (validator.0.id(), net.dir.path().join("validator"));
+        let told = match more {
+            [] => {
+                format!("hotkey {} is in use by process {first} with data directory {}", net.hotkey(0), dir.display())
+            }
+            _ => format!("is in use by process {first}; end it, or give this node a data directory"),
+        };
+        assert!(ended.err.contains(&told), "{ended}");
+    }
     let ended = net.node(VALIDATOR, "elsewhere", page, &[]).end().await;
     assert_eq!(ended.code, Some(69), "{ended}");
     let told = format!("cannot listen on 127.0.0.1:{page} for web: choose another with --metrics.port");

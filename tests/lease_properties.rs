@@ -277,6 +277,7 @@ impl World {
                     expires_at_ms: self.now_ms + lasts_ms,
                     owner_token_digest: token(lease).digest(),
                     ssh_public_key: None,
+                    wish: None,
                 };
                 terms.check(self.now_ms, Duration::from_secs(1)).expect("good terms");
                 self.journal.insert(lease, vec![Event::Opened { terms, at_ms: self.now_ms }]);

@@ -13,7 +13,7 @@ use compute_subnet::settings::{Cli, Role, load};
 const NODE: &str = "src/actors/node.rs";
 const MINER: &str = "src/actors/miner/node.rs";
 const VALIDATOR: &str = "src/actors/validator/node.rs";
-const LAUNCH: &str = "src/launch.rs";
+const LAUNCH: &str = "src/launch/mod.rs";
 const DERIVED: &str = "src/settings/derived.rs";
 const DEVNET: &str = "src/sim/devnet.rs";
 
@@ -22,6 +22,7 @@ const DEVNET: &str = "src/sim/devnet.rs";
 const READERS: &[(&str, &str, &str)] = &[
     ("netuid", LAUNCH, "settings.netuid"),
     ("node.data_dir", LAUNCH, "settings.node.data_dir"),
+    ("node.lock_dir", NODE, "settings.node.lock_dir"),
     ("logging.debug", DERIVED, "self.debug"),
     ("logging.debug", LAUNCH, "settings.logging.level()"),
     ("logging.trace", DERIVED, "self.trace"),
@@ -48,10 +49,10 @@ const READERS: &[(&str, &str, &str)] = &[
     ("axon.max_workers", MINER, "settings.axon.max_workers"),
     ("axon.max_body_bytes", MINER, "settings.axon.max_body_bytes"),
     ("axon.read_timeout", MINER, "settings.axon.read_timeout"),
-    ("metrics.ip", "src/bin/compute-miner.rs", "settings.metrics.ip"),
-    ("metrics.ip", "src/bin/compute-validator.rs", "settings.metrics.ip"),
-    ("metrics.port", "src/bin/compute-miner.rs", "settings.metrics.port"),
-    ("metrics.port", "src/bin/compute-validator.rs", "settings.metrics.port"),
+    ("metrics.ip", "src/launch/miner.rs", "settings.metrics.ip"),
+    ("metrics.ip", "src/launch/validator.rs", "settings.metrics.ip"),
+    ("metrics.port", "src/launch/miner.rs", "settings.metrics.port"),
+    ("metrics.port", "src/launch/validator.rs", "settings.metrics.port"),
     ("supervision.backoff_first", NODE, "s.backoff_first"),
     ("supervision.backoff_cap", NODE, "s.backoff_cap"),
     ("supervision.max_failures", NODE, "s.max_failures"),

@@ -13,9 +13,12 @@ use actix::prelude::*;
 use rusqlite::Connection;
 
 use crate::clock::SharedClock;
-use crate::messages::journal::{GetLastWeights, LastWeights, LiveLeases, Note, PenaltiesAt, RecentVerdicts, Write};
+use crate::messages::journal::{
+    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt,
+    RecentVerdicts, Write,
+};
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseRecord, PenaltyRecord, Retention, VerdictRecord};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -85,8 +88,18 @@ impl Actor for Journal {
 }
 
 impl Supervised for Journal {
-    const MESSAGES: &'static [&'static str] =
-        &["Write", "Note", "RecentVerdicts", "LiveLeases", "PenaltiesAt", "GetLastWeights"];
+    const MESSAGES: &'static [&'static str] = &[
+        "Write",
+        "Note",
+        "RecentVerdicts",
+        "LiveLeases",
+        "EndedLeases",
+        "GetLease",
+        "LeaseWithEvents",
+        "LastProof",
+        "PenaltiesAt",
+        "GetLastWeights",
+    ];
 }
 
 impl Handler<Write> for Journal {
@@ -125,6 +138,38 @@ impl Handler<LiveLeases> for Journal {
     fn handle(&mut self, _: LiveLeases, _: &mut Ctx<Self>) -> Self::Result {
         let role = self.role;
         self.read(move |conn| queries::live_leases(conn, role))
+    }
+}
+
+impl Handler<LeaseWithEvents> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>>;
+    fn handle(&mut self, LeaseWithEvents(id): LeaseWithEvents, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| match queries::lease(conn, &id)? {
+            Some(lease) => Ok(Some((lease, queries::lease_events(conn, &id)?))),
+            None => Ok(None),
+        })
+    }
+}
+
+impl Handler<EndedLeases> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, EndedLeases(n): EndedLeases, _: &mut Ctx<Self>) -> Self::Result {
+        let role = self.role;
+        self.read(move |conn| queries::ended_leases(conn, role, n))
+    }
+}
+
+impl Handler<GetLease> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
+    fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::lease(conn, &id))
+    }
+}
+
+impl Handler<LastProof> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
+    fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::last_proof(conn, &validator))
     }
 }
 

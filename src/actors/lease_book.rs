@@ -19,6 +19,7 @@ use crate::messages::journal::Write;
 use crate::runtime::{AskError, Handle};
 use crate::store::records::{LeaseEventRecord, LeaseRecord};
 use crate::store::{Record, Role, StoreError};
+use crate::telemetry::events::LeaseTransition;
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long the journal may take to acknowledge a step.
@@ -127,11 +128,11 @@ impl Entry {
     ) -> Result<Entry, StepError> {
         let mut next = self.clone();
         let mut records = Vec::with_capacity(events.len() + 1);
-        let mut path = vec![self.lease.state];
+        let mut path = vec![(self.lease.state, "")];
         for event in events {
             next.lease = apply(&next.lease, event)?;
             let seq = next.seq.next();
-            path.push(next.lease.state);
+            path.push((next.lease.state, cause(event)));
             let event = serde_json::json!(event);
             let id = next.lease.id;
             records.push(Record::LeaseEvent(LeaseEventRecord { lease: id, seq, event, at_ms: now_ms }));
@@ -146,10 +147,20 @@ impl Entry {
             Err(error @ AskError::Overloaded) => return Err(StepError::Journal(error.to_string())),
             Err(error) => return Err(StepError::Unclear { next: Box::new(next), problem: error.to_string() }),
         }
-        for pair in path.windows(2).filter(|p| p[0] != p[1]) {
-            metrics.lease_transition(pair[0].label(), pair[1].label());
+        for pair in path.windows(2).filter(|p| p[0].0 != p[1].0) {
+            let (lease, from, (to, cause)) = (next.lease.id, pair[0].0.label(), pair[1]);
+            LeaseTransition { lease, from, to: to.label(), cause }.emit(metrics);
         }
         Ok(next)
+    }
+}
+
+/// Why a lease changed its state, for the log.
+fn cause(event: &Event) -> &str {
+    match event {
+        Event::Refused { note, .. } | Event::Lost { note, .. } => note,
+        Event::ReleaseWanted { why } => why.label(),
+        other => other.label(),
     }
 }
 
@@ -160,8 +171,8 @@ pub struct LeaseBook {
     busy: HashSet<LeaseId>,
 }
 
-/// Ended leases that are remembered, so that a repeated release is answered the same.
-const REMEMBER_ENDED: usize = 1024;
+/// Ended leases that are remembered, so that a repeated call is answered the same.
+pub const REMEMBER_ENDED: u32 = 1024;
 
 impl LeaseBook {
     /// The lease, busy or not.
@@ -224,9 +235,10 @@ impl LeaseBook {
             .filter(|e| e.lease.state.is_final() && !self.busy.contains(&e.lease.id))
             .map(|e| (e.lease.ended_at_ms.unwrap_or(0), e.lease.id))
             .collect();
-        if ended.len() > REMEMBER_ENDED {
+        let remember = REMEMBER_ENDED as usize;
+        if ended.len() > remember {
             ended.sort_unstable();
-            for (_, id) in &ended[..ended.len() - REMEMBER_ENDED] {
+            for (_, id) in &ended[..ended.len() - remember] {
                 self.entries.remove(id);
             }
         }
@@ -253,6 +265,7 @@ mod tests {
             expires_at_ms: 1_000,
             owner_token_digest: Hash32([3; 32]),
             ssh_public_key: None,
+            wish: None,
         };
         Entry::opened(Lease::open(&terms, 0))
     }

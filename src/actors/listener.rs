@@ -1,4 +1,5 @@
-//! Owns one HTTP listener: binding, limits, a self-check, draining, and rebinding after a failure.
+//! Owns one HTTP listener, on a TCP address or on the node's control socket: binding, limits, a self-check, draining, and
+//! rebinding after a failure.
 //!
 //! Invariants: at most one server per incarnation; a restarted incarnation binds the same address again; the status
 //! says `accepting` only while a connection to the own address succeeds.
@@ -8,6 +9,8 @@
 //! from the [`ListenerSpec`]; nothing needs to survive.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::messages::listener::{CheckSelf, ListenerStatus, StopIntake};
 use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::web::control::socket;
 
 /// How often the listener connects to itself.
 const SELF_CHECK: Duration = Duration::from_secs(1);
@@ -27,12 +31,43 @@ const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
 /// Registers the routes of a listener; called once for each worker thread.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// An address of this machine. Port 0 takes a free one, which later incarnations keep.
+    Tcp(SocketAddr),
+    /// The control socket in this data directory, whose lock the node holds.
+    Control(PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Tcp(address) => write!(f, "{address}"),
+            Place::Control(dir) => write!(f, "{}", socket::path(dir).display()),
+        }
+    }
+}
+
+/// A socket that is bound and listens.
+#[derive(Debug)]
+pub enum Bound {
+    /// On a TCP address.
+    Tcp(TcpListener),
+    /// On a path.
+    Unix(UnixListener),
+}
+
+/// The user at the other end of a connection, as the kernel names it. Only connections to a path have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerUser(pub u32);
+
 /// What to listen on, and what to serve there.
 pub struct ListenerSpec {
-    /// `axon` or `web`.
+    /// `axon`, `web` or `control`.
     pub name: &'static str,
-    /// Where to listen; port 0 takes a free one, which later incarnations keep.
-    pub address: SocketAddr,
+    /// Where to listen.
+    pub place: Place,
     /// Worker threads.
     pub workers: usize,
     /// Connections served at once, for each worker.
@@ -43,22 +78,16 @@ pub struct ListenerSpec {
     pub drain: Duration,
     /// The routes.
     pub routes: Routes,
-    bound: Mutex<Option<TcpListener>>,
+    bound: Mutex<Option<Bound>>,
 }
 
 impl ListenerSpec {
     /// What to serve on a socket that is bound already, so that a port in use is known before the node starts.
-    /// `address` is the socket's own; later incarnations bind it again.
-    pub fn bound(
-        name: &'static str,
-        listener: TcpListener,
-        address: SocketAddr,
-        workers: usize,
-        routes: Routes,
-    ) -> Self {
+    /// `place` is the socket's own; later incarnations bind it again.
+    pub fn bound(name: &'static str, listener: Bound, place: Place, workers: usize, routes: Routes) -> Self {
         ListenerSpec {
             name,
-            address,
+            place,
             workers,
             max_connections: 1024,
             request_timeout: Duration::from_secs(5),
@@ -68,11 +97,12 @@ impl ListenerSpec {
         }
     }
 
-    fn listener(&self) -> std::io::Result<TcpListener> {
+    fn listener(&self) -> std::io::Result<Bound> {
         let first = self.bound.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        match first {
-            Some(listener) => Ok(listener),
-            None => TcpListener::bind(self.address),
+        match (first, &self.place) {
+            (Some(listener), _) => Ok(listener),
+            (None, Place::Tcp(address)) => TcpListener::bind(address).map(Bound::Tcp),
+            (None, Place::Control(dir)) => socket::bind(dir).map(Bound::Unix),
         }
     }
 }
@@ -92,6 +122,7 @@ impl Listener {
 
     fn serve(&mut self) -> std::io::Result<()> {
         let routes = self.spec.routes.clone();
+        let listener = self.spec.listener()?;
         let server = HttpServer::new(move || {
             let routes = routes.clone();
             App::new().configure(move |c| routes(c))
@@ -101,8 +132,17 @@ impl Listener {
         .client_request_timeout(self.spec.request_timeout)
         .client_disconnect_timeout(self.spec.request_timeout)
         .shutdown_timeout(self.spec.drain.as_secs())
-        .disable_signals()
-        .listen(self.spec.listener()?)?
+        .on_connect(|io, data| {
+            let peer = io.downcast_ref::<tokio::net::UnixStream>().and_then(|s| s.peer_cred().ok());
+            if let Some(peer) = peer {
+                data.insert(PeerUser(peer.uid()));
+            }
+        })
+        .disable_signals();
+        let server = match listener {
+            Bound::Tcp(listener) => server.listen(listener)?,
+            Bound::Unix(listener) => server.listen_uds(listener)?,
+        }
         .run();
         self.server = Some(server.handle());
         // The server must outlive this incarnation long enough to hear `stop`, so it is a task of its own.
@@ -117,18 +157,27 @@ impl Listener {
     fn publish(&self, accepting: bool, problem: Option<String>) {
         self.status.send_replace(ListenerStatus {
             name: self.spec.name,
-            address: Some(self.spec.address),
+            address: Some(self.spec.place.to_string()),
             accepting,
             problem,
         });
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<(), String> {
-    match tokio::time::timeout(SELF_CHECK_DEADLINE, tokio::net::TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(format!("cannot connect to the own address {address}: {error}")),
-        Err(_) => Err(format!("no connection to the own address {address} within {SELF_CHECK_DEADLINE:?}")),
+async fn connect(place: Place) -> Result<(), String> {
+    let connected = async {
+        match &place {
+            Place::Tcp(address) => tokio::net::TcpStream::connect(reachable(*address)).await.map(drop),
+            Place::Control(dir) => {
+                let at = socket::Reach::new(dir)?;
+                tokio::net::UnixStream::connect(at.path()).await.map(drop)
+            }
+        }
+    };
+    match tokio::time::timeout(SELF_CHECK_DEADLINE, connected).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("cannot connect to the own address {place}: {error}")),
+        Err(_) => Err(format!("no connection to the own address {place} within {SELF_CHECK_DEADLINE:?}")),
     }
 }
 
@@ -149,18 +198,18 @@ impl Actor for Listener {
 
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         if let Err(error) = self.serve() {
-            self.publish(false, Some(format!("cannot listen on {}: {error}", self.spec.address)));
-            ctx.fail(format!("cannot listen on {}: {error}", self.spec.address));
+            let problem = format!("cannot listen on {}: {error}", self.spec.place);
+            self.publish(false, Some(problem.clone()));
+            ctx.fail(problem);
             return;
         }
-        tracing::info!(listener = self.spec.name, address = %self.spec.address, "listening");
+        tracing::info!(listener = self.spec.name, address = %self.spec.place, "listening");
         self.publish(true, None);
         ctx.run_interval(SELF_CHECK, |act, ctx| {
             if act.server.is_none() {
                 return; // the intake was stopped
             }
-            let to = reachable(act.spec.address);
-            ctx.spawn(connect(to).into_actor(act).map(|seen, act, _| match seen {
+            ctx.spawn(connect(act.spec.place.clone()).into_actor(act).map(|seen, act, _| match seen {
                 _ if act.server.is_none() => {}
                 Ok(()) => act.publish(true, None),
                 Err(problem) => {
@@ -204,7 +253,7 @@ impl Handler<StopIntake> for Listener {
 impl Handler<CheckSelf> for Listener {
     type Result = ResponseActFuture<Self, bool>;
     fn handle(&mut self, _: CheckSelf, _: &mut Ctx<Self>) -> Self::Result {
-        let to = reachable(self.spec.address);
+        let to = self.spec.place.clone();
         Box::pin(async move { connect(to).await.is_ok() }.into_actor(self))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use super::auto_updater::AutoUpdater;
 use super::blacklist_guard::{BlacklistGuard, BlacklistGuardSetup};
 use super::chain_watcher::{ChainWatcher, ChainWatcherSetup};
 use super::journal::Journal;
-use super::listener::{Listener, ListenerSpec};
+use super::listener::{Bound, Listener, ListenerSpec, Place};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
 use crate::clock::SharedClock;
@@ -30,7 +30,8 @@ use crate::settings::Settings;
 use crate::store::{self, OpenNote, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::verdict::UnknownCause;
-use crate::wallet::Keypair;
+use crate::wallet::{HotkeyLock, HotkeyLockError, Keypair};
+use crate::web::control::{self, ControlState, RoleActors};
 use crate::web::{self, Health, WebState};
 use crate::wire::axon::AxonOutcome;
 
@@ -81,6 +82,9 @@ pub enum NodeError {
     /// The database's threads cannot be started.
     #[error("the database's threads cannot be started")]
     Writer(#[source] store::writer::SpawnError),
+    /// The hotkey cannot be had for this node alone.
+    #[error(transparent)]
+    Hotkey(#[from] HotkeyLockError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {listener}: choose another with {flag}, or end the program that uses it")]
     Bind {
@@ -94,6 +98,18 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// The control socket cannot be had.
+    #[error("cannot listen on the control socket in {}", dir.display())]
+    Control {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system gave no randomness.
+    #[error("no randomness from the system")]
+    Random(#[source] getrandom::Error),
     /// An actor cannot be started.
     #[error("an actor cannot be started")]
     Start(#[from] StartError),
@@ -119,10 +135,13 @@ impl NodeError {
     pub fn exit(&self) -> Exit {
         match self {
             NodeError::Store { source, .. } => source.exit(),
-            NodeError::Bind { .. } => Exit::Unavailable,
+            NodeError::Bind { .. } | NodeError::Hotkey(HotkeyLockError::InUse { .. }) => Exit::Unavailable,
+            NodeError::Hotkey(HotkeyLockError::File { .. }) => Exit::CannotCreate,
             NodeError::Config(_) => Exit::Config,
-            NodeError::File { .. } => Exit::CannotCreate,
-            NodeError::Writer(_) | NodeError::Start(_) | NodeError::Metrics(_) => Exit::Unavailable,
+            NodeError::File { .. } | NodeError::Control { .. } => Exit::CannotCreate,
+            NodeError::Random(_) | NodeError::Writer(_) | NodeError::Start(_) | NodeError::Metrics(_) => {
+                Exit::Unavailable
+            }
         }
     }
 }
@@ -131,8 +150,10 @@ impl NodeError {
 pub struct Node {
     tree: Tree,
     writer: Writer,
+    hotkey: HotkeyLock,
     axon: Option<Handle<Listener>>,
     drain: Duration,
+    data_dir: PathBuf,
     /// The actors, seen from outside.
     pub view: TreeView,
     /// The node's metrics.
@@ -159,9 +180,11 @@ impl Node {
             }
         };
         let exit = self.tree.run(stop).await;
+        control::socket::remove(&self.data_dir);
         if let Err(error) = self.writer.shutdown(CLOSE).await {
             tracing::error!(error = crate::telemetry::error_chain(&error), "the database did not close in time");
         }
+        drop(self.hotkey); // from here on another node may act with it
         exit
     }
 }
@@ -178,7 +201,9 @@ pub(crate) struct Frame {
     pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
     view: watch::Sender<Option<Arc<ChainView>>>,
     writer: Writer,
+    hotkey: HotkeyLock,
     web: SocketAddr,
+    role_actors: Arc<OnceLock<RoleActors>>,
     axon_status: watch::Sender<ListenerStatus>,
     axon: Option<(Handle<Listener>, SocketAddr)>,
     mailbox: usize,
@@ -245,11 +270,13 @@ fn supervision(input: &NodeInput) -> TreeConfig {
 }
 
 impl Frame {
-    /// Binds the address of the web pages, opens the database, registers the metrics, and starts the journal and the
+    /// Binds the address of the web pages, takes the hotkey for this node alone, opens the database, registers the metrics, and starts the journal and the
     /// blacklist guard: an address in use or a database that cannot be used ends the start before any actor runs.
     pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
         let settings = &input.settings;
         let web = bind("web", input.web, "--metrics.port")?;
+        let netuid = settings.netuid;
+        let hotkey = HotkeyLock::take(&settings.node.lock_dir, input.keypair.hotkey(), netuid, &input.data_dir)?;
         let unusable = |source| NodeError::Store { dir: input.data_dir.clone(), source };
         let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
         opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
@@ -267,6 +294,10 @@ impl Frame {
             observer: Some(Arc::new(move |commit: &store::writer::Commit| commits.journal_commit(commit.took))),
             ..WriterConfig::default()
         };
+        // The lock of the directory is held from here on: no living node loses its socket.
+        let socket = control::socket::bind(&input.data_dir)
+            .map_err(|source| NodeError::Control { dir: input.data_dir.clone(), source })?;
+        let instance = instance()?;
         let writer = Writer::spawn(opened.db, config).map_err(NodeError::Writer)?;
 
         let mut tree = Tree::new(supervision(input), runtime_metrics, input.runtime.clone());
@@ -274,6 +305,8 @@ impl Frame {
         let spec = |name, after| ChildSpec { name, mailbox, after, drain };
         let (web_handle, web_seat) = tree.declare::<Listener>(spec("web", &[]));
         drop(web_handle);
+        let (control_handle, control_seat) = tree.declare::<Listener>(spec("control", &[]));
+        drop(control_handle);
         let (journal, journal_seat) = tree.declare::<Journal>(spec("journal", &[]));
         let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
         let (view, chain) = watch::channel(None);
@@ -283,9 +316,10 @@ impl Frame {
         // The pages come first and so stop last: a node that starts or drains can be watched.
         let (web_status, web_seen) = watch::channel(ListenerStatus::unbound("web"));
         let (axon_status, axon_seen) = watch::channel(ListenerStatus::unbound("axon"));
+        let (control_status, control_seen) = watch::channel(ListenerStatus::unbound("control"));
         let listeners = match role {
-            Role::Miner => vec![web_seen, axon_seen],
-            Role::Validator => vec![web_seen],
+            Role::Miner => vec![web_seen, control_seen, axon_seen],
+            Role::Validator => vec![web_seen, control_seen],
         };
         let health = Health {
             hotkey: input.keypair.hotkey(),
@@ -294,11 +328,30 @@ impl Frame {
             chain: chain.clone(),
             store: writer.health(),
         };
+        let health = Arc::new(health);
         let state =
-            WebState { role: role.label(), view: tree.view(), registry: registry.clone(), health: Arc::new(health) };
+            WebState { role: role.label(), view: tree.view(), registry: registry.clone(), health: health.clone() };
         let (web, listener) = web;
-        let spec = Arc::new(ListenerSpec::bound("web", listener, web, 1, Arc::new(web::routes(state))));
+        let routes = Arc::new(web::routes(state));
+        let spec = Arc::new(ListenerSpec::bound("web", Bound::Tcp(listener), Place::Tcp(web), 1, routes));
         tree.start(web_seat, move |_| Listener::new(spec.clone(), web_status.clone()))?;
+
+        let role_actors = Arc::new(OnceLock::new());
+        let state = ControlState {
+            role,
+            hotkey: input.keypair.hotkey(),
+            instance,
+            started_at_ms: input.clock.now_ms(),
+            data_dir: input.data_dir.clone(),
+            view: tree.view(),
+            health,
+            chain: chain.clone(),
+            journal: journal.clone(),
+            actors: role_actors.clone(),
+        };
+        let (place, routes) = (Place::Control(input.data_dir.clone()), Arc::new(control::routes(state)));
+        let spec = Arc::new(ListenerSpec::bound("control", Bound::Unix(socket), place, 1, routes));
+        tree.start(control_seat, move |_| Listener::new(spec.clone(), control_status.clone()))?;
 
         let (journal_writer, journal_clock, journal_metrics) = (writer.clone(), input.clock.clone(), metrics.clone());
         tree.start(journal_seat, move |_| {
@@ -324,7 +377,9 @@ impl Frame {
             chain,
             view,
             writer,
+            hotkey,
             web,
+            role_actors,
             axon_status,
             axon: None,
             mailbox,
@@ -346,6 +401,12 @@ impl Frame {
             ip if ip.is_unspecified() => Some(SocketAddr::new(settings.axon.external_ip?, address.port())),
             _ => Some(address),
         }
+    }
+
+    /// Tells the control socket whom to ask; until then it says that the node starts.
+    pub(crate) fn control(&self, actors: RoleActors) {
+        let told = self.role_actors.set(actors);
+        debug_assert!(told.is_ok(), "a node is assembled once");
     }
 
     /// Declares the axon's listener and binds its address.
@@ -398,9 +459,11 @@ impl Frame {
         Ok(Node {
             tree: self.tree,
             writer: self.writer,
+            hotkey: self.hotkey,
             axon_address: self.axon.as_ref().map(|(_, address)| *address),
             axon: self.axon.map(|(handle, _)| handle),
             drain: self.drain,
+            data_dir: input.data_dir.clone(),
             view,
             registry: self.registry,
             web: self.web,
@@ -438,6 +501,13 @@ fn report(notes: &[OpenNote]) {
             tracing::info!("{note}");
         }
     }
+}
+
+/// Random text for one start of a node.
+fn instance() -> Result<String, NodeError> {
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).map_err(NodeError::Random)?;
+    Ok(hex::encode(random))
 }
 
 /// Reads a secret of 32 bytes from `path`, or makes it: owner-only, never overwritten.

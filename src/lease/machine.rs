@@ -177,6 +177,9 @@ pub struct LeaseTerms {
     pub owner_token_digest: Hash32,
     /// The public key that may log in, one line in OpenSSH's format.
     pub ssh_public_key: Option<String>,
+    /// Digest of all that the user asked for, on the renter's side: what tells a repeat from another wish under the same id.
+    #[serde(default)]
+    pub wish: Option<Hash32>,
 }
 
 /// Why terms are not accepted.
@@ -279,6 +282,9 @@ pub struct Lease {
     pub owner_token_digest: Hash32,
     /// The public key that may log in.
     pub ssh_public_key: Option<String>,
+    /// Digest of the user's wish, see [`LeaseTerms::wish`].
+    #[serde(default)]
+    pub wish: Option<Hash32>,
     /// The engine's name of the container.
     pub container: Option<String>,
     /// Where the renter logs in.
@@ -308,6 +314,7 @@ impl Lease {
             ended_at_ms: None,
             owner_token_digest: terms.owner_token_digest,
             ssh_public_key: terms.ssh_public_key.clone(),
+            wish: terms.wish,
             container: None,
             endpoint: None,
             state: LeaseState::Requested,

@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::millis;
 use crate::ids::LeaseId;
 
@@ -37,8 +39,16 @@ impl Default for ReconcileRules {
     }
 }
 
+impl ReconcileRules {
+    /// When a container without a record is destroyed, in milliseconds since the Unix epoch.
+    pub fn orphan_until_ms(&self, container: &Container) -> u64 {
+        container.labels.expires_at_ms.saturating_add(millis(self.orphan_grace))
+    }
+}
+
 /// Why a container is set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum QuarantineReason {
     /// The journal does not know its lease, by id and renter, or knows that it made no container.
     UnknownLease,
@@ -182,7 +192,7 @@ fn step_of_container(
     let effect = Effect::Destroy { lease: labels.lease, fencing_epoch: labels.fencing_epoch };
     let destroy = Action::DestroyOrphan { container: container.clone(), effect };
     let set_aside = |why| {
-        let over = now_ms >= labels.expires_at_ms.saturating_add(millis(rules.orphan_grace));
+        let over = now_ms >= rules.orphan_until_ms(container);
         if over { destroy.clone() } else { Action::Quarantine { container: container.clone(), why } }
     };
     let Some(lease) = lease.filter(|l| l.renter == labels.renter) else {

@@ -30,6 +30,7 @@ fn terms(n: u8) -> LeaseTerms {
         expires_at_ms: END,
         owner_token_digest: token().digest(),
         ssh_public_key: None,
+        wish: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use actix::Message;
 
-use crate::store::records::{LeaseRecord, PenaltyRecord, VerdictRecord, WeightsRow};
+use crate::ids::{Hotkey, LeaseId};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
 use crate::store::{Record, StoreError};
 
 /// Write these records, together or not at all, and reply when they are on disk.
@@ -24,6 +25,26 @@ pub struct RecentVerdicts(pub u64);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
 pub struct LiveLeases;
+
+/// One lease, ended or not, with its steps.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<(LeaseRecord, Vec<LeaseEventRecord>)>, StoreError>")]
+pub struct LeaseWithEvents(pub LeaseId);
+
+/// The last so many leases that have ended, the latest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<LeaseRecord>, StoreError>")]
+pub struct EndedLeases(pub u32);
+
+/// One lease, live or ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]
+pub struct GetLease(pub LeaseId);
+
+/// What was recorded of the last challenge that this validator sent to this miner, by device.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<ProverRunRecord>, StoreError>")]
+pub struct LastProof(pub Hotkey);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

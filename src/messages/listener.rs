@@ -1,7 +1,5 @@
 //! Messages of [`crate::actors::listener::Listener`].
 
-use std::net::SocketAddr;
-
 use actix::Message;
 use serde::Serialize;
 
@@ -18,10 +16,10 @@ pub struct CheckSelf;
 /// What a listener publishes of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ListenerStatus {
-    /// The listener's name: `axon` or `web`.
+    /// The listener's name: `axon`, `web` or `control`.
     pub name: &'static str,
-    /// Where it listens, once bound.
-    pub address: Option<SocketAddr>,
+    /// Where it listens, once bound: an address or a path.
+    pub address: Option<String>,
     /// Whether the last self-connection was accepted.
     pub accepting: bool,
     /// Why not, if not.

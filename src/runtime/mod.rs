@@ -80,6 +80,7 @@ mod vitals;
 mod tests;
 
 pub use backoff::Backoff;
+pub(crate) use backoff::Failures;
 pub use ctx::{Ctx, Inspect, Supervised};
 pub use fault::Fault;
 pub use handle::{AskError, Handle, TellError};

@@ -45,6 +45,19 @@ impl Cli {
     }
 }
 
+impl Cli {
+    /// Arguments that read as this: for a program that starts others with the same settings.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let mut args = Vec::new();
+        if let Some(path) = &self.config {
+            args.extend(["--config".into(), path.clone().into_os_string()]);
+        }
+        args.extend(self.given.iter().map(|(flag, text)| format!("--{}={text}", flag.name).into()));
+        args.extend(self.assignments.iter().flat_map(|(key, text)| ["--set".into(), format!("{key}={text}").into()]));
+        args
+    }
+}
+
 /// Reads a program's arguments, the original's value styles included.
 ///
 /// # Errors
@@ -181,6 +194,14 @@ mod tests {
         assert_eq!(program.rest, ["explain", "5abc"]);
         assert_eq!(program.cli.given[0].1, "true");
         assert_eq!(read("--strict -- false").unwrap().rest, ["false"]);
+    }
+
+    #[test]
+    fn what_was_given_can_be_given_to_another_program() {
+        let cli =
+            read("--config my.yaml --axon.port -3 --auto_update --blacklist.hotkeys a,b --set x.y=1=2").unwrap().cli;
+        let again: Program = parse(std::iter::once(OsString::from("program")).chain(cli.to_args())).unwrap();
+        assert_eq!(again.cli, cli);
     }
 
     #[test]

@@ -18,8 +18,10 @@ mod field;
 mod flags;
 mod layers;
 mod leaf;
+pub mod live;
 mod network;
 mod problem;
+pub mod reload;
 mod sections;
 mod value;
 mod yaml;
@@ -32,6 +34,7 @@ pub use cli::{Cli, exit_code, parse};
 pub use derived::Level;
 pub use flags::{Effect, FLAGS, Flag, FlagKind};
 pub use leaf::LogFormat;
+pub use live::{Live, LiveSettings};
 pub use network::{Network, ParseNetworkError};
 pub use problem::{Problem, Problems};
 pub use sections::{
@@ -82,20 +85,47 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Where each value was written, by key path.
     pub sources: BTreeMap<String, Source>,
+    /// The layers' values before they became settings.
+    tree: Value,
 }
 
 impl Loaded {
-    /// Every setting as `key = value  # source`, one a line.
+    /// Every setting as `key = value  # source`, one a line, without secrets.
     pub fn listing(&self) -> String {
-        let mut pairs = Vec::new();
-        self.settings.list(&mut Vec::new(), &mut pairs);
-        pairs.iter().fold(String::new(), |mut out, (key, value)| {
-            let source = self.sources.get(key).unwrap_or(&Source::Embedded);
+        self.lines().iter().fold(String::new(), |mut out, line| {
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "{key} = {value}  # {source}");
+            let _ = writeln!(out, "{} = {}  # {}", line.key, line.value, line.source);
             out
         })
     }
+
+    /// Every setting with its value and its source, without secrets.
+    pub fn lines(&self) -> Vec<Line> {
+        let mut pairs = Vec::new();
+        self.pairs(&mut pairs);
+        let line = |(key, value): (String, String)| {
+            let source = self.sources.get(&key).unwrap_or(&Source::Embedded).to_string();
+            let value = reload::shown(&key, &value);
+            Line { key, value, source }
+        };
+        pairs.into_iter().map(line).collect()
+    }
+
+    /// Every setting as key path and text, secrets included.
+    fn pairs(&self, out: &mut Vec<(String, String)>) {
+        self.settings.list(&mut Vec::new(), out);
+    }
+}
+
+/// One setting as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Line {
+    /// Its path.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Where that was written.
+    pub source: String,
 }
 
 /// The process's environment, for [`load`]. Text that is not UTF-8 is kept as far as it can be read.
@@ -110,20 +140,34 @@ pub fn process_env() -> Vec<(String, String)> {
 /// # Errors
 /// Everything that is wrong with any layer, and with their sum.
 pub fn load(role: Role, cli: &Cli, env: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Problems> {
-    let env: Vec<(String, String)> = env.into_iter().collect();
-    let home =
-        env.iter().find(|(name, value)| name == "HOME" && !value.is_empty()).map(|(_, home)| PathBuf::from(home));
+    read_layers(role, cli, &env.into_iter().collect::<Vec<_>>())
+}
 
-    let (mut defaults, mut problems) = yaml::parse(SHIPPED, None);
-    let mut tree = defaults.clone();
+/// Reads all layers, as [`load`].
+fn read_layers(role: Role, cli: &Cli, env: &[(String, String)]) -> Result<Loaded, Problems> {
+    let (mut tree, mut problems) = yaml::parse(SHIPPED, None);
     let mut warnings = Vec::new();
     if let Some(path) = &cli.config {
         layers::file(path, &mut tree, &mut problems);
     }
-    layers::environment(&env, &mut tree, &mut problems);
+    layers::environment(env, &mut tree, &mut problems);
     layers::flags(cli, &mut tree, &mut problems, &mut warnings);
-    resolve(&mut defaults, role);
     resolve(&mut tree, role);
+    settle(tree, role, env, problems, warnings)
+}
+
+/// Turns the merged layers into settings, with the problems and warnings that came up so far.
+fn settle(
+    tree: Value,
+    role: Role,
+    env: &[(String, String)],
+    mut problems: Vec<Problem>,
+    mut warnings: Vec<String>,
+) -> Result<Loaded, Problems> {
+    let home = env.iter().find(|(name, value)| name == "HOME" && !value.is_empty());
+    let home = home.map(|(_, home)| PathBuf::from(home));
+    let (mut defaults, _) = yaml::parse(SHIPPED, None);
+    resolve(&mut defaults, role);
 
     let mut reader = Reader::new(Some(&defaults), home);
     let settings = Settings::read(Some(&tree), &At::top(), &mut reader);
@@ -141,7 +185,7 @@ pub fn load(role: Role, cli: &Cli, env: impl IntoIterator<Item = (String, String
             tree.leaves(&mut Vec::new(), &mut |keys, value| {
                 sources.insert(show_path(keys), value.source.clone());
             });
-            Ok(Loaded { settings, warnings, sources })
+            Ok(Loaded { settings, warnings, sources, tree })
         }
         _ => Err(Problems(problems)),
     }

@@ -65,6 +65,8 @@ section! {
     pub struct Node {
         /// Directory of the database and the node's other files. `{role}` in it is replaced.
         pub data_dir: PathBuf,
+        /// Directory of the locks that keep a hotkey to one node on this machine.
+        pub lock_dir: PathBuf,
     }
 }
 

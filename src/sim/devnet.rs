@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use super::keys::DevnetKeys;
 use super::renter::{self, RenterPlan};
+use super::screen;
 use crate::actors::miner::node::{self as miner, MinerInput, MinerNode};
 use crate::actors::node::{NodeError, NodeInput};
 use crate::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
@@ -33,6 +36,8 @@ use crate::wallet::Keypair;
 
 /// The ledger's directory below the devnet's.
 const LEDGER_DIR: &str = "ledger";
+/// The simulated engines' directory below the devnet's.
+const ENGINE_DIR: &str = "engine";
 /// Most miners of one devnet.
 pub const MAX_MINERS: usize = 256;
 /// Stake of the validator, in TAO: well above the original's limit of 1,024.
@@ -159,13 +164,89 @@ pub struct Devnet {
 }
 
 /// What a miner of a devnet is before it runs.
-struct Role {
-    name: String,
-    index: usize,
-    class: String,
-    forgery: Option<Forgery>,
-    axon: SocketAddr,
+pub(crate) struct Role {
+    pub(crate) name: String,
+    pub(crate) index: usize,
+    pub(crate) class: String,
+    pub(crate) forgery: Option<Forgery>,
+    pub(crate) axon: SocketAddr,
     announce: Option<IpAddr>,
+}
+
+/// What a devnet's nodes stand on: a ledger on which everybody is registered.
+pub(crate) struct Ground {
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) rpc: RpcServer,
+    pub(crate) keys: DevnetKeys,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) block_time: Duration,
+    pub(crate) clock: SharedClock,
+}
+
+impl Ground {
+    /// Makes or continues the ledger and registers validator and miners on it, the validator first, so that it has uid 0.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub(crate) async fn lay(options: &DevnetOptions, settings: &Settings) -> Result<Self, DevnetError> {
+        let roles = roles(options, settings)?;
+        let clock: SharedClock = Arc::new(SystemClock);
+        for sub in [LEDGER_DIR, ENGINE_DIR] {
+            directory(&options.dir.join(sub))?;
+        }
+        let in_dir = |e: NodeError| DevnetError::Node { who: "the devnet's keys".into(), source: Box::new(e) };
+        let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
+        let genesis = genesis(settings, &keys, options.speed)?;
+        let block_time = genesis.block_time;
+        let ledger_dir = options.dir.join(LEDGER_DIR);
+        let ledger = LedgerNode::spawn(genesis, Some(&ledger_dir), clock.clone())
+            .await
+            .map_err(|source| DevnetError::Ledger { dir: ledger_dir, source })?;
+        let rpc = RpcServer::start(ledger.clone(), options.ledger)?;
+        let ground = Ground { ledger, rpc, keys, roles, block_time, clock };
+
+        let key = ground.keys.validator(0);
+        ground.register(settings, "the validator", &key, &ground.keys.validator_owner(0)).await?;
+        let miners = ground.roles.iter().map(|role| async {
+            let (key, owner) = (ground.keys.miner(role.index), ground.keys.miner_owner(role.index));
+            ground.register(settings, &role.name, &key, &owner).await
+        });
+        try_join_all(miners).await?;
+        Ok(ground)
+    }
+
+    async fn register(
+        &self,
+        settings: &Settings,
+        who: &str,
+        key: &Keypair,
+        owner: &Keypair,
+    ) -> Result<(), DevnetError> {
+        register(who, self.client(settings, key).as_ref(), key, owner).await
+    }
+
+    /// A chain client of one key, in the ledger's own process.
+    fn client(&self, settings: &Settings, key: &Keypair) -> Arc<dyn Chain> {
+        let deadlines =
+            Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
+        Arc::new(LedgerClient::in_process(self.ledger.clone(), settings.netuid, Arc::new(key.clone()), deadlines))
+    }
+
+    /// How the renters of this devnet behave, if it has any.
+    pub(crate) fn plan(&self, options: &DevnetOptions, settings: &Settings) -> Option<RenterPlan> {
+        let epoch = self.block_time * (u32::from(settings.devnet.tempo) + 1);
+        (options.rentals > 0).then(|| RenterPlan {
+            renter: self.keys.renter().hotkey(),
+            hold: epoch * 2,
+            pause: epoch,
+            log: options.dir.join("renter.log"),
+        })
+    }
+
+    /// The file of a miner's simulated engine: the devnet's own, as a daemon's would be.
+    pub(crate) fn engine_file(dir: &Path, name: &str) -> PathBuf {
+        dir.join(ENGINE_DIR).join(format!("{name}.json"))
+    }
 }
 
 /// The address of the miner with this number: each has one of its own, so that the one-IP rule holds.
@@ -224,12 +305,6 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
     Ok(genesis.sped_up(speed))
 }
 
-/// A chain client of one key, in the ledger's own process.
-fn client(ledger: &LedgerHandle, settings: &Settings, key: &Keypair) -> Arc<dyn Chain> {
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
-    Arc::new(LedgerClient::in_process(ledger.clone(), settings.netuid, Arc::new(key.clone()), deadlines))
-}
-
 async fn register(who: &str, chain: &dyn Chain, key: &Keypair, owner: &Keypair) -> Result<(), DevnetError> {
     let failed = |source| DevnetError::Register { who: who.to_owned(), source };
     match tokio::time::timeout(REGISTRATION, chain.register(key.hotkey(), owner)).await {
@@ -257,37 +332,13 @@ impl Devnet {
         web: SocketAddr,
         runtime: Arc<tokio::runtime::Runtime>,
     ) -> Result<Self, DevnetError> {
-        let roles = roles(options, &settings)?;
-        let clock: SharedClock = Arc::new(SystemClock);
-        for sub in [LEDGER_DIR, "engine"] {
-            directory(&options.dir.join(sub))?;
-        }
-        let in_dir = |e: NodeError| DevnetError::Node { who: "the devnet's keys".into(), source: Box::new(e) };
-        let keys = DevnetKeys::load(&options.dir).map_err(in_dir)?;
-        let genesis = genesis(&settings, &keys, options.speed)?;
-        let block_time = genesis.block_time;
-        let ledger_dir = options.dir.join(LEDGER_DIR);
-        let ledger = LedgerNode::spawn(genesis, Some(&ledger_dir), clock.clone())
-            .await
-            .map_err(|source| DevnetError::Ledger { dir: ledger_dir, source })?;
-        let rpc = RpcServer::start(ledger.clone(), options.ledger)?;
-
-        // The validator first, so that it has uid 0; then the miners, in the order of their numbers.
-        let validator_key = keys.validator(0);
-        let validator_chain = client(&ledger, &settings, &validator_key);
-        register("the validator", validator_chain.as_ref(), &validator_key, &keys.validator_owner(0)).await?;
-        let registered = roles.iter().map(|role| {
-            let (key, owner) = (keys.miner(role.index), keys.miner_owner(role.index));
-            let chain = client(&ledger, &settings, &key);
-            async move { register(&role.name, chain.as_ref(), &key, &owner).await.map(|()| (key, chain)) }
-        });
-        let registered = try_join_all(registered).await?;
-
-        let input = |name: &str, keypair: Keypair, chain: Arc<dyn Chain>, number: u16, axon: SocketAddr| NodeInput {
+        let ground = Ground::lay(options, &settings).await?;
+        let clock = ground.clock.clone();
+        let input = |name: &str, keypair: Keypair, number: u16, axon: SocketAddr| NodeInput {
             name: name.to_owned(),
             settings: settings.clone(),
+            chain: ground.client(&settings, &keypair),
             keypair,
-            chain,
             clock: clock.clone(),
             runtime: runtime.clone(),
             placement: Placement::PerNode,
@@ -296,11 +347,11 @@ impl Devnet {
             axon,
             announce: None,
         };
-        let local = roles.len();
-        let mut miners = Vec::with_capacity(roles.len());
-        for (role, (key, chain)) in roles.into_iter().zip(registered) {
-            let node = input(&role.name, key, chain, role.index as u16 + 1, role.axon);
-            let engine = SimulatedEngine::new(options.dir.join("engine").join(format!("{}.json", role.name)));
+        let local = ground.roles.len();
+        let mut miners = Vec::with_capacity(local);
+        for role in &ground.roles {
+            let node = input(&role.name, ground.keys.miner(role.index), role.index as u16 + 1, role.axon);
+            let engine = SimulatedEngine::new(Ground::engine_file(&options.dir, &role.name));
             let device =
                 OfferedDevice { device: DeviceId::cpu(0), model: role.class.clone(), memory_bytes: MEMORY_OFFERED };
             let node = miner::start(MinerInput {
@@ -312,42 +363,33 @@ impl Devnet {
             })
             .map_err(|e| DevnetError::Node { who: role.name.clone(), source: Box::new(e) })?;
             debug_assert!(role.announce.is_none_or(|ip| Some(ip) == node.node.axon_address.map(|a| a.ip())));
-            miners.push(DevnetMiner { name: role.name, class: role.class, forgery: role.forgery, node });
+            miners.push(DevnetMiner {
+                name: role.name.clone(),
+                class: role.class.clone(),
+                forgery: role.forgery,
+                node,
+            });
         }
         let validator = if options.without_validator {
             None
         } else {
-            let node = input("validator", validator_key, validator_chain, 0, SocketAddr::new(web.ip(), 0));
+            let node = input("validator", ground.keys.validator(0), 0, SocketAddr::new(web.ip(), 0));
             let started = validator::start(ValidatorInput { node, local_address: None });
             let failed = |e| DevnetError::Node { who: "the validator".into(), source: Box::new(e) };
             Some(started.map_err(failed)?)
         };
-        let epoch = block_time * (u32::from(settings.devnet.tempo) + 1);
-        let plan = (options.rentals > 0).then(|| RenterPlan {
-            renter: keys.renter().hotkey(),
-            hold: epoch * 2,
-            pause: epoch,
-            log: options.dir.join("renter.log"),
-        });
-        Ok(Devnet { ledger, rpc, validator, miners, plan, clock })
+        let plan = ground.plan(options, &settings);
+        Ok(Devnet { ledger: ground.ledger, rpc: ground.rpc, validator, miners, plan, clock })
     }
 
-    /// Runs until `stop` resolves or the validator gives up. Stops the renter, the validator, the miners and the ledger,
-    /// in this order.
+    /// Runs until `stop` resolves or one of the nodes gives up. Stops the renter, the validator, the miners and the
+    /// ledger, in this order.
     pub async fn run(self, rentals: usize, stop: impl Future<Output = ()>) -> Exit {
-        let (stopped, _) = watch::channel(false);
-        let waits = || {
-            let mut stopped = stopped.subscribe();
-            async move {
-                // An error means that the sender is gone, which is a stop as well.
-                let _ = stopped.wait_for(|s| *s).await;
-            }
-        };
         let renters: Vec<_> = match (&self.validator, &self.plan) {
             (Some(validator), Some(plan)) => (0..rentals)
                 .map(|_| {
                     tokio::task::spawn_local(renter::run(
-                        validator.allocations.clone(),
+                        Arc::new(validator.allocations.clone()),
                         self.clock.clone(),
                         plan.clone(),
                     ))
@@ -355,36 +397,50 @@ impl Devnet {
                 .collect(),
             _ => Vec::new(),
         };
-        let miners_stop: Vec<_> = self.miners.iter().map(|_| waits()).collect();
-        let miners: Vec<_> = self
+        let (stopping, _) = watch::channel(false);
+        let mut miners: FuturesUnordered<_> = self
             .miners
             .into_iter()
-            .zip(miners_stop)
-            .map(|(m, stop)| tokio::task::spawn_local(m.node.node.run(stop)))
-            .collect();
-        let exit = match self.validator {
-            Some(validator) => {
-                let stop = async {
-                    stop.await;
-                    renters.iter().for_each(tokio::task::JoinHandle::abort);
+            .map(|miner| {
+                let mut stopping = stopping.subscribe();
+                let stop = async move {
+                    // An error means that the sender is gone, which is a stop as well.
+                    let _ = stopping.wait_for(|s| *s).await;
                 };
-                validator.node.run(stop).await
+                let run = tokio::task::spawn_local(miner.node.node.run(stop));
+                async move { (miner.name, run.await.unwrap_or(Exit::Escalated)) }
+            })
+            .collect();
+        let mut gave_up = Exit::Ok;
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                Some((name, exit)) = miners.next() => {
+                    screen::say(&format!("{name} gave up with exit code {}, the devnet ends", exit.code()));
+                    gave_up = exit;
+                }
             }
+            renters.iter().for_each(tokio::task::JoinHandle::abort);
+        };
+        let validator = match self.validator {
+            Some(validator) => validator.node.run(stop).await,
             None => {
                 stop.await;
                 Exit::Ok
             }
         };
-        stopped.send_replace(true);
-        let ended = join_all(miners).await;
+        renters.iter().for_each(tokio::task::JoinHandle::abort); // the validator may have given up by itself
+        stopping.send_replace(true);
+        let ended: Vec<(String, Exit)> = miners.collect().await;
         self.rpc.stop().await;
         self.ledger.stop().await;
-        ended.into_iter().map(|e| e.unwrap_or(Exit::Escalated)).find(|e| *e != Exit::Ok).unwrap_or(exit)
+        let exits = [gave_up, validator].into_iter().chain(ended.into_iter().map(|(_, exit)| exit));
+        exits.fold(Exit::Ok, |first, exit| if first == Exit::Ok { exit } else { first })
     }
 }
 
 /// The memory a CPU device offers, in bytes. Nothing rests on it.
-const MEMORY_OFFERED: u64 = 1 << 30;
+pub(crate) const MEMORY_OFFERED: u64 = 1 << 30;
 
 fn prover(options: &DevnetOptions, settings: &Settings, miners: usize, forgery: Option<Forgery>) -> Arc<dyn Prover> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

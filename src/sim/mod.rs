@@ -3,6 +3,8 @@
 pub mod aside;
 pub mod devnet;
 pub mod keys;
+pub mod periods;
+pub mod processes;
 pub mod renter;
 pub mod screen;
 pub mod table;

@@ -5,15 +5,18 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
-use crate::messages::validator::allocation_manager::{Release, Rent, RentError, RentRequest};
+use crate::lease::Lease;
+use crate::messages::validator::allocation_manager::{Release, Rent, RentError, RentRequest, ShowLease};
 use crate::runtime::Handle;
 
 /// How long one call to the validator may take.
@@ -22,6 +25,33 @@ const CALL: Duration = Duration::from_secs(90);
 const RETRY: Duration = Duration::from_millis(500);
 /// A public key nobody has the secret of; the simulated engine lets nobody log in.
 const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA devnet-renter";
+
+/// Where rentals are had: a validator in this process, or another one's control socket.
+///
+/// Each call is safe to repeat. [`RentError::Unavailable`] means that the validator itself could not be asked or did
+/// not answer, so that nothing is known of what it did.
+#[async_trait]
+pub trait Rentals: Send + Sync {
+    /// Rents. With [`RentRequest::id`] a repeat is answered with the same lease, or with why it never began.
+    async fn rent(&self, request: RentRequest) -> Result<Lease, RentError>;
+    /// Ends a lease; the answer is the lease as it ended.
+    async fn release(&self, lease: LeaseId) -> Result<Lease, RentError>;
+    /// The lease as it is, ended ones included.
+    async fn show(&self, lease: LeaseId) -> Result<Lease, RentError>;
+}
+
+#[async_trait]
+impl Rentals for Handle<AllocationManager> {
+    async fn rent(&self, request: RentRequest) -> Result<Lease, RentError> {
+        self.ask(Rent(request), CALL).await.unwrap_or_else(|e| Err(RentError::Unavailable(e.to_string())))
+    }
+    async fn release(&self, lease: LeaseId) -> Result<Lease, RentError> {
+        self.ask(Release(lease), CALL).await.unwrap_or_else(|e| Err(RentError::Unavailable(e.to_string())))
+    }
+    async fn show(&self, lease: LeaseId) -> Result<Lease, RentError> {
+        self.ask(ShowLease(lease), CALL).await.unwrap_or_else(|e| Err(RentError::Unavailable(e.to_string())))
+    }
+}
 
 /// How the renter behaves.
 #[derive(Debug, Clone)]
@@ -62,10 +92,11 @@ async fn write(path: &Path, line: &Line<'_>) {
 }
 
 /// Rents, holds and releases for ever. A refusal is logged once, until it changes.
-pub async fn run(allocations: Handle<AllocationManager>, clock: SharedClock, plan: RenterPlan) {
+pub async fn run(allocations: Arc<dyn Rentals>, clock: SharedClock, plan: RenterPlan) {
     let mut last_error = String::new();
     loop {
         let request = RentRequest {
+            id: None,
             renter: plan.renter,
             model: None,
             devices: 1,
@@ -73,11 +104,7 @@ pub async fn run(allocations: Handle<AllocationManager>, clock: SharedClock, pla
             image: "ubuntu".into(),
             ssh_key: SSH_KEY.into(),
         };
-        let rented = match allocations.ask(Rent(request), CALL).await {
-            Ok(rented) => rented,
-            Err(error) => Err(RentError::NoAnswer(error.to_string())),
-        };
-        let lease = match rented {
+        let lease = match allocations.rent(request).await {
             Ok(lease) => lease,
             Err(error) => {
                 let error = error.to_string();
@@ -96,27 +123,26 @@ pub async fn run(allocations: Handle<AllocationManager>, clock: SharedClock, pla
             Line::Rented { at_ms, lease: id, miner, devices: &lease.devices, fencing_epoch: lease.fencing_epoch };
         write(&plan.log, &line).await;
         sleep(plan.hold).await;
-        release(&allocations, &clock, &plan, id).await;
+        release(allocations.as_ref(), &clock, &plan, id).await;
         sleep(plan.pause).await;
     }
 }
 
-async fn release(allocations: &Handle<AllocationManager>, clock: &SharedClock, plan: &RenterPlan, id: LeaseId) {
+async fn release(allocations: &dyn Rentals, clock: &SharedClock, plan: &RenterPlan, id: LeaseId) {
     let mut last_error = String::new();
     loop {
-        let error = match allocations.ask(Release(id), CALL).await {
-            Ok(Ok(lease)) => {
+        let error = match allocations.release(id).await {
+            Ok(lease) => {
                 let state = lease.state.label();
                 write(&plan.log, &Line::Released { at_ms: clock.now_ms(), lease: id, state }).await;
                 return;
             }
-            Ok(Err(error @ RentError::UnknownLease)) => {
-                // It ended, and the validator was started again since: there is nothing left to release.
+            Err(error @ RentError::UnknownLease) => {
+                // The validator keeps no record of it: there is nothing left to release.
                 let error = error.to_string();
                 write(&plan.log, &Line::NotReleased { at_ms: clock.now_ms(), lease: id, error: &error }).await;
                 return;
             }
-            Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
         if error != last_error {

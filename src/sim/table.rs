@@ -2,24 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::devnet::{Devnet, DevnetMiner};
-use crate::actors::blacklist_guard::BlacklistGuard;
-use crate::actors::validator::allocation_manager::AllocationManager;
-use crate::actors::validator::challenge_runner::ChallengeRunner;
-use crate::actors::validator::weight_setter::WeightSetter;
 use crate::ids::{BlockNumber, Epoch, Hotkey, Uid};
-use crate::messages::blacklist_guard::AdmitMiners;
-use crate::messages::validator::allocation_manager::ListLeases;
-use crate::messages::validator::challenge_runner::LastJudged;
-use crate::messages::validator::weight_setter::GetScoreboard;
-use crate::runtime::Handle;
+use crate::messages::chain_watcher::ChainView;
 use crate::scoring::{Points, decimal};
-use crate::verdict::Verdict;
-
-/// How long an actor may take to answer for the table.
-const ASK: Duration = Duration::from_millis(800);
+use crate::web::control::api::TableRow;
+use crate::web::control::{self, ControlClient, ValidatorActors, read_table};
 
 /// One miner in the table.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,7 +37,7 @@ pub struct Row {
 /// The table at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
-    /// The ledger's head.
+    /// The chain's head as the validator sees it.
     pub block: BlockNumber,
     /// The epoch judged last.
     pub epoch: Option<Epoch>,
@@ -57,12 +49,13 @@ pub struct Table {
 
 /// What the table is read from.
 pub struct TableSource {
-    ledger: crate::chain::ledger::LedgerHandle,
     miners: Vec<(String, String, Hotkey)>,
-    guard: Handle<BlacklistGuard>,
-    challenges: Handle<ChallengeRunner>,
-    weights: Handle<WeightSetter>,
-    allocations: Handle<AllocationManager>,
+    validator: Validator,
+}
+
+enum Validator {
+    Here(ValidatorActors, watch::Receiver<Option<Arc<ChainView>>>),
+    Elsewhere(ControlClient),
 }
 
 impl TableSource {
@@ -71,83 +64,59 @@ impl TableSource {
         let validator = devnet.validator.as_ref()?;
         let named = |m: &DevnetMiner| (m.name.clone(), m.class.clone(), m.node.hotkey);
         Some(TableSource {
-            ledger: devnet.ledger.clone(),
             miners: devnet.miners.iter().map(named).collect(),
-            guard: validator.guard.clone(),
-            challenges: validator.challenges.clone(),
-            weights: validator.weights.clone(),
-            allocations: validator.allocations.clone(),
+            validator: Validator::Here(
+                ValidatorActors {
+                    guard: validator.guard.clone(),
+                    challenges: validator.challenges.clone(),
+                    weights: validator.weights.clone(),
+                    allocations: validator.allocations.clone(),
+                },
+                validator.node.chain.clone(),
+            ),
         })
     }
 
-    /// The table now; what an actor does not say in time is left empty.
-    pub async fn read(&self) -> Table {
-        let (admitted, judged, board, leases) = tokio::join!(
-            self.guard.ask(AdmitMiners, ASK),
-            self.challenges.ask(LastJudged, ASK),
-            self.weights.ask(GetScoreboard, ASK),
-            self.allocations.ask(ListLeases, ASK),
-        );
-        let mut rows: HashMap<Hotkey, Row> = self
-            .miners
-            .iter()
-            .map(|(name, class, hotkey)| (*hotkey, Row { name: name.clone(), class: class.clone(), ..Row::default() }))
-            .collect();
-        for (uid, hotkey, admitted) in admitted.unwrap_or_default() {
-            let Some(row) = rows.get_mut(&hotkey) else { continue };
-            row.uid = Some(uid);
-            if let Err(refusal) = admitted {
-                row.verdict = format!("refused: {}", refusal.label());
-            }
-        }
-        let judged = judged.ok().flatten();
-        for miner in judged.iter().flat_map(|j| j.miners.iter()) {
-            let Some(row) = rows.get_mut(&miner.hotkey) else { continue };
-            if let Some(refusal) = &miner.refused {
-                row.verdict = format!("refused: {}", refusal.label());
-                continue;
-            }
-            let device = miner.devices.first();
-            row.verdict = match (&miner.whole, device) {
-                (Some(verdict), _) => show(verdict),
-                (None, Some(device)) if device.kept_rate.is_some() => "leased, last pass counts".to_owned(),
-                (None, Some(device)) => show(&device.verdict),
-                (None, None) => String::new(),
-            };
-            row.rate = device.and_then(|d| match &d.verdict {
-                Verdict::Pass { evidence } => Some(evidence.rate()),
-                _ => d.kept_rate,
-            });
-        }
-        let board = board.unwrap_or_default();
-        for score in &board.rows {
-            let Some(row) = rows.get_mut(&score.hotkey) else { continue };
-            row.score = Some(score.score.total);
-            let weight = board.weights.iter().find(|(uid, _)| *uid == score.uid).map_or(0, |(_, w)| *w);
-            row.weight = Some(weight);
-        }
-        for lease in leases.unwrap_or_default() {
-            if let Some(row) = rows.get_mut(&lease.miner) {
-                row.lease = lease.state.label().to_owned();
-            }
-        }
-        Table {
-            block: self.ledger.state().head().number,
-            epoch: judged.map(|j| j.epoch),
-            on_chain: board.epoch_on_chain,
-            rows: self.miners.iter().filter_map(|(_, _, hotkey)| rows.remove(hotkey)).collect(),
-        }
+    /// Reads from a validator in a process of its own. `miners`: name, class, hotkey of each.
+    pub fn over(validator: ControlClient, miners: Vec<(String, String, Hotkey)>) -> Self {
+        TableSource { miners, validator: Validator::Elsewhere(validator) }
     }
-}
 
-fn show(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Pass { .. } => "pass".to_owned(),
-        other => format!("{}: {}", other.kind(), other.reason()),
+    /// The table now; what an actor does not say in time is left empty. `None` if the validator does not answer.
+    pub async fn read(&self) -> Option<Table> {
+        let table = match &self.validator {
+            Validator::Here(actors, chain) => read_table(actors, chain).await,
+            Validator::Elsewhere(client) => client.table().await.ok()?,
+        };
+        Some(Table::of(table, &self.miners))
     }
 }
 
 impl Table {
+    /// The validator's table with the names (name, class, hotkey) that the devnet's miners go by, in their order.
+    pub fn of(table: control::api::Table, miners: &[(String, String, Hotkey)]) -> Self {
+        let mut known: HashMap<Hotkey, TableRow> = table.rows.into_iter().map(|row| (row.hotkey, row)).collect();
+        let row = |(name, class, hotkey): &(String, String, Hotkey)| {
+            let named = Row { name: name.clone(), class: class.clone(), ..Row::default() };
+            let Some(row) = known.remove(hotkey) else { return named };
+            Row {
+                uid: Some(row.uid),
+                verdict: row.verdict,
+                rate: row.rate,
+                score: row.score,
+                weight: row.weight,
+                lease: row.leases.last().map(|lease| lease.state.clone()).unwrap_or_default(),
+                ..named
+            }
+        };
+        Table {
+            block: table.block.unwrap_or_default(),
+            epoch: table.judged,
+            on_chain: table.on_chain,
+            rows: miners.iter().map(row).collect(),
+        }
+    }
+
     /// The table as text, one line a row, for a terminal or a log.
     pub fn render(&self) -> String {
         let mut out = String::new();

@@ -127,10 +127,13 @@ pub(super) fn prover_run(n: u8) -> ProverRunRecord {
         validator: hotkey(9),
         device: DeviceId::cpu(0),
         epoch: 41,
-        operations: 1 << 30,
-        elapsed_ns: 500_000_000,
-        outcome: "ok".to_owned(),
-        detail: String::new(),
+        nonce: Hash32([n; 32]),
+        n: 128,
+        k: 64,
+        rounds: 2,
         at_ms: NOW + u64::from(n),
+        elapsed_ns: None,
+        outcome: None,
+        detail: String::new(),
     }
 }

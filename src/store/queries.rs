@@ -126,10 +126,48 @@ pub fn verdicts_since(conn: &Connection, epoch: Epoch) -> Result<Vec<VerdictReco
     list(conn, select_verdicts!("WHERE epoch >= ?1 ORDER BY epoch, hotkey, device"), [bound(epoch)], verdict)
 }
 
-/// The newest epoch that has a verdict.
+/// The verdict of one device, or of a miner as a whole, in an epoch.
+pub fn verdict_of(
+    conn: &Connection,
+    epoch: Epoch,
+    hotkey: &Hotkey,
+    device: Option<DeviceId>,
+) -> Result<Option<VerdictRecord>> {
+    let device = device.map(|d| d.to_string()).unwrap_or_default();
+    let sql = select_verdicts!("WHERE epoch = ?1 AND hotkey = ?2 AND device = ?3");
+    one(conn, sql, params![bound(epoch), hotkey.to_string(), device], verdict)
+}
+
+/// The newest epoch that is over for us: it has a verdict, or a round that is closed.
 pub fn last_judged_epoch(conn: &Connection) -> Result<Option<Epoch>> {
-    conn.query_row("SELECT max(epoch) FROM verdict", [], |r| r.get::<_, Option<i64>>(0))
-        .map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+    let sql = "SELECT max(epoch) FROM
+         (SELECT max(epoch) AS epoch FROM verdict UNION ALL SELECT max(epoch) FROM round WHERE outcome IS NOT NULL)";
+    conn.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+}
+
+// === rounds ===
+
+/// Rounds that were begun and never closed, oldest first.
+pub fn open_rounds(conn: &Connection) -> Result<Vec<RoundRecord>> {
+    let sql = "SELECT epoch, block, planned, at_ms FROM round WHERE outcome IS NULL ORDER BY epoch";
+    list(conn, sql, [], |row| {
+        Ok(RoundRecord {
+            epoch: unsigned(row, 0)?,
+            block: unsigned(row, 1)?,
+            planned: from_json(row, 2)?,
+            at_ms: unsigned(row, 3)?,
+        })
+    })
+}
+
+/// What became of an epoch's round; `None` if there is none, or it is open.
+pub fn round_outcome(conn: &Connection, epoch: Epoch) -> Result<Option<RoundOutcome>> {
+    let sql = "SELECT outcome FROM round WHERE epoch = ?1 AND outcome IS NOT NULL";
+    one(conn, sql, [bound(epoch)], |row| {
+        let label = row.get_ref(0)?.as_str().map_err(|e| bad(0, e))?;
+        let found = RoundOutcome::ALL.iter().find(|o| o.label() == label).copied();
+        found.ok_or_else(|| bad(0, format!("{label} is no outcome of a round")))
+    })
 }
 
 /// The verdict each device of a miner had last.
@@ -285,6 +323,12 @@ pub fn live_leases(conn: &Connection, role: super::Role) -> Result<Vec<LeaseReco
     list(conn, select_leases!("WHERE live = 1 AND role = ?1 ORDER BY id"), [role.label()], lease_row)
 }
 
+/// The last `n` leases of this node that no longer hold their devices, the latest change first.
+pub fn ended_leases(conn: &Connection, role: super::Role, n: u32) -> Result<Vec<LeaseRecord>> {
+    let sql = select_leases!("WHERE live = 0 AND role = ?1 ORDER BY updated_ms DESC, id LIMIT ?2");
+    list(conn, sql, params![role.label(), n], lease_row)
+}
+
 /// One lease, live or ended.
 pub fn lease(conn: &Connection, id: &LeaseId) -> Result<Option<LeaseRecord>> {
     one(conn, select_leases!("WHERE id = ?1"), [id.to_string()], lease_row)
@@ -372,24 +416,44 @@ pub fn neurons(conn: &Connection) -> Result<Vec<NeuronRow>> {
 
 // === prover runs, evidence ===
 
+macro_rules! select_runs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT challenge, validator, device, epoch, nonce, n, k, rounds, at_ms, elapsed_ns, outcome, detail FROM prover_run ",
+            $rest
+        )
+    };
+}
+
+fn prover_run(row: &Row<'_>) -> Result<ProverRunRecord> {
+    Ok(ProverRunRecord {
+        challenge: parsed(row, 0)?,
+        validator: parsed(row, 1)?,
+        device: parsed(row, 2)?,
+        epoch: unsigned(row, 3)?,
+        nonce: parsed(row, 4)?,
+        n: row.get(5)?,
+        k: row.get(6)?,
+        rounds: row.get(7)?,
+        at_ms: unsigned(row, 8)?,
+        elapsed_ns: maybe_unsigned(row, 9)?,
+        outcome: row.get(10)?,
+        detail: row.get(11)?,
+    })
+}
+
 /// The last `n` runs of this miner's prover, newest first.
 pub fn prover_runs(conn: &Connection, n: u32) -> Result<Vec<ProverRunRecord>> {
-    let sql =
-        "SELECT challenge, validator, device, epoch, operations, elapsed_ns, outcome, detail, at_ms FROM prover_run
-         ORDER BY at_ms DESC, challenge LIMIT ?1";
-    list(conn, sql, [n], |row| {
-        Ok(ProverRunRecord {
-            challenge: parsed(row, 0)?,
-            validator: parsed(row, 1)?,
-            device: parsed(row, 2)?,
-            epoch: unsigned(row, 3)?,
-            operations: unsigned(row, 4)?,
-            elapsed_ns: unsigned(row, 5)?,
-            outcome: row.get(6)?,
-            detail: row.get(7)?,
-            at_ms: unsigned(row, 8)?,
-        })
-    })
+    list(conn, select_runs!("ORDER BY id DESC LIMIT ?1"), [n], prover_run)
+}
+
+/// The runs of the last challenge that a validator sent, by device.
+pub fn last_proof(conn: &Connection, validator: &Hotkey) -> Result<Vec<ProverRunRecord>> {
+    let sql = select_runs!(
+        "WHERE validator = ?1 AND challenge =
+             (SELECT challenge FROM prover_run WHERE validator = ?1 ORDER BY id DESC LIMIT 1) ORDER BY device"
+    );
+    list(conn, sql, [validator.to_string()], prover_run)
 }
 
 // === the judge and the evidence log ===

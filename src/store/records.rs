@@ -20,13 +20,28 @@ pub const MAX_JUDGE: usize = 64 << 20;
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
 pub const MAX_SPECS_OF_ONE: u32 = 16;
+/// Prover runs of one validator that are kept, the latest ones: 8 devices over 64 epochs.
+pub const MAX_RUNS_OF_ONE: u32 = 512;
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A miner's specs, or this machine's.
     Specs(SpecsRecord),
-    /// The judgement of a device in an epoch. A later judgement of the same device in the same epoch replaces it.
+    /// The intent to run an epoch's round, before the first challenge goes out. The same one again is accepted, another for the
+    /// same epoch is a `Conflict`: there is one draw an epoch.
+    Round(RoundRecord),
+    /// An epoch's round is over, or will not be. Written together with its verdicts.
+    RoundClosed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What became of it.
+        outcome: RoundOutcome,
+        /// When it was closed.
+        at_ms: u64,
+    },
+    /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
+    /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
@@ -50,7 +65,8 @@ pub enum Record {
     },
     /// The neurons of the subnet at a block.
     Neurons(NeuronsRecord),
-    /// A run of this miner's prover.
+    /// A challenge that this miner accepted for one device, before its roots are sent; later again, with how it ended. The
+    /// last [`MAX_RUNS_OF_ONE`] of each validator are kept.
     ProverRun(ProverRunRecord),
     /// Records for the evidence log, on disk before the rest of their batch is committed. Refused by a node without a log.
     Evidence(EvidenceRecord),
@@ -74,18 +90,21 @@ impl Record {
     /// others survive the death of the process, and reach the disk with the next durable record or checkpoint.
     pub fn durable(&self) -> bool {
         match self {
-            Record::Weights(_)
+            Record::Round(_)
+            | Record::Weights(_)
             | Record::WeightsStatus(_)
             | Record::Lease(_)
             | Record::LeaseEvent(_)
             | Record::Penalty(_)
             | Record::PenaltyLifted { .. }
             | Record::Meta { .. } => true,
+            // The intent must be there after a crash; how the run ended need not.
+            Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
+            | Record::RoundClosed { .. }
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
-            | Record::ProverRun(_)
             | Record::Evidence(_)
             | Record::Judge(_)
             | Record::Prune(_) => false,
@@ -96,6 +115,8 @@ impl Record {
     pub fn kind(&self) -> &'static str {
         match self {
             Record::Specs(_) => "specs",
+            Record::Round(_) => "round",
+            Record::RoundClosed { .. } => "round_closed",
             Record::Verdict(_) => "verdict",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
@@ -130,6 +151,55 @@ pub struct SpecsRecord {
     pub block: BlockNumber,
     /// The specs as sent, at most [`MAX_JSON`] bytes.
     pub json: Value,
+}
+
+/// A round that is about to begin: whom and what it will challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The epoch it is the round of.
+    pub epoch: Epoch,
+    /// The head when it began.
+    pub block: BlockNumber,
+    /// Everything that gets a verdict in it, also if this node does not live to give it; at most [`MAX_JSON`] bytes. Let go of
+    /// once the round is closed.
+    pub planned: Vec<PlannedVerdict>,
+    /// When it began.
+    pub at_ms: u64,
+}
+
+/// A verdict that an epoch will have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedVerdict {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device; none for the miner as a whole.
+    pub device: Option<DeviceId>,
+    /// The device's model as claimed; empty when unknown.
+    pub model: String,
+}
+
+/// What became of an epoch's round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundOutcome {
+    /// It was run and judged.
+    Judged,
+    /// It was begun and not ended, or not begun in its slot: all its verdicts are unknown, and it has no weights.
+    Void,
+}
+
+impl RoundOutcome {
+    /// Every outcome.
+    pub const ALL: &'static [RoundOutcome] = &[RoundOutcome::Judged, RoundOutcome::Void];
+    /// The label in the database and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            RoundOutcome::Judged => "judged",
+            RoundOutcome::Void => "void",
+        }
+    }
 }
 
 /// The judgement of one device, or of a whole miner, in one epoch.
@@ -399,10 +469,10 @@ pub struct NeuronRow {
     pub last_seen_block: BlockNumber,
 }
 
-/// A run of this miner's prover.
+/// A challenge that this miner accepted, for one device: all that is needed to do it again, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProverRunRecord {
-    /// The challenge it answered.
+    /// The challenge.
     pub challenge: ChallengeId,
     /// Who asked.
     pub validator: Hotkey,
@@ -410,16 +480,22 @@ pub struct ProverRunRecord {
     pub device: DeviceId,
     /// The epoch asked for.
     pub epoch: Epoch,
-    /// Operations of the plain product.
-    pub operations: u64,
-    /// How long the run took, in nanoseconds.
-    pub elapsed_ns: u64,
-    /// The label of how it ended.
-    pub outcome: String,
-    /// Its last words, if it ended badly.
-    pub detail: String,
-    /// When it ended.
+    /// The validator's nonce.
+    pub nonce: Hash32,
+    /// Rows and columns of the product.
+    pub n: u32,
+    /// The inner dimension.
+    pub k: u32,
+    /// Rounds.
+    pub rounds: u32,
+    /// When it was accepted.
     pub at_ms: u64,
+    /// How long the provers of the challenge took, in nanoseconds; none until they have ended.
+    pub elapsed_ns: Option<u64>,
+    /// The label of how the run ended; none until it has.
+    pub outcome: Option<String>,
+    /// The prover's last words, if it ended badly.
+    pub detail: String,
 }
 
 /// What the judge of a validator remembers after an epoch.

@@ -103,6 +103,43 @@ impl LeaseTransition<'_> {
     }
 }
 
+/// What the first comparison after a start did: a miner's of its leases with the engine's containers, a validator's of
+/// its leases with the miners' words. Counts of leases, or of containers where no lease is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Recovered {
+    /// Running leases that were found as they should be.
+    pub kept: u64,
+    /// Containers that had been made, of which the record did not know yet.
+    pub adopted: u64,
+    /// Steps that had been begun and were carried out now: creations, destructions, ends that were due.
+    pub finished: u64,
+    /// Containers that nobody here owns but somebody may.
+    pub set_aside: u64,
+    /// Containers that nobody owns any more.
+    pub destroyed: u64,
+    /// Leases or containers of which the step could not be carried out, or the state not be seen: it is tried again.
+    pub open: u64,
+}
+
+impl Recovered {
+    /// The values of the metric's label, in the order of the fields.
+    pub const LABELS: [&'static str; 6] = ["kept", "adopted", "finished", "set_aside", "destroyed", "open"];
+
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        let Recovered { kept, adopted, finished, set_aside, destroyed, open } = *self;
+        let counts = [kept, adopted, finished, set_aside, destroyed, open];
+        for (action, count) in Self::LABELS.into_iter().zip(counts) {
+            metrics.lease_recovery(action, count);
+        }
+        if set_aside + open > 0 {
+            warn!(kept, adopted, finished, set_aside, destroyed, open, "leases recovered");
+        } else {
+            info!(kept, adopted, finished, set_aside, destroyed, open, "leases recovered");
+        }
+    }
+}
+
 /// A caller was turned away.
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionRefused<'a> {
@@ -205,6 +242,16 @@ mod tests {
         assert_eq!(log, "");
         assert!(!metrics.contains("made up"), "outside text never becomes a label");
         assert!(metrics.contains(r#"compute_admissions_total{decision="other",reason="other"} 1"#));
+    }
+
+    #[test]
+    fn a_recovery_is_one_line_and_its_counts_and_a_warning_when_something_was_set_aside() {
+        let (log, metrics) = emitted(|m| Recovered { kept: 3, adopted: 1, ..Recovered::default() }.emit(m));
+        assert!(log.contains("INFO") && log.contains("kept=3") && log.lines().count() == 1, "{log}");
+        assert!(metrics.contains(r#"compute_lease_recovery_total{action="kept"} 3"#));
+        assert!(metrics.contains(r#"compute_lease_recovery_total{action="set_aside"} 0"#));
+        let (log, _) = emitted(|m| Recovered { set_aside: 1, ..Recovered::default() }.emit(m));
+        assert!(log.contains("WARN") && log.contains("set_aside=1"), "{log}");
     }
 
     #[test]

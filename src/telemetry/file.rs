@@ -37,7 +37,7 @@ fn open(path: &Path) -> io::Result<File> {
 impl Rolling {
     fn open(options: &LogFile) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&options.dir)?;
-        let path = options.dir.join("node.log");
+        let path = options.dir.join(&options.name);
         let file = open(&path)?;
         let written = file.metadata()?.len();
         Ok(Rolling { path, max_bytes: options.max_bytes, keep: options.keep, file, written })
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_files_together_never_exceed_their_bound() {
         let dir = tempfile::tempdir().unwrap();
-        let options = LogFile { dir: dir.path().into(), max_bytes: 100, keep: 2 };
+        let options = LogFile { max_bytes: 100, keep: 2, ..LogFile::in_dir(dir.path()) };
         let mut file = Rolling::open(&options).unwrap();
         for i in 0..100 {
             file.write(format!("line {i:03} 20 bytes ...\n").as_bytes()).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_restart_appends_and_counts_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let options = LogFile { dir: dir.path().into(), max_bytes: 30, keep: 1 };
+        let options = LogFile { max_bytes: 30, keep: 1, ..LogFile::in_dir(dir.path()) };
         Rolling::open(&options).unwrap().write(b"before the restart\n").unwrap();
         let mut again = Rolling::open(&options).unwrap();
         again.write(b"after the restart\n").unwrap();

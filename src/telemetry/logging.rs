@@ -3,7 +3,7 @@
 //! Lines go to standard error. With a file they also go to `node.log` in its directory, readable by the owner only,
 //! written by a thread of its own: a slow disk makes lines drop (and says so), never an actor wait.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing_subscriber::filter::EnvFilter;
@@ -38,8 +38,10 @@ pub enum Format {
 /// A log file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFile {
-    /// Where `node.log` and the older `node.log.1` … are; made with mode 0700 if it is not there.
+    /// Where the file and the older ones put aside are; made with mode 0700 if it is not there.
     pub dir: PathBuf,
+    /// The file's name; those put aside are `NAME.1` (the newest), `NAME.2`, …
+    pub name: String,
     /// A file that would grow beyond this many bytes is put aside.
     pub max_bytes: u64,
     /// How many put-aside files are kept.
@@ -47,9 +49,15 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// 16 MiB a file, 4 kept beside the current one: 80 MiB at most.
+    /// `node.log` in `dir`. 16 MiB a file, 4 kept beside the current one: 80 MiB at most.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        LogFile { dir: dir.into(), max_bytes: 16 << 20, keep: 4 }
+        LogFile { dir: dir.into(), name: "node.log".to_owned(), max_bytes: 16 << 20, keep: 4 }
+    }
+
+    /// The file of this path, bounded alike; `None` if the path names no file.
+    pub fn at(path: &Path) -> Option<Self> {
+        let (dir, name) = (path.parent()?, path.file_name()?.to_str()?);
+        Some(LogFile { name: name.to_owned(), ..LogFile::in_dir(dir) })
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCou
 
 use super::age::AgeGauge;
 use super::build::BuildInfo;
+use super::events::Recovered;
 use super::labels::{Labels, OTHER};
 use super::names::Metric;
 use super::uids::UidGauge;
@@ -110,6 +111,7 @@ pub struct NodeMetrics {
     weights_last_set: Gauge,
     leases: State,
     lease_transitions: Counts,
+    lease_recovery: Counts,
     admissions: Counts,
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
@@ -192,6 +194,7 @@ impl NodeMetrics {
             weights_last_set: gauge(r, Metric::WeightsLastSet)?,
             leases: State::new(r, Metric::Leases, &labels.lease_states)?,
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
+            lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
@@ -280,6 +283,12 @@ impl NodeMetrics {
     /// A lease changed its state.
     pub fn lease_transition(&self, from: &str, to: &str) {
         self.lease_transitions.add(&[from, to]);
+    }
+    /// The first comparison after a start did this with so many leases or containers.
+    pub fn lease_recovery(&self, action: &str, count: u64) {
+        for _ in 0..count {
+            self.lease_recovery.add(&[action]);
+        }
     }
     /// A caller was admitted or refused.
     pub fn admission(&self, decision: &str, reason: &str) {

@@ -59,6 +59,7 @@ metrics! {
 
     Leases = "compute_leases", Gauge, ["state"], "Leases by state.";
     LeaseTransitions = "compute_lease_transitions_total", Counter, ["from", "to"], "State changes of leases.";
+    LeaseRecovery = "compute_lease_recovery_total", Counter, ["action"], "What the first comparison after a start did with leases and containers.";
 
     Admissions = "compute_admissions_total", Counter, ["decision", "reason"], "Callers by decision and reason.";
     AxonRequests = "compute_axon_requests_total", Counter, ["path", "outcome"], "Requests at the axon by path and outcome.";

@@ -9,10 +9,12 @@
 
 pub mod keyfile;
 pub mod keypair;
+pub mod lock;
 pub mod paths;
 mod signer;
 
 pub use keyfile::{KeyfileError, KeyfileWarning, LoadedKey};
 pub use keypair::{KeyError, Keypair, verify};
+pub use lock::{HotkeyLock, HotkeyLockError};
 pub use paths::{WalletPathError, WalletPaths};
 pub use signer::Signer;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::ids::Hotkey;
@@ -13,7 +13,7 @@ use crate::runtime::TreeView;
 use crate::store::Health as StoreHealth;
 
 /// One reason why a node is not ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReady {
     /// What is not ready: an actor, `chain`, `registration`, `journal` or a listener.
     pub part: String,
@@ -22,7 +22,7 @@ pub struct NotReady {
 }
 
 /// The answer of `/readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
     /// Whether there is no reason against it.
     pub ready: bool,

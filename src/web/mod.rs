@@ -8,6 +8,7 @@
 //! | `/debug/actors` | each actor's vitals and its own snapshot; JSON |
 //! | `/` | a page that links to these |
 
+pub mod control;
 pub mod health;
 
 use std::sync::Arc;
@@ -81,8 +82,13 @@ async fn readyz(state: web::Data<WebState>) -> HttpResponse {
 }
 
 async fn actors(state: web::Data<WebState>) -> HttpResponse {
-    let described = state.view.reports().into_iter().map(|report| {
-        let view = state.view.clone();
+    HttpResponse::Ok().json(describe(&state.view).await)
+}
+
+/// Each actor's vitals and its own snapshot, by name.
+async fn describe(view: &TreeView) -> serde_json::Map<String, serde_json::Value> {
+    let described = view.reports().into_iter().map(|report| {
+        let view = view.clone();
         async move {
             let name = report.name;
             let snapshot = match view.inspect(name, INSPECT).await {
@@ -92,7 +98,5 @@ async fn actors(state: web::Data<WebState>) -> HttpResponse {
             (name, serde_json::json!({ "vitals": report, "snapshot": snapshot }))
         }
     });
-    let actors: serde_json::Map<String, serde_json::Value> =
-        join_all(described).await.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-    HttpResponse::Ok().json(actors)
+    join_all(described).await.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }

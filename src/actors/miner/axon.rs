@@ -154,7 +154,9 @@ async fn openings(state: State, request: HttpRequest, body: Payload) -> HttpResp
             Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
             Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
             Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
-            Err(error @ OpenError::Prover(_)) => Err(Refusal::unavailable(error.to_string())),
+            Err(error @ (OpenError::Prover(_) | OpenError::NotAgain(_))) => {
+                Err(Refusal::unavailable(error.to_string()))
+            }
         }
     })
     .await

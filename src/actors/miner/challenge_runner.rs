@@ -6,8 +6,10 @@
 //!
 //! Design notes: proving takes seconds and runs in the prover's process; the actor only keeps the books. A prover that
 //! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
-//! kept commitments are gone with their provers, which is a withheld opening for whoever was about to ask: the
-//! validator's deadline gives this node 30 s to come back, but a commitment does not survive its prover.
+//! kept commitments are gone with their provers; what was accepted is on record ([`intents`]), so a commitment that is
+//! asked for within its time is made again, and the validator, which asks until its opening deadline, gets its bytes.
+
+mod intents;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager;
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
@@ -31,6 +34,7 @@ use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::telemetry::NodeMetrics;
 use crate::verdict::UnknownCause;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceRoots, ProverFailure};
+use intents::Intent;
 
 /// Most positions one opening may ask for; a validator asks for 66.
 const MAX_POSITIONS: usize = 1024;
@@ -54,6 +58,8 @@ pub struct ChallengeRunnerSetup {
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
     pub allocations: Handle<AllocationManager>,
+    /// Keeps what was accepted.
+    pub journal: Handle<Journal>,
     /// The wall clock.
     pub clock: SharedClock,
     /// The node's metrics.
@@ -65,7 +71,7 @@ struct Kept {
     until: Instant,
     /// Positions asked for so far.
     opened: usize,
-    /// `None` while an opening is being made.
+    /// `None` while an opening is being made, or the commitment itself is made again.
     commitment: Option<Box<dyn Commitment>>,
 }
 
@@ -96,6 +102,10 @@ impl ChallengeRunner {
     fn make_room(&mut self, caller: Hotkey, works: &[Work]) -> Result<(), ChallengeReply> {
         self.drop_expired();
         self.kept.retain(|(of, _, _), _| *of != caller);
+        self.room(works)
+    }
+
+    fn room(&self, works: &[Work]) -> Result<(), ChallengeReply> {
         let memory =
             |works: &mut dyn Iterator<Item = &Work>| works.map(Work::memory_bytes).fold(0, u64::saturating_add);
         let kept = memory(&mut self.kept.values().map(|k| &k.work));
@@ -107,6 +117,86 @@ impl ChallengeRunner {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl ChallengeRunner {
+    /// A commitment that is not kept: if its challenge is on record and has time, it is made again, with those of the
+    /// challenge's other devices. Whoever asked is told to ask again.
+    fn resume(&mut self, key: (Hotkey, ChallengeId, DeviceId)) -> ResponseActFuture<Self, Result<Vec<u8>, OpenError>> {
+        let (caller, challenge, _) = key;
+        let journal = self.setup.journal.clone();
+        let known = async move { intents::last(&journal, caller).await };
+        Box::pin(known.into_actor(self).map(move |runs, act, ctx: &mut Ctx<Self>| {
+            if act.kept.contains_key(&key) {
+                return Err(OpenError::Busy);
+            }
+            let (now, keep) = (act.setup.clock.now_ms(), act.setup.keep);
+            let runs = runs.map_err(OpenError::NotAgain)?;
+            let found = intents::resumable(&runs, challenge, act.setup.hotkey, now, keep);
+            let (jobs, left) =
+                found.filter(|(jobs, _)| jobs.iter().any(|j| j.device == key.2)).ok_or(OpenError::Unknown)?;
+            act.commit_again(caller, challenge, jobs, left, ctx)?;
+            Err(OpenError::Busy)
+        }))
+    }
+
+    fn commit_again(
+        &mut self,
+        caller: Hotkey,
+        challenge: ChallengeId,
+        mut jobs: Vec<Challenge>,
+        left: Duration,
+        ctx: &mut Ctx<Self>,
+    ) -> Result<(), OpenError> {
+        self.drop_expired();
+        jobs.retain(|j| !self.kept.contains_key(&(caller, challenge, j.device)));
+        let works: Vec<Work> = jobs.iter().map(|j| j.work).collect();
+        let now = self.setup.clock.now_ms();
+        let ticket = match self.budget.admit(now, caller, &works) {
+            Ok(ticket) => ticket,
+            Err(budget::Refusal::Busy { .. }) => return Err(OpenError::Busy),
+            Err(refusal) => return Err(OpenError::NotAgain(refusal.to_string())),
+        };
+        if self.room(&works).is_err() {
+            self.budget.finish(ticket, now);
+            return Err(OpenError::Busy);
+        }
+        tracing::info!(%challenge, devices = jobs.len(), "the commitments of a challenge are made again");
+        let until = Instant::now() + left;
+        for job in &jobs {
+            let kept = Kept { work: job.work, until, opened: 0, commitment: None };
+            self.kept.insert((caller, challenge, job.device), kept);
+        }
+        let (setup, begun) = (self.setup.clone(), Instant::now());
+        let work = async move {
+            check(&setup, &jobs).await.map_err(|reply| format!("{reply:?}"))?;
+            Ok(commit(setup.prover.as_ref(), &jobs).await)
+        };
+        ctx.spawn(work.into_actor(self).map(move |made: Result<Proved, String>, act, _| {
+            act.budget.finish(ticket, act.setup.clock.now_ms());
+            let problem = match made {
+                Ok(proved) => {
+                    for (device, _, made) in proved {
+                        let outcome = made.as_ref().err().map_or("ok", |e| e.cause().label());
+                        act.setup.metrics.prover_run(outcome, begun.elapsed());
+                        match (made, act.kept.get_mut(&(caller, challenge, device))) {
+                            (Ok(commitment), Some(kept)) => kept.commitment = Some(commitment),
+                            (Ok(_), None) => {}
+                            (Err(error), _) => {
+                                tracing::warn!(%device, error = crate::telemetry::error_chain(&error), "the prover failed");
+                                act.kept.remove(&(caller, challenge, device));
+                            }
+                        }
+                    }
+                    return;
+                }
+                Err(problem) => problem,
+            };
+            tracing::warn!(%challenge, problem, "the commitments are not made again");
+            act.kept.retain(|(of, id, _), _| (*of, *id) != (caller, challenge));
+        }));
+        Ok(())
     }
 }
 
@@ -153,14 +243,14 @@ fn challenges(hotkey: Hotkey, request: &ChallengeRequest) -> Result<Vec<Challeng
 
 type Proved = Vec<(DeviceId, Work, Result<Box<dyn Commitment>, ProverError>)>;
 
-/// Checks what the own actors know, then lets every device prove at once.
-async fn prove(setup: Arc<ChallengeRunnerSetup>, jobs: Vec<Challenge>) -> Result<Proved, ChallengeReply> {
+/// Checks what the own actors know.
+async fn check(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<(), ChallengeReply> {
     let specs = setup.specs.ask(GetSpecs, ASK).await;
     let rented = setup.allocations.ask(RentedDevices, ASK).await;
     let (Ok(specs), Ok(rented)) = (specs, rented) else {
         return Err(refused(ChallengeRefusal::Draining, "the miner does not know its own devices yet"));
     };
-    for job in &jobs {
+    for job in jobs {
         if !specs.specs.devices.iter().any(|d| d.device == job.device) {
             return Err(refused(ChallengeRefusal::NoDevice, format!("{} is not offered here", job.device)));
         }
@@ -168,14 +258,29 @@ async fn prove(setup: Arc<ChallengeRunnerSetup>, jobs: Vec<Challenge>) -> Result
             return Err(refused(ChallengeRefusal::Rented, format!("{} is rented and is not disturbed", job.device)));
         }
     }
-    let proofs = jobs.into_iter().map(|job| {
-        let prover = setup.prover.clone();
-        async move {
-            let made = prover.commit(&job).await;
-            (job.device, job.work, made)
-        }
-    });
-    Ok(join_all(proofs).await)
+    Ok(())
+}
+
+/// Lets every device prove at once.
+async fn commit(prover: &dyn Prover, jobs: &[Challenge]) -> Proved {
+    join_all(jobs.iter().map(async |job| (job.device, job.work, prover.commit(job).await))).await
+}
+
+/// A challenge, from the checks to the roots. The intent is written while the provers work.
+async fn prove(
+    setup: Arc<ChallengeRunnerSetup>,
+    intent: Intent,
+    jobs: Vec<Challenge>,
+) -> Result<Proved, ChallengeReply> {
+    check(&setup, &jobs).await?;
+    let begun = Instant::now();
+    let proofs = async {
+        let proved = commit(setup.prover.as_ref(), &jobs).await;
+        (proved, begun.elapsed())
+    };
+    let ((proved, elapsed), ()) = tokio::join!(proofs, intent.record(&setup.journal, &jobs));
+    intent.ended(&setup.journal, &jobs, &proved, elapsed);
+    Ok(proved)
 }
 
 impl Actor for ChallengeRunner {
@@ -215,7 +320,8 @@ impl Handler<Prove> for ChallengeRunner {
             return Box::pin(async move { busy }.into_actor(self));
         }
         let begun = Instant::now();
-        let fut = prove(setup, jobs).into_actor(self).map(move |proved, act, _| {
+        let intent = Intent { validator: caller, challenge: request.challenge, at_ms: setup.clock.now_ms() };
+        let fut = prove(setup, intent, jobs).into_actor(self).map(move |proved, act, _| {
             act.budget.finish(ticket, act.setup.clock.now_ms());
             let proved = match proved {
                 Ok(proved) => proved,
@@ -260,7 +366,7 @@ impl Handler<Open> for ChallengeRunner {
                 kept.opened += p.len();
                 Ok((commitment, p))
             }),
-            None => Err(OpenError::Unknown),
+            None => return self.resume(key),
         };
         let (mut commitment, positions) = match taken {
             Ok(taken) => taken,

@@ -7,7 +7,7 @@ use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, CountRequests, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
-use crate::actors::listener::{Listener, ListenerSpec};
+use crate::actors::listener::{Bound, Listener, ListenerSpec, Place};
 use crate::actors::node::{Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
 use crate::hardware::{OfferedDevice, Probe};
 use crate::lease::ContainerEngine;
@@ -18,6 +18,7 @@ use crate::proof::prover::Prover;
 use crate::runtime::Handle;
 use crate::settings::Settings;
 use crate::store::Role;
+use crate::web::control::RoleActors;
 use crate::wire::axon::{AxonGate, AxonLimits};
 use crate::wire::btauth::AuthPolicy;
 use crate::wire::nonces::NonceLimits;
@@ -117,6 +118,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         keep: settings.challenge.opening_deadline * 2,
         specs: specs.clone(),
         allocations: allocations.clone(),
+        journal: frame.journal.clone(),
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),
     });
@@ -151,10 +153,17 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         challenges,
         allocations: allocations.clone(),
     });
-    let spec = Arc::new(ListenerSpec::bound("axon", axon.listener, axon.address, 1, Arc::new(routes(state))));
+    let spec = Arc::new(ListenerSpec::bound(
+        "axon",
+        Bound::Tcp(axon.listener),
+        Place::Tcp(axon.address),
+        1,
+        Arc::new(routes(state)),
+    ));
     let status = axon.status;
     frame.tree.start(axon.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
 
+    frame.control(RoleActors::Miner { allocations: allocations.clone() });
     let node = frame.finish(&input, Some(announce), Vec::new(), Vec::new())?;
     Ok(MinerNode { node, allocations, specs, hotkey: input.keypair.hotkey() })
 }

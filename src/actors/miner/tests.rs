@@ -20,9 +20,10 @@ use crate::messages::miner::allocation_manager::{
     Allocate, LeaseStatus, ListLeases, Reconcile, Release, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
-use crate::proof::Work;
 use crate::proof::budget::BudgetLimits;
 use crate::proof::prover::InProcessProver;
+use crate::proof::verifier::check_openings;
+use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
@@ -40,8 +41,9 @@ struct Miner {
     leases: Handle<AllocationManager>,
     proofs: Handle<ChallengeRunner>,
     clock: SharedClock,
-    _tree: Tree,
-    _dir: tempfile::TempDir,
+    tree: Tree,
+    writer: Writer,
+    dir: tempfile::TempDir,
 }
 
 fn work() -> Work {
@@ -49,7 +51,10 @@ fn work() -> Work {
 }
 
 fn miner() -> Miner {
-    let dir = tempfile::tempdir().unwrap();
+    miner_in(tempfile::tempdir().unwrap())
+}
+
+fn miner_in(dir: tempfile::TempDir) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
@@ -58,14 +63,14 @@ fn miner() -> Miner {
     let engine = SimulatedEngine::new(dir.path().join("engine.json"));
 
     let mut tree = Tree::here(TreeConfig::default(), RuntimeMetrics::register(&registry).unwrap());
-    let spec = |name| ChildSpec { name, mailbox: 64, after: &[], drain: DEADLINE };
+    let spec = |name| ChildSpec { name, mailbox: 64, after: &[], drain: Duration::from_millis(20) };
     let (journal, journal_seat) = tree.declare::<Journal>(spec("journal"));
     let (specs, specs_seat) = tree.declare::<SpecsCollector>(spec("specs_collector"));
     let (leases, leases_seat) = tree.declare::<AllocationManager>(spec("allocation_manager"));
     let (proofs, proofs_seat) = tree.declare::<ChallengeRunner>(spec("challenge_runner"));
 
-    let (c, m) = (clock.clone(), metrics.clone());
-    tree.start(journal_seat, move |_| Journal::new(writer.clone(), Role::Miner, c.clone(), m.clone())).unwrap();
+    let (c, m, w) = (clock.clone(), metrics.clone(), writer.clone());
+    tree.start(journal_seat, move |_| Journal::new(w.clone(), Role::Miner, c.clone(), m.clone())).unwrap();
     let device = |n| OfferedDevice { device: DeviceId::cpu(n), model: "cpu-1".into(), memory_bytes: 0 };
     let setup = Arc::new(SpecsCollectorSetup {
         probe: Probe::default(),
@@ -85,7 +90,7 @@ fn miner() -> Miner {
         health: HealthPolicy::default(),
         rules: ReconcileRules::default(),
         specs: specs.clone(),
-        journal,
+        journal: journal.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     });
@@ -104,11 +109,12 @@ fn miner() -> Miner {
         keep: Duration::from_secs(60),
         specs,
         allocations: leases.clone(),
+        journal,
         clock: clock.clone(),
         metrics,
     });
     tree.start(proofs_seat, move |_| ChallengeRunner::new(setup.clone())).unwrap();
-    Miner { engine, leases, proofs, clock, _tree: tree, _dir: dir }
+    Miner { engine, leases, proofs, clock, tree, writer, dir }
 }
 
 fn token() -> OwnerToken {
@@ -143,6 +149,30 @@ impl Miner {
                 owner_token: token(),
             },
         }
+    }
+
+    /// Ends all actors and the writer, and starts new ones on the same files.
+    async fn restarted(self) -> Miner {
+        let Miner { tree, writer, dir, .. } = self;
+        tree.run(async {}).await;
+        writer.shutdown(DEADLINE).await.unwrap();
+        let next = miner_in(dir);
+        next.ready().await;
+        next
+    }
+
+    /// Asks for openings as a validator does: again until they come, or an error that is final.
+    async fn opened(&self, caller: Hotkey, id: u8) -> Result<Vec<u8>, OpenError> {
+        tokio::time::timeout(DEADLINE, async {
+            loop {
+                match self.open(caller, id, 66).await {
+                    Err(OpenError::Busy) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    other => return other,
+                }
+            }
+        })
+        .await
+        .expect("an answer in time")
     }
 
     async fn release(&self, id: u8) -> ReleaseReply {
@@ -265,5 +295,31 @@ fn a_commitment_is_not_opened_without_end() {
         }
         assert!(matches!(miner.open(A, 1, 1024).await, Err(OpenError::Positions(_))));
         assert_eq!(opened, 16);
+    });
+}
+
+#[test]
+fn a_miner_that_was_restarted_between_roots_and_openings_opens_the_same_commitment() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let ChallengeReply::Roots { devices } = miner.prove(A, 1).await else { panic!("no roots") };
+        let miner = miner.restarted().await;
+        assert_eq!(miner.open(A, 1, 66).await, Err(OpenError::Busy), "it is made again");
+        let bytes = miner.opened(A, 1).await.unwrap();
+        // What the validator does with the roots it got from the process before.
+        let challenge =
+            Challenge { nonce: [1; 32], epoch: 1, hotkey: Hotkey([9; 32]), device: DeviceId::cpu(0), work: work() };
+        let positions = vec![Position { round: 0, row: 0, col: 0 }; 66];
+        check_openings(&challenge, &devices[0].roots, &positions, &bytes).unwrap();
+        // Nobody else's, no other challenge, and not what was never asked.
+        assert_eq!(miner.opened(B, 1).await, Err(OpenError::Unknown));
+        assert_eq!(miner.opened(A, 2).await, Err(OpenError::Unknown));
+        // It is kept again, and the next challenge takes its place here as on record.
+        assert_eq!(miner.open(A, 1, 66).await.unwrap(), bytes);
+        assert!(matches!(miner.prove(A, 2).await, ChallengeReply::Roots { .. }));
+        let miner = miner.restarted().await;
+        assert_eq!(miner.opened(A, 1).await, Err(OpenError::Unknown));
+        assert!(miner.opened(A, 2).await.is_ok());
     });
 }

@@ -18,18 +18,19 @@ use tokio::sync::{Semaphore, watch};
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::clock::{SharedClock, millis};
-use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
 use crate::lease::machine::LeaseTerms;
 use crate::lease::{EndReason, Endpoint, Event, Lease, LeaseState, OwnerToken, Role};
 use crate::messages::chain_watcher::ChainView;
-use crate::messages::journal::LiveLeases;
+use crate::messages::journal::{GetLease, LiveLeases};
 use crate::messages::validator::allocation_manager::{
-    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest,
+    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest, ShowLease,
 };
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::store;
+use crate::telemetry::events::Recovered;
 use crate::telemetry::{NodeMetrics, printable};
 use crate::verdict::Verdict;
 use crate::wire::dendrite::{Dendrite, Peer};
@@ -39,7 +40,7 @@ use crate::wire::synapse::{
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
-/// How long, and how often, a release waits for a lease that is being looked after: 5 s in all.
+/// How long, and how often, a call waits for a lease that is being looked after: 5 s in all.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 const BUSY_WAITS: u32 = 100;
 /// Largest reply about a lease, in bytes.
@@ -48,6 +49,9 @@ const MAX_REPLY: usize = 64 * 1024;
 const MAX_DETAIL: usize = 300;
 /// Miners asked about their leases at once.
 const AT_ONCE: usize = 32;
+/// A lease counts as allocated while fewer than so many checks in a row went without the miner confirming it. The lease
+/// itself goes on for longer, see [`HealthPolicy`]; but nobody is paid for a machine that does not answer.
+const UNCONFIRMED_CHECKS: u32 = 2;
 /// The first fencing epoch of a lease; this node never hands one over.
 const FIRST_EPOCH: u64 = 1;
 
@@ -88,17 +92,41 @@ struct Proved {
     model: String,
 }
 
+/// What the checks of a lease came to.
+#[derive(Default)]
+struct Watched {
+    health: Health,
+    /// Checks in a row in which the miner was asked and did not confirm the lease.
+    unconfirmed: u32,
+}
+
+impl Watched {
+    fn observe(&mut self, policy: HealthPolicy, seen: EngineView) -> LeaseHealth {
+        match seen {
+            EngineView::Running | EngineView::Paused => self.unconfirmed = 0,
+            EngineView::Exited | EngineView::Gone | EngineView::Unreachable => {
+                self.unconfirmed = self.unconfirmed.saturating_add(1);
+            }
+            // We could not ask, which is not the miner's doing.
+            EngineView::NotSeen => {}
+        }
+        self.health.observe(policy, Observation::local(seen))
+    }
+}
+
 /// The actor.
 pub struct AllocationManager {
     setup: Arc<AllocationSetup>,
     book: LeaseBook,
     proved: HashMap<Hotkey, Vec<Proved>>,
-    health: HashMap<LeaseId, Health>,
+    health: HashMap<LeaseId, Watched>,
     /// Devices that a rental in progress wants, before its intent is on record.
     wanted: HashMap<LeaseId, (Hotkey, Vec<DeviceId>)>,
     loaded: bool,
     /// Leases that the round in progress still looks after.
     looking: usize,
+    /// What the first round finds, until it is over.
+    recovered: Option<Recovered>,
     last_problem: Option<String>,
 }
 
@@ -113,6 +141,7 @@ impl AllocationManager {
             wanted: HashMap::new(),
             loaded: false,
             looking: 0,
+            recovered: Some(Recovered::default()),
             last_problem: None,
         }
     }
@@ -143,10 +172,10 @@ impl AllocationManager {
         }));
     }
 
-    /// The devices of leases in these states, by miner.
-    fn devices(&self, states: impl Fn(LeaseState) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
+    /// The devices of leases that are not over and count here, by miner.
+    fn devices(&self, counts: impl Fn(&Lease) -> bool) -> HashMap<Hotkey, Vec<DeviceId>> {
         let mut leased: HashMap<Hotkey, Vec<DeviceId>> = HashMap::new();
-        for lease in self.book.open().filter(|l| states(l.state)) {
+        for lease in self.book.open().filter(|l| counts(l)) {
             leased.entry(lease.miner).or_default().extend(&lease.devices);
         }
         leased
@@ -157,7 +186,7 @@ impl AllocationManager {
     fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
         let view = self.setup.view.borrow().clone();
         let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
-        let mut held = self.devices(LeaseState::holds_devices);
+        let mut held = self.devices(|l| l.state.holds_devices());
         for (miner, devices) in self.wanted.values() {
             held.entry(*miner).or_default().extend(devices);
         }
@@ -187,7 +216,8 @@ impl AllocationManager {
 
     /// One round: asks about running leases, finishes releases, ends what is over.
     fn round(&mut self, ctx: &mut Ctx<Self>) {
-        if !self.loaded || self.looking > 0 {
+        // Before the first block nobody can be asked, and not asking is no answer.
+        if !self.loaded || self.looking > 0 || self.setup.view.borrow().is_none() {
             return;
         }
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
@@ -203,13 +233,26 @@ impl AllocationManager {
             // Each lease by itself: a miner that does not answer must not hold up the others' releases.
             ctx.spawn(work.into_actor(self).map(move |looked, act, ctx| {
                 act.looking -= 1;
+                if let Some(recovered) = &mut act.recovered {
+                    *found(&looked, recovered) += 1;
+                }
                 act.looked(id, looked, ctx);
                 act.book.show(&act.setup.metrics);
+                act.first_round_over();
             }));
+        }
+        self.first_round_over();
+    }
+
+    fn first_round_over(&mut self) {
+        if self.looking == 0
+            && let Some(recovered) = self.recovered.take()
+        {
+            recovered.emit(&self.setup.metrics);
         }
     }
 
-    fn looked(&mut self, id: LeaseId, (entry, seen): (Result<Entry, String>, Option<EngineView>), ctx: &mut Ctx<Self>) {
+    fn looked(&mut self, id: LeaseId, (entry, seen): Looked, ctx: &mut Ctx<Self>) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(problem) => {
@@ -226,7 +269,7 @@ impl AllocationManager {
         }
         let Some(seen) = seen else { return };
         let health = self.health.entry(id).or_default();
-        if health.observe(self.setup.health, Observation::local(seen)) != LeaseHealth::Gone {
+        if health.observe(self.setup.health, seen) != LeaseHealth::Gone {
             return;
         }
         let Some(entry) = self.book.take(id) else { return };
@@ -247,6 +290,18 @@ impl AllocationManager {
             }
             act.book.show(&act.setup.metrics);
         }));
+    }
+}
+
+/// What the next step of one lease came to, and what was seen of it.
+type Looked = (Result<Entry, String>, Option<EngineView>);
+
+/// Where a recovery counts what was found of one lease.
+fn found<'a>((entry, seen): &Looked, recovered: &'a mut Recovered) -> &'a mut u64 {
+    match (entry, seen) {
+        (Ok(_), Some(EngineView::Running | EngineView::Paused)) => &mut recovered.kept,
+        (Ok(entry), None) if entry.lease.state.is_final() => &mut recovered.finished,
+        _ => &mut recovered.open,
     }
 }
 
@@ -283,8 +338,8 @@ async fn release_at_miner(setup: &AllocationSetup, lease: &Lease) -> Result<bool
     }
 }
 
-/// What the next step of one lease comes to, and what was seen of it.
-async fn look_after(setup: &AllocationSetup, entry: Entry) -> (Result<Entry, String>, Option<EngineView>) {
+/// Takes the next step of one lease.
+async fn look_after(setup: &AllocationSetup, entry: Entry) -> Looked {
     let now = setup.clock.now_ms();
     let lease = &entry.lease;
     match lease.state {
@@ -412,35 +467,83 @@ impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.load(ctx);
+        let mut view = self.setup.view.clone();
+        let first_view = async move { view.wait_for(Option::is_some).await.is_ok() };
+        ctx.spawn(first_view.into_actor(self).map(|_, act, ctx| act.round(ctx)));
         ctx.run_interval(self.setup.period, |act, ctx| act.round(ctx));
     }
 }
 
 impl Supervised for AllocationManager {
     const MESSAGES: &'static [&'static str] =
-        &["Rent", "Release", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
+        &["Rent", "Release", "ShowLease", "ListLeases", "LeasedDevices", "AllocatedDevices", "EpochJudged"];
 }
 
-impl Handler<Rent> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
-    fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
-        let fail =
-            |act: &Self, error: RentError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
-        if !self.loaded {
-            return fail(self, RentError::Journal("leases are not loaded yet".into()));
+type Reply = ResponseActFuture<AllocationManager, Result<Lease, RentError>>;
+
+/// What a repeat of a rental is answered: the lease as it is now, or why it never began.
+fn repeated(lease: &Lease, wish: Hash32) -> Result<Lease, RentError> {
+    match lease.state {
+        _ if lease.wish != Some(wish) => Err(RentError::OtherWish(lease.id)),
+        _ if lease.began_at_ms.is_some() => Ok(lease.clone()),
+        LeaseState::Requested | LeaseState::Reserving => Err(RentError::Busy),
+        _ => Err(RentError::Refused(match (&lease.note, lease.end) {
+            (Some(note), _) => note.clone(),
+            (None, Some(why)) => why.label().to_owned(),
+            (None, None) => lease.state.label().to_owned(),
+        })),
+    }
+}
+
+/// A lease that is not in the book: one that ended before this actor started, or longer ago than the book remembers.
+async fn on_record(setup: &AllocationSetup, id: LeaseId) -> Result<Option<Lease>, RentError> {
+    let record = setup.journal.ask(GetLease(id), ASK).await.map_err(|e| RentError::Journal(e.to_string()))?;
+    let record = record.map_err(|e| RentError::Journal(crate::telemetry::error_chain(&e)))?;
+    let entry = record.map(|r| Entry::from_record(&r)).transpose();
+    let entry = entry.map_err(|e| RentError::Journal(format!("the record of lease {id} cannot be read: {e}")))?;
+    Ok(entry.map(|e| e.lease))
+}
+
+impl AllocationManager {
+    fn reply(&self, reply: Result<Lease, RentError>) -> Reply {
+        Box::pin(async move { reply }.into_actor(self))
+    }
+
+    /// Rents under an id that was chosen by whoever asks: perhaps again.
+    fn rent_as(&mut self, id: LeaseId, request: RentRequest, patience: u32) -> Reply {
+        let known = match self.book.get(id) {
+            Some(known) => Some(repeated(&known.lease, request.wish())),
+            None => self.book.is_busy(id).then_some(Err(RentError::Busy)),
+        };
+        match known {
+            // It is being made: its own request says what comes of it.
+            Some(Err(RentError::Busy)) if patience > 0 => {
+                let wait = tokio::time::sleep(BUSY_WAIT).into_actor(self);
+                return Box::pin(wait.then(move |(), act, _| act.rent_as(id, request, patience - 1)));
+            }
+            Some(reply) => return self.reply(reply),
+            None => {}
         }
-        if request.devices == 0 {
-            return fail(self, RentError::Invalid("at least one device must be rented".into()));
-        }
+        // Nobody else may open it while the journal is asked.
+        self.book.begin(id);
+        let setup = self.setup.clone();
+        let known = async move { on_record(&setup, id).await };
+        Box::pin(known.into_actor(self).then(move |known, act, _| {
+            act.book.put(id, None);
+            match known {
+                Ok(None) => act.open(id, request),
+                Ok(Some(lease)) => act.reply(repeated(&lease, request.wish())),
+                Err(error) => act.reply(Err(error)),
+            }
+        }))
+    }
+
+    /// Opens a lease under an id that no lease has.
+    fn open(&mut self, id: LeaseId, request: RentRequest) -> Reply {
         let (peer, devices) = match self.choose(&request) {
             Ok(chosen) => chosen,
-            Err(error) => return fail(self, error),
+            Err(error) => return self.reply(Err(error)),
         };
-        let mut id = [0u8; 16];
-        if let Err(error) = getrandom::fill(&mut id) {
-            return fail(self, RentError::Journal(format!("no randomness from the system: {error}")));
-        }
-        let id = LeaseId(id);
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
             id,
@@ -452,9 +555,10 @@ impl Handler<Rent> for AllocationManager {
             expires_at_ms: now.saturating_add(millis(request.duration)),
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
+            wish: Some(request.wish()),
         };
         if let Err(error) = terms.check(now, self.setup.longest) {
-            return fail(self, RentError::Invalid(error.to_string()));
+            return self.reply(Err(RentError::Invalid(error.to_string())));
         }
         self.wanted.insert(id, (peer.hotkey, devices));
         self.book.begin(id);
@@ -471,22 +575,33 @@ impl Handler<Rent> for AllocationManager {
             }
         }))
     }
-}
 
-impl AllocationManager {
+    /// The lease as the journal has it; it is not in the book.
+    fn look_up(&self, id: LeaseId) -> Reply {
+        if self.book.is_busy(id) {
+            return self.reply(Err(RentError::Busy));
+        }
+        let setup = self.setup.clone();
+        Box::pin(async move { on_record(&setup, id).await?.ok_or(RentError::UnknownLease) }.into_actor(self))
+    }
+
     /// Ends a lease. While a round looks after it, which takes one call of the miner at most, the release waits.
-    fn release(&mut self, id: LeaseId, patience: u32) -> ResponseActFuture<Self, Result<Lease, RentError>> {
-        let answer = |act: &Self, reply: Result<Lease, RentError>| -> ResponseActFuture<Self, _> {
-            Box::pin(async move { reply }.into_actor(act))
-        };
+    fn release(&mut self, id: LeaseId, patience: u32) -> Reply {
         match self.book.get(id) {
-            None => return answer(self, Err(RentError::UnknownLease)),
-            Some(known) if known.lease.state.is_final() => return answer(self, Ok(known.lease.clone())),
+            None if self.book.is_busy(id) => {}
+            None => {
+                let known = self.look_up(id);
+                return Box::pin(known.map(|known, _, _| match known {
+                    Ok(lease) if !lease.state.is_final() => Err(RentError::Busy),
+                    other => other,
+                }));
+            }
+            Some(known) if known.lease.state.is_final() => return self.reply(Ok(known.lease.clone())),
             Some(_) => {}
         }
         let Some(entry) = self.book.take(id) else {
             if patience == 0 {
-                return answer(self, Err(RentError::NoAnswer("the lease is being changed, ask again".into())));
+                return self.reply(Err(RentError::Busy));
             }
             let wait = tokio::time::sleep(BUSY_WAIT).into_actor(self);
             return Box::pin(wait.then(move |(), act, _| act.release(id, patience - 1)));
@@ -515,10 +630,48 @@ impl AllocationManager {
     }
 }
 
+/// The answer to everybody until the leases are known: an id that is not in the book may be one of them.
+fn not_loaded() -> RentError {
+    RentError::Journal("leases are not loaded yet".into())
+}
+
+impl Handler<Rent> for AllocationManager {
+    type Result = Reply;
+    fn handle(&mut self, Rent(request): Rent, _: &mut Ctx<Self>) -> Self::Result {
+        if !self.loaded {
+            return self.reply(Err(not_loaded()));
+        }
+        if request.devices == 0 {
+            return self.reply(Err(RentError::Invalid("at least one device must be rented".into())));
+        }
+        match request.id {
+            Some(id) => self.rent_as(id, request, BUSY_WAITS),
+            None => match LeaseId::random() {
+                Ok(id) => self.open(id, request),
+                Err(error) => self.reply(Err(RentError::Journal(format!("no randomness from the system: {error}")))),
+            },
+        }
+    }
+}
+
 impl Handler<Release> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<Lease, RentError>>;
+    type Result = Reply;
     fn handle(&mut self, Release(id): Release, _: &mut Ctx<Self>) -> Self::Result {
+        if !self.loaded {
+            return self.reply(Err(not_loaded()));
+        }
         self.release(id, BUSY_WAITS)
+    }
+}
+
+impl Handler<ShowLease> for AllocationManager {
+    type Result = Reply;
+    fn handle(&mut self, ShowLease(id): ShowLease, _: &mut Ctx<Self>) -> Self::Result {
+        match self.book.get(id) {
+            _ if !self.loaded => self.reply(Err(not_loaded())),
+            Some(known) => self.reply(Ok(known.lease.clone())),
+            None => self.look_up(id),
+        }
     }
 }
 
@@ -532,14 +685,15 @@ impl Handler<ListLeases> for AllocationManager {
 impl Handler<LeasedDevices> for AllocationManager {
     type Result = MessageResult<LeasedDevices>;
     fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.devices(LeaseState::holds_devices))
+        MessageResult(self.devices(|l| l.state.holds_devices()))
     }
 }
 
 impl Handler<AllocatedDevices> for AllocationManager {
     type Result = MessageResult<AllocatedDevices>;
     fn handle(&mut self, _: AllocatedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        MessageResult(self.devices(LeaseState::is_live))
+        let confirmed = |id| self.health.get(&id).is_none_or(|w| w.unconfirmed < UNCONFIRMED_CHECKS);
+        MessageResult(self.devices(|l| l.state.is_live() && confirmed(l.id)))
     }
 }
 

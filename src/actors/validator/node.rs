@@ -19,6 +19,7 @@ use crate::runtime::{Backoff, Handle};
 use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
 use crate::settings::Settings;
 use crate::store::Role;
+use crate::web::control::{RoleActors, ValidatorActors};
 use crate::wire::dendrite::Dendrite;
 
 /// The file of the secret that lease tokens are derived from, in the data directory.
@@ -206,6 +207,12 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
 
     let on_block = vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
     let guard = frame.guard.clone();
+    frame.control(RoleActors::Validator(ValidatorActors {
+        guard: guard.clone(),
+        challenges: challenges.clone(),
+        weights: weights.clone(),
+        allocations: allocations.clone(),
+    }));
     let node = frame.finish(&input, None, on_block, Vec::new())?;
     Ok(ValidatorNode { node, allocations, challenges, weights, guard })
 }

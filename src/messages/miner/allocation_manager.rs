@@ -1,9 +1,11 @@
 //! Messages of [`crate::actors::miner::allocation_manager::AllocationManager`].
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::Lease;
+use crate::lease::reconcile::QuarantineReason;
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest,
 };
@@ -48,6 +50,30 @@ pub struct ListLeases;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<(DeviceId, LeaseId)>")]
 pub struct RentedDevices;
+
+/// Containers that are set aside: nobody here owns them, but somebody may.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<SetAside>")]
+pub struct ListSetAside;
+
+/// A container that is set aside, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// The engine's name of it.
+    pub container: String,
+    /// The lease on its labels.
+    pub lease: LeaseId,
+    /// The fencing epoch on its labels.
+    pub fencing_epoch: u64,
+    /// The renting validator on its labels.
+    pub renter: Hotkey,
+    /// Its devices; no lease gets them meanwhile.
+    pub devices: Vec<DeviceId>,
+    /// Why.
+    pub why: QuarantineReason,
+    /// When it is destroyed unless somebody claims it, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
 
 /// Compare leases with the engine now.
 #[derive(Debug, Clone, Copy, Message)]

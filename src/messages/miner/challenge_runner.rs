@@ -28,11 +28,12 @@ pub struct Open {
 /// Why tiles cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// No commitment of this caller under that challenge and device, or it was dropped after its deadline.
+    /// No commitment of this caller under that challenge and device, or it was dropped after its deadline. One that is on
+    /// record and still has time is made again.
     #[error("no commitment is kept for this challenge and device")]
     Unknown,
-    /// An opening of the same commitment is being made; ask again.
-    #[error("the commitment is being opened")]
+    /// An opening of the same commitment is being made, or the commitment is made again; ask again.
+    #[error("the commitment is being opened or made again, ask again")]
     Busy,
     /// The request names positions outside the challenge, or too many.
     #[error("the positions are not valid: {0}")]
@@ -40,4 +41,7 @@ pub enum OpenError {
     /// The prover failed.
     #[error("the prover failed: {0}")]
     Prover(String),
+    /// The commitment is gone and cannot be made again now.
+    #[error("the commitment cannot be made again: {0}")]
+    NotAgain(String),
 }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use actix::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::Lease;
 
 /// What a renter asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RentRequest {
+    /// The lease, chosen at random by whoever asks, so that it can ask again: a repeat with the same id and the same
+    /// wish is the same lease, also after a restart of the validator. Without one the validator draws it.
+    pub id: Option<LeaseId>,
     /// On whose behalf.
     pub renter: Hotkey,
     /// Only this model, if given.
@@ -26,7 +29,27 @@ pub struct RentRequest {
     pub ssh_key: String,
 }
 
-/// Rent devices for a user. Replies when the container runs, or says why not.
+impl RentRequest {
+    /// Digest of everything that is asked for but the id, each field with its length: it tells a repeat from another
+    /// wish under the same id.
+    pub fn wish(&self) -> Hash32 {
+        let mut h = blake3::Hasher::new_derive_key("compute-lease/1 wish");
+        let mut field = |bytes: &[u8]| {
+            h.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        };
+        field(&self.renter.0);
+        field(&[u8::from(self.model.is_some())]);
+        field(self.model.as_deref().unwrap_or_default().as_bytes());
+        field(&(self.devices as u64).to_le_bytes());
+        field(&self.duration.as_nanos().to_le_bytes());
+        field(self.image.as_bytes());
+        field(self.ssh_key.as_bytes());
+        Hash32(h.finalize().into())
+    }
+}
+
+/// Rent devices for a user. Replies when the container runs, or says why not. A repeat (same id, same wish) makes no
+/// second lease: it is answered with the lease as it is now, ended ones included, or with why it never began.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Lease, RentError>")]
 pub struct Rent(pub RentRequest);
@@ -35,6 +58,11 @@ pub struct Rent(pub RentRequest);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Lease, RentError>")]
 pub struct Release(pub LeaseId);
+
+/// One lease of this validator, running or ended, as it is now.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Lease, RentError>")]
+pub struct ShowLease(pub LeaseId);
 
 /// Every lease of this validator that has not ended.
 #[derive(Debug, Clone, Copy, Message)]
@@ -47,13 +75,14 @@ pub struct ListLeases;
 pub struct LeasedDevices;
 
 /// The devices of live leases of this validator, by miner: only these count as allocated. A lease that is being released
-/// does not: a miner could be paid for as long as it does not confirm.
+/// does not, nor one that the miner has not confirmed in two checks running: a miner could be paid for as long as it
+/// does not answer.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
 pub struct AllocatedDevices;
 
 /// Why a rental was not made or not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "error", content = "detail")]
 pub enum RentError {
     /// The request itself cannot be served.
@@ -62,9 +91,18 @@ pub enum RentError {
     /// No miner has enough proved and free devices.
     #[error("no proved and free devices that fit: {0}")]
     NoneFree(String),
-    /// The miner refused.
-    #[error("the miner refused: {0}")]
+    /// The miner refused, or the lease of this id never began. Final for this id.
+    #[error("the lease did not begin: {0}")]
     Refused(String),
+    /// The id belongs to another wish. Final for this id.
+    #[error("lease {0} was asked for with another wish; choose a new id for a new one")]
+    OtherWish(LeaseId),
+    /// The lease is being made or changed at this moment: ask again.
+    #[error("the lease is being changed, ask again")]
+    Busy,
+    /// The validator itself does not answer; whether it did anything is not known: ask again with the same id.
+    #[error("the validator does not answer: {0}")]
+    Unavailable(String),
     /// The miner did not answer; the lease is being released in the background.
     #[error("the miner did not answer in time: {0}")]
     NoAnswer(String),
@@ -74,4 +112,40 @@ pub enum RentError {
     /// The lease cannot be recorded, so nothing was started.
     #[error("the journal cannot record the lease: {0}")]
     Journal(String),
+}
+
+impl RentError {
+    /// Whether asking again with the same id can lead to a lease.
+    pub fn is_final(&self) -> bool {
+        matches!(self, RentError::Invalid(_) | RentError::Refused(_) | RentError::OtherWish(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_the_same_under_any_id_and_another_with_any_other_field() {
+        let wish = RentRequest {
+            id: None,
+            renter: Hotkey([1; 32]),
+            model: None,
+            devices: 1,
+            duration: Duration::from_secs(60),
+            image: "ubuntu".into(),
+            ssh_key: "ssh-ed25519 AAAA".into(),
+        };
+        assert_eq!(RentRequest { id: Some(LeaseId([7; 16])), ..wish.clone() }.wish(), wish.wish());
+        let others = [
+            RentRequest { renter: Hotkey([2; 32]), ..wish.clone() },
+            RentRequest { model: Some(String::new()), ..wish.clone() },
+            RentRequest { devices: 2, ..wish.clone() },
+            RentRequest { duration: Duration::from_secs(61), ..wish.clone() },
+            RentRequest { image: "ubuntus".into(), ssh_key: "sh-ed25519 AAAA".into(), ..wish.clone() },
+            RentRequest { ssh_key: String::new(), ..wish.clone() },
+        ];
+        let digests: std::collections::HashSet<Hash32> = others.iter().chain([&wish]).map(RentRequest::wish).collect();
+        assert_eq!(digests.len(), others.len() + 1);
+    }
 }

@@ -67,9 +67,11 @@ fn an_older_version_is_migrated_after_a_backup_of_it() {
     assert_eq!(schema::version(&opened.db.conn).unwrap(), i64::from(schema::LATEST));
     assert_eq!(kept(&opened.db.conn), 1);
 
-    let backup = dir.path().join("node.db.v1.20260921T141320.123Z.bak");
-    assert_eq!(opened.notes.len(), schema::LATEST as usize - 1, "one note, and one backup, for each step");
-    assert_eq!(opened.notes[0], OpenNote::Migrated { from: 1, to: 2, backup: backup.clone() });
+    // One note and one backup for each version in between, however many there are by now.
+    let backup = |from: u32| dir.path().join(format!("node.db.v{from}.20260921T141320.123Z.bak"));
+    let migrated = |from| OpenNote::Migrated { from, to: from + 1, backup: backup(from) };
+    assert_eq!(opened.notes, (1..schema::LATEST).map(migrated).collect::<Vec<_>>());
+    let backup = backup(1);
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
     let copy = Connection::open(&backup).unwrap();
     assert_eq!(schema::version(&copy).unwrap(), 1);

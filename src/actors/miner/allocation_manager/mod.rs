@@ -21,23 +21,24 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::actors::journal::Journal;
-use crate::actors::lease_book::{Entry, LeaseBook, StepError};
+use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::decide::{self, CallError};
-use crate::lease::health::{Health, HealthPolicy, LeaseHealth, Observation};
-use crate::lease::reconcile::{Action, ReconcileRules, reconcile};
+use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
+use crate::lease::reconcile::{Action, QuarantineReason, ReconcileRules, reconcile};
 use crate::lease::{
     Claim, Command, Container, ContainerEngine, DeviceLedger, EndReason, Event, Lease, LeaseState, LeaseTerms, Role,
 };
-use crate::messages::journal::LiveLeases;
+use crate::messages::journal::{EndedLeases, LiveLeases};
 use crate::messages::miner::allocation_manager::{
-    Allocate, LeaseStatus, ListLeases, Reconcile, Release, RentedDevices,
+    Allocate, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices, SetAside,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::telemetry::NodeMetrics;
+use crate::telemetry::events::Recovered;
 use crate::wire::synapse::{AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
 use replies::{device_refused, fenced, refused, running, shown, terms_refused};
 use steps::{Step, carry_out, with_deadline, write};
@@ -81,6 +82,7 @@ pub struct AllocationManager {
     health: HashMap<LeaseId, Health>,
     loaded: watch::Sender<bool>,
     compared: bool,
+    set_aside: Vec<SetAside>,
     comparing: bool,
     /// Released before they were asked for: a request that is late on its way must not make them after all.
     withdrawn: VecDeque<(Hotkey, LeaseId)>,
@@ -97,6 +99,7 @@ impl AllocationManager {
             health: HashMap::new(),
             loaded: watch::Sender::new(false),
             compared: false,
+            set_aside: Vec::new(),
             comparing: false,
             withdrawn: VecDeque::new(),
             last_problem: None,
@@ -107,7 +110,10 @@ impl AllocationManager {
         let setup = self.setup.clone();
         let work = async move {
             let leases = setup.journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
-            let leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
+            let mut leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
+            // What ended is known as ended: neither made again by a late request, nor a stranger's if its container shows up.
+            let ended = setup.journal.ask(EndedLeases(REMEMBER_ENDED), ASK).await.map_err(|e| e.to_string())?;
+            leases.extend(ended.map_err(|e| crate::telemetry::error_chain(&e))?);
             let specs = setup.specs.ask(GetSpecs, ASK).await.map_err(|e| e.to_string())?;
             let entries: Vec<Entry> = leases
                 .iter()
@@ -171,9 +177,15 @@ impl AllocationManager {
         self.ledger.end_quarantine(&still_there);
         let (leases, containers) = self.unchanged(leases, containers);
         let mut steps = Vec::new();
+        let mut recovered = Recovered::default();
+        let mut set_aside = Vec::new();
         for action in reconcile(&leases, &containers, now, &self.setup.rules) {
             match action {
                 Action::Observe { lease, seen } => {
+                    match seen {
+                        EngineView::Gone | EngineView::NotSeen | EngineView::Unreachable => recovered.open += 1,
+                        EngineView::Running | EngineView::Paused | EngineView::Exited => recovered.kept += 1,
+                    }
                     let health = self.health.entry(lease).or_default();
                     if health.observe(self.setup.health, Observation::local(seen)) == LeaseHealth::Gone {
                         let note = "the container is gone without our doing".to_owned();
@@ -186,8 +198,9 @@ impl AllocationManager {
                 | Action::SetPaused { lease, effect } => steps.push((lease, Step::Effect(effect))),
                 Action::Record { lease, event } => steps.push((lease, Step::Events(vec![event]))),
                 Action::Quarantine { container, why } => {
-                    tracing::warn!(container = container.id, lease = %container.labels.lease, ?why, "container set aside");
+                    recovered.set_aside += 1;
                     self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
+                    set_aside.push(self.aside(container, why));
                 }
                 Action::DestroyOrphan { container, effect } => {
                     tracing::warn!(container = container.id, lease = %container.labels.lease, "destroying a container that nobody owns");
@@ -195,6 +208,7 @@ impl AllocationManager {
                 }
             }
         }
+        self.set_aside = set_aside;
         let work: Vec<_> = steps
             .into_iter()
             .filter_map(|(id, step)| {
@@ -204,14 +218,15 @@ impl AllocationManager {
                 if !taken && !matches!(step, Step::Orphan(_)) {
                     return None;
                 }
-                let setup = self.setup.clone();
-                Some(async move { (id, taken, carry_out(&setup, entry, step).await) })
+                let (setup, kind) = (self.setup.clone(), step.recovery());
+                Some(async move { (id, taken, kind, carry_out(&setup, entry, step).await) })
             })
             .collect();
         ctx.spawn(join_all(work).into_actor(self).map(move |done, act, ctx| {
             let mut progress = false;
-            for (id, taken, result) in done {
+            for (id, taken, kind, result) in done {
                 progress |= matches!(result, Ok(Some(_)));
+                *if result.is_ok() { kind(&mut recovered) } else { &mut recovered.open } += 1;
                 match result {
                     result if taken => act.settle(id, result),
                     Ok(_) => {}
@@ -224,13 +239,25 @@ impl AllocationManager {
             act.comparing = false;
             if !act.compared {
                 act.compared = true;
-                tracing::info!(leases = act.book.open().count(), "leases and engine agree, rentals are served");
+                recovered.emit(&act.setup.metrics);
             }
             // A step that failed waits for the next period; it would fail again now.
             if progress {
                 ctx.run_later(Duration::from_millis(200), |act, ctx| act.compare(ctx));
             }
         }));
+    }
+
+    /// A container that is set aside; the log hears of it the first time.
+    fn aside(&self, container: Container, why: QuarantineReason) -> SetAside {
+        let until_ms = self.setup.rules.orphan_until_ms(&container);
+        let Container { id: container, labels, devices, .. } = container;
+        let (lease, fencing_epoch, renter) = (labels.lease, labels.fencing_epoch, labels.renter);
+        let aside = SetAside { container, lease, fencing_epoch, renter, devices, why, until_ms };
+        if !self.set_aside.contains(&aside) {
+            tracing::warn!(container = aside.container, %lease, fencing_epoch, ?why, until_ms, "container set aside");
+        }
+        aside
     }
 
     /// What a list of containers can be compared with: leases that are as they were when it was asked for, ended ones
@@ -288,7 +315,7 @@ impl Actor for AllocationManager {
 
 impl Supervised for AllocationManager {
     const MESSAGES: &'static [&'static str] =
-        &["Allocate", "Release", "LeaseStatus", "ListLeases", "RentedDevices", "Reconcile"];
+        &["Allocate", "Release", "LeaseStatus", "ListLeases", "ListSetAside", "RentedDevices", "Reconcile"];
 }
 
 impl Handler<Allocate> for AllocationManager {
@@ -330,6 +357,7 @@ impl Handler<Allocate> for AllocationManager {
             expires_at_ms: request.expires_at_ms,
             owner_token_digest: token.digest(),
             ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
+            wish: None,
         };
         if let Err(error) = terms.check(now, self.setup.longest) {
             return answer(self, refused(terms_refused(&error), error));
@@ -478,6 +506,13 @@ impl Handler<ListLeases> for AllocationManager {
     }
 }
 
+impl Handler<ListSetAside> for AllocationManager {
+    type Result = MessageResult<ListSetAside>;
+    fn handle(&mut self, _: ListSetAside, _: &mut Ctx<Self>) -> Self::Result {
+        MessageResult(self.set_aside.clone())
+    }
+}
+
 impl Handler<RentedDevices> for AllocationManager {
     type Result = ResponseActFuture<Self, Vec<(DeviceId, LeaseId)>>;
     fn handle(&mut self, _: RentedDevices, _: &mut Ctx<Self>) -> Self::Result {
@@ -507,6 +542,7 @@ impl Handler<Inspect> for AllocationManager {
             "loaded": *self.loaded.borrow(),
             "compared": self.compared,
             "leases": self.book.open().map(|l| format!("{} {}", l.id, l.state)).collect::<Vec<_>>(),
+            "set_aside": self.set_aside,
             "free_devices": self.ledger.free().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "last_problem": self.last_problem,
         }))

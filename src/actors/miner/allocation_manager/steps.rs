@@ -7,6 +7,7 @@ use crate::actors::lease_book::{Entry, StepError};
 use crate::lease::decide::{after_create, after_destroy};
 use crate::lease::{Container, Effect, Endpoint, EngineError, Event};
 use crate::store;
+use crate::telemetry::events::Recovered;
 
 /// How long one call of the engine may take.
 const ENGINE: Duration = Duration::from_secs(60);
@@ -17,6 +18,17 @@ pub(super) enum Step {
     Adopt(Container),
     Effect(Effect),
     Orphan(Effect),
+}
+
+impl Step {
+    /// Where a recovery counts this step once it is carried out.
+    pub(super) fn recovery(&self) -> fn(&mut Recovered) -> &mut u64 {
+        match self {
+            Step::Adopt(_) => |r| &mut r.adopted,
+            Step::Events(_) | Step::Effect(_) => |r| &mut r.finished,
+            Step::Orphan(_) => |r| &mut r.destroyed,
+        }
+    }
 }
 
 pub(super) async fn with_deadline<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {

@@ -1,9 +1,16 @@
-//! What the binaries share between `main` and a running node: settings, logs, runtime, signals.
+//! From a command line to a running node: what the programs' `main` functions are.
+//!
+//! [`validator::main`] and [`miner::main`] are whole programs; `compute-devnet` runs the same code for its child
+//! processes. Here is what they share: settings, logs, runtime, signals.
+
+pub mod devnet;
+pub mod miner;
+pub mod validator;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,8 +44,22 @@ pub fn load(role: Role, cli: &Cli) -> Result<Loaded, Exit> {
     })
 }
 
-/// Sets up the logs of a node as the settings say.
-pub fn logs(settings: &Settings, role: &str) -> Result<LogGuard, Exit> {
+/// What a devnet tells the nodes that it runs as processes of its own. Nothing that operators need.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ChildArgs {
+    /// Write the log to this file instead of standard error.
+    #[arg(long, value_name = "FILE", hide = true)]
+    log_file: Option<PathBuf>,
+    /// End in order, as by SIGTERM, once standard input is closed: whoever started this node has ended.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Sets up the logs of a node as the settings say, or as the devnet that started it does.
+pub fn logs(settings: &Settings, role: &str, child: &ChildArgs) -> Result<LogGuard, Exit> {
+    if let Some(path) = &child.log_file {
+        return set_up(LogOptions { file: LogFile::at(path), quiet: true, ..log_options(settings) });
+    }
     let file = settings.logging.record_log.then(|| LogFile::in_dir(settings.log_dir(role)));
     set_up(LogOptions { file, ..log_options(settings) })
 }
@@ -132,42 +153,82 @@ pub async fn stop_signal() {
     }
 }
 
-/// A node that was started by a binary.
-pub struct Started(Node);
-
-impl From<Node> for Started {
-    fn from(node: Node) -> Self {
-        Started(node)
+/// Resolves once standard input is closed.
+async fn stdin_closed() {
+    let (closed, wait) = tokio::sync::oneshot::channel();
+    // A thread of its own: a read that never returns must not hold up the end of the runtime.
+    let reader = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = closed.send(()); // nobody listens any more when the node stops already
+    });
+    if let Err(error) = reader {
+        tracing::error!(%error, "no thread to watch standard input; this node does not notice the end of its starter");
+        return std::future::pending().await;
     }
+    if wait.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tracing::info!("whoever started this node has ended, stopping");
 }
 
-/// Runs a node until a signal, or until it has to give up.
-pub async fn serve(Started(node): Started) -> Exit {
+/// Runs a node until a signal, until its starter has ended, or until it has to give up.
+async fn serve(node: Node, child: &ChildArgs) -> Exit {
     let axon = node.axon_address.map(|a| a.to_string());
     tracing::info!(metrics = format!("http://{}/metrics", node.web), axon, "the node is up");
-    let exit = node.run(stop_signal()).await;
+    let orphaned = child.until_stdin_closes;
+    let stop = async move {
+        tokio::select! {
+            () = stop_signal() => {}
+            () = stdin_closed(), if orphaned => {}
+        }
+    };
+    let exit = node.run(stop).await;
     tracing::info!(code = exit.code(), "the node ended");
     exit
 }
 
 /// Says why a node did not start.
-pub fn failed(error: &NodeError) -> Exit {
+fn failed(error: &NodeError) -> Exit {
     tracing::error!("{}", crate::telemetry::error_chain(error));
     error.exit()
 }
 
+/// Which key of a devnet a node acts with: `DIR` or `DIR:N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevnetKey {
+    /// The devnet's directory.
+    pub dir: PathBuf,
+    /// The number of the miner or validator, from 0.
+    pub number: usize,
+}
+
+impl From<&str> for DevnetKey {
+    fn from(text: &str) -> Self {
+        match text.rsplit_once(':').and_then(|(dir, n)| Some((dir, n.parse().ok()?))) {
+            Some((dir, number)) => DevnetKey { dir: PathBuf::from(dir), number },
+            None => DevnetKey { dir: PathBuf::from(text), number: 0 },
+        }
+    }
+}
+
+impl std::fmt::Display for DevnetKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.dir.display(), self.number)
+    }
+}
+
 /// The hotkey of a node: from the wallet, or from a devnet's directory.
-pub fn keypair(
+fn keypair(
     settings: &Settings,
-    devnet: Option<&Path>,
-    pick: impl FnOnce(&DevnetKeys) -> Keypair,
+    devnet: Option<&DevnetKey>,
+    pick: impl FnOnce(&DevnetKeys, usize) -> Keypair,
 ) -> Result<Keypair, Exit> {
-    if let Some(dir) = devnet {
+    if let Some(DevnetKey { dir, number }) = devnet {
         if !settings.subtensor.network.is_ledger() {
             tracing::error!("--devnet-keys needs a ledger: --subtensor.network ledger=http://127.0.0.1:PORT");
             return Err(Exit::Usage);
         }
-        return DevnetKeys::load(dir).map(|keys| pick(&keys)).map_err(|error| failed(&error));
+        return DevnetKeys::load(dir).map(|keys| pick(&keys, *number)).map_err(|error| failed(&error));
     }
     // Before the wallet is asked for: a node that cannot run anyway must not first send its operator to make a key.
     ledger(settings)?;
@@ -196,7 +257,7 @@ fn ledger(settings: &Settings) -> Result<&reqwest::Url, Exit> {
 }
 
 /// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
-pub fn node_input(
+fn node_input(
     name: &str,
     settings: Arc<Settings>,
     keypair: Keypair,
@@ -243,7 +304,7 @@ fn announced(settings: &Settings) -> Option<SocketAddr> {
 }
 
 /// Checks that a device class exists on this network.
-pub fn device_class(settings: &Settings, class: Option<String>) -> Result<Option<String>, Exit> {
+fn device_class(settings: &Settings, class: Option<String>) -> Result<Option<String>, Exit> {
     let Some(class) = class else { return Ok(None) };
     if settings.devnet.gpu_scores.contains_key(&class) {
         return Ok(Some(class));
@@ -257,15 +318,27 @@ pub fn device_class(settings: &Settings, class: Option<String>) -> Result<Option
     Err(Exit::Usage)
 }
 
-/// The prover children of a miner in a process of its own: the configured program, or the one beside this one.
-pub fn child_prover(settings: &Settings) -> Result<ChildProver, Exit> {
-    let beside = || std::env::current_exe().map(|exe| exe.with_file_name("compute-prover"));
-    let exe = match &settings.prover.path {
-        Some(path) => path.clone(),
-        None => beside().map_err(|error| {
+/// How prover children are run where the settings name no program of their own.
+#[derive(Debug, Clone)]
+pub enum ProverProgram {
+    /// `compute-prover`, beside this program.
+    Beside,
+    /// This program itself, with these arguments.
+    Own(Vec<OsString>),
+}
+
+/// The prover children of a miner in a process of its own: the configured program, or the one given.
+fn child_prover(settings: &Settings, program: ProverProgram) -> Result<ChildProver, Exit> {
+    let own = || {
+        std::env::current_exe().map_err(|error| {
             tracing::error!(%error, "this program does not find itself; set prover.path");
             Exit::Unavailable
-        })?,
+        })
+    };
+    let (exe, args) = match (&settings.prover.path, program) {
+        (Some(path), _) => (path.clone(), Vec::new()),
+        (None, ProverProgram::Beside) => (own()?.with_file_name("compute-prover"), Vec::new()),
+        (None, ProverProgram::Own(args)) => (own()?, args),
     };
     if !exe.is_file() {
         tracing::error!(path = %exe.display(), "there is no prover here; install compute-prover or set prover.path");
@@ -278,5 +351,19 @@ pub fn child_prover(settings: &Settings) -> Result<ChildProver, Exit> {
         output_bytes: settings.prover.output_limit_bytes(),
         threads: settings.prover.threads_for(cores, 1),
     };
-    Ok(ChildProver::new(exe, limits))
+    Ok(ChildProver { exe, args, limits })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devnets_key_is_a_directory_with_or_without_a_number() {
+        let key = |text: &str| DevnetKey::from(text);
+        assert_eq!(key("/x/net:3"), DevnetKey { dir: "/x/net".into(), number: 3 });
+        assert_eq!(key("/x/net"), DevnetKey { dir: "/x/net".into(), number: 0 });
+        assert_eq!(key("/x/a:b"), DevnetKey { dir: "/x/a:b".into(), number: 0 });
+        assert_eq!(DevnetKey::from(key("/x/a:b:7").to_string().as_str()), key("/x/a:b:7"));
+    }
 }

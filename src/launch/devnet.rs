@@ -1,0 +1,243 @@
+//! `compute-devnet`.
+//!
+//! The program is also its own children: started with [`AS_VALIDATOR`], [`AS_MINER`] or [`AS_PROVER`] it is that program,
+//! so that a devnet of processes needs no other file.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::ProverProgram;
+use crate::exit::Exit;
+use crate::messages::miner::specs_collector::GetSpecs;
+use crate::proof::prover;
+use crate::settings::{Cli, Loaded, Role, Settings, Source};
+use crate::sim::aside;
+use crate::sim::devnet::{Devnet, DevnetOptions};
+use crate::sim::periods;
+use crate::sim::processes::{self, Processes, Programs};
+use crate::sim::screen::{say, show};
+use crate::sim::table::TableSource;
+use crate::telemetry::error_chain;
+
+/// The first argument that makes this program a prover child.
+const AS_PROVER: &str = "--as-prover";
+/// The first argument that makes this program `compute-validator`.
+const AS_VALIDATOR: &str = "--as-validator";
+/// The first argument that makes this program `compute-miner`.
+const AS_MINER: &str = "--as-miner";
+/// How long measuring this machine may take before the devnet goes on without showing it.
+const MEASURE: Duration = Duration::from_secs(3);
+
+/// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
+/// a renter. Ctrl-C ends it.
+#[derive(Debug, Parser)]
+#[command(name = "compute-devnet", version)]
+struct Args {
+    /// Honest miners.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    miners: usize,
+    /// Miners that leave half of their work out.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    cheaters: usize,
+    /// Miners that announce an address which another miner already has.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    duplicates: usize,
+    /// Synthetic renters.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    rentals: usize,
+    /// End after so many judged epochs whose weights are on chain.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Time between two blocks of the ledger.
+    #[arg(long, value_name = "TIME")]
+    block_time: Option<String>,
+    /// Blocks of one epoch, less one.
+    #[arg(long, value_name = "N")]
+    tempo: Option<u16>,
+    /// Make blocks so many times faster.
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    speed: f64,
+    /// Continue the devnet of the last run instead of starting a new one beside it.
+    #[arg(long)]
+    resume: bool,
+    /// Port of the ledger on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    ledger_port: u16,
+    /// Run each node as a process of its own. One that ends is started again.
+    #[arg(long, conflicts_with = "without_validator")]
+    processes: bool,
+    /// Leave the validator to a process of its own; prints how to start it.
+    #[arg(long)]
+    without_validator: bool,
+    #[command(flatten)]
+    cli: Cli,
+}
+
+/// Runs a devnet with these arguments, the program's name first, until it ends.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // What follows the first argument, behind this name of a program.
+    let behind = |program: &str| -> Vec<OsString> {
+        std::iter::once(program.into()).chain(args.iter().skip(2).cloned()).collect()
+    };
+    match args.get(1).and_then(|first| first.to_str()) {
+        Some(AS_PROVER) => prover::serve_stdio(),
+        Some(AS_VALIDATOR) => super::validator::main(behind("compute-validator")),
+        Some(AS_MINER) => super::miner::main(behind("compute-miner"), ProverProgram::Own(vec![AS_PROVER.into()])),
+        _ => devnet(args).unwrap_or_else(|exit| exit),
+    }
+}
+
+fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
+    let mut args: Args = super::arguments(args)?;
+    if let Some(time) = &args.block_time {
+        args.cli = args.cli.with_key("devnet.block_time", time);
+    }
+    if let Some(tempo) = args.tempo {
+        args.cli = args.cli.with_key("devnet.tempo", &tempo.to_string());
+    }
+    let loaded = super::load(Role::Devnet, &args.cli)?;
+    for (key, value) in periods::fitting(&loaded, args.speed) {
+        args.cli = args.cli.with_key(key, &value);
+    }
+    let warnings = loaded.warnings;
+    let loaded = super::load(Role::Devnet, &args.cli)?;
+    let dir = loaded.settings.node.data_dir.clone();
+    // Held until the end: no second devnet may take, or put aside, what this one uses.
+    let _held = aside::prepare(&dir, args.resume).map_err(|error| {
+        say(&error_chain(&error));
+        error.exit()
+    })?;
+    let _logs = super::logs_in(&loaded.settings, &dir.join("log"))?;
+    warnings.iter().for_each(|warning| say(warning));
+    Ok(super::run(|runtime| run(args, loaded, dir, runtime)))
+}
+
+async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
+    let begun = Instant::now();
+    let exe = match std::env::current_exe() {
+        Ok(exe) => exe,
+        Err(error) => {
+            say(&format!("this program does not find itself, so it cannot start provers: {error}"));
+            return Exit::Unavailable;
+        }
+    };
+    let programs = Programs { exe: exe.clone(), validator: AS_VALIDATOR, miner: AS_MINER };
+    let options = DevnetOptions {
+        miners: args.miners,
+        cheaters: args.cheaters,
+        duplicates: args.duplicates,
+        rentals: args.rentals,
+        speed: args.speed,
+        dir: dir.clone(),
+        ledger: SocketAddr::from(([127, 0, 0, 1], args.ledger_port)),
+        without_validator: args.without_validator,
+        prover: (exe, vec![OsString::from(AS_PROVER)]),
+    };
+    let given = loaded.sources.get("metrics.port").is_some_and(|s| *s != Source::Embedded);
+    let port = if given { loaded.settings.metrics.port } else { 0 };
+    let web = SocketAddr::new(loaded.settings.metrics.ip, port);
+    if args.processes {
+        return run_processes(&args, &options, &loaded.settings, web, &programs, begun).await;
+    }
+    let devnet = match Devnet::start(&options, Arc::new(loaded.settings), web, runtime).await {
+        Ok(devnet) => devnet,
+        Err(error) => {
+            say(&format!("the devnet does not start: {}", error_chain(&error)));
+            return error.exit();
+        }
+    };
+    introduce(&devnet, &dir).await;
+    let stop = until_enough(TableSource::of(&devnet), args.epochs, begun);
+    let had_validator = devnet.validator.is_some();
+    let exit = devnet.run(args.rentals, stop).await;
+    say(&format!("\nended after {:.1} s; databases and log are in {}", begun.elapsed().as_secs_f64(), dir.display()));
+    if had_validator {
+        let database = dir.join("validator");
+        say(&format!("why a miner has its score: compute-register explain HOTKEY --data-dir {}", database.display()));
+    }
+    exit
+}
+
+/// Shows the table, and resolves at a signal or once the weights of so many epochs are on chain.
+async fn until_enough(source: Option<TableSource>, epochs: Option<u64>, begun: Instant) {
+    let (enough, mut done) = watch::channel(false);
+    let table = source.map(|source| tokio::task::spawn_local(show(source, epochs, enough, begun)));
+    let ended = async {
+        if done.wait_for(|enough| *enough).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = super::stop_signal() => {}
+        () = ended => {}
+    }
+    // What the table reads from is about to end.
+    if let Some(table) = table {
+        table.abort();
+    }
+}
+
+async fn run_processes(
+    args: &Args,
+    options: &DevnetOptions,
+    settings: &Settings,
+    web: SocketAddr,
+    programs: &Programs,
+    begun: Instant,
+) -> Exit {
+    let devnet = match Processes::start(options, settings, &args.cli, web, programs).await {
+        Ok(devnet) => devnet,
+        Err(error) => {
+            say(&format!("the devnet does not start: {}", error_chain(&error)));
+            return error.exit();
+        }
+    };
+    let listing = devnet.listing();
+    say(&format!("data and logs {}", options.dir.display()));
+    say(&format!("processes     {}", options.dir.join(processes::FILE).display()));
+    say(&format!("ledger        http://{}", listing.ledger));
+    for child in &listing.children {
+        let axon = child.axon.map(|at| format!("axon {at:<17} ")).unwrap_or_default();
+        say(&format!("{:<13} http://{}/metrics   {axon}hotkey {}", child.name, child.web, child.hotkey));
+    }
+    let stop = until_enough(Some(devnet.table()), args.epochs, begun);
+    let exit = devnet.run(args.rentals, stop).await;
+    say(&format!(
+        "\nended after {:.1} s; databases and logs are in {}",
+        begun.elapsed().as_secs_f64(),
+        options.dir.display()
+    ));
+    exit
+}
+
+/// Says where everything is, and what this machine is as its miners measured it.
+async fn introduce(devnet: &Devnet, dir: &Path) {
+    if let Some(miner) = devnet.miners.first()
+        && let Ok(machine) = miner.node.specs.ask(GetSpecs, MEASURE).await
+    {
+        say(&format!("{}\n", machine.specs.summary()));
+    }
+    say(&format!("data and log {}", dir.display()));
+    say(&format!("ledger       http://{}", devnet.rpc.address()));
+    match &devnet.validator {
+        Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
+        None => say(&format!(
+            "validator    not here; start it with:\n  compute-validator --subtensor.network ledger=http://{} --devnet-keys {}",
+            devnet.rpc.address(),
+            dir.display()
+        )),
+    }
+    for miner in &devnet.miners {
+        let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
+        let hotkey = miner.node.hotkey;
+        say(&format!("{:<12} http://{}/metrics   axon {axon:<17} hotkey {hotkey}", miner.name, miner.node.node.web));
+    }
+}

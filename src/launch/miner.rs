@@ -1,0 +1,86 @@
+//! `compute-miner`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use super::{ChildArgs, DevnetKey, ProverProgram};
+use crate::actors::miner::node::{MinerInput, start};
+use crate::exit::Exit;
+use crate::hardware::{OfferedDevice, Probe};
+use crate::ids::DeviceId;
+use crate::lease::engine::SimulatedEngine;
+use crate::proof::prover::{Forgery, ForgingProver, Prover};
+use crate::settings::{Cli, Role};
+use crate::sim::devnet::MEMORY_OFFERED;
+
+/// Offers this machine's devices: measures them, proves them, and runs renters' containers.
+#[derive(Debug, Parser)]
+#[command(name = "compute-miner", version)]
+struct Args {
+    /// Take the key of miner N from this devnet directory instead of the wallet: DIR or DIR:N. Only with a ledger.
+    #[arg(long, value_name = "DIR[:N]")]
+    devnet_keys: Option<String>,
+    /// Offer the CPU as a device of this class instead of the GPUs. Only with a ledger.
+    #[arg(long, value_name = "CLASS")]
+    device_class: Option<String>,
+    /// Leave this share of the tiles out: a cheater, for a devnet to catch.
+    #[arg(long, value_name = "SHARE", hide = true, requires = "devnet_keys")]
+    forge: Option<f64>,
+    /// Where the simulated engine keeps its containers.
+    #[arg(long, value_name = "FILE", hide = true, requires = "devnet_keys")]
+    engine_file: Option<PathBuf>,
+    #[command(flatten)]
+    child: ChildArgs,
+    #[command(flatten)]
+    cli: Cli,
+}
+
+/// Runs a miner with these arguments, the program's name first, until it ends. `prover` says what proves where the
+/// settings do not.
+pub fn main(args: impl IntoIterator<Item = OsString>, prover: ProverProgram) -> Exit {
+    node(args, prover).unwrap_or_else(|exit| exit)
+}
+
+fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Result<Exit, Exit> {
+    let Args { devnet_keys, device_class, forge, engine_file, child, cli } = super::arguments(args)?;
+    let loaded = super::load(Role::Miner, &cli)?;
+    let _logs = super::logs(&loaded.settings, "miner", &child)?;
+    super::warn(&loaded.warnings);
+    let settings = Arc::new(loaded.settings);
+    let key = devnet_keys.as_deref().map(DevnetKey::from);
+    let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.miner(number))?;
+    let classes = super::device_class(&settings, device_class)?
+        .map(|model| vec![OfferedDevice { device: DeviceId::cpu(0), model, memory_bytes: MEMORY_OFFERED }]);
+    let honest = super::child_prover(&settings, program)?;
+    let prover: Arc<dyn Prover> = match forge {
+        Some(ratio) => {
+            tracing::warn!(ratio, "this miner cheats");
+            Arc::new(ForgingProver { forgery: Forgery::SkipTiles { ratio }, threads: honest.limits.threads })
+        }
+        None => Arc::new(honest),
+    };
+    Ok(super::run(|runtime| async move {
+        let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
+        let node = match super::node_input("miner", settings, keypair, runtime, web) {
+            Ok(node) => node,
+            Err(exit) => return exit,
+        };
+        // The containers are the engine's own, so they lie outside the node's database, as a daemon's would.
+        let containers = engine_file.unwrap_or_else(|| node.data_dir.join("engine").join("containers.json"));
+        let input = MinerInput {
+            node,
+            prover,
+            engine: Arc::new(SimulatedEngine::new(containers)),
+            probe: Probe::default(),
+            device_classes: classes,
+        };
+        match start(input) {
+            Ok(miner) => super::serve(miner.node, &child).await,
+            Err(error) => super::failed(&error),
+        }
+    }))
+}

@@ -1,0 +1,125 @@
+//! What is asked and answered on the control socket. Times are milliseconds since the Unix epoch.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
+use crate::lease::Lease;
+use crate::scoring::Points;
+use crate::store::Role;
+use crate::store::records::LeaseEventRecord;
+use crate::web::Readiness;
+
+/// `GET /v1/status`: the node in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Miner or validator.
+    pub role: Role,
+    /// The key it acts with.
+    pub hotkey: Hotkey,
+    /// Its slot, once the chain shows one.
+    pub uid: Option<Uid>,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Random text that no other start of any node has.
+    pub instance: String,
+    /// When it started.
+    pub started_at_ms: u64,
+    /// Its data directory.
+    pub data_dir: String,
+    /// The chain's head as the node sees it.
+    pub block: Option<BlockNumber>,
+    /// The epoch of that head.
+    pub epoch: Option<Epoch>,
+    /// Whether it can do its work, and why not.
+    pub readiness: Readiness,
+}
+
+/// `GET /v1/leases`: the leases that have not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    /// In the order they were asked for.
+    pub leases: Vec<Lease>,
+}
+
+/// `GET /v1/leases/{id}`: one lease, ended or not, with its steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseHistory {
+    /// The lease as recorded last.
+    pub lease: Lease,
+    /// Its steps, oldest first.
+    pub history: Vec<LeaseEventRecord>,
+}
+
+/// `POST /v1/leases`: rent devices. Validators only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RentWish {
+    /// The lease's id, chosen by who asks, so that a repeat is the same wish; by default the node chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<LeaseId>,
+    /// On whose behalf.
+    pub renter: Hotkey,
+    /// Only this model, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How many devices, all of one miner; at least 1.
+    pub devices: usize,
+    /// How long, in seconds, unless released before.
+    pub duration_s: u64,
+    /// The container image.
+    pub image: String,
+    /// The renter's public SSH key, one line in OpenSSH's format.
+    pub ssh_key: String,
+}
+
+/// `GET /v1/table`: what the validator thinks of each neuron.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The chain's head as the validator sees it.
+    pub block: Option<BlockNumber>,
+    /// The epoch judged last.
+    pub judged: Option<Epoch>,
+    /// The epoch whose weights are on the chain.
+    pub on_chain: Option<Epoch>,
+    /// Why weights were refused or failed last, until some are set.
+    pub problem: Option<String>,
+    /// The neurons that could be miners, by uid.
+    pub rows: Vec<TableRow>,
+}
+
+/// One neuron in the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRow {
+    /// Its slot.
+    pub uid: Uid,
+    /// Its key.
+    pub hotkey: Hotkey,
+    /// The model of its first device, as claimed.
+    pub model: Option<String>,
+    /// How many devices it was judged on.
+    pub devices: usize,
+    /// `pass`, `fail: REASON`, `unknown: CAUSE`, `refused: REASON`, or what else there is to say of the first device; empty
+    /// before the first judgement.
+    pub verdict: String,
+    /// The rate of the first device in operations a second, if it is proved or its last pass still counts.
+    pub rate: Option<u64>,
+    /// The score in 10⁻⁹ points.
+    pub score: Option<Points>,
+    /// The weight that follows, 0…65,535.
+    pub weight: Option<u16>,
+    /// Its leases at this validator.
+    pub leases: Vec<TableLease>,
+}
+
+/// A lease in the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableLease {
+    /// The lease.
+    pub id: LeaseId,
+    /// Its state's name.
+    pub state: String,
+    /// The devices it holds.
+    pub devices: Vec<DeviceId>,
+}

@@ -1,0 +1,234 @@
+//! The other side of the control socket: typed calls with deadlines.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::api::{LeaseHistory, Leases, RentWish, Status, Table};
+use super::error::ErrorReply;
+use super::{ControlError, socket};
+use crate::ids::LeaseId;
+use crate::lease::Lease;
+use crate::messages::validator::allocation_manager::RentError;
+use crate::telemetry::error_chain;
+
+/// How long a call may take that has no deadline of its own.
+const CALL: Duration = Duration::from_secs(10);
+/// Largest answer that is read, in bytes.
+const MAX_REPLY: usize = 16 << 20;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket, or nobody listens on it: no node runs on this data directory.
+    #[error("no node runs in {}: {reason}", dir.display())]
+    NotRunning {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was found.
+        reason: &'static str,
+    },
+    /// The socket belongs to another user.
+    #[error("no permission to use {}: run this as the user that runs the node", socket.display())]
+    Permission {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// No answer in time. Whether the node did what was asked is not known.
+    #[error("no answer from the node in {} within {deadline:?}", dir.display())]
+    Timeout {
+        /// The data directory.
+        dir: PathBuf,
+        /// How long was waited.
+        deadline: Duration,
+    },
+    /// The connection broke. Whether the node did what was asked is not known.
+    #[error("the connection to the node in {} broke: {reason}", dir.display())]
+    Broken {
+        /// The data directory.
+        dir: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// The answer is not one of this program's version.
+    #[error("the node in {} answered something unexpected: {reason}", dir.display())]
+    Unexpected {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The node answered that it does not do this.
+    #[error(transparent)]
+    Node(#[from] ControlError),
+}
+
+impl ClientError {
+    /// Whether the node certainly did nothing, because it was never reached.
+    pub fn is_not_running(&self) -> bool {
+        matches!(self, ClientError::NotRunning { .. })
+    }
+}
+
+/// For programs that rent: what the validator said of the rental, or that it did not answer.
+impl From<ClientError> for RentError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Node(ControlError { rent: Some(rent), .. }) => *rent,
+            other => RentError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// Calls a node by its data directory. One connection for each call: the node may end and start again between two.
+#[derive(Debug, Clone)]
+pub struct ControlClient {
+    dir: PathBuf,
+}
+
+impl ControlClient {
+    /// A client of the node with this data directory. Nothing is opened yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        ControlClient { dir: dir.into() }
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The node in short.
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every other call.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// Each actor's vitals and its own snapshot, by name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn actors(&self) -> Result<serde_json::Map<String, serde_json::Value>, ClientError> {
+        self.get("/v1/actors").await
+    }
+
+    /// The leases that have not ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn leases(&self) -> Result<Leases, ClientError> {
+        self.get("/v1/leases").await
+    }
+
+    /// One lease with its steps.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Code::UnknownLease`](super::Code::UnknownLease) if there is none.
+    pub async fn lease(&self, id: LeaseId) -> Result<LeaseHistory, ClientError> {
+        self.get(&format!("/v1/leases/{id}")).await
+    }
+
+    /// Rents; answers when the container runs.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Timeout`] and [`ClientError::Broken`] a lease may have been made.
+    pub async fn rent(&self, wish: &RentWish, deadline: Duration) -> Result<Lease, ClientError> {
+        self.send(Method::POST, "/v1/leases", Some(wish), deadline).await
+    }
+
+    /// Ends a lease; answers when the miner confirmed it. A repeat is answered the same.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn release(&self, id: LeaseId, deadline: Duration) -> Result<Lease, ClientError> {
+        self.send(Method::DELETE, &format!("/v1/leases/{id}"), None::<&()>, deadline).await
+    }
+
+    /// What the validator thinks of each neuron.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn table(&self) -> Result<Table, ClientError> {
+        self.get("/v1/table").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.send(Method::GET, path, None::<&()>, CALL).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
+        // Held until the answer is there: the socket's short path goes through it.
+        let reach = socket::Reach::new(&self.dir).map_err(|error| self.unreachable(&error))?;
+        if let Err(error) = std::fs::symlink_metadata(reach.path()) {
+            return Err(self.unreachable(&error));
+        }
+        let client = Client::builder().no_proxy().unix_socket(reach.path()).build();
+        let client = client.map_err(|e| self.broken(error_chain(&e)))?;
+        let request = client.request(method, format!("http://control{path}"));
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        match tokio::time::timeout(deadline, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::Timeout { dir: self.dir.clone(), deadline }),
+        }
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let mut reply = request.send().await.map_err(|error| match io_kind(&error) {
+            Some(
+                kind @ (io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+            ) => self.unreachable(&kind.into()),
+            _ => self.broken(error_chain(&error)),
+        })?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = reply.chunk().await.map_err(|e| self.broken(error_chain(&e)))? {
+            if bytes.len() + chunk.len() > MAX_REPLY {
+                return Err(self.unexpected(format!("more than {MAX_REPLY} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if reply.status().is_success() {
+            return serde_json::from_slice(&bytes).map_err(|e| self.unexpected(e.to_string()));
+        }
+        match serde_json::from_slice::<ErrorReply>(&bytes) {
+            Ok(reply) => Err(ClientError::Node(reply.error)),
+            Err(_) => Err(self.unexpected(format!("status {}", reply.status()))),
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> ClientError {
+        let not_running = |reason| ClientError::NotRunning { dir: self.dir.clone(), reason };
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => not_running("there is no control.sock"),
+            io::ErrorKind::ConnectionRefused => not_running("nobody listens on control.sock any more"),
+            io::ErrorKind::PermissionDenied => ClientError::Permission { socket: socket::path(&self.dir) },
+            _ => self.broken(error.to_string()),
+        }
+    }
+    fn broken(&self, reason: String) -> ClientError {
+        ClientError::Broken { dir: self.dir.clone(), reason }
+    }
+    fn unexpected(&self, reason: String) -> ClientError {
+        ClientError::Unexpected { dir: self.dir.clone(), reason }
+    }
+}
+
+/// The kind of the I/O error at the bottom of an error, if there is one.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+        .map(io::Error::kind)
+}

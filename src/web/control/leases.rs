@@ -1,0 +1,65 @@
+//! The paths about leases.
+
+use std::time::Duration;
+
+use actix_web::web::{Json, Path, Payload};
+
+use super::api::{LeaseHistory, Leases, RentWish};
+use super::caller::{Caller, body};
+use super::{Code, ControlError, RoleActors};
+use crate::actors::lease_book::Entry;
+use crate::ids::LeaseId;
+use crate::lease::Lease;
+use crate::messages::journal::LeaseWithEvents;
+use crate::messages::miner::allocation_manager as miner;
+use crate::messages::validator::allocation_manager as validator;
+use crate::messages::validator::allocation_manager::{RentError, RentRequest};
+use crate::telemetry::error_chain;
+
+/// How long the node's own actors may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+/// How long renting and releasing may take: longer than the longest `leases.request_timeout`, which bounds the work.
+const WORK: Duration = Duration::from_secs(660);
+
+fn lease_id(text: &str) -> Result<LeaseId, ControlError> {
+    text.parse().map_err(|error| ControlError::invalid(format!("'{text}' is not a lease: {error}")))
+}
+
+pub(super) async fn list(node: Caller) -> Result<Json<Leases>, ControlError> {
+    let mut leases = match node.actors()? {
+        RoleActors::Miner { allocations } => allocations.ask(miner::ListLeases, ASK).await?,
+        RoleActors::Validator(actors) => actors.allocations.ask(validator::ListLeases, ASK).await?,
+    };
+    leases.sort_by_key(|lease| (lease.requested_at_ms, lease.id));
+    Ok(Json(Leases { leases }))
+}
+
+pub(super) async fn show(node: Caller, id: Path<String>) -> Result<Json<LeaseHistory>, ControlError> {
+    let id = lease_id(&id)?;
+    let unreadable = |error: String| ControlError::new(Code::Journal, error, "see the node's log");
+    let found = node.journal.ask(LeaseWithEvents(id), ASK).await?.map_err(|e| unreadable(error_chain(&e)))?;
+    let Some((record, history)) = found else { return Err(RentError::UnknownLease.into()) };
+    let entry = Entry::from_record(&record).map_err(|e| unreadable(format!("lease {id} cannot be read: {e}")))?;
+    Ok(Json(LeaseHistory { lease: entry.lease, history }))
+}
+
+pub(super) async fn rent(node: Caller, payload: Payload) -> Result<Json<Lease>, ControlError> {
+    let allocations = &node.validator()?.allocations;
+    let wish: RentWish = body(payload).await?;
+    let request = RentRequest {
+        id: wish.id,
+        renter: wish.renter,
+        model: wish.model,
+        devices: wish.devices,
+        duration: Duration::from_secs(wish.duration_s),
+        image: wish.image,
+        ssh_key: wish.ssh_key,
+    };
+    Ok(Json(allocations.ask(validator::Rent(request), WORK).await??))
+}
+
+pub(super) async fn release(node: Caller, id: Path<String>) -> Result<Json<Lease>, ControlError> {
+    let allocations = &node.validator()?.allocations;
+    let id = lease_id(&id)?;
+    Ok(Json(allocations.ask(validator::Release(id), WORK).await??))
+}

@@ -1,0 +1,139 @@
+//! The control socket: what an operator asks of a running node, and tells it to do. HTTP/1.1 with JSON on
+//! `{data_dir}/control.sock`, for the node's own user and root.
+//!
+//! | method and path, below `/v1` | role | answer |
+//! |---|---|---|
+//! | `GET /status` | both | [`api::Status`] |
+//! | `GET /actors` | both | each actor's vitals and its own snapshot |
+//! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
+//! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
+//! | `DELETE /leases/{id}` | validator | the lease, once the miner confirmed its end |
+//! | `GET /table` | validator | [`api::Table`] |
+//!
+//! Errors are [`ErrorReply`] with a [`Code`]. [`ControlClient`] is the other side.
+//!
+//! Reading order: `socket` (the file), `api` (bodies), `error`, `caller` (who may, and bodies of requests), `node`,
+//! `leases` and `table` (the paths), `client`.
+
+pub mod api;
+mod caller;
+mod client;
+mod error;
+mod leases;
+mod node;
+pub mod socket;
+mod table;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use actix_web::{HttpResponse, web};
+use tokio::sync::watch;
+
+use crate::actors::blacklist_guard::BlacklistGuard;
+use crate::actors::journal::Journal;
+use crate::actors::miner::allocation_manager::AllocationManager as MinerAllocations;
+use crate::actors::validator::allocation_manager::AllocationManager as ValidatorAllocations;
+use crate::actors::validator::challenge_runner::ChallengeRunner;
+use crate::actors::validator::weight_setter::WeightSetter;
+use crate::ids::Hotkey;
+use crate::messages::chain_watcher::ChainView;
+use crate::runtime::{Handle, TreeView};
+use crate::store::Role;
+use crate::web::Health;
+
+pub use client::{ClientError, ControlClient};
+pub use error::{Code, ControlError, ErrorReply};
+pub use table::read_table;
+
+use caller::Caller;
+
+/// Largest body of a request, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// The actors of a validator that the socket asks.
+#[derive(Debug, Clone)]
+pub struct ValidatorActors {
+    /// Whom it asks.
+    pub guard: Handle<BlacklistGuard>,
+    /// Its judgements.
+    pub challenges: Handle<ChallengeRunner>,
+    /// Its scores and weights.
+    pub weights: Handle<WeightSetter>,
+    /// Its rentals.
+    pub allocations: Handle<ValidatorAllocations>,
+}
+
+/// The actors of one role that the socket asks.
+#[derive(Debug, Clone)]
+pub enum RoleActors {
+    /// A miner's.
+    Miner {
+        /// Its rentals.
+        allocations: Handle<MinerAllocations>,
+    },
+    /// A validator's.
+    Validator(ValidatorActors),
+}
+
+/// What the paths share.
+pub struct ControlState {
+    /// Miner or validator.
+    pub role: Role,
+    /// The key the node acts with.
+    pub hotkey: Hotkey,
+    /// Random text that no other start of any node has.
+    pub instance: String,
+    /// When the node started, in milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The node's actors.
+    pub view: TreeView,
+    /// Whether the node is ready.
+    pub health: Arc<Health>,
+    /// The chain as the node sees it.
+    pub chain: watch::Receiver<Option<Arc<ChainView>>>,
+    /// The way to the database.
+    pub journal: Handle<Journal>,
+    /// The actors of its role, once the node is assembled.
+    pub actors: Arc<OnceLock<RoleActors>>,
+}
+
+impl ControlState {
+    fn actors(&self) -> Result<&RoleActors, ControlError> {
+        let starting = || ControlError::new(Code::Unavailable, "the node is starting", "ask again in a moment");
+        self.actors.get().ok_or_else(starting)
+    }
+
+    fn validator(&self) -> Result<&ValidatorActors, ControlError> {
+        match self.actors()? {
+            RoleActors::Validator(actors) => Ok(actors),
+            RoleActors::Miner { .. } => {
+                Err(ControlError::new(Code::WrongRole, "this node is a miner", "ask a validator: --role validator"))
+            }
+        }
+    }
+}
+
+/// Registers the paths.
+pub fn routes(state: ControlState) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + Sync + 'static {
+    let state = Arc::new(state);
+    move |config: &mut web::ServiceConfig| {
+        let at = |path: &str| web::resource(path).default_service(web::to(no_such_path));
+        config
+            .app_data(web::Data::new(state.clone()))
+            .service(at("/v1/status").route(web::get().to(node::status)))
+            .service(at("/v1/actors").route(web::get().to(node::actors)))
+            .service(at("/v1/table").route(web::get().to(node::table)))
+            .service(at("/v1/leases").route(web::get().to(leases::list)).route(web::post().to(leases::rent)))
+            .service(at("/v1/leases/{id}").route(web::get().to(leases::show)).route(web::delete().to(leases::release)))
+            .default_service(web::to(no_such_path));
+    }
+}
+
+async fn no_such_path(caller: Caller, request: actix_web::HttpRequest) -> Result<HttpResponse, ControlError> {
+    drop(caller);
+    let message = format!("there is no {} {}", request.method(), request.path());
+    Err(ControlError::new(Code::NoSuchPath, message, "check that program and node are of one version"))
+}
