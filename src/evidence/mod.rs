@@ -17,6 +17,8 @@ pub mod chain;
 pub mod log;
 pub mod read;
 pub mod record;
+pub mod replay;
+pub mod sample;
 
 pub use log::{Head, Identity, Limits, Log, LogNote, LogStats};
 

@@ -460,9 +460,8 @@ pub fn last_proof(conn: &Connection, validator: &Hotkey) -> Result<Vec<ProverRun
 
 /// What the judge remembered after the last epoch that was stored.
 pub fn judge(conn: &Connection) -> Result<Option<JudgeRecord>> {
-    let read = |row: &Row<'_>| {
-        Ok(JudgeRecord { epoch: unsigned(row, 0)?, json: std::sync::Arc::new(from_json(row, 1)?) })
-    };
+    let read =
+        |row: &Row<'_>| Ok(JudgeRecord { epoch: unsigned(row, 0)?, json: std::sync::Arc::new(from_json(row, 1)?) });
     one(conn, "SELECT epoch, json FROM judge WHERE id = 1", [], read)
 }
 

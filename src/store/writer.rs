@@ -111,7 +111,9 @@ impl Writer {
                 drop(alive);
             })
             .map_err(SpawnError::Thread)?;
-        Ok(Writer { inner: Arc::new(Inner { jobs: Mutex::new(Some(jobs)), reader, counters, health, ended, cfg, log }) })
+        Ok(Writer {
+            inner: Arc::new(Inner { jobs: Mutex::new(Some(jobs)), reader, counters, health, ended, cfg, log }),
+        })
     }
 
     /// Queues a record, without waiting. [`StoreError::Full`] or [`StoreError::Stopped`] mean that it was not queued.

@@ -23,7 +23,8 @@ fn make(dir: &Path, epochs: u64, segment_bytes: u64) -> Head {
             entry(Kind::Epoch, json!({"epoch": epoch})),
             entry(Kind::Weights, json!({"epoch": epoch, "entries": [[1, 65_535]]})),
         ];
-        log.append(&EvidenceRecord { entries, state: Some(Arc::new(json!({"at": epoch}))), closes: Some(epoch) }).unwrap();
+        log.append(&EvidenceRecord { entries, state: Some(Arc::new(json!({"at": epoch}))), closes: Some(epoch) })
+            .unwrap();
         log.flush().unwrap();
         log.settle();
     }

@@ -157,7 +157,7 @@ impl OpenError {
             OpenError::InUse { .. } => Exit::Unavailable,
             OpenError::File { .. } | OpenError::Backup { .. } | OpenError::Sqlite { .. } | OpenError::Evidence(_) => {
                 Exit::CannotCreate
-            },
+            }
         }
     }
 }
