@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::age::AgeGauge;
 use super::build::BuildInfo;
@@ -116,6 +116,8 @@ pub struct NodeMetrics {
     lease_transitions: Counts,
     lease_recovery: Counts,
     admissions: Counts,
+    penalties: Gauge,
+    penalties_given: IntCounter,
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
@@ -203,6 +205,11 @@ impl NodeMetrics {
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
             lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
+            penalties: gauge(r, Metric::Penalties)?,
+            penalties_given: registered(
+                r,
+                IntCounter::new(Metric::PenaltiesGiven.name(), Metric::PenaltiesGiven.help())?,
+            )?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
@@ -312,6 +319,14 @@ impl NodeMetrics {
     /// A caller was admitted or refused.
     pub fn admission(&self, decision: &str, reason: &str) {
         self.admissions.add(&[decision, reason]);
+    }
+    /// How many penalties are in force.
+    pub fn penalties(&self, count: usize) {
+        self.penalties.set(count as f64);
+    }
+    /// A penalty was given.
+    pub fn penalty_given(&self) {
+        self.penalties_given.inc();
     }
     /// A request at the axon ended. Unknown paths are counted as `other`.
     pub fn axon_request(&self, path: &str, outcome: &str) {
