@@ -165,6 +165,8 @@ section! {
         pub probe_timeout: Duration [within(ms(10), s(60))],
         /// Longest time an actor may take to finish its work at shutdown.
         pub drain_timeout: Duration [within(ms(10), s(600))],
+        /// Longest time that all actors together may take to finish requests and work at shutdown.
+        pub shutdown_timeout: Duration [within(ms(10), s(3600))],
         /// Messages an actor admits at once.
         pub mailbox: usize [within(1, 65_536)],
     }
