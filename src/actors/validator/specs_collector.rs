@@ -20,6 +20,7 @@ use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::journal::Note;
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, SpecsResult, Target};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::SpecsRecord;
 use crate::wire::dendrite::{Dendrite, Peer};
@@ -44,6 +45,8 @@ pub struct SpecsCollectorSetup {
 
 /// The actor.
 pub struct SpecsCollector {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<SpecsCollectorSetup>>,
     setup: Arc<SpecsCollectorSetup>,
     known: HashMap<Hotkey, Arc<SpecsReply>>,
     rounds: u64,
@@ -52,8 +55,9 @@ pub struct SpecsCollector {
 
 impl SpecsCollector {
     /// A collector that knows nobody.
-    pub fn new(setup: Arc<SpecsCollectorSetup>) -> Self {
-        SpecsCollector { setup, known: HashMap::new(), rounds: 0, block: 0 }
+    pub fn new(live: Live<Arc<SpecsCollectorSetup>>) -> Self {
+        let setup = live.get();
+        SpecsCollector { live, setup, known: HashMap::new(), rounds: 0, block: 0 }
     }
 
     fn keep(&mut self, answers: &HashMap<Hotkey, SpecsResult>) {
@@ -99,6 +103,7 @@ impl Handler<CollectSpecs> for SpecsCollector {
     type Result = ResponseActFuture<Self, HashMap<Hotkey, SpecsResult>>;
     fn handle(&mut self, CollectSpecs { targets, block }: CollectSpecs, _: &mut Ctx<Self>) -> Self::Result {
         self.block = block;
+        self.setup = self.live.get();
         let setup = self.setup.clone();
         let round = async move {
             stream::iter(targets)

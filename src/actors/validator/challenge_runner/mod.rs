@@ -34,6 +34,7 @@ use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, Target};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::scoring::{Counted, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
+use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::{PenaltyRecord, VerdictRecord};
 use crate::telemetry::events::ChallengeJudged;
@@ -93,6 +94,8 @@ struct Unwritten {
 
 /// The actor.
 pub struct ChallengeRunner {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<ChallengeRunnerSetup>>,
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
     judge: Option<Judge>,
@@ -105,8 +108,10 @@ pub struct ChallengeRunner {
 
 impl ChallengeRunner {
     /// A runner that remembers nothing yet.
-    pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
+    pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
+        let setup = live.get();
         ChallengeRunner {
+            live,
             setup,
             judge: None,
             last_epoch: None,
@@ -160,6 +165,8 @@ impl ChallengeRunner {
             }
             return;
         }
+        // What holds for this epoch: a reload while the round runs is for the next one.
+        self.setup = self.live.get();
         if let Some(problem) = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
             if self.last_problem.as_deref() != Some(problem) {
                 tracing::warn!(epoch, problem, "nobody is challenged");
@@ -192,6 +199,7 @@ impl ChallengeRunner {
     fn judge(&mut self, epoch: Epoch, block: BlockNumber, found: Vec<Finding>) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
+        judge.set_rules(self.setup.history.clone());
         let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
         let Judged { miners, counted, penalties, void } = judge.judge(epoch, at_ms, &self.setup.table, &findings);
         if let Some(why) = &void {
@@ -208,7 +216,13 @@ impl ChallengeRunner {
             at_ms,
         };
         let records = counted.into_iter().map(record).collect();
-        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void: void.is_some() };
+        let judged = EpochJudged {
+            epoch,
+            block,
+            miners: Arc::new(miners),
+            void: void.is_some(),
+            table: self.setup.table.clone(),
+        };
         Unwritten { judged, records, penalties }
     }
 
