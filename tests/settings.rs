@@ -279,7 +279,16 @@ fn a_wrong_section_does_not_make_its_defaults_look_wrong() {
 fn a_home_directory_is_only_needed_where_a_tilde_is() {
     let wrong = load(Role::Miner, &Cli::default(), Vec::new()).unwrap_err();
     assert!(wrong.0.iter().all(|p| p.reason.contains("HOME is not set")), "{wrong}");
-    let flags = cli(&["--node.data_dir", "/d", "--wallet.path", "/w", "--logging.logging_dir", "/l"]);
+    let flags = cli(&[
+        "--node.data_dir",
+        "/d",
+        "--wallet.path",
+        "/w",
+        "--logging.logging_dir",
+        "/l",
+        "--set",
+        "node.lock_dir=/k",
+    ]);
     assert!(load(Role::Miner, &flags, Vec::new()).is_ok());
 }
 

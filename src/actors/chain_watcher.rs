@@ -1,12 +1,14 @@
 //! Follows the chain: owns the view of the subnet, publishes it, and keeps our endpoints announced on it.
 //!
 //! Invariants: a view is published only when it was read whole, from one head; subscribers hear of each head at most
-//! once; a failed read leaves the last view in place, and its age tells how old it is.
+//! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made once,
+//! from the first of its blocks that is seen, and stay as they are until the next.
 //!
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected. On restart the first read rebuilds everything.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Subscriber;
-use crate::chain::{Chain, ChainError, Hyperparameters, Metagraph, Neuron};
+use crate::chain::slots::{beacon_block, slots_of};
+use crate::chain::{BlockHead, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SlotTable};
 use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
 use crate::runtime::{Ctx, Inspect, Supervised};
@@ -24,6 +27,8 @@ use crate::telemetry::NodeMetrics;
 
 /// Blocks between two attempts to announce the same endpoint.
 const ANNOUNCE_EVERY: BlockNumber = 3;
+/// Heads from which the time between two blocks is taken.
+const TIMED_HEADS: usize = 16;
 
 /// What the watcher works with.
 pub struct ChainWatcherSetup {
@@ -55,6 +60,7 @@ pub struct ChainWatcherSetup {
 pub struct ChainWatcher {
     setup: Arc<ChainWatcherSetup>,
     view: Option<Arc<ChainView>>,
+    heads: VecDeque<BlockHead>,
     looking: bool,
     last_error: Option<String>,
     announcing: bool,
@@ -69,6 +75,7 @@ impl ChainWatcher {
         ChainWatcher {
             setup,
             view: None,
+            heads: VecDeque::with_capacity(TIMED_HEADS),
             looking: false,
             last_error: None,
             announcing: false,
@@ -93,11 +100,25 @@ impl ChainWatcher {
         ctx.spawn(work.into_actor(self).map(|read, act, ctx| {
             act.looking = false;
             match read {
-                Ok(Some(view)) => act.publish(Arc::new(view), ctx),
+                Ok(Some(mut view)) => {
+                    view.block_time = act.block_time(view.metagraph.head);
+                    act.publish(Arc::new(view), ctx);
+                }
                 Ok(None) => act.recovered(),
                 Err(error) => act.failed(&error),
             }
         }));
+    }
+
+    /// Time between two blocks by the clock of their authors, over the last heads, this one included.
+    fn block_time(&mut self, head: BlockHead) -> Option<Duration> {
+        if self.heads.len() == TIMED_HEADS {
+            self.heads.pop_front();
+        }
+        self.heads.push_back(head);
+        let first = self.heads.front()?;
+        let blocks = u32::try_from(head.number.checked_sub(first.number)?).ok()?;
+        Duration::from_millis(head.timestamp_ms.saturating_sub(first.timestamp_ms)).checked_div(blocks)
     }
 
     fn recovered(&mut self) {
@@ -182,7 +203,29 @@ async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<Chai
         Some(v) => v.hyperparameters.clone(),
         None => Arc::new(chain.hyperparameters().await?),
     };
-    Ok(Some(ChainView { metagraph: Arc::new(metagraph), hyperparameters, seen_at: Instant::now() }))
+    let slots = match same_epoch.and_then(|v| v.slots.clone()) {
+        Some(slots) => Some(slots),
+        None => turns(chain, &metagraph).await.map(Arc::new),
+    };
+    let metagraph = Arc::new(metagraph);
+    Ok(Some(ChainView { metagraph, hyperparameters, slots, block_time: None, seen_at: Instant::now() }))
+}
+
+/// The slots of the epoch, if their beacon can be read; what else was read is good without them.
+async fn turns(chain: &dyn Chain, metagraph: &Metagraph) -> Option<SlotTable> {
+    let block = beacon_block(metagraph.epoch(), metagraph.netuid, metagraph.tempo);
+    match chain.block_hash(block).await {
+        Ok(Some(beacon)) => Some(slots_of(metagraph, beacon)),
+        Ok(None) => {
+            tracing::warn!(block, "the chain does not keep the epoch's beacon, nobody's turn is known");
+            None
+        }
+        Err(error) => {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::warn!(block, error, "the epoch's beacon cannot be read, trying again with the next block");
+            None
+        }
+    }
 }
 
 /// Whether anything that admission or routing depends on differs.

@@ -2,8 +2,8 @@
 //!
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
-//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`types`] the values and [`error`] what can go
-//! wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`types`]
+//! the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -14,6 +14,7 @@
 pub mod epoch;
 pub mod error;
 pub mod ledger;
+pub mod slots;
 pub mod types;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 
 pub use self::epoch::{epoch_of, is_epoch_block, next_epoch_block};
 pub use self::error::{ChainError, Rejection};
+pub use self::slots::SlotTable;
 pub use self::types::{
     AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Weights,
 };

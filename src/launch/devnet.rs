@@ -155,25 +155,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         }
     };
     introduce(&devnet, &dir).await;
-    let (enough, done) = watch::channel(false);
-    let table =
-        TableSource::of(&devnet).map(|source| tokio::task::spawn_local(show(source, args.epochs, enough, begun)));
-    let stop = async move {
-        let mut done = done;
-        let ended = async {
-            if done.wait_for(|enough| *enough).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = super::stop_signal() => {}
-            () = ended => {}
-        }
-        // What the table reads from is about to end.
-        if let Some(table) = table {
-            table.abort();
-        }
-    };
+    let stop = until_enough(TableSource::of(&devnet), args.epochs, begun);
     let had_validator = devnet.validator.is_some();
     let exit = devnet.run(args.rentals, stop).await;
     say(&format!("\nended after {:.1} s; databases and log are in {}", begun.elapsed().as_secs_f64(), dir.display()));
@@ -182,6 +164,25 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         say(&format!("why a miner has its score: compute-register explain HOTKEY --data-dir {}", database.display()));
     }
     exit
+}
+
+/// Shows the table, and resolves at a signal or once the weights of so many epochs are on chain.
+async fn until_enough(source: Option<TableSource>, epochs: Option<u64>, begun: Instant) {
+    let (enough, mut done) = watch::channel(false);
+    let table = source.map(|source| tokio::task::spawn_local(show(source, epochs, enough, begun)));
+    let ended = async {
+        if done.wait_for(|enough| *enough).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = super::stop_signal() => {}
+        () = ended => {}
+    }
+    // What the table reads from is about to end.
+    if let Some(table) = table {
+        table.abort();
+    }
 }
 
 async fn run_processes(
@@ -207,7 +208,8 @@ async fn run_processes(
         let axon = child.axon.map(|at| format!("axon {at:<17} ")).unwrap_or_default();
         say(&format!("{:<13} http://{}/metrics   {axon}hotkey {}", child.name, child.web, child.hotkey));
     }
-    let exit = devnet.run(super::stop_signal()).await;
+    let stop = until_enough(Some(devnet.table()), args.epochs, begun);
+    let exit = devnet.run(args.rentals, stop).await;
     say(&format!(
         "\nended after {:.1} s; databases and logs are in {}",
         begun.elapsed().as_secs_f64(),

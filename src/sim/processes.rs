@@ -12,8 +12,10 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -23,13 +25,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::devnet::{DevnetError, DevnetOptions, Ground};
+use super::renter::{self, Rentals, RenterPlan};
 use super::screen::say;
+use super::table::TableSource;
 use crate::exit::Exit;
-use crate::ids::Hotkey;
+use crate::ids::{Hotkey, LeaseId};
+use crate::lease::Lease;
+use crate::messages::validator::allocation_manager::{RentError, RentRequest};
 use crate::proof::prover::Forgery;
 use crate::runtime::{Backoff, Failures};
 use crate::settings::{Cli, Settings};
 use crate::telemetry::error_chain;
+use crate::web::control::ControlClient;
+use crate::web::control::api::RentWish;
 
 /// The file in the devnet's directory that says which processes run. Replaced as a whole with each change.
 pub const FILE: &str = "processes.json";
@@ -45,6 +53,8 @@ const RESTARTS: Backoff = Backoff {
 const SETTLED: Duration = Duration::from_secs(5);
 /// What a child may take beyond its own bound to end, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long one call to a validator about a lease may take.
+const CALL: Duration = Duration::from_secs(90);
 /// Ports that are tried for the children: below those that the system gives to others.
 const PORTS: std::ops::Range<u16> = 28_200..32_600;
 
@@ -133,6 +143,29 @@ struct ChildSpec {
     bound: Duration,
 }
 
+/// Rentals over a validator's control socket. While there is no validator its renters hear that it cannot be asked.
+#[async_trait]
+impl Rentals for ControlClient {
+    async fn rent(&self, request: RentRequest) -> Result<Lease, RentError> {
+        let wish = RentWish {
+            id: request.id,
+            renter: request.renter,
+            model: request.model,
+            devices: request.devices,
+            duration_s: request.duration.as_secs(),
+            image: request.image,
+            ssh_key: request.ssh_key,
+        };
+        Ok(ControlClient::rent(self, &wish, CALL).await?)
+    }
+    async fn release(&self, lease: LeaseId) -> Result<Lease, RentError> {
+        Ok(ControlClient::release(self, lease, CALL).await?)
+    }
+    async fn show(&self, lease: LeaseId) -> Result<Lease, RentError> {
+        Ok(self.lease(lease).await?.lease)
+    }
+}
+
 /// What the children's tasks have to say.
 #[derive(Debug)]
 enum Word {
@@ -148,6 +181,7 @@ pub struct Processes {
     listing: Listing,
     validators: Vec<Keeper>,
     miners: Vec<Keeper>,
+    plan: Option<RenterPlan>,
     words: mpsc::Receiver<Word>,
 }
 
@@ -226,7 +260,8 @@ impl Processes {
             let kind = if spec.info.role == ChildRole::Validator { &mut validators } else { &mut miners };
             kind.push(Keeper::of(index, spec, say.clone()));
         }
-        Ok(Processes { ground, dir, listing, validators, miners, words })
+        let plan = ground.plan(options, settings);
+        Ok(Processes { ground, dir, listing, validators, miners, plan, words })
     }
 
     /// Which processes there are.
@@ -234,10 +269,27 @@ impl Processes {
         &self.listing
     }
 
-    /// Runs until `stop` resolves or a child is given up. `stop` ends what uses the nodes, the renters for example;
-    /// then the validators end, the miners, and the ledger last.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Exit {
+    /// Where the table of the first validator is read.
+    pub fn table(&self) -> TableSource {
+        let named = |child: &ChildInfo| Some((child.name.clone(), child.class.clone()?, child.hotkey));
+        TableSource::over(self.validator(), self.listing.children.iter().filter_map(named).collect())
+    }
+
+    /// The first validator.
+    fn validator(&self) -> ControlClient {
+        let first = self.listing.children.iter().find(|child| child.role == ChildRole::Validator);
+        ControlClient::new(first.map(|child| child.data_dir.clone()).unwrap_or_default())
+    }
+
+    /// Runs until `stop` resolves or a child is given up, with `rentals` renters at the first validator. Then the renters
+    /// end, the validators, the miners, and the ledger last.
+    pub async fn run(mut self, rentals: usize, stop: impl Future<Output = ()>) -> Exit {
         let mut exits = Vec::new();
+        let at: Arc<dyn Rentals> = Arc::new(self.validator());
+        let renters: Vec<_> = (0..rentals)
+            .filter_map(|_| self.plan.clone())
+            .map(|plan| tokio::task::spawn_local(renter::run(at.clone(), self.ground.clock.clone(), plan)))
+            .collect();
         {
             let mut stop = std::pin::pin!(stop);
             loop {
@@ -253,7 +305,8 @@ impl Processes {
                 }
             }
         }
-        let Processes { ground, dir, mut listing, validators, miners, mut words } = self;
+        renters.iter().for_each(JoinHandle::abort);
+        let Processes { ground, dir, mut listing, validators, miners, mut words, .. } = self;
         let noted = async {
             while let Some(word) = words.recv().await {
                 note(&mut listing, &dir, word);

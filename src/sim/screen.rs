@@ -43,11 +43,13 @@ pub async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sende
     let mut drawn = 0;
     let mut shown: Option<Epoch> = None;
     // A continued devnet begins with the weights of its last run; only those set from now on count.
-    let mut last: Option<Epoch> = source.read().await.on_chain;
+    let mut last: Option<Option<Epoch>> = None;
     let mut set = 0;
     loop {
         tick.tick().await;
-        let table = source.read().await;
+        // A validator that does not answer is being started.
+        let Some(table) = source.read().await else { continue };
+        let last = last.get_or_insert(table.on_chain);
         let complete = table.on_chain.is_some() && table.on_chain == table.epoch && table.on_chain != shown;
         if terminal {
             let lines = fit(&table.render(), size().unwrap_or((100, 40)));
@@ -60,8 +62,8 @@ pub async fn show(source: TableSource, epochs: Option<u64>, enough: watch::Sende
         if complete {
             shown = table.on_chain;
         }
-        if table.on_chain > last {
-            (last, set) = (table.on_chain, set + 1);
+        if table.on_chain > *last {
+            (*last, set) = (table.on_chain, set + 1);
         }
         if epochs.is_some_and(|wanted| set >= wanted) {
             enough.send_replace(true);

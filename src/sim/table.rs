@@ -11,7 +11,7 @@ use crate::ids::{BlockNumber, Epoch, Hotkey, Uid};
 use crate::messages::chain_watcher::ChainView;
 use crate::scoring::{Points, decimal};
 use crate::web::control::api::TableRow;
-use crate::web::control::{self, ValidatorActors, read_table};
+use crate::web::control::{self, ControlClient, ValidatorActors, read_table};
 
 /// One miner in the table.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,8 +50,12 @@ pub struct Table {
 /// What the table is read from.
 pub struct TableSource {
     miners: Vec<(String, String, Hotkey)>,
-    actors: ValidatorActors,
-    chain: watch::Receiver<Option<Arc<ChainView>>>,
+    validator: Validator,
+}
+
+enum Validator {
+    Here(ValidatorActors, watch::Receiver<Option<Arc<ChainView>>>),
+    Elsewhere(ControlClient),
 }
 
 impl TableSource {
@@ -61,19 +65,30 @@ impl TableSource {
         let named = |m: &DevnetMiner| (m.name.clone(), m.class.clone(), m.node.hotkey);
         Some(TableSource {
             miners: devnet.miners.iter().map(named).collect(),
-            actors: ValidatorActors {
-                guard: validator.guard.clone(),
-                challenges: validator.challenges.clone(),
-                weights: validator.weights.clone(),
-                allocations: validator.allocations.clone(),
-            },
-            chain: validator.node.chain.clone(),
+            validator: Validator::Here(
+                ValidatorActors {
+                    guard: validator.guard.clone(),
+                    challenges: validator.challenges.clone(),
+                    weights: validator.weights.clone(),
+                    allocations: validator.allocations.clone(),
+                },
+                validator.node.chain.clone(),
+            ),
         })
     }
 
-    /// The table now; what an actor does not say in time is left empty.
-    pub async fn read(&self) -> Table {
-        Table::of(read_table(&self.actors, &self.chain).await, &self.miners)
+    /// Reads from a validator in a process of its own. `miners`: name, class, hotkey of each.
+    pub fn over(validator: ControlClient, miners: Vec<(String, String, Hotkey)>) -> Self {
+        TableSource { miners, validator: Validator::Elsewhere(validator) }
+    }
+
+    /// The table now; what an actor does not say in time is left empty. `None` if the validator does not answer.
+    pub async fn read(&self) -> Option<Table> {
+        let table = match &self.validator {
+            Validator::Here(actors, chain) => read_table(actors, chain).await,
+            Validator::Elsewhere(client) => client.table().await.ok()?,
+        };
+        Some(Table::of(table, &self.miners))
     }
 }
 
@@ -88,7 +103,7 @@ impl Table {
                 uid: Some(row.uid),
                 verdict: row.verdict,
                 rate: row.rate,
-                score: row.nano_points.map(Points),
+                score: row.score,
                 weight: row.weight,
                 lease: row.leases.last().map(|lease| lease.state.clone()).unwrap_or_default(),
                 ..named

@@ -11,6 +11,8 @@ use crate::verdict::Verdict;
 pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError> {
     match record {
         Record::Specs(r) => specs(conn, r),
+        Record::Round(r) => round(conn, r),
+        Record::RoundClosed { epoch, outcome, at_ms } => round_closed(conn, *epoch, *outcome, *at_ms),
         Record::Verdict(r) => verdict(conn, r),
         Record::Score(r) => score(conn, r),
         Record::Weights(r) => weights(conn, r),
@@ -83,28 +85,60 @@ fn verdict(conn: &Connection, r: &VerdictRecord) -> Result<(), StoreError> {
         Verdict::Pass { evidence } => ("", Some(evidence)),
         Verdict::Fail { detail, .. } | Verdict::Unknown { detail, .. } => (detail.as_str(), None),
     };
+    let device = r.device.map(|d| d.to_string()).unwrap_or_default();
+    let added = conn
+        .prepare_cached(
+            "INSERT INTO verdict (epoch, uid, hotkey, device, model, kind, reason, detail, operations, elapsed_ns, samples, block, at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            int(r.epoch, "epoch")?,
+            r.uid.0,
+            r.hotkey.to_string(),
+            device,
+            text(&r.model, "model")?,
+            r.verdict.kind(),
+            r.verdict.reason(),
+            text(detail, "detail")?,
+            evidence.map(|e| int(e.operations, "operations")).transpose()?,
+            evidence.map(|e| int(e.elapsed_ns, "elapsed_ns")).transpose()?,
+            evidence.map(|e| e.samples),
+            int(r.block, "block")?,
+            int(r.at_ms, "at_ms")?,
+        ])?;
+    if added == 0 && super::queries::verdict_of(conn, r.epoch, &r.hotkey, r.device)?.as_ref() != Some(r) {
+        let (epoch, hotkey) = (r.epoch, r.hotkey);
+        return Err(StoreError::Conflict(format!("{hotkey} {device} has another verdict in epoch {epoch}")));
+    }
+    Ok(())
+}
+
+fn round(conn: &Connection, r: &RoundRecord) -> Result<(), StoreError> {
+    let (epoch, planned) = (int(r.epoch, "epoch")?, json(&r.planned, "planned")?);
+    let added = conn
+        .prepare_cached(
+            "INSERT INTO round (epoch, block, planned, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![epoch, int(r.block, "block")?, planned, int(r.at_ms, "at_ms")?])?;
+    if added == 0 && !super::queries::open_rounds(conn)?.contains(r) {
+        return Err(StoreError::Conflict(format!("epoch {epoch} has a round already")));
+    }
+    Ok(())
+}
+
+fn round_closed(conn: &Connection, epoch: u64, outcome: RoundOutcome, at_ms: u64) -> Result<(), StoreError> {
+    let (epoch, at_ms) = (int(epoch, "epoch")?, int(at_ms, "at_ms")?);
     conn.prepare_cached(
-        "INSERT INTO verdict (epoch, uid, hotkey, device, model, kind, reason, detail, operations, elapsed_ns, samples, block, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-         ON CONFLICT DO UPDATE SET uid = excluded.uid, model = excluded.model, kind = excluded.kind, reason = excluded.reason,
-             detail = excluded.detail, operations = excluded.operations, elapsed_ns = excluded.elapsed_ns,
-             samples = excluded.samples, block = excluded.block, at_ms = excluded.at_ms",
+        "INSERT INTO round (epoch, block, planned, at_ms, outcome, closed_ms) VALUES (?1, 0, '[]', ?3, ?2, ?3)
+         ON CONFLICT DO UPDATE SET planned = '[]', outcome = excluded.outcome, closed_ms = excluded.closed_ms
+         WHERE outcome IS NULL",
     )?
-    .execute(params![
-        int(r.epoch, "epoch")?,
-        r.uid.0,
-        r.hotkey.to_string(),
-        r.device.map(|d| d.to_string()).unwrap_or_default(),
-        text(&r.model, "model")?,
-        r.verdict.kind(),
-        r.verdict.reason(),
-        text(detail, "detail")?,
-        evidence.map(|e| int(e.operations, "operations")).transpose()?,
-        evidence.map(|e| int(e.elapsed_ns, "elapsed_ns")).transpose()?,
-        evidence.map(|e| e.samples),
-        int(r.block, "block")?,
-        int(r.at_ms, "at_ms")?,
-    ])?;
+    .execute(params![epoch, outcome.label(), at_ms])?;
+    let stored: String =
+        conn.prepare_cached("SELECT outcome FROM round WHERE epoch = ?1")?.query_row([epoch], |row| row.get(0))?;
+    if stored != outcome.label() {
+        return Err(StoreError::Conflict(format!("the round of epoch {epoch} is closed as {stored}")));
+    }
     Ok(())
 }
 
@@ -304,7 +338,11 @@ fn evidence(conn: &Connection, r: &EvidenceRecord) -> Result<(), StoreError> {
 fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
     let epoch = int(r.before_epoch, "before_epoch")?;
     let ms = int(r.before_ms, "before_ms")?;
-    for sql in ["DELETE FROM verdict WHERE epoch < ?1", "DELETE FROM score WHERE epoch < ?1"] {
+    for sql in [
+        "DELETE FROM verdict WHERE epoch < ?1",
+        "DELETE FROM score WHERE epoch < ?1",
+        "DELETE FROM round WHERE epoch < ?1 AND outcome IS NOT NULL",
+    ] {
         conn.execute(sql, [epoch])?;
     }
     for sql in [

@@ -125,10 +125,48 @@ pub fn verdicts_since(conn: &Connection, epoch: Epoch) -> Result<Vec<VerdictReco
     list(conn, select_verdicts!("WHERE epoch >= ?1 ORDER BY epoch, hotkey, device"), [bound(epoch)], verdict)
 }
 
-/// The newest epoch that has a verdict.
+/// The verdict of one device, or of a miner as a whole, in an epoch.
+pub fn verdict_of(
+    conn: &Connection,
+    epoch: Epoch,
+    hotkey: &Hotkey,
+    device: Option<DeviceId>,
+) -> Result<Option<VerdictRecord>> {
+    let device = device.map(|d| d.to_string()).unwrap_or_default();
+    let sql = select_verdicts!("WHERE epoch = ?1 AND hotkey = ?2 AND device = ?3");
+    one(conn, sql, params![bound(epoch), hotkey.to_string(), device], verdict)
+}
+
+/// The newest epoch that is over for us: it has a verdict, or a round that is closed.
 pub fn last_judged_epoch(conn: &Connection) -> Result<Option<Epoch>> {
-    conn.query_row("SELECT max(epoch) FROM verdict", [], |r| r.get::<_, Option<i64>>(0))
-        .map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+    let sql = "SELECT max(epoch) FROM
+         (SELECT max(epoch) AS epoch FROM verdict UNION ALL SELECT max(epoch) FROM round WHERE outcome IS NOT NULL)";
+    conn.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+}
+
+// === rounds ===
+
+/// Rounds that were begun and never closed, oldest first.
+pub fn open_rounds(conn: &Connection) -> Result<Vec<RoundRecord>> {
+    let sql = "SELECT epoch, block, planned, at_ms FROM round WHERE outcome IS NULL ORDER BY epoch";
+    list(conn, sql, [], |row| {
+        Ok(RoundRecord {
+            epoch: unsigned(row, 0)?,
+            block: unsigned(row, 1)?,
+            planned: from_json(row, 2)?,
+            at_ms: unsigned(row, 3)?,
+        })
+    })
+}
+
+/// What became of an epoch's round; `None` if there is none, or it is open.
+pub fn round_outcome(conn: &Connection, epoch: Epoch) -> Result<Option<RoundOutcome>> {
+    let sql = "SELECT outcome FROM round WHERE epoch = ?1 AND outcome IS NOT NULL";
+    one(conn, sql, [bound(epoch)], |row| {
+        let label = row.get_ref(0)?.as_str().map_err(|e| bad(0, e))?;
+        let found = RoundOutcome::ALL.iter().find(|o| o.label() == label).copied();
+        found.ok_or_else(|| bad(0, format!("{label} is no outcome of a round")))
+    })
 }
 
 /// The verdict each device of a miner had last.

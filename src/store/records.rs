@@ -25,7 +25,20 @@ pub const MAX_RUNS_OF_ONE: u32 = 512;
 pub enum Record {
     /// A miner's specs, or this machine's.
     Specs(SpecsRecord),
-    /// The judgement of a device in an epoch. A later judgement of the same device in the same epoch replaces it.
+    /// The intent to run an epoch's round, before the first challenge goes out. The same one again is accepted, another for the
+    /// same epoch is a `Conflict`: there is one draw an epoch.
+    Round(RoundRecord),
+    /// An epoch's round is over, or will not be. Written together with its verdicts.
+    RoundClosed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What became of it.
+        outcome: RoundOutcome,
+        /// When it was closed.
+        at_ms: u64,
+    },
+    /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
+    /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
@@ -72,7 +85,8 @@ impl Record {
     /// others survive the death of the process, and reach the disk with the next durable record or checkpoint.
     pub fn durable(&self) -> bool {
         match self {
-            Record::Weights(_)
+            Record::Round(_)
+            | Record::Weights(_)
             | Record::WeightsStatus(_)
             | Record::Lease(_)
             | Record::LeaseEvent(_)
@@ -82,6 +96,7 @@ impl Record {
             // The intent must be there after a crash; how the run ended need not.
             Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
+            | Record::RoundClosed { .. }
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
@@ -94,6 +109,8 @@ impl Record {
     pub fn kind(&self) -> &'static str {
         match self {
             Record::Specs(_) => "specs",
+            Record::Round(_) => "round",
+            Record::RoundClosed { .. } => "round_closed",
             Record::Verdict(_) => "verdict",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
@@ -127,6 +144,55 @@ pub struct SpecsRecord {
     pub block: BlockNumber,
     /// The specs as sent, at most [`MAX_JSON`] bytes.
     pub json: Value,
+}
+
+/// A round that is about to begin: whom and what it will challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The epoch it is the round of.
+    pub epoch: Epoch,
+    /// The head when it began.
+    pub block: BlockNumber,
+    /// Everything that gets a verdict in it, also if this node does not live to give it; at most [`MAX_JSON`] bytes. Let go of
+    /// once the round is closed.
+    pub planned: Vec<PlannedVerdict>,
+    /// When it began.
+    pub at_ms: u64,
+}
+
+/// A verdict that an epoch will have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedVerdict {
+    /// The miner's slot.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device; none for the miner as a whole.
+    pub device: Option<DeviceId>,
+    /// The device's model as claimed; empty when unknown.
+    pub model: String,
+}
+
+/// What became of an epoch's round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundOutcome {
+    /// It was run and judged.
+    Judged,
+    /// It was begun and not ended, or not begun in its slot: all its verdicts are unknown, and it has no weights.
+    Void,
+}
+
+impl RoundOutcome {
+    /// Every outcome.
+    pub const ALL: &'static [RoundOutcome] = &[RoundOutcome::Judged, RoundOutcome::Void];
+    /// The label in the database and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            RoundOutcome::Judged => "judged",
+            RoundOutcome::Void => "void",
+        }
+    }
 }
 
 /// The judgement of one device, or of a whole miner, in one epoch.

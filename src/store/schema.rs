@@ -21,8 +21,9 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: V1 },
     Migration { name: "admission of neurons, evidence, verdicts by hotkey", sql: V2 },
-    Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
     Migration { name: "challenges a prover accepted, with what is needed to do them again", sql: PROOF_INTENTS },
+    Migration { name: "rounds", sql: ROUNDS },
+    Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
 ];
 
 /// The version this program reads and writes.
@@ -118,6 +119,28 @@ CREATE INDEX evidence_by_time ON evidence (at_ms);
 CREATE INDEX verdict_by_hotkey ON verdict (hotkey, epoch);
 ";
 
+// Nothing was ever written to the first form of the table. outcome and elapsed_ns are null until the provers have ended.
+const PROOF_INTENTS: &str = "
+DROP TABLE prover_run;
+CREATE TABLE prover_run (
+    id INTEGER PRIMARY KEY, validator TEXT NOT NULL, challenge TEXT NOT NULL, device TEXT NOT NULL, epoch INTEGER NOT NULL,
+    nonce TEXT NOT NULL, n INTEGER NOT NULL, k INTEGER NOT NULL, rounds INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    elapsed_ns INTEGER, outcome TEXT, detail TEXT NOT NULL,
+    UNIQUE (validator, challenge, device)
+) STRICT;
+CREATE INDEX prover_run_by_validator ON prover_run (validator, id);
+CREATE INDEX prover_run_by_time ON prover_run (at_ms);
+";
+
+const ROUNDS: &str = "
+-- outcome is NULL while the round is open: begun, and not all of its verdicts stored
+CREATE TABLE round (
+    epoch INTEGER PRIMARY KEY, block INTEGER NOT NULL, planned TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    outcome TEXT CHECK (outcome IN ('judged', 'void')), closed_ms INTEGER
+) STRICT;
+CREATE INDEX round_open ON round (epoch) WHERE outcome IS NULL;
+";
+
 /// Scores in 10⁻⁹ points, bases in 10⁻⁶, factors in 10⁻⁹, credits in 10⁻¹⁵, rates in whole operations a second. The
 /// scaling was kept as a number; eight devices, then always, make a fraction of it again.
 const SCORES_IN_WHOLE_NUMBERS: &str = "
@@ -148,19 +171,6 @@ SELECT epoch, hotkey, uid, CAST(round(score * 1e9) AS INTEGER),
 DROP TABLE score;
 ALTER TABLE score_whole RENAME TO score;
 CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
-";
-
-// Nothing was ever written to the first form of the table. outcome and elapsed_ns are null until the provers have ended.
-const PROOF_INTENTS: &str = "
-DROP TABLE prover_run;
-CREATE TABLE prover_run (
-    id INTEGER PRIMARY KEY, validator TEXT NOT NULL, challenge TEXT NOT NULL, device TEXT NOT NULL, epoch INTEGER NOT NULL,
-    nonce TEXT NOT NULL, n INTEGER NOT NULL, k INTEGER NOT NULL, rounds INTEGER NOT NULL, at_ms INTEGER NOT NULL,
-    elapsed_ns INTEGER, outcome TEXT, detail TEXT NOT NULL,
-    UNIQUE (validator, challenge, device)
-) STRICT;
-CREATE INDEX prover_run_by_validator ON prover_run (validator, id);
-CREATE INDEX prover_run_by_time ON prover_run (at_ms);
 ";
 
 /// The version of a database, 0 for one without tables.

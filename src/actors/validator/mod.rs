@@ -42,6 +42,8 @@ mod tests {
                 neurons,
             }),
             hyperparameters: Arc::new(GenesisConfig::new(Netuid(27)).hyperparameters),
+            slots: None,
+            block_time: None,
             seen_at: Instant::now(),
         };
         let own = |permit| Neuron {

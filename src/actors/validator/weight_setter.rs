@@ -498,7 +498,13 @@ mod tests {
     fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
         let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
-        ChainView { metagraph, hyperparameters: Arc::new(hyperparameters), seen_at: Instant::now() }
+        ChainView {
+            metagraph,
+            hyperparameters: Arc::new(hyperparameters),
+            slots: None,
+            block_time: None,
+            seen_at: Instant::now(),
+        }
     }
 
     fn row(uid: u16, hotkey: u8, points: u64) -> ScoreRow {

@@ -58,10 +58,41 @@ fn verdicts_come_newest_first_for_a_miner_and_oldest_first_for_a_rebuild() {
 }
 
 #[test]
-fn a_later_judgement_of_the_same_device_and_epoch_replaces_the_earlier() {
+fn a_device_is_judged_once_an_epoch_and_what_was_judged_stays() {
     let db = database();
-    write(&db, [fx::forged(), fx::pass(9)].map(|v| Record::Verdict(fx::verdict(1, 1, 0, v))));
-    assert_eq!(verdicts(&db, &hotkey(1), 9).unwrap(), [fx::verdict(1, 1, 0, fx::pass(9))]);
+    let first = fx::verdict(1, 1, 0, fx::forged());
+    // The same again is a repetition whose first acknowledgement was lost.
+    write(&db, [first.clone(), first.clone()].map(Record::Verdict));
+    for second in [fx::verdict(1, 1, 0, fx::pass(9)), VerdictRecord { at_ms: first.at_ms + 1, ..first.clone() }] {
+        let refused = apply(&db, &Record::Verdict(second));
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    }
+    assert_eq!(verdicts(&db, &hotkey(1), 9).unwrap(), [first]);
+}
+
+#[test]
+fn a_round_is_begun_once_and_closed_once() {
+    let db = database();
+    let planned = |device| PlannedVerdict { uid: Uid(1), hotkey: hotkey(1), device, model: "cpu-1".into() };
+    let planned = vec![planned(None), planned(Some(DeviceId::cpu(3)))];
+    let round = |epoch| RoundRecord { epoch, block: 40 + epoch, planned: planned.clone(), at_ms: NOW };
+    write(&db, [round(1), round(2), round(2)].map(Record::Round));
+    assert_eq!(open_rounds(&db).unwrap(), [round(1), round(2)]);
+    assert_eq!(last_judged_epoch(&db).unwrap(), None);
+    let other = RoundRecord { at_ms: NOW + 1, ..round(2) };
+    assert!(matches!(apply(&db, &Record::Round(other)), Err(StoreError::Conflict(_))));
+
+    let closed = |epoch, outcome| Record::RoundClosed { epoch, outcome, at_ms: NOW };
+    write(&db, [closed(2, RoundOutcome::Judged), closed(2, RoundOutcome::Judged), closed(4, RoundOutcome::Void)]);
+    assert!(matches!(apply(&db, &closed(2, RoundOutcome::Void)), Err(StoreError::Conflict(_))));
+    assert!(matches!(apply(&db, &Record::Round(round(2))), Err(StoreError::Conflict(_))), "no second draw");
+    assert_eq!(open_rounds(&db).unwrap(), [round(1)]);
+    assert_eq!(last_judged_epoch(&db).unwrap(), Some(4), "an epoch that was void is over too");
+    let outcomes = [1, 2, 3, 4].map(|e| round_outcome(&db, e).unwrap());
+    assert_eq!(outcomes, [None, Some(RoundOutcome::Judged), None, Some(RoundOutcome::Void)]);
+
+    write(&db, [Record::Prune(Retention { before_epoch: 4, before_ms: 0 })]);
+    assert_eq!((open_rounds(&db).unwrap(), round_outcome(&db, 2).unwrap()), (vec![round(1)], None));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::actors::duty::Duty;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
+use crate::scoring::Points;
 use crate::settings::Line;
 use crate::store::Role;
 use crate::store::records::{LeaseEventRecord, PenaltyRecord};
@@ -164,7 +165,7 @@ pub struct TableRow {
     /// The rate of the first device in operations a second, if it is proved or its last pass still counts.
     pub rate: Option<u64>,
     /// The score in 10⁻⁹ points.
-    pub nano_points: Option<u64>,
+    pub score: Option<Points>,
     /// The weight that follows, 0…65,535.
     pub weight: Option<u16>,
     /// Its leases at this validator.

@@ -1,0 +1,169 @@
+//! Which validator may challenge when: the slots of an epoch, pure.
+//!
+//! A miner serves one window at a time, or two validators would halve each other's measured rate. So the validators
+//! take turns: an epoch has at most [`MAX_SLOTS`] slots, one for each of the permit holders with the highest stake, in an
+//! order that nobody knows before the epoch begins.
+//!
+//! # Definition
+//! 1. *Holders*: the neurons with a validator permit, by stake from the highest, equal stakes by hotkey from the lowest;
+//!    the first 12 of them.
+//! 2. *Beacon*: the hash of the block before the epoch's first block (of block 0, where the epoch began before the chain).
+//! 3. *Order*: Fisher–Yates. For `i` from the last index down to 1, swap entries `i` and `j`, `j` uniform in `0..=i`. The
+//!    numbers come from the extended output of BLAKE3 `derive_key` with the context `compute-slots/1 shuffle` over
+//!    beacon (32 bytes) ‖ netuid (2 bytes, little-endian) ‖ epoch (8 bytes, little-endian), read as little-endian 32-bit
+//!    words `w`; a word of `⌊2³² / (i+1)⌋ · (i+1)` or more is left out, else `j = w mod (i+1)`.
+//! 4. *Length* `L` in blocks: 2 where an epoch has at least 24 blocks (`tempo + 1 ≥ 12 · 2`), else
+//!    `max(1, ⌊(tempo + 1) / holders⌋)`: a devnet's only validator has its whole short epoch, two have half of it each.
+//! 5. Slot `i` is the blocks from the epoch's first + `i · L` up to, without, first + `(i + 1) · L`. Holders whose slot
+//!    would not lie within the epoch have none (more holders than blocks).
+//!
+//! The stakes and permits are those of the first block of the epoch that a node sees. Nodes that first look at different
+//! blocks may disagree for that epoch if stakes or permits moved in between; a miner still serves one at a time.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::epoch::epoch_of;
+use super::types::Metagraph;
+use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey, Netuid};
+
+/// Most slots of an epoch.
+pub const MAX_SLOTS: usize = 12;
+/// Blocks of a slot, where the epoch is long enough for [`MAX_SLOTS`] of them.
+pub const SLOT_BLOCKS: u64 = 2;
+/// The context of the shuffle's numbers.
+const CONTEXT: &str = "compute-slots/1 shuffle";
+
+/// The slots of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotTable {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What ordered the holders.
+    pub beacon: Hash32,
+    netuid: Netuid,
+    tempo: u16,
+    blocks: u64,
+    holders: Vec<Hotkey>,
+}
+
+/// The first block of an epoch, 0 for one that began before the chain: the least block that
+/// [`epoch_of`] puts into it.
+pub fn first_block(epoch: Epoch, netuid: Netuid, tempo: u16) -> BlockNumber {
+    block(start(epoch, netuid, tempo))
+}
+
+/// The block whose hash is the epoch's beacon.
+pub fn beacon_block(epoch: Epoch, netuid: Netuid, tempo: u16) -> BlockNumber {
+    first_block(epoch, netuid, tempo).saturating_sub(1)
+}
+
+/// A place on the line of blocks as a block's number.
+fn block(at: i128) -> BlockNumber {
+    BlockNumber::try_from(at.max(0)).unwrap_or(BlockNumber::MAX)
+}
+
+/// Where the epoch starts; below 0 for the one in which the chain began.
+fn start(epoch: Epoch, netuid: Netuid, tempo: u16) -> i128 {
+    i128::from(epoch) * (i128::from(tempo) + 1) - i128::from(netuid.0) - 1
+}
+
+/// The slots of `epoch` among these validators (hotkey and stake, in any order, without repeats); see the module's
+/// definition.
+pub fn slots(beacon: Hash32, validators: &[(Hotkey, u64)], netuid: Netuid, tempo: u16, epoch: Epoch) -> SlotTable {
+    let mut ranked = validators.to_vec();
+    ranked.sort_by(|(a, a_stake), (b, b_stake)| b_stake.cmp(a_stake).then(a.cmp(b)));
+    let mut holders: Vec<Hotkey> = ranked.into_iter().take(MAX_SLOTS).map(|(hotkey, _)| hotkey).collect();
+    shuffle(&mut holders, beacon, netuid, epoch);
+    let length = u64::from(tempo) + 1;
+    let blocks = if length >= MAX_SLOTS as u64 * SLOT_BLOCKS {
+        SLOT_BLOCKS
+    } else {
+        (length / (holders.len() as u64).max(1)).max(1)
+    };
+    holders.truncate(usize::try_from(length / blocks).unwrap_or(MAX_SLOTS));
+    SlotTable { epoch, beacon, netuid, tempo, blocks, holders }
+}
+
+/// The slots of the epoch that the head of `metagraph` is in.
+pub fn slots_of(metagraph: &Metagraph, beacon: Hash32) -> SlotTable {
+    let holders: Vec<(Hotkey, u64)> =
+        metagraph.neurons.iter().filter(|n| n.validator_permit).map(|n| (n.hotkey, n.stake_rao)).collect();
+    slots(beacon, &holders, metagraph.netuid, metagraph.tempo, metagraph.epoch())
+}
+
+fn shuffle(holders: &mut [Hotkey], beacon: Hash32, netuid: Netuid, epoch: Epoch) {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    hasher.update(&beacon.0);
+    hasher.update(&netuid.0.to_le_bytes());
+    hasher.update(&epoch.to_le_bytes());
+    let mut words = hasher.finalize_xof();
+    let mut word = || {
+        let mut bytes = [0u8; 4];
+        words.fill(&mut bytes);
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    for i in (1..holders.len()).rev() {
+        let choices = i as u64 + 1;
+        let fair = (1u64 << 32) / choices * choices;
+        let j = loop {
+            let word = word();
+            if word < fair {
+                break (word % choices) as usize;
+            }
+        };
+        holders.swap(i, j);
+    }
+}
+
+impl SlotTable {
+    /// Nobody holds a permit: there are no turns to take.
+    pub fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+
+    /// The holders in the order of their slots.
+    pub fn holders(&self) -> &[Hotkey] {
+        &self.holders
+    }
+
+    /// Blocks of each slot.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The block after the epoch's last.
+    pub fn epoch_end(&self) -> BlockNumber {
+        first_block(self.epoch.saturating_add(1), self.netuid, self.tempo)
+    }
+
+    /// Whose slot this block is in; `None` between or after the slots, and in another epoch.
+    pub fn owner_at(&self, block: BlockNumber) -> Option<Hotkey> {
+        if epoch_of(block, self.netuid, self.tempo) != self.epoch {
+            return None;
+        }
+        let into = i128::from(block) - start(self.epoch, self.netuid, self.tempo);
+        let index = usize::try_from(into / i128::from(self.blocks)).ok()?;
+        self.holders.get(index).copied()
+    }
+
+    /// The blocks of a holder's slot.
+    pub fn slot_of(&self, hotkey: &Hotkey) -> Option<Range<BlockNumber>> {
+        let index = self.holders.iter().position(|h| h == hotkey)? as i128;
+        let first = start(self.epoch, self.netuid, self.tempo) + index * i128::from(self.blocks);
+        Some(block(first)..block(first + i128::from(self.blocks)))
+    }
+
+    /// The block at which a caller that is not served at `head` should ask again: the first of its slot if that is still to
+    /// come, else the first of the next epoch, in which it may have another one.
+    pub fn busy_until(&self, hotkey: &Hotkey, head: BlockNumber) -> BlockNumber {
+        match self.slot_of(hotkey) {
+            Some(slot) if slot.start > head => slot.start,
+            _ => self.epoch_end(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
