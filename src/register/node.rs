@@ -9,7 +9,7 @@ use super::text::{away, columns, now_ms, or_dash, row, time};
 use super::{Context, complain, failed, say};
 use crate::actors::duty::Duty;
 use crate::exit::Exit;
-use crate::scoring::{Points, decimal};
+use crate::scoring::decimal;
 use crate::settings::Line;
 use crate::web::control::api::{Config, DrainWish, MaintenanceWish, Status, Table};
 
@@ -121,7 +121,7 @@ fn table_text(table: &Table) -> String {
             r.devices.to_string(),
             if r.verdict.is_empty() { "-".to_owned() } else { r.verdict.clone() },
             or_dash(r.rate.map(|rate| decimal(rate.into(), 9, 1))),
-            or_dash(r.nano_points.map(Points)),
+            or_dash(r.score),
             or_dash(r.weight),
             if leases.is_empty() { "-".to_owned() } else { leases.join(",") },
         ]);
@@ -192,6 +192,7 @@ mod tests {
     use super::*;
     use crate::actors::duty::{Drain, Maintenance};
     use crate::ids::{Hotkey, Uid};
+    use crate::scoring::Points;
     use crate::store::Role;
     use crate::web::control::api::{TableLease, TableRow};
     use crate::web::{NotReady, Readiness};
@@ -247,7 +248,7 @@ mod tests {
                 devices: 1,
                 verdict: "pass".into(),
                 rate: Some(31_400_000_000),
-                nano_points: Some(103_125_000_000),
+                score: Some(Points(103_125_000_000)),
                 weight: Some(65_535),
                 leases: vec![lease],
             }],
