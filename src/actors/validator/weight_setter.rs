@@ -22,16 +22,17 @@ use crate::actors::validator::lacks_permit;
 use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
 use crate::clock::SharedClock;
 use crate::evidence::canon::CanonError;
-use crate::evidence::record::{RulesBody, ScoresBody, WeightsBody, WeightsStatusBody, digest, entry};
+use crate::evidence::record::{ScoresBody, WeightsBody, WeightsStatusBody, digest, entry};
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{BlockNumber, DeviceId, Hash32, Hotkey, Uid};
+use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{GetLastWeights, Note, Write};
 use crate::messages::validator::allocation_manager::AllocatedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
 use crate::runtime::{Backoff, Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{self, Points, Score, ScoreTable, WeightLimits};
+use crate::scoring::{self, Points, Score, WeightLimits};
+use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::{
     DevicePart, ScoreParts, ScoreRecord, WeightEntry, WeightsRecord, WeightsStatus, WeightsStatusRecord,
@@ -50,8 +51,6 @@ pub struct WeightSetterSetup {
     pub chain: Arc<dyn Chain>,
     /// How long one setting may take until it is included.
     pub deadline: Duration,
-    /// The models and their base scores.
-    pub table: Arc<ScoreTable>,
     /// The version key sent with weights.
     pub version_key: u64,
     /// Least blocks between two settings, beyond the chain's own limit.
@@ -90,6 +89,8 @@ struct Unclear {
 
 /// The actor.
 pub struct WeightSetter {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<WeightSetterSetup>>,
     setup: Arc<WeightSetterSetup>,
     board: Arc<Scoreboard>,
     past: Option<Past>,
@@ -101,14 +102,14 @@ pub struct WeightSetter {
     refused: usize,
     not_before: Option<Instant>,
     unclear: Option<Unclear>,
-    /// The table that was logged last.
-    logged_rules: Option<Hash32>,
 }
 
 impl WeightSetter {
     /// A setter that knows no scores.
-    pub fn new(setup: Arc<WeightSetterSetup>) -> Self {
+    pub fn new(live: Live<Arc<WeightSetterSetup>>) -> Self {
+        let setup = live.get();
         WeightSetter {
+            live,
             setup,
             board: Arc::default(),
             past: None,
@@ -118,7 +119,6 @@ impl WeightSetter {
             refused: 0,
             not_before: None,
             unclear: None,
-            logged_rules: None,
         }
     }
 
@@ -170,7 +170,7 @@ impl WeightSetter {
 
     fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>) {
         let leased: BTreeMap<Hotkey, Vec<DeviceId>> = leased.into_iter().collect();
-        let rows = scoring::score_all(&self.setup.table, &judged.miners, &leased);
+        let rows = scoring::score_all(&judged.table, &judged.miners, &leased);
         let totals: Vec<(Uid, Points)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
         let weights = match scoring::weights(&totals) {
             Ok(weights) => weights,
@@ -197,7 +197,7 @@ impl WeightSetter {
         });
     }
 
-    fn record(&mut self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
+    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
         let at_ms = self.setup.clock.now_ms();
         let mut records: Vec<Record> = judged
             .miners
@@ -214,7 +214,7 @@ impl WeightSetter {
                 })
             })
             .collect();
-        match self.evidence(judged.epoch, rows, leased, at_ms) {
+        match evidence(judged, rows, leased, at_ms) {
             Ok(evidence) => records.push(Record::Evidence(evidence)),
             Err(error) => {
                 tracing::error!(
@@ -229,29 +229,10 @@ impl WeightSetter {
         }
     }
 
-    /// The scores for the evidence log, with the table where it is another than the last one.
-    fn evidence(
-        &mut self,
-        epoch: u64,
-        rows: &[ScoreRow],
-        allocated: BTreeMap<Hotkey, Vec<DeviceId>>,
-        at_ms: u64,
-    ) -> Result<EvidenceRecord, CanonError> {
-        let table = &*self.setup.table;
-        let rules = digest(table)?;
-        let mut entries = Vec::new();
-        if self.logged_rules.replace(rules) != Some(rules) {
-            let body = RulesBody { digest: rules, table: table.clone(), history: None };
-            entries.push(entry(Kind::Rules, at_ms, &body)?);
-        }
-        let body = ScoresBody { epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
-        entries.push(entry(Kind::Scores, at_ms, &body)?);
-        Ok(EvidenceRecord { entries, state: None, closes: None })
-    }
-
     /// Sets the board's weights if they are not on the chain yet and may be set now.
     fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let (Some(past), false) = (self.past, self.working) else { return };
+        self.setup = self.live.get();
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
         if let Some(Unclear { epoch, id, .. }) =
@@ -453,6 +434,18 @@ fn neurons(view: &ChainView) -> Vec<(Uid, Hotkey)> {
 fn limits(view: &ChainView) -> WeightLimits {
     let rules = &view.hyperparameters;
     WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit }
+}
+
+/// The scores for the evidence log. The table is in it: the epoch was judged by the same.
+fn evidence(
+    judged: &EpochJudged,
+    rows: &[ScoreRow],
+    allocated: BTreeMap<Hotkey, Vec<DeviceId>>,
+    at_ms: u64,
+) -> Result<EvidenceRecord, CanonError> {
+    let rules = digest(&*judged.table)?;
+    let body = ScoresBody { epoch: judged.epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
+    Ok(EvidenceRecord { entries: vec![entry(Kind::Scores, at_ms, &body)?], state: None, closes: None })
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
