@@ -14,11 +14,11 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt,
-    RecentVerdicts, Write,
+    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, PastJudgements,
+    PenaltiesAt, RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -124,11 +124,15 @@ impl Handler<Note> for Journal {
 }
 
 impl Handler<RecentVerdicts> for Journal {
-    type Result = ResponseActFuture<Self, Result<Vec<VerdictRecord>, StoreError>>;
+    type Result = ResponseActFuture<Self, Result<PastJudgements, StoreError>>;
     fn handle(&mut self, RecentVerdicts(epochs): RecentVerdicts, _: &mut Ctx<Self>) -> Self::Result {
-        self.read(move |conn| match queries::last_judged_epoch(conn)? {
-            Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
-            None => Ok(Vec::new()),
+        self.read(move |conn| {
+            let conn = &*conn.unchecked_transaction()?;
+            let verdicts = match queries::last_judged_epoch(conn)? {
+                Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs))?,
+                None => Vec::new(),
+            };
+            Ok(PastJudgements { judge: queries::judge(conn)?, verdicts })
         })
     }
 }

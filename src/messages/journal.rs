@@ -3,7 +3,9 @@
 use actix::Message;
 
 use crate::ids::{Hotkey, LeaseId};
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
+use crate::store::records::{
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow,
+};
 use crate::store::{Record, StoreError};
 
 /// Write these records, together or not at all, and reply when they are on disk.
@@ -16,10 +18,19 @@ pub struct Write(pub Vec<Record>);
 #[rtype(result = "()")]
 pub struct Note(pub Record);
 
-/// The verdicts of the last so many epochs that have any, oldest first.
+/// What was judged so far: the judge's memory, and the verdicts of the last so many epochs that have any.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<Vec<VerdictRecord>, StoreError>")]
+#[rtype(result = "Result<PastJudgements, StoreError>")]
 pub struct RecentVerdicts(pub u64);
+
+/// What the journal remembers of judgements, as of one commit.
+#[derive(Debug, Clone)]
+pub struct PastJudgements {
+    /// The judge after the last epoch that was stored with it.
+    pub judge: Option<JudgeRecord>,
+    /// Verdicts, oldest first.
+    pub verdicts: Vec<VerdictRecord>,
+}
 
 /// Every lease that has not ended.
 #[derive(Debug, Clone, Copy, Message)]

@@ -14,6 +14,7 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError
         Record::Round(r) => round(conn, r),
         Record::RoundClosed { epoch, outcome, at_ms } => round_closed(conn, *epoch, *outcome, *at_ms),
         Record::Verdict(r) => verdict(conn, r),
+        Record::Judge(r) => judge(conn, r),
         Record::Score(r) => score(conn, r),
         Record::Weights(r) => weights(conn, r),
         Record::WeightsStatus(r) => weights_status(conn, r),
@@ -139,6 +140,19 @@ fn round_closed(conn: &Connection, epoch: u64, outcome: RoundOutcome, at_ms: u64
     if stored != outcome.label() {
         return Err(StoreError::Conflict(format!("the round of epoch {epoch} is closed as {stored}")));
     }
+    Ok(())
+}
+
+fn judge(conn: &Connection, r: &JudgeRecord) -> Result<(), StoreError> {
+    if r.json.len() > MAX_JUDGE {
+        let bytes = r.json.len();
+        return Err(StoreError::Unstorable(format!("the judge has {bytes} bytes of JSON, above {MAX_JUDGE}")));
+    }
+    conn.prepare_cached(
+        "INSERT INTO judge (id, epoch, json, at_ms) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET epoch = excluded.epoch, json = excluded.json, at_ms = excluded.at_ms",
+    )?
+    .execute(params![int(r.epoch, "epoch")?, r.json, int(r.at_ms, "at_ms")?])?;
     Ok(())
 }
 

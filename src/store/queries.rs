@@ -178,6 +178,13 @@ pub fn latest_verdicts(conn: &Connection, hotkey: &Hotkey) -> Result<Vec<Verdict
     list(conn, sql, [hotkey.to_string()], verdict)
 }
 
+/// What the judge remembered after the last epoch that was stored with it.
+pub fn judge(conn: &Connection) -> Result<Option<JudgeRecord>> {
+    one(conn, "SELECT epoch, json, at_ms FROM judge", [], |row| {
+        Ok(JudgeRecord { epoch: unsigned(row, 0)?, json: row.get(1)?, at_ms: unsigned(row, 2)? })
+    })
+}
+
 // === scores ===
 
 fn score(row: &Row<'_>) -> Result<ScoreRecord> {

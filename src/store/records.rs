@@ -13,6 +13,8 @@ use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
+/// Largest JSON text of the judge's memory, in bytes: 256 miners that show as many devices as are remembered.
+pub const MAX_JUDGE: usize = 64 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
@@ -40,6 +42,8 @@ pub enum Record {
     /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
     /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
+    /// What the judge remembers after an epoch, in place of what it remembered before; written with its verdicts.
+    Judge(JudgeRecord),
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
     /// The intent to set weights, before it goes to the chain.
@@ -98,6 +102,7 @@ impl Record {
             Record::Specs(_)
             | Record::RoundClosed { .. }
             | Record::Verdict(_)
+            | Record::Judge(_)
             | Record::Score(_)
             | Record::Neurons(_)
             | Record::Evidence(_)
@@ -112,6 +117,7 @@ impl Record {
             Record::Round(_) => "round",
             Record::RoundClosed { .. } => "round_closed",
             Record::Verdict(_) => "verdict",
+            Record::Judge(_) => "judge",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
             Record::WeightsStatus(_) => "weights_status",
@@ -213,6 +219,17 @@ pub struct VerdictRecord {
     /// The block whose hash the challenge was made from.
     pub block: BlockNumber,
     /// When it was decided.
+    pub at_ms: u64,
+}
+
+/// What the judge remembers, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeRecord {
+    /// The epoch it judged last.
+    pub epoch: Epoch,
+    /// [`crate::scoring::Judge`] as JSON, at most [`MAX_JUDGE`] bytes.
+    pub json: String,
+    /// When.
     pub at_ms: u64,
 }
 

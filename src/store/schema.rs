@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "challenges a prover accepted, with what is needed to do them again", sql: PROOF_INTENTS },
     Migration { name: "rounds", sql: ROUNDS },
     Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
+    Migration { name: "the judge's memory", sql: JUDGE },
 ];
 
 /// The version this program reads and writes.
@@ -171,6 +172,13 @@ SELECT epoch, hotkey, uid, CAST(round(score * 1e9) AS INTEGER),
 DROP TABLE score;
 ALTER TABLE score_whole RENAME TO score;
 CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
+";
+
+/// One row: what the judge remembers after the last judged epoch.
+const JUDGE: &str = "
+CREATE TABLE judge (
+    id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, json TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
 ";
 
 /// The version of a database, 0 for one without tables.

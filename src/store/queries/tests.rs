@@ -105,6 +105,18 @@ fn a_verdict_nobody_can_read_is_an_error_not_a_gap() {
 }
 
 #[test]
+fn the_judges_memory_is_the_last_one_written() {
+    let db = database();
+    assert_eq!(judge(&db).unwrap(), None);
+    let after = |epoch| JudgeRecord { epoch, json: format!("{{\"last_epoch\":{epoch}}}"), at_ms: 7 };
+    write(&db, [Record::Judge(after(3)), Record::Judge(after(4))]);
+    assert_eq!(judge(&db).unwrap(), Some(after(4)));
+    let long = JudgeRecord { json: " ".repeat(MAX_JUDGE + 1), ..after(5) };
+    let err = apply(&db, &Record::Judge(long)).unwrap_err();
+    assert!(err.to_string().contains("the judge has 67108865 bytes of JSON"), "{err}");
+}
+
+#[test]
 fn scores_are_found_by_epoch_and_by_miner() {
     let db = database();
     write(

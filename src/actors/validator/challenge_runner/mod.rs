@@ -6,7 +6,7 @@
 //!
 //! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch alone. The round
 //! itself is a plain async function, [`round::judge_all`], over [`plan::plan`], which is pure; the past comes in through
-//! [`Judge`], which is pure too. On restart it is rebuilt from the journal's verdicts.
+//! [`Judge`], which is pure too. It is stored with the verdicts of each epoch, so that a restart changes nothing.
 
 pub mod plan;
 pub mod round;
@@ -28,14 +28,14 @@ use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
-use crate::messages::journal::{RecentVerdicts, Write};
+use crate::messages::journal::{PastJudgements, RecentVerdicts, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, Target};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::scoring::{Counted, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
 use crate::store::Record;
-use crate::store::records::{PenaltyRecord, VerdictRecord};
+use crate::store::records::{JudgeRecord, PenaltyRecord, VerdictRecord};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
 use crate::wire::dendrite::Dendrite;
@@ -89,6 +89,8 @@ struct Unwritten {
     judged: EpochJudged,
     records: Vec<VerdictRecord>,
     penalties: Vec<DuePenalty>,
+    /// The judge as it is once they are.
+    judge: JudgeRecord,
 }
 
 /// The actor.
@@ -123,14 +125,8 @@ impl ChallengeRunner {
         let load = async move { journal.ask(RecentVerdicts(REMEMBER_EPOCHS), ASK).await };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok(Ok(past)) => {
-                let mut judge = Judge::new(act.setup.history.clone());
-                for v in past {
-                    act.last_epoch = act.last_epoch.max(Some(v.epoch));
-                    let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
-                    let counted = Counted { uid, hotkey, device, model, verdict };
-                    judge.recall(epoch, at_ms, &act.setup.table, &counted);
-                }
-                act.judge = Some(judge);
+                act.last_epoch = past.verdicts.iter().map(|v| v.epoch).max();
+                act.judge = Some(recollect(&act.setup, past));
             }
             failed => {
                 tracing::warn!(?failed, "the journal does not say what was judged, asking again");
@@ -209,7 +205,9 @@ impl ChallengeRunner {
         };
         let records = counted.into_iter().map(record).collect();
         let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void: void.is_some() };
-        Unwritten { judged, records, penalties }
+        // A judge holds numbers and texts only, which are always JSON.
+        let json = serde_json::to_string(judge).unwrap_or_default();
+        Unwritten { judged, records, penalties, judge: JudgeRecord { epoch, json, at_ms } }
     }
 
     /// Stores the verdicts, then tells everybody.
@@ -222,7 +220,8 @@ impl ChallengeRunner {
             Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms })
         };
         let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
-        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).collect();
+        let judge = Record::Judge(unwritten.judge.clone());
+        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).chain([judge]).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
         ctx.spawn(work.into_actor(self).map(move |written, act, _| {
             act.running = None;
@@ -237,7 +236,7 @@ impl ChallengeRunner {
         }));
     }
 
-    fn written(&mut self, Unwritten { judged, records, penalties }: Unwritten) {
+    fn written(&mut self, Unwritten { judged, records, penalties, .. }: Unwritten) {
         self.last_epoch = Some(judged.epoch);
         self.last_problem = None;
         for record in &records {
@@ -254,6 +253,26 @@ impl ChallengeRunner {
         Subscriber::publish(&self.setup.on_judged, &judged);
         self.last = Some(judged);
     }
+}
+
+/// The judge as it was after the last stored epoch. Verdicts that it does not know, of a program that stored none, are
+/// taken in one by one.
+fn recollect(setup: &ChallengeRunnerSetup, past: PastJudgements) -> Judge {
+    let stored = past.judge.and_then(|stored| {
+        let read = serde_json::from_str::<Judge>(&stored.json);
+        read.inspect_err(|error| {
+            tracing::warn!(epoch = stored.epoch, %error, "the judge's memory cannot be read, it is rebuilt from the verdicts");
+        })
+        .ok()
+    });
+    let mut judge = stored.unwrap_or_else(|| Judge::new(setup.history.clone()));
+    judge.set_rules(setup.history.clone());
+    let known = judge.last_epoch();
+    for v in past.verdicts.into_iter().filter(|v| Some(v.epoch) > known) {
+        let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
+        judge.recall(epoch, at_ms, &setup.table, &Counted { uid, hotkey, device, model, verdict });
+    }
+    judge
 }
 
 /// One round: who, what, the proofs. `None` if there is nobody to ask yet.
