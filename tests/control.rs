@@ -13,6 +13,7 @@ use common::{LONG, PROVER, inside, settings, until};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::LeaseId;
 use compute_subnet::lease::LeaseState;
+use compute_subnet::scoring::Points;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::store::Role;
 use compute_subnet::web::control::api::RentWish;
@@ -115,7 +116,7 @@ fn an_operator_sees_rents_and_releases_through_the_socket() {
         // Scores reach the table.
         until("weights", async || {
             let table = validator.table().await.unwrap();
-            table.rows.iter().all(|r| r.nano_points > Some(0) && r.weight > Some(0)).then_some(())
+            table.rows.iter().all(|r| r.score > Some(Points(0)) && r.weight > Some(0)).then_some(())
         })
         .await;
 

@@ -18,13 +18,14 @@ use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
 use crate::chain::Metagraph;
 use crate::clock::{SharedClock, millis};
 use crate::ids::Hotkey;
-use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
+use crate::messages::blacklist_guard::{AdmitMiners, Lift, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
-use crate::messages::journal::{Note, PenaltiesAt};
+use crate::messages::journal::{Note, PenaltiesAt, Write};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::scoring::DuePenalty;
-use crate::store::Record;
+use crate::settings::Live;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
+use crate::store::{Record, StoreError};
 use crate::telemetry::NodeMetrics;
 
 /// How long the journal may take to answer.
@@ -35,7 +36,7 @@ pub struct BlacklistGuardSetup {
     /// Our own key: we do not ask ourselves.
     pub hotkey: Hotkey,
     /// What the operator wants.
-    pub policy: Arc<Policy>,
+    pub policy: Live<Arc<Policy>>,
     /// Where the snapshot is published.
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     /// Keeps penalties and neurons.
@@ -97,7 +98,7 @@ impl BlacklistGuard {
     fn admitted(&self) -> Vec<(crate::ids::Uid, Hotkey, Result<(), crate::admission::Refusal>)> {
         let snapshot = self.setup.snapshot.borrow().clone();
         let (Some(snapshot), Some(view)) = (snapshot, &self.view) else { return Vec::new() };
-        admit_miners(&self.setup.policy, &snapshot, self.setup.clock.now_ms())
+        admit_miners(&self.setup.policy.get(), &snapshot, self.setup.clock.now_ms())
             .into_iter()
             .filter_map(|(uid, admitted)| {
                 let neuron = view.metagraph.by_uid(uid)?;
@@ -156,7 +157,7 @@ impl Actor for BlacklistGuard {
 }
 
 impl Supervised for BlacklistGuard {
-    const MESSAGES: &'static [&'static str] = &["NewBlock", "MetagraphChanged", "Penalise", "AdmitMiners"];
+    const MESSAGES: &'static [&'static str] = &["NewBlock", "MetagraphChanged", "Penalise", "Lift", "AdmitMiners"];
 }
 
 impl Handler<NewBlock> for BlacklistGuard {
@@ -194,6 +195,27 @@ impl Handler<Penalise> for BlacklistGuard {
             }
         }
         self.publish();
+    }
+}
+
+impl Handler<Lift> for BlacklistGuard {
+    type Result = ResponseActFuture<Self, Result<bool, StoreError>>;
+    fn handle(&mut self, Lift(hotkey): Lift, _: &mut Ctx<Self>) -> Self::Result {
+        let at_ms = self.setup.clock.now_ms();
+        let known = self.penalties.as_ref().is_some_and(|p| p.get(&hotkey).is_some_and(|p| p.until_ms > at_ms));
+        let journal = self.setup.journal.clone();
+        let lifted = Write(vec![Record::PenaltyLifted { hotkey, at_ms }]);
+        // On disk first: a penalty that is gone only until the next restart is not lifted.
+        let work = async move { journal.ask(lifted, ASK).await.unwrap_or(Err(StoreError::Stopped)) };
+        Box::pin(work.into_actor(self).map(move |written, act, _| {
+            written?;
+            if let Some(penalties) = &mut act.penalties {
+                penalties.remove(&hotkey);
+            }
+            tracing::warn!(%hotkey, "penalty lifted by the operator");
+            act.publish();
+            Ok(known)
+        }))
     }
 }
 

@@ -28,6 +28,7 @@ pub enum Class {
 pub const CLASSES: &[(&str, Class)] = &[
     ("netuid", Class::Identity),
     ("node.data_dir", Class::Identity),
+    ("node.lock_dir", Class::Restart),
     ("logging.debug", Class::Live),
     ("logging.trace", Class::Live),
     ("logging.format", Class::Restart),

@@ -103,7 +103,7 @@ impl Table {
                 uid: Some(row.uid),
                 verdict: row.verdict,
                 rate: row.rate,
-                score: row.nano_points.map(Points),
+                score: row.score,
                 weight: row.weight,
                 lease: row.leases.last().map(|lease| lease.state.clone()).unwrap_or_default(),
                 ..named

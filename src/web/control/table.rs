@@ -55,7 +55,7 @@ pub async fn read_table(actors: &ValidatorActors, chain: &watch::Receiver<Option
     let board = board.unwrap_or_default();
     for score in &board.rows {
         let row = rows.entry(score.hotkey).or_insert_with(|| empty(score.uid, score.hotkey));
-        row.nano_points = Some(score.score.total.0);
+        row.score = Some(score.score.total);
         row.weight = Some(board.weights.iter().find(|(uid, _)| *uid == score.uid).map_or(0, |(_, w)| *w));
     }
     for lease in leases.unwrap_or_default() {
@@ -84,7 +84,7 @@ fn empty(uid: Uid, hotkey: Hotkey) -> TableRow {
         devices: 0,
         verdict: String::new(),
         rate: None,
-        nano_points: None,
+        score: None,
         weight: None,
         leases: Vec::new(),
     }
