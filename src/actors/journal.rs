@@ -15,11 +15,11 @@ use rusqlite::Connection;
 use crate::clock::SharedClock;
 use crate::messages::journal::{
     EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
-    PastJudgements, PenaltiesAt, RecentVerdicts, Write,
+    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention};
+use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -93,6 +93,7 @@ impl Supervised for Journal {
         "Write",
         "Note",
         "RecentVerdicts",
+        "OpenRounds",
         "LiveLeases",
         "EndedLeases",
         "GetLease",
@@ -126,15 +127,21 @@ impl Handler<Note> for Journal {
 }
 
 impl Handler<RecentVerdicts> for Journal {
-    type Result = ResponseActFuture<Self, Result<PastJudgements, StoreError>>;
+    type Result = ResponseActFuture<Self, Result<Vec<VerdictRecord>, StoreError>>;
     fn handle(&mut self, RecentVerdicts(epochs): RecentVerdicts, _: &mut Ctx<Self>) -> Self::Result {
-        self.read(move |conn| {
-            let conn = &*conn.unchecked_transaction()?;
-            let verdicts = match queries::last_judged_epoch(conn)? {
-                Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs))?,
-                None => Vec::new(),
-            };
-            Ok(PastJudgements { judge: queries::judge(conn)?, verdicts })
+        self.read(move |conn| match queries::last_judged_epoch(conn)? {
+            Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
+            None => Ok(Vec::new()),
+        })
+    }
+}
+
+impl Handler<OpenRounds> for Journal {
+    type Result = ResponseActFuture<Self, Result<Rounds, StoreError>>;
+    fn handle(&mut self, _: OpenRounds, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| {
+            let (open, last_closed) = (queries::open_rounds(conn)?, queries::last_judged_epoch(conn)?);
+            Ok(Rounds { open, last_closed, judge: queries::judge(conn)? })
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use actix::Message;
 
-use crate::ids::{Hotkey, LeaseId};
+use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -19,18 +19,25 @@ pub struct Write(pub Vec<Record>);
 #[rtype(result = "()")]
 pub struct Note(pub Record);
 
-/// What was judged so far: the judge's memory, and the verdicts of the last so many epochs that have any.
+/// The verdicts of the last so many epochs that have any, oldest first.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<PastJudgements, StoreError>")]
+#[rtype(result = "Result<Vec<VerdictRecord>, StoreError>")]
 pub struct RecentVerdicts(pub u64);
 
-/// What the journal remembers of judgements, as of one commit.
+/// Rounds that were begun and not closed, and the last epoch that is closed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Rounds, StoreError>")]
+pub struct OpenRounds;
+
+/// What the journal remembers of rounds.
 #[derive(Debug, Clone)]
-pub struct PastJudgements {
-    /// The judge after the last epoch that was stored with it.
+pub struct Rounds {
+    /// Begun and never closed, oldest first.
+    pub open: Vec<RoundRecord>,
+    /// The newest epoch that was judged, or is void.
+    pub last_closed: Option<Epoch>,
+    /// What the judge remembered after the newest epoch that was judged with it.
     pub judge: Option<JudgeRecord>,
-    /// Verdicts, oldest first.
-    pub verdicts: Vec<VerdictRecord>,
 }
 
 /// Every lease that has not ended.

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Role;
+pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{JudgedRate, Points, Scaling};
 use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
-/// Largest JSON text of the judge's memory, in bytes: 256 miners that show as many devices as are remembered.
+/// Largest JSON text of the judge's memory, in bytes: 256 miners with all the devices that are remembered.
 pub const MAX_JUDGE: usize = 64 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
@@ -42,8 +43,6 @@ pub enum Record {
     /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
     /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
-    /// What the judge remembers after an epoch, in place of what it remembered before; written with its verdicts.
-    Judge(JudgeRecord),
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
     /// The intent to set weights, before it goes to the chain.
@@ -69,8 +68,10 @@ pub enum Record {
     /// A challenge that this miner accepted for one device, before its roots are sent; later again, with how it ended. The
     /// last [`MAX_RUNS_OF_ONE`] of each validator are kept.
     ProverRun(ProverRunRecord),
-    /// Something worth keeping that has no table of its own; append-only.
+    /// Records for the evidence log, on disk before the rest of their batch is committed. Refused by a node without a log.
     Evidence(EvidenceRecord),
+    /// What the judge remembers after an epoch. An earlier epoch's never replaces a later one's.
+    Judge(JudgeRecord),
     /// A setting of the node itself.
     Meta {
         /// Its name.
@@ -102,10 +103,10 @@ impl Record {
             Record::Specs(_)
             | Record::RoundClosed { .. }
             | Record::Verdict(_)
-            | Record::Judge(_)
             | Record::Score(_)
             | Record::Neurons(_)
             | Record::Evidence(_)
+            | Record::Judge(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
         }
@@ -117,7 +118,6 @@ impl Record {
             Record::Round(_) => "round",
             Record::RoundClosed { .. } => "round_closed",
             Record::Verdict(_) => "verdict",
-            Record::Judge(_) => "judge",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
             Record::WeightsStatus(_) => "weights_status",
@@ -128,6 +128,7 @@ impl Record {
             Record::Neurons(_) => "neurons",
             Record::ProverRun(_) => "prover_run",
             Record::Evidence(_) => "evidence",
+            Record::Judge(_) => "judge",
             Record::Meta { .. } => "meta",
             Record::Prune(_) => "prune",
             Record::Batch(_) => "batch",
@@ -173,6 +174,8 @@ pub struct PlannedVerdict {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
+    /// Its owner.
+    pub coldkey: Coldkey,
     /// The device; none for the miner as a whole.
     pub device: Option<DeviceId>,
     /// The device's model as claimed; empty when unknown.
@@ -219,17 +222,6 @@ pub struct VerdictRecord {
     /// The block whose hash the challenge was made from.
     pub block: BlockNumber,
     /// When it was decided.
-    pub at_ms: u64,
-}
-
-/// What the judge remembers, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JudgeRecord {
-    /// The epoch it judged last.
-    pub epoch: Epoch,
-    /// [`crate::scoring::Judge`] as JSON, at most [`MAX_JUDGE`] bytes.
-    pub json: String,
-    /// When.
     pub at_ms: u64,
 }
 
@@ -508,17 +500,13 @@ pub struct ProverRunRecord {
     pub detail: String,
 }
 
-/// Something worth keeping that has no table of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvidenceRecord {
-    /// What kind of thing: snake case.
-    pub kind: String,
-    /// Whom it is about.
-    pub hotkey: Option<Hotkey>,
-    /// The thing.
-    pub json: Value,
-    /// When.
-    pub at_ms: u64,
+/// What the judge of a validator remembers after an epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgeRecord {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The judge's own form.
+    pub json: std::sync::Arc<Value>,
 }
 
 /// What [`Record::Prune`] forgets. A limit of 0 forgets nothing of its kind.
@@ -526,7 +514,7 @@ pub struct EvidenceRecord {
 pub struct Retention {
     /// Verdicts and scores of earlier epochs go.
     pub before_epoch: Epoch,
-    /// Earlier ended leases with their events, settled weights, ended penalties, prover runs, evidence and specs go; the
+    /// Earlier ended leases with their events, settled weights, ended penalties, prover runs and specs go; the
     /// latest specs of each hotkey and the latest included weights stay.
     pub before_ms: u64,
 }

@@ -9,13 +9,16 @@ use super::caller::{Caller, body};
 use super::{Code, ControlError};
 use crate::ids::Hotkey;
 use crate::messages::blacklist_guard::{Lift, Penalise};
-use crate::messages::journal::PenaltiesAt;
+use crate::messages::journal::{PenaltiesAt, Write};
 use crate::scoring::DuePenalty;
-use crate::store::StoreError;
+use crate::store::records::PenaltyRecord;
+use crate::store::{Record, StoreError};
 use crate::telemetry::{error_chain, printable};
 
 /// How long the node's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
+/// The label of the reason of a penalty that a person gives.
+const OPERATOR: &str = "operator";
 /// Longest reason, in bytes.
 const MAX_REASON: usize = 300;
 /// Longest penalty, in seconds: ten years.
@@ -52,11 +55,15 @@ pub(super) async fn add(node: Caller, payload: Payload) -> Result<Json<Penalties
     let from_ms = node.clock.now_ms();
     let due = DuePenalty {
         hotkey: wish.hotkey,
-        reason: printable(wish.reason.trim(), MAX_REASON),
-        detail: "set by the operator".to_owned(),
+        reason: OPERATOR.to_owned(),
+        detail: printable(wish.reason.trim(), MAX_REASON),
         from_ms,
         until_ms: from_ms.saturating_add(wish.duration_s.saturating_mul(1000)),
     };
+    // On disk first, and acknowledged; the guard's own note is then a repeat.
+    let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
+    let record = Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms });
+    node.journal.ask(Write(vec![record]), ASK).await?.map_err(|e| journal(&e))?;
     node.guard.ask(Penalise(due), ASK).await?;
     in_force(&node).await.map(Json)
 }
