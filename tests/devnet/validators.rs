@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{LONG, PROVER, inside, settings};
+use compute_subnet::chain::epoch_of;
 use compute_subnet::exit::Exit;
-use compute_subnet::ids::{Epoch, Uid};
+use compute_subnet::ids::{Coldkey, DeviceId, Epoch, Uid};
 use compute_subnet::messages::chain_watcher::ChainView;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
-use compute_subnet::store::queries;
+use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::store::read_only::open_read_only;
-use compute_subnet::store::records::{RoundOutcome, VerdictRecord};
-use compute_subnet::verdict::Verdict;
+use compute_subnet::store::records::{PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
+use compute_subnet::store::{self, Record, Role, Writer, WriterConfig, queries};
+use compute_subnet::verdict::{UnknownCause, Verdict};
 use tokio::sync::{oneshot, watch};
 
 /// Epochs in which both validators are to have judged. With `COMPUTE_TEST_LONG` set, as many as honest miners are to go
@@ -40,7 +42,7 @@ fn options(dir: &Path) -> DevnetOptions {
 /// What one validator wrote down.
 struct Books {
     verdicts: Vec<VerdictRecord>,
-    /// Scores of the epochs that it judged, by uid.
+    /// Scores above 0 of the epochs that it judged, by uid.
     scores: BTreeMap<Epoch, BTreeMap<Uid, u64>>,
     weights_set: bool,
 }
@@ -50,7 +52,9 @@ fn books(dir: &Path) -> Books {
     let verdicts = queries::verdicts_since(&db, 0).unwrap();
     let epochs: BTreeSet<Epoch> = verdicts.iter().map(|v| v.epoch).collect();
     let judged = |e: &Epoch| queries::round_outcome(&db, *e).unwrap() == Some(RoundOutcome::Judged);
-    let scores = |e: Epoch| queries::scores(&db, e).unwrap().into_iter().map(|s| (s.uid, s.score.0)).collect();
+    // Those that score; each validator has a row of 0 for the other.
+    let paid = |e: Epoch| queries::scores(&db, e).unwrap().into_iter().filter(|s| s.score.0 > 0);
+    let scores = |e: Epoch| paid(e).map(|s| (s.uid, s.score.0)).collect();
     let scores: BTreeMap<Epoch, BTreeMap<Uid, u64>> =
         epochs.into_iter().filter(judged).map(|e| (e, scores(e))).collect();
     let weights_set = queries::last_included_weights(&db).unwrap().is_some();
@@ -116,7 +120,54 @@ fn two_validators_take_turns_agree_on_every_score_and_fail_no_honest_miner() {
         for uid in miners.iter().filter(both) {
             assert_eq!(scores.get(uid), others.get(uid), "epoch {epoch}, uid {uid}");
         }
-        whole += u64::from(scores == others && scores.values().filter(|s| **s > 0).count() == 4);
+        whole += u64::from(scores == others && scores.len() == 4);
     }
-    assert!(whole * 2 >= epochs(), "only {whole} epochs in which both scored all four miners");
+    assert!(whole * 2 >= epochs(), "{whole} epochs with all four scored: {:?} {:?}", first.scores, second.scores);
+}
+
+#[test]
+fn a_round_that_was_begun_before_a_restart_is_void_and_nobody_is_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("validator");
+    let device = DeviceId::cpu(0);
+    let mut epoch = 0;
+    inside(async |runtime| {
+        let options = DevnetOptions { validators: 1, miners: 1, ..options(dir.path()) };
+        let settings = Arc::new(settings(dir.path()));
+        // What an earlier life left behind: the intent of the first epoch's round, and no verdict.
+        epoch = epoch_of(0, settings.netuid, settings.devnet.tempo);
+        let miner = DevnetKeys::load(dir.path()).unwrap().miner(0).hotkey();
+        let planned = PlannedVerdict {
+            uid: Uid(1),
+            hotkey: miner,
+            coldkey: Coldkey([1; 32]),
+            device: Some(device),
+            model: "cpu-1".into(),
+        };
+        let round = RoundRecord { epoch, block: 0, planned: vec![planned], at_ms: 1 };
+        let opened = store::open(&home, Role::Validator, 1).unwrap();
+        let writer = Writer::spawn(opened.db, WriterConfig::default()).unwrap();
+        writer.write(Record::Round(round)).await.unwrap();
+        writer.shutdown(LONG).await.unwrap();
+
+        let devnet = Devnet::start(&options, settings, "127.0.0.1:0".parse().unwrap(), runtime).await.unwrap();
+        let mut view = devnet.validator.as_ref().unwrap().node.chain.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::task::spawn_local(devnet.run(0, async move {
+            let _ = stopped.await;
+        }));
+        pass(&mut view, 4, LONG).await;
+        stop.send(()).unwrap();
+        assert_eq!(tokio::time::timeout(LONG, task).await.expect("a devnet ends").unwrap(), Exit::Ok);
+    });
+    let db = open_read_only(&home).unwrap();
+    assert_eq!(queries::round_outcome(&db, epoch).unwrap(), Some(RoundOutcome::Void));
+    let books = books(&home);
+    let of: Vec<_> = books.verdicts.iter().filter(|v| v.epoch == epoch).collect();
+    let why = Verdict::unknown(UnknownCause::OwnFault, "the validator was restarted during its window");
+    assert_eq!(of.iter().map(|v| (v.device, &v.verdict)).collect::<Vec<_>>(), [(Some(device), &why)]);
+    assert_eq!(queries::scores(&db, epoch).unwrap(), [], "a void epoch has no scores");
+    let later = books.verdicts.iter().filter(|v| v.epoch > epoch && matches!(v.verdict, Verdict::Pass { .. }));
+    assert!(later.count() > 0, "it goes on with the next epoch");
+    assert!(queries::open_rounds(&db).unwrap().len() <= 1, "only the round that the end cut short may be open");
 }
