@@ -14,10 +14,11 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, OpenRounds,
-    PenaltiesAt, RecentVerdicts, Rounds, Write,
+    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
+    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::store::explain::{Explanation, gather};
 use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
@@ -97,6 +98,7 @@ impl Supervised for Journal {
         "EndedLeases",
         "GetLease",
         "LeaseWithEvents",
+        "Explain",
         "LastProof",
         "PenaltiesAt",
         "GetLastWeights",
@@ -138,7 +140,8 @@ impl Handler<OpenRounds> for Journal {
     type Result = ResponseActFuture<Self, Result<Rounds, StoreError>>;
     fn handle(&mut self, _: OpenRounds, _: &mut Ctx<Self>) -> Self::Result {
         self.read(|conn| {
-            Ok(Rounds { open: queries::open_rounds(conn)?, last_closed: queries::last_judged_epoch(conn)? })
+            let (open, last_closed) = (queries::open_rounds(conn)?, queries::last_judged_epoch(conn)?);
+            Ok(Rounds { open, last_closed, judge: queries::judge(conn)? })
         })
     }
 }
@@ -180,6 +183,13 @@ impl Handler<LastProof> for Journal {
     type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
     fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::last_proof(conn, &validator))
+    }
+}
+
+impl Handler<Explain> for Journal {
+    type Result = ResponseActFuture<Self, Result<Explanation, StoreError>>;
+    fn handle(&mut self, Explain(hotkey, now_ms): Explain, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| gather(conn, &hotkey, now_ms))
     }
 }
 

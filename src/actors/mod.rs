@@ -7,11 +7,13 @@
 pub mod auto_updater;
 pub mod blacklist_guard;
 pub mod chain_watcher;
+pub mod duty;
 pub mod journal;
 pub mod lease_book;
 pub mod listener;
 pub mod miner;
 pub mod node;
+pub mod reloader;
 pub mod validator;
 
 use std::sync::Arc;
@@ -38,6 +40,12 @@ impl<M: Message + Send + 'static> Subscriber<M> {
     {
         let handle = handle.clone();
         Subscriber { name, tell: Arc::new(move |m| handle.tell(m)) }
+    }
+}
+
+impl<M> Clone for Subscriber<M> {
+    fn clone(&self) -> Self {
+        Subscriber { name: self.name, tell: self.tell.clone() }
     }
 }
 

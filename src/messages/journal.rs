@@ -3,8 +3,9 @@
 use actix::Message;
 
 use crate::ids::{Epoch, Hotkey, LeaseId};
+use crate::store::explain::Explanation;
 use crate::store::records::{
-    LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -35,6 +36,8 @@ pub struct Rounds {
     pub open: Vec<RoundRecord>,
     /// The newest epoch that was judged, or is void.
     pub last_closed: Option<Epoch>,
+    /// What the judge remembered after the newest epoch that was judged with it.
+    pub judge: Option<JudgeRecord>,
 }
 
 /// Every lease that has not ended.
@@ -61,6 +64,11 @@ pub struct GetLease(pub LeaseId);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<ProverRunRecord>, StoreError>")]
 pub struct LastProof(pub Hotkey);
+
+/// Why a miner has its score, from the records, as of this time (milliseconds since the Unix epoch).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Explanation, StoreError>")]
+pub struct Explain(pub Hotkey, pub u64);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

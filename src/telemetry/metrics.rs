@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::age::AgeGauge;
 use super::build::BuildInfo;
@@ -116,12 +116,15 @@ pub struct NodeMetrics {
     lease_transitions: Counts,
     lease_recovery: Counts,
     admissions: Counts,
+    penalties: Gauge,
+    penalties_given: IntCounter,
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
     journal_capacity: Gauge,
     journal_commit: Histogram,
     journal_degraded: Gauge,
+    maintenance: Gauge,
     prover_runs: Counts,
     prover_duration: Histogram,
     specs_age: AgeGauge,
@@ -202,12 +205,18 @@ impl NodeMetrics {
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
             lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
+            penalties: gauge(r, Metric::Penalties)?,
+            penalties_given: registered(
+                r,
+                IntCounter::new(Metric::PenaltiesGiven.name(), Metric::PenaltiesGiven.help())?,
+            )?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
             journal_capacity: gauge(r, Metric::JournalQueueCapacity)?,
             journal_commit: histogram(r, Metric::JournalCommit, COMMIT_BUCKETS)?,
             journal_degraded: gauge(r, Metric::JournalDegraded)?,
+            maintenance: gauge(r, Metric::Maintenance)?,
             prover_runs: Counts::new(r, Metric::ProverRuns, singles(&labels.prover_outcomes))?,
             prover_duration: histogram(r, Metric::ProverDuration, WORK_BUCKETS)?,
             specs_age: registered(r, AgeGauge::new(Metric::SpecsAge, clock.clone())?)?,
@@ -311,6 +320,14 @@ impl NodeMetrics {
     pub fn admission(&self, decision: &str, reason: &str) {
         self.admissions.add(&[decision, reason]);
     }
+    /// How many penalties are in force.
+    pub fn penalties(&self, count: usize) {
+        self.penalties.set(count as f64);
+    }
+    /// A penalty was given.
+    pub fn penalty_given(&self) {
+        self.penalties_given.inc();
+    }
     /// A request at the axon ended. Unknown paths are counted as `other`.
     pub fn axon_request(&self, path: &str, outcome: &str) {
         let path = self.axon_paths.iter().find(|p| **p == path).copied().unwrap_or(OTHER);
@@ -328,6 +345,10 @@ impl NodeMetrics {
     /// Whether the journal can store.
     pub fn journal_degraded(&self, degraded: bool) {
         self.journal_degraded.set(f64::from(u8::from(degraded)));
+    }
+    /// Whether the operator keeps new leases away.
+    pub fn maintenance(&self, on: bool) {
+        self.maintenance.set(f64::from(u8::from(on)));
     }
     /// A prover's run ended.
     pub fn prover_run(&self, outcome: &str, took: Duration) {

@@ -129,10 +129,12 @@ fn a_newer_database_and_another_nodes_are_refused_and_not_altered() {
 fn a_directory_in_use_is_refused_and_its_owner_is_not_disturbed() {
     inside(async |runtime| {
         let world = World::new(runtime);
-        let ledger = world.ledger(&[("Miner", 0)]).await;
+        let ledger = world.ledger(&[("Miner", 0), ("Other", 0)]).await;
         let input = world.input("Miner", world.in_process(&ledger, &key("Miner")));
         let miner = world.miner(input.clone(), honest()).unwrap();
-        let refusal = error(world.miner(input.clone(), honest()));
+        let mut other = world.input("Other", world.in_process(&ledger, &key("Other")));
+        other.data_dir = input.data_dir.clone();
+        let refusal = error(world.miner(other, honest()));
         let text = error_chain(&refusal);
         assert!(text.contains("is in use by this process; end it, or give this node a data directory"), "{text}");
         assert_eq!(refusal.exit(), Exit::Unavailable);

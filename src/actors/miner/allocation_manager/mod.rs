@@ -20,6 +20,7 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
@@ -37,6 +38,7 @@ use crate::messages::miner::allocation_manager::{
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::Recovered;
 use crate::wire::synapse::{AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
@@ -66,6 +68,8 @@ pub struct AllocationSetup {
     pub rules: ReconcileRules,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
+    /// The operator's word on new leases.
+    pub duty: watch::Receiver<Duty>,
     /// Keeps the leases.
     pub journal: Handle<Journal>,
     /// The wall clock.
@@ -76,6 +80,8 @@ pub struct AllocationSetup {
 
 /// The actor.
 pub struct AllocationManager {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<AllocationSetup>>,
     setup: Arc<AllocationSetup>,
     book: LeaseBook,
     ledger: DeviceLedger,
@@ -91,8 +97,10 @@ pub struct AllocationManager {
 
 impl AllocationManager {
     /// A manager that knows no lease yet.
-    pub fn new(setup: Arc<AllocationSetup>) -> Self {
+    pub fn new(live: Live<Arc<AllocationSetup>>) -> Self {
+        let setup = live.get();
         AllocationManager {
+            live,
             setup,
             book: LeaseBook::default(),
             ledger: DeviceLedger::default(),
@@ -139,6 +147,15 @@ impl AllocationManager {
                 ctx.run_later(Duration::from_secs(1), |act, ctx| act.load(ctx));
             }
         }));
+    }
+
+    /// Compares every period, which is a setting.
+    fn tick(&mut self, ctx: &mut Ctx<Self>) {
+        self.setup = self.live.get();
+        ctx.run_later(self.setup.period, |act, ctx| {
+            act.tick(ctx);
+            act.compare(ctx);
+        });
     }
 
     /// Compares journal and engine, and carries out what follows.
@@ -309,7 +326,7 @@ impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.load(ctx);
-        ctx.run_interval(self.setup.period, |act, ctx| act.compare(ctx));
+        self.tick(ctx);
     }
 }
 
@@ -345,6 +362,10 @@ impl Handler<Allocate> for AllocationManager {
                 Ok(_) => refused(LeaseRefusal::Other, format!("the lease is {}", known.lease.state)),
             };
             return answer(self, reply);
+        }
+        self.setup = self.live.get();
+        if let Some(why) = self.setup.duty.borrow().refuses_leases() {
+            return answer(self, refused(LeaseRefusal::Draining, why));
         }
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
