@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod common;
+#[path = "devnet/validators.rs"]
+mod validators;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -38,6 +40,7 @@ fn options(dir: &Path) -> DevnetOptions {
         speed: 1.0,
         dir: dir.to_owned(),
         ledger: "127.0.0.1:0".parse().unwrap(),
+        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(PROVER), Vec::new()),
     }

@@ -35,7 +35,7 @@ const AS_MINER: &str = "--as-miner";
 /// How long measuring this machine may take before the devnet goes on without showing it.
 const MEASURE: Duration = Duration::from_secs(3);
 
-/// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
+/// Runs a whole subnet in one process: a ledger, validators, miners that prove real work on this machine's CPU, and
 /// a renter. Ctrl-C ends it.
 #[derive(Debug, Parser)]
 #[command(name = "compute-devnet", version)]
@@ -49,6 +49,9 @@ struct Args {
     /// Miners that announce an address which another miner already has.
     #[arg(long, default_value_t = 0, value_name = "N")]
     duplicates: usize,
+    /// Validators, up to 12, each with less stake than the one before; they take turns within an epoch.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    validators: usize,
     /// Synthetic renters.
     #[arg(long, default_value_t = 1, value_name = "N")]
     rentals: usize,
@@ -138,6 +141,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         speed: args.speed,
         dir: dir.clone(),
         ledger: SocketAddr::from(([127, 0, 0, 1], args.ledger_port)),
+        validators: args.validators,
         without_validator: args.without_validator,
         prover: (exe, vec![OsString::from(AS_PROVER)]),
     };
@@ -228,12 +232,15 @@ async fn introduce(devnet: &Devnet, dir: &Path) {
     say(&format!("data and log {}", dir.display()));
     say(&format!("ledger       http://{}", devnet.rpc.address()));
     match &devnet.validator {
-        Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
+        Some(validator) => say(&format!("{:<12} http://{}/metrics", "validator", validator.node.web)),
         None => say(&format!(
             "validator    not here; start it with:\n  compute-validator --subtensor.network ledger=http://{} --devnet-keys {}",
             devnet.rpc.address(),
             dir.display()
         )),
+    }
+    for (name, other) in &devnet.others {
+        say(&format!("{name:<12} http://{}/metrics", other.node.web));
     }
     for miner in &devnet.miners {
         let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();
