@@ -19,6 +19,7 @@ use crate::messages::miner::specs_collector::GetSpecs;
 use crate::proof::prover;
 use crate::settings::{Cli, Loaded, Role, Settings, Source};
 use crate::sim::aside;
+use crate::sim::audit;
 use crate::sim::devnet::{Devnet, DevnetOptions};
 use crate::sim::periods;
 use crate::sim::processes::{self, Processes, Programs};
@@ -79,6 +80,10 @@ struct Args {
     /// Leave the validator to a process of its own; prints how to start it.
     #[arg(long)]
     without_validator: bool,
+    /// Run nothing: compare what renters, validators, miners and engines in this devnet's directory tell of every rental.
+    /// Ends with 65 when they do not tell the same.
+    #[arg(long, value_name = "DIR")]
+    audit: Option<PathBuf>,
     #[command(flatten)]
     cli: Cli,
 }
@@ -100,6 +105,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     let mut args: Args = super::arguments(args)?;
+    if let Some(dir) = &args.audit {
+        return Ok(audit_of(dir));
+    }
     if let Some(time) = &args.block_time {
         args.cli = args.cli.with_key("devnet.block_time", time);
     }
@@ -121,6 +129,19 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     let _logs = super::logs_in(&loaded.settings, &dir.join("log"))?;
     warnings.iter().for_each(|warning| say(warning));
     Ok(super::run(|runtime| run(args, loaded, dir, runtime)))
+}
+
+fn audit_of(dir: &Path) -> Exit {
+    let (sides, mut found) = audit::read(dir);
+    found.extend(audit::compare(&sides));
+    found.iter().for_each(|disagreement| say(&disagreement.to_string()));
+    let leases: usize = sides.validators.iter().map(|v| v.leases.len()).sum();
+    let (renters, miners, engines) = (sides.renters.len(), sides.miners.len(), sides.engines.len());
+    say(&format!(
+        "{leases} leases of {renters} renters at {miners} miners with {engines} engines: {} disagreements",
+        found.len()
+    ));
+    if found.is_empty() { Exit::Ok } else { Exit::Data }
 }
 
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
