@@ -51,8 +51,8 @@ const RESTARTS: Backoff = Backoff {
 };
 /// A child that lived so long did not end because of how it started.
 const SETTLED: Duration = Duration::from_secs(5);
-/// What a child may take beyond its own bound to end, before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// What a child may take beyond its own bound to end, its database included, before it is killed.
+const GRACE: Duration = Duration::from_secs(15);
 /// How long one call to a validator about a lease may take.
 const CALL: Duration = Duration::from_secs(90);
 /// Ports that are tried for the children: below those that the system gives to others.
@@ -403,7 +403,7 @@ fn specs(
             web,
             axon: None,
         };
-        ChildSpec { info, exe: programs.exe.clone(), args, bound: settings.supervision.drain_timeout + GRACE }
+        ChildSpec { info, exe: programs.exe.clone(), args, bound: settings.supervision.shutdown_timeout + GRACE }
     };
     let keys = |number: usize| format!("{}:{number}", dir.display());
     let mut specs = Vec::new();
