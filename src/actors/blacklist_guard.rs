@@ -18,13 +18,14 @@ use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
 use crate::chain::Metagraph;
 use crate::clock::{SharedClock, millis};
 use crate::ids::Hotkey;
-use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
+use crate::messages::blacklist_guard::{AdmitMiners, Lift, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
-use crate::messages::journal::{Note, PenaltiesAt};
+use crate::messages::journal::{Note, PenaltiesAt, Write};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::scoring::DuePenalty;
-use crate::store::Record;
+use crate::settings::Live;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
+use crate::store::{Record, StoreError};
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::PenaltyGiven;
 
@@ -36,7 +37,7 @@ pub struct BlacklistGuardSetup {
     /// Our own key: we do not ask ourselves.
     pub hotkey: Hotkey,
     /// What the operator wants.
-    pub policy: Arc<Policy>,
+    pub policy: Live<Arc<Policy>>,
     /// Whether to record who is in the subnet and what admission says of each, for `explain`. A validator's task: in a
     /// subnet of miners that all did, what is written would grow with the square of their number.
     pub records_neurons: bool,
@@ -102,7 +103,7 @@ impl BlacklistGuard {
     fn admitted(&self) -> Vec<(crate::ids::Uid, Hotkey, Result<(), crate::admission::Refusal>)> {
         let snapshot = self.setup.snapshot.borrow().clone();
         let (Some(snapshot), Some(view)) = (snapshot, &self.view) else { return Vec::new() };
-        admit_miners(&self.setup.policy, &snapshot, self.setup.clock.now_ms())
+        admit_miners(&self.setup.policy.get(), &snapshot, self.setup.clock.now_ms())
             .into_iter()
             .filter_map(|(uid, admitted)| {
                 let neuron = view.metagraph.by_uid(uid)?;
@@ -161,7 +162,7 @@ impl Actor for BlacklistGuard {
 }
 
 impl Supervised for BlacklistGuard {
-    const MESSAGES: &'static [&'static str] = &["NewBlock", "MetagraphChanged", "Penalise", "AdmitMiners"];
+    const MESSAGES: &'static [&'static str] = &["NewBlock", "MetagraphChanged", "Penalise", "Lift", "AdmitMiners"];
 }
 
 impl Handler<NewBlock> for BlacklistGuard {
@@ -195,6 +196,27 @@ impl Handler<Penalise> for BlacklistGuard {
             penalties.insert(hotkey, Penalty { reason, until_ms });
         }
         self.publish();
+    }
+}
+
+impl Handler<Lift> for BlacklistGuard {
+    type Result = ResponseActFuture<Self, Result<bool, StoreError>>;
+    fn handle(&mut self, Lift(hotkey): Lift, _: &mut Ctx<Self>) -> Self::Result {
+        let at_ms = self.setup.clock.now_ms();
+        let known = self.penalties.as_ref().is_some_and(|p| p.get(&hotkey).is_some_and(|p| p.until_ms > at_ms));
+        let journal = self.setup.journal.clone();
+        let lifted = Write(vec![Record::PenaltyLifted { hotkey, at_ms }]);
+        // On disk first: a penalty that is gone only until the next restart is not lifted.
+        let work = async move { journal.ask(lifted, ASK).await.unwrap_or(Err(StoreError::Stopped)) };
+        Box::pin(work.into_actor(self).map(move |written, act, _| {
+            written?;
+            if let Some(penalties) = &mut act.penalties {
+                penalties.remove(&hotkey);
+            }
+            tracing::warn!(%hotkey, "penalty lifted by the operator");
+            act.publish();
+            Ok(known)
+        }))
     }
 }
 

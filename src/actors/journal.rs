@@ -14,10 +14,11 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note, PenaltiesAt,
-    RecentVerdicts, Write,
+    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
+    PenaltiesAt, RecentVerdicts, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::store::explain::{Explanation, gather};
 use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
@@ -96,6 +97,7 @@ impl Supervised for Journal {
         "EndedLeases",
         "GetLease",
         "LeaseWithEvents",
+        "Explain",
         "LastProof",
         "PenaltiesAt",
         "GetLastWeights",
@@ -170,6 +172,13 @@ impl Handler<LastProof> for Journal {
     type Result = ResponseActFuture<Self, Result<Vec<ProverRunRecord>, StoreError>>;
     fn handle(&mut self, LastProof(validator): LastProof, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::last_proof(conn, &validator))
+    }
+}
+
+impl Handler<Explain> for Journal {
+    type Result = ResponseActFuture<Self, Result<Explanation, StoreError>>;
+    fn handle(&mut self, Explain(hotkey, now_ms): Explain, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| gather(conn, &hotkey, now_ms))
     }
 }
 

@@ -7,11 +7,13 @@
 pub mod auto_updater;
 pub mod blacklist_guard;
 pub mod chain_watcher;
+pub mod duty;
 pub mod journal;
 pub mod lease_book;
 pub mod listener;
 pub mod miner;
 pub mod node;
+pub mod reloader;
 pub mod validator;
 
 use std::sync::Arc;

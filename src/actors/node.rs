@@ -15,8 +15,10 @@ use super::Subscriber;
 use super::auto_updater::AutoUpdater;
 use super::blacklist_guard::{BlacklistGuard, BlacklistGuardSetup};
 use super::chain_watcher::{ChainWatcher, ChainWatcherSetup};
+use super::duty::{Drain, Duty, META_MAINTENANCE, Maintenance};
 use super::journal::Journal;
 use super::listener::{Bound, Listener, ListenerSpec, Place};
+use super::reloader::{Check, Layers, Reloader};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
 use crate::clock::SharedClock;
@@ -26,7 +28,7 @@ use crate::messages::listener::{ListenerStatus, StopIntake};
 use crate::runtime::{
     Backoff, ChildSpec, Handle, Placement, RuntimeMetrics, Seat, StartError, Tree, TreeConfig, TreeView,
 };
-use crate::settings::Settings;
+use crate::settings::{Live, LiveSettings, Settings};
 use crate::store::{self, OpenNote, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::verdict::UnknownCause;
@@ -65,6 +67,8 @@ pub struct NodeInput {
     pub axon: SocketAddr,
     /// The axon's address as others reach it, where it differs.
     pub announce: Option<SocketAddr>,
+    /// Where the settings came from, if this node can read them again by itself.
+    pub layers: Option<Layers>,
 }
 
 /// Why a node does not start.
@@ -151,9 +155,13 @@ pub struct Node {
     tree: Tree,
     writer: Writer,
     hotkey: HotkeyLock,
+    duty: watch::Receiver<Duty>,
+    role_actors: Arc<OnceLock<RoleActors>>,
     axon: Option<Handle<Listener>>,
     drain: Duration,
     data_dir: PathBuf,
+    /// Reads the settings again.
+    pub reloader: Arc<Reloader>,
     /// The actors, seen from outside.
     pub view: TreeView,
     /// The node's metrics.
@@ -171,8 +179,12 @@ impl Node {
     /// order, and closes the database.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Exit {
         let (axon, drain) = (self.axon, self.drain);
+        let drained = drained(self.duty, self.role_actors);
         let stop = async move {
-            stop.await;
+            tokio::select! {
+                () = stop => {}
+                () = drained => tracing::info!("drained, the node ends"),
+            }
             if let Some(axon) = axon
                 && let Err(error) = axon.ask(StopIntake, drain).await
             {
@@ -189,12 +201,57 @@ impl Node {
     }
 }
 
+/// How often a drain looks whether the last lease has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(250);
+
+/// Resolves once a drain was asked for and, if so wished, every lease has ended.
+async fn drained(mut duty: watch::Receiver<Duty>, actors: Arc<OnceLock<RoleActors>>) {
+    loop {
+        let drain = duty.borrow_and_update().drain;
+        let changed = match drain {
+            Some(Drain { wait_for_leases: false, .. }) => return,
+            Some(Drain { wait_for_leases: true, .. }) => {
+                let open = match actors.get() {
+                    Some(actors) => actors.open_leases().await,
+                    None => None,
+                };
+                if open == Some(0) {
+                    return;
+                }
+                tokio::time::timeout(DRAIN_LOOK, duty.changed()).await.unwrap_or(Ok(()))
+            }
+            None => duty.changed().await,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await; // nobody can ask any more: the node ends otherwise
+        }
+    }
+}
+
+/// Maintenance as the last run left it.
+fn maintenance(db: &store::Database) -> Result<Option<Maintenance>, store::OpenError> {
+    let stored = store::queries::meta(&db.conn, META_MAINTENANCE)
+        .map_err(|source| store::OpenError::Sqlite { path: db.path.clone(), source })?;
+    Ok(stored.and_then(|text| match serde_json::from_str(&text) {
+        Ok(maintenance) => maintenance,
+        Err(error) => {
+            // Whatever it said, an operator meant to keep leases away.
+            tracing::error!(%error, "maintenance is recorded but cannot be read; it is on until it is ended");
+            Some(Maintenance { note: String::new(), since_ms: 0 })
+        }
+    }))
+}
+
 /// The parts that both roles have, while a node is being assembled.
 pub(crate) struct Frame {
     pub(crate) tree: Tree,
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Arc<NodeMetrics>,
-    pub(crate) policy: Arc<Policy>,
+    /// The settings in force.
+    pub(crate) live: LiveSettings,
+    pub(crate) policy: Live<Arc<Policy>>,
+    pub(crate) duty: watch::Receiver<Duty>,
+    reloader: Arc<Reloader>,
     pub(crate) journal: Handle<Journal>,
     pub(crate) guard: Handle<BlacklistGuard>,
     pub(crate) snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -272,8 +329,11 @@ fn supervision(input: &NodeInput) -> TreeConfig {
 impl Frame {
     /// Binds the address of the web pages, takes the hotkey for this node alone, opens the database, registers the metrics, and starts the journal and the
     /// blacklist guard: an address in use or a database that cannot be used ends the start before any actor runs.
-    pub(crate) fn new(input: &NodeInput, role: Role) -> Result<Self, NodeError> {
+    ///
+    /// `usable` checks what only this role can tell of settings, now and at each reload.
+    pub(crate) fn new(input: &NodeInput, role: Role, usable: Check) -> Result<Self, NodeError> {
         let settings = &input.settings;
+        usable(settings).map_err(NodeError::Config)?;
         let web = bind("web", input.web, "--metrics.port")?;
         let netuid = settings.netuid;
         let hotkey = HotkeyLock::take(&settings.node.lock_dir, input.keypair.hotkey(), netuid, &input.data_dir)?;
@@ -281,6 +341,7 @@ impl Frame {
         let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
         opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
         report(&opened.notes);
+        let maintenance = maintenance(&opened.db).map_err(unusable)?;
 
         let registry = prometheus::Registry::new();
         let runtime_metrics = RuntimeMetrics::register(&registry)?;
@@ -311,7 +372,14 @@ impl Frame {
         let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
         let (view, chain) = watch::channel(None);
         let (snapshot_sender, snapshot) = watch::channel(None);
-        let policy = Arc::new(policy(settings));
+        let (in_force, live) = LiveSettings::new(settings.clone());
+        let policy = live.derived(policy);
+        let reloader = Arc::new(Reloader::new(input.layers.clone(), in_force, usable));
+        metrics.maintenance(maintenance.is_some());
+        if let Some(Maintenance { note, .. }) = &maintenance {
+            tracing::warn!(note, "maintenance is on: no new leases");
+        }
+        let duty = Arc::new(watch::Sender::new(Duty { maintenance, drain: None }));
 
         // The pages come first and so stop last: a node that starts or drains can be watched.
         let (web_status, web_seen) = watch::channel(ListenerStatus::unbound("web"));
@@ -327,6 +395,7 @@ impl Frame {
             listeners,
             chain: chain.clone(),
             store: writer.health(),
+            duty: duty.subscribe(),
         };
         let health = Arc::new(health);
         let state =
@@ -347,6 +416,11 @@ impl Frame {
             health,
             chain: chain.clone(),
             journal: journal.clone(),
+            guard: guard.clone(),
+            clock: input.clock.clone(),
+            metrics: metrics.clone(),
+            reloader: reloader.clone(),
+            duty: duty.clone(),
             actors: role_actors.clone(),
         };
         let (place, routes) = (Place::Control(input.data_dir.clone()), Arc::new(control::routes(state)));
@@ -371,7 +445,10 @@ impl Frame {
             tree,
             registry,
             metrics,
+            live,
             policy,
+            duty: duty.subscribe(),
+            reloader,
             journal,
             guard,
             snapshot,
@@ -465,6 +542,9 @@ impl Frame {
             axon_address: self.axon.as_ref().map(|(_, address)| *address),
             axon: self.axon.map(|(handle, _)| handle),
             drain: self.drain,
+            duty: self.duty,
+            role_actors: self.role_actors,
+            reloader: self.reloader,
             data_dir: input.data_dir.clone(),
             view,
             registry: self.registry,

@@ -9,12 +9,13 @@ use clap::Parser;
 
 use super::{ChildArgs, DevnetKey, ProverProgram};
 use crate::actors::miner::node::{MinerInput, start};
+use crate::actors::reloader::Layers;
 use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::DeviceId;
 use crate::lease::engine::SimulatedEngine;
 use crate::proof::prover::{Forgery, ForgingProver, Prover};
-use crate::settings::{Cli, Role};
+use crate::settings::{self, Cli, Role};
 use crate::sim::devnet::MEMORY_OFFERED;
 
 /// Offers this machine's devices: measures them, proves them, and runs renters' containers.
@@ -48,9 +49,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prover: ProverProgram) -> 
 fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Result<Exit, Exit> {
     let Args { devnet_keys, device_class, forge, engine_file, child, cli } = super::arguments(args)?;
     let loaded = super::load(Role::Miner, &cli)?;
-    let _logs = super::logs(&loaded.settings, "miner", &child)?;
+    let logs = super::logs(&loaded.settings, "miner", &child)?;
     super::warn(&loaded.warnings);
-    let settings = Arc::new(loaded.settings);
+    let settings = Arc::new(loaded.settings.clone());
+    let layers = Layers { role: Role::Miner, cli, env: settings::process_env(), loaded, logs: Some(logs.control()) };
     let key = devnet_keys.as_deref().map(DevnetKey::from);
     let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.miner(number))?;
     let classes = super::device_class(&settings, device_class)?
@@ -65,7 +67,7 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
-        let node = match super::node_input("miner", settings, keypair, runtime, web) {
+        let node = match super::node_input("miner", settings, layers, keypair, runtime, web) {
             Ok(node) => node,
             Err(exit) => return exit,
         };

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::node::{Node, NodeError, NodeInput};
+use crate::actors::reloader::{Layers, Reloader};
 use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
 use crate::clock::SystemClock;
 use crate::exit::Exit;
 use crate::proof::prover::{ChildProver, ProverLimits};
 use crate::runtime::Placement;
-use crate::settings::{self, Cli, Level, Loaded, LogFormat, Network, Role, Settings};
+use crate::settings::{self, Cli, Loaded, LogFormat, Network, Role, Settings};
 use crate::sim::keys::DevnetKeys;
 use crate::telemetry::logging::{self, Format, LogFile, LogGuard, LogOptions};
 use crate::wallet::Keypair;
@@ -71,11 +72,7 @@ pub fn logs_in(settings: &Settings, dir: &Path) -> Result<LogGuard, Exit> {
 
 fn log_options(settings: &Settings) -> LogOptions {
     LogOptions {
-        level: match settings.logging.level() {
-            Level::Info => logging::Level::Info,
-            Level::Debug => logging::Level::Debug,
-            Level::Trace => logging::Level::Trace,
-        },
+        level: settings.logging.level().into(),
         format: match settings.logging.format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
@@ -171,6 +168,21 @@ async fn stdin_closed() {
     tracing::info!("whoever started this node has ended, stopping");
 }
 
+/// Reads the settings again at each SIGHUP. What became of it is in the log.
+async fn reload_at_hangup(reloader: Arc<Reloader>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP cannot be heard; reload with compute-register");
+            return;
+        }
+    };
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP, reading the settings again");
+        let _ = reloader.reload().await; // logged there
+    }
+}
+
 /// Runs a node until a signal, until its starter has ended, or until it has to give up.
 async fn serve(node: Node, child: &ChildArgs) -> Exit {
     let axon = node.axon_address.map(|a| a.to_string());
@@ -182,7 +194,9 @@ async fn serve(node: Node, child: &ChildArgs) -> Exit {
             () = stdin_closed(), if orphaned => {}
         }
     };
+    let reloads = tokio::task::spawn_local(reload_at_hangup(node.reloader.clone()));
     let exit = node.run(stop).await;
+    reloads.abort();
     tracing::info!(code = exit.code(), "the node ended");
     exit
 }
@@ -260,6 +274,7 @@ fn ledger(settings: &Settings) -> Result<&reqwest::Url, Exit> {
 fn node_input(
     name: &str,
     settings: Arc<Settings>,
+    layers: Layers,
     keypair: Keypair,
     runtime: Arc<tokio::runtime::Runtime>,
     web: SocketAddr,
@@ -292,6 +307,7 @@ fn node_input(
         axon,
         announce,
         settings,
+        layers: Some(layers),
     })
 }
 

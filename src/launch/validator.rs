@@ -7,9 +7,10 @@ use std::sync::Arc;
 use clap::Parser;
 
 use super::{ChildArgs, DevnetKey};
+use crate::actors::reloader::Layers;
 use crate::actors::validator::node::{ValidatorInput, start};
 use crate::exit::Exit;
-use crate::settings::{Cli, Role};
+use crate::settings::{self, Cli, Role};
 
 /// Proves miners' hardware, scores it, sets weights on chain and rents machines to people.
 #[derive(Debug, Parser)]
@@ -32,14 +33,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn node(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
     let Args { devnet_keys, child, cli } = super::arguments(args)?;
     let loaded = super::load(Role::Validator, &cli)?;
-    let _logs = super::logs(&loaded.settings, "validator", &child)?;
+    let logs = super::logs(&loaded.settings, "validator", &child)?;
     super::warn(&loaded.warnings);
-    let settings = Arc::new(loaded.settings);
+    let settings = Arc::new(loaded.settings.clone());
+    let layers =
+        Layers { role: Role::Validator, cli, env: settings::process_env(), loaded, logs: Some(logs.control()) };
     let key = devnet_keys.as_deref().map(DevnetKey::from);
     let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.validator(number))?;
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
-        let input = match super::node_input("validator", settings, keypair, runtime, web) {
+        let input = match super::node_input("validator", settings, layers, keypair, runtime, web) {
             Ok(input) => input,
             Err(exit) => return exit,
         };

@@ -10,6 +10,11 @@ use crate::scoring::DuePenalty;
 #[rtype(result = "()")]
 pub struct Penalise(pub DuePenalty);
 
+/// End every penalty of this peer now. Replies, once that is on record, whether there was one.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<bool, crate::store::StoreError>")]
+pub struct Lift(pub Hotkey);
+
 /// Which neurons may be asked as miners, and why not the others.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<(Uid, Hotkey, Result<(), crate::admission::Refusal>)>")]

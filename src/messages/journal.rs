@@ -3,6 +3,7 @@
 use actix::Message;
 
 use crate::ids::{Hotkey, LeaseId};
+use crate::store::explain::Explanation;
 use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
 use crate::store::{Record, StoreError};
 
@@ -45,6 +46,11 @@ pub struct GetLease(pub LeaseId);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<ProverRunRecord>, StoreError>")]
 pub struct LastProof(pub Hotkey);
+
+/// Why a miner has its score, from the records, as of this time (milliseconds since the Unix epoch).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Explanation, StoreError>")]
+pub struct Explain(pub Hotkey, pub u64);
 
 /// The penalties that hold at this time (milliseconds since the Unix epoch).
 #[derive(Debug, Clone, Copy, Message)]

@@ -26,6 +26,16 @@ impl Logging {
     }
 }
 
+impl From<Level> for crate::telemetry::logging::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
 impl Wallet {
     /// The file of the hotkey: `{path}/{name}/hotkeys/{hotkey}`.
     pub fn hotkey_file(&self) -> PathBuf {

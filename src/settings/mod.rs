@@ -101,19 +101,29 @@ impl Loaded {
 
     /// Every setting with its value and its source, without secrets.
     pub fn lines(&self) -> Vec<Line> {
-        let mut pairs = Vec::new();
-        self.pairs(&mut pairs);
-        let line = |(key, value): (String, String)| {
-            let source = self.sources.get(&key).unwrap_or(&Source::Embedded).to_string();
-            let value = reload::shown(&key, &value);
-            Line { key, value, source }
-        };
-        pairs.into_iter().map(line).collect()
+        let mut lines = self.settings.lines();
+        for line in &mut lines {
+            line.source = self.sources.get(&line.key).unwrap_or(&Source::Embedded).to_string();
+        }
+        lines
     }
 
     /// Every setting as key path and text, secrets included.
     fn pairs(&self, out: &mut Vec<(String, String)>) {
         self.settings.list(&mut Vec::new(), out);
+    }
+}
+
+impl Settings {
+    /// Every setting with its value, without secrets. Where it was written is not known here.
+    pub fn lines(&self) -> Vec<Line> {
+        let mut pairs = Vec::new();
+        self.list(&mut Vec::new(), &mut pairs);
+        let line = |(key, value): (String, String)| {
+            let value = reload::shown(&key, &value);
+            Line { key, value, source: String::new() }
+        };
+        pairs.into_iter().map(line).collect()
     }
 }
 
@@ -124,7 +134,7 @@ pub struct Line {
     pub key: String,
     /// Its value.
     pub value: String,
-    /// Where that was written.
+    /// Where that was written; empty where it is not known.
     pub source: String,
 }
 

@@ -337,6 +337,7 @@ impl Devnet {
         let input = |name: &str, keypair: Keypair, number: u16, axon: SocketAddr| NodeInput {
             name: name.to_owned(),
             settings: settings.clone(),
+            layers: None,
             chain: ground.client(&settings, &keypair),
             keypair,
             clock: clock.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::file::{FileLog, FileWriter};
 
@@ -107,12 +107,41 @@ pub enum LogError {
 /// Keeps the log file's thread; dropping it writes what is queued and closes the file.
 #[derive(Debug)]
 #[must_use = "lines that are queued for the log file are lost when the process ends without dropping this"]
-pub struct LogGuard(Option<FileLog>);
+pub struct LogGuard {
+    file: Option<FileLog>,
+    control: LogControl,
+}
 
 impl LogGuard {
     /// Lines that the log file's queue could not take so far.
     pub fn dropped_lines(&self) -> u64 {
-        self.0.as_ref().map_or(0, FileLog::dropped)
+        self.file.as_ref().map_or(0, FileLog::dropped)
+    }
+    /// Changes how much is logged from now on.
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+}
+
+type SetLevel = Arc<dyn Fn(Level) -> Result<(), String> + Send + Sync>;
+
+/// Changes how much a program logs while it runs.
+#[derive(Clone)]
+pub struct LogControl(SetLevel);
+
+impl LogControl {
+    /// Logs at this level from now on. Where directives were given in place of a level, they stay.
+    ///
+    /// # Errors
+    /// If the program's logging is gone.
+    pub fn set(&self, level: Level) -> Result<(), String> {
+        (self.0)(level)
+    }
+}
+
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogControl")
     }
 }
 
@@ -157,7 +186,15 @@ pub fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = filter(options)?;
+    let (filter, handle) = reload::Layer::new(filter(options)?);
+    let fixed = options.filter.is_some();
+    let control = LogControl(Arc::new(move |level| {
+        if fixed {
+            return Ok(());
+        }
+        let next = EnvFilter::builder().parse(directives(level)).map_err(|e| e.to_string())?;
+        handle.reload(next).map_err(|e| e.to_string())
+    }));
     let mut outputs = vec![layer(options.format, options.colour, writer)];
     let file = match &options.file {
         None => None,
@@ -168,7 +205,7 @@ where
             Some(log)
         }
     };
-    Ok((tracing_subscriber::registry().with(outputs).with(filter), LogGuard(file)))
+    Ok((tracing_subscriber::registry().with(outputs).with(filter), LogGuard { file, control }))
 }
 
 /// Sets up logging for the process: the first thing a `main` does after its flags are read.

@@ -121,6 +121,7 @@ pub struct NodeMetrics {
     journal_capacity: Gauge,
     journal_commit: Histogram,
     journal_degraded: Gauge,
+    maintenance: Gauge,
     prover_runs: Counts,
     prover_duration: Histogram,
     specs_age: AgeGauge,
@@ -209,6 +210,7 @@ impl NodeMetrics {
             journal_capacity: gauge(r, Metric::JournalQueueCapacity)?,
             journal_commit: histogram(r, Metric::JournalCommit, COMMIT_BUCKETS)?,
             journal_degraded: gauge(r, Metric::JournalDegraded)?,
+            maintenance: gauge(r, Metric::Maintenance)?,
             prover_runs: Counts::new(r, Metric::ProverRuns, singles(&labels.prover_outcomes))?,
             prover_duration: histogram(r, Metric::ProverDuration, WORK_BUCKETS)?,
             specs_age: registered(r, AgeGauge::new(Metric::SpecsAge, clock.clone())?)?,
@@ -326,6 +328,10 @@ impl NodeMetrics {
     /// Whether the journal can store.
     pub fn journal_degraded(&self, degraded: bool) {
         self.journal_degraded.set(f64::from(u8::from(degraded)));
+    }
+    /// Whether the operator keeps new leases away.
+    pub fn maintenance(&self, on: bool) {
+        self.maintenance.set(f64::from(u8::from(on)));
     }
     /// A prover's run ended.
     pub fn prover_run(&self, outcome: &str, took: Duration) {

@@ -61,6 +61,8 @@ metrics! {
     LeaseTransitions = "compute_lease_transitions_total", Counter, ["from", "to"], "State changes of leases.";
     LeaseRecovery = "compute_lease_recovery_total", Counter, ["action"], "What the first comparison after a start did with leases and containers.";
 
+    Maintenance = "compute_maintenance", Gauge, [], "1 while the operator keeps new leases away, else 0.";
+
     Admissions = "compute_admissions_total", Counter, ["decision", "reason"], "Callers by decision and reason.";
     Penalties = "compute_penalties_in_force", Gauge, [], "Miners that are left out by a penalty.";
     PenaltiesGiven = "compute_penalties_total", Counter, [], "Penalties given since the start.";

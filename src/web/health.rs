@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::actors::duty::Duty;
 use crate::ids::Hotkey;
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::listener::ListenerStatus;
@@ -28,6 +29,9 @@ pub struct Readiness {
     pub ready: bool,
     /// Every reason against it.
     pub reasons: Vec<NotReady>,
+    /// Whether the operator keeps new leases away; that alone is no reason against it.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 /// What health and readiness are read from.
@@ -42,6 +46,8 @@ pub struct Health {
     pub chain: watch::Receiver<Option<Arc<ChainView>>>,
     /// The database's word.
     pub store: watch::Receiver<StoreHealth>,
+    /// The operator's word.
+    pub duty: watch::Receiver<Duty>,
 }
 
 impl Health {
@@ -69,6 +75,9 @@ impl Health {
                 }
             }
         }
+        if self.duty.borrow().drain.is_some() {
+            not_ready("drain", "the node drains and will end".into());
+        }
         if let StoreHealth::Degraded { reason, .. } = &*self.store.borrow() {
             not_ready("journal", format!("degraded: {reason}"));
         }
@@ -77,6 +86,7 @@ impl Health {
                 not_ready(listener.name, problem);
             }
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        let maintenance = self.duty.borrow().maintenance.is_some();
+        Readiness { ready: reasons.is_empty(), reasons, maintenance }
     }
 }

@@ -99,6 +99,7 @@ impl World {
     pub(crate) fn input(&self, name: &str, chain: Arc<dyn Chain>) -> NodeInput {
         let ip = IpAddr::from(Ipv4Addr::new(127, 0, 99, self.next.fetch_add(1, Ordering::SeqCst) as u8));
         NodeInput {
+            layers: None,
             name: name.to_owned(),
             settings: Arc::new(self.settings.clone()),
             keypair: key(name),

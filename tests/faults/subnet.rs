@@ -135,6 +135,7 @@ impl Subnet {
 
     fn input(&self, role: Role, keypair: Keypair, placement: Placement) -> NodeInput {
         NodeInput {
+            layers: None,
             name: role.label().to_owned(),
             settings: self.settings.clone(),
             chain: self.chain(&keypair),

@@ -21,6 +21,7 @@ use crate::messages::miner::allocation_manager::{Allocate, LeaseStatus, ListLeas
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
+use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::AdmissionRefused;
 use crate::wire::axon::{self, AdmissionRefusal, AxonEvents, AxonGate, AxonOutcome, Refusal};
@@ -34,7 +35,7 @@ pub struct AxonState {
     /// Verifies requests and signs replies.
     pub gate: Arc<AxonGate>,
     /// What the operator wants of callers.
-    pub policy: Arc<Policy>,
+    pub policy: Live<Arc<Policy>>,
     /// The guard's last word.
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     /// A snapshot older than this admits nobody.
@@ -61,7 +62,7 @@ impl AxonState {
         let snapshot = self.snapshot.borrow().clone();
         let now = self.clock.now_ms();
         let decision =
-            admit_caller(&self.policy, snapshot.as_deref(), now, self.max_snapshot_age, caller, Need::Validator);
+            admit_caller(&self.policy.get(), snapshot.as_deref(), now, self.max_snapshot_age, caller, Need::Validator);
         match decision {
             Decision::Admitted(via) => {
                 self.metrics.admission("admitted", via.label());

@@ -73,7 +73,7 @@ pub fn lease_health(settings: &Settings) -> HealthPolicy {
 pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     let MinerInput { node: input, prover, engine, probe, device_classes } = input;
     let settings = input.settings.clone();
-    let mut frame = Frame::new(&input, Role::Miner)?;
+    let mut frame = Frame::new(&input, Role::Miner, |_| Ok(()))?;
     let axon = frame.bind_axon(&input)?;
     let announce = input.announce.unwrap_or(axon.address);
     if announce.ip().is_unspecified() {
@@ -104,6 +104,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         health: lease_health(&settings),
         rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
         specs: specs.clone(),
+        duty: frame.duty.clone(),
         journal: frame.journal.clone(),
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),

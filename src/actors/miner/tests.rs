@@ -90,6 +90,7 @@ fn miner_in(dir: tempfile::TempDir) -> Miner {
         health: HealthPolicy::default(),
         rules: ReconcileRules::default(),
         specs: specs.clone(),
+        duty: tokio::sync::watch::Sender::new(Default::default()).subscribe(),
         journal: journal.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::{Semaphore, watch};
 
+use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, StepError};
 use crate::clock::{SharedClock, millis};
@@ -77,6 +78,8 @@ pub struct AllocationSetup {
     pub health: HealthPolicy,
     /// How long after its end an unreachable miner's lease is given up.
     pub give_up: Duration,
+    /// The operator's word on new leases.
+    pub duty: watch::Receiver<Duty>,
     /// Keeps the leases.
     pub journal: Handle<Journal>,
     /// The wall clock.
@@ -540,6 +543,9 @@ impl AllocationManager {
 
     /// Opens a lease under an id that no lease has.
     fn open(&mut self, id: LeaseId, request: RentRequest) -> Reply {
+        if let Some(why) = self.setup.duty.borrow().refuses_leases() {
+            return self.reply(Err(RentError::Draining(why)));
+        }
         let (peer, devices) = match self.choose(&request) {
             Ok(chosen) => chosen,
             Err(error) => return self.reply(Err(error)),

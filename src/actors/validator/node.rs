@@ -117,7 +117,8 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let (table, works) = (Arc::new(table), Arc::new(works));
     let dendrite = Dendrite::new(input.keypair.clone(), input.clock.clone(), local_address)
         .map_err(|e| NodeError::Config(format!("no HTTP client: {}", crate::telemetry::error_chain(&e))))?;
-    let mut frame = Frame::new(&input, Role::Validator)?;
+    let mut frame =
+        Frame::new(&input, Role::Validator, |settings| tables(settings).map(drop).map_err(|e| e.to_string()))?;
     let secret = Arc::new(secret(&input.data_dir.join(LEASE_SECRET_FILE))?);
 
     let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &["journal"]));
@@ -148,6 +149,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         period: settings.leases.health_interval,
         health: lease_health(&settings),
         give_up: settings.leases.grace,
+        duty: frame.duty.clone(),
         journal: frame.journal.clone(),
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),

@@ -97,6 +97,9 @@ pub enum RentError {
     /// The id belongs to another wish. Final for this id.
     #[error("lease {0} was asked for with another wish; choose a new id for a new one")]
     OtherWish(LeaseId),
+    /// The validator makes no new leases at present: maintenance, or it is draining.
+    #[error("no new leases: {0}")]
+    Draining(String),
     /// The lease is being made or changed at this moment: ask again.
     #[error("the lease is being changed, ask again")]
     Busy,

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::actors::duty::Duty;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
 use crate::scoring::Points;
+use crate::settings::Line;
 use crate::store::Role;
-use crate::store::records::LeaseEventRecord;
+use crate::store::records::{LeaseEventRecord, PenaltyRecord};
 use crate::web::Readiness;
 
 /// `GET /v1/status`: the node in short.
@@ -34,6 +36,63 @@ pub struct Status {
     pub epoch: Option<Epoch>,
     /// Whether it can do its work, and why not.
     pub readiness: Readiness,
+    /// Maintenance and drain.
+    pub duty: Duty,
+    /// How many leases have not ended, if their actor says so now.
+    pub open_leases: Option<usize>,
+}
+
+/// `GET /v1/config`: the settings in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// By key.
+    pub settings: Vec<Line>,
+}
+
+/// `POST /v1/maintenance`: begin or end maintenance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceWish {
+    /// Whether it is to be on.
+    pub on: bool,
+    /// Why, for whoever is refused.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// `POST /v1/drain`: take no new leases, then end like after SIGTERM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainWish {
+    /// Whether to wait until every lease has ended. Asked again without it, the node no longer waits.
+    #[serde(default)]
+    pub wait_for_leases: bool,
+}
+
+/// `GET /v1/penalties`: the penalties in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Penalties {
+    /// In the order of their ends.
+    pub penalties: Vec<PenaltyRecord>,
+}
+
+/// `POST /v1/penalties`: refuse a peer for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PenaltyWish {
+    /// Whom.
+    pub hotkey: Hotkey,
+    /// Why, safe to publish.
+    pub reason: String,
+    /// For how long, in seconds.
+    pub duration_s: u64,
+}
+
+/// `DELETE /v1/penalties/{hotkey}`: what it came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifted {
+    /// Whether a penalty was in force.
+    pub lifted: bool,
 }
 
 /// `GET /v1/leases`: the leases that have not ended.

@@ -8,12 +8,17 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{LeaseHistory, Leases, RentWish, Status, Table};
+use super::api::{
+    Config, DrainWish, LeaseHistory, Leases, Lifted, MaintenanceWish, Penalties, PenaltyWish, RentWish, Status, Table,
+};
 use super::error::ErrorReply;
 use super::{ControlError, socket};
-use crate::ids::LeaseId;
+use crate::actors::duty::Duty;
+use crate::ids::{Hotkey, LeaseId};
 use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::RentError;
+use crate::settings::reload::Changes;
+use crate::store::explain::Explanation;
 use crate::telemetry::error_chain;
 
 /// How long a call may take that has no deadline of its own.
@@ -155,6 +160,70 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn table(&self) -> Result<Table, ClientError> {
         self.get("/v1/table").await
+    }
+
+    /// The settings in force, without secrets.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn config(&self) -> Result<Config, ClientError> {
+        self.get("/v1/config").await
+    }
+
+    /// Reads the settings again.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Code::Refused`](super::Code::Refused) when nothing was changed because of a problem.
+    pub async fn reload(&self) -> Result<Changes, ClientError> {
+        self.send(Method::POST, "/v1/reload", None::<&()>, CALL).await
+    }
+
+    /// Begins or ends maintenance.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn maintenance(&self, wish: &MaintenanceWish) -> Result<Duty, ClientError> {
+        self.send(Method::POST, "/v1/maintenance", Some(wish), CALL).await
+    }
+
+    /// Begins a drain; the answer comes at once, the end later.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain(&self, wish: DrainWish) -> Result<Duty, ClientError> {
+        self.send(Method::POST, "/v1/drain", Some(&wish), CALL).await
+    }
+
+    /// The penalties in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn penalties(&self) -> Result<Penalties, ClientError> {
+        self.get("/v1/penalties").await
+    }
+
+    /// Refuses a peer for a while.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn penalise(&self, wish: &PenaltyWish) -> Result<Penalties, ClientError> {
+        self.send(Method::POST, "/v1/penalties", Some(wish), CALL).await
+    }
+
+    /// Ends every penalty of a peer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn lift(&self, hotkey: Hotkey) -> Result<Lifted, ClientError> {
+        self.send(Method::DELETE, &format!("/v1/penalties/{hotkey}"), None::<&()>, CALL).await
+    }
+
+    /// Why a miner has its score.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, hotkey: Hotkey) -> Result<Explanation, ClientError> {
+        self.get(&format!("/v1/explain/{hotkey}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -134,6 +134,7 @@ impl From<RentError> for ControlError {
             RentError::NoneFree(_) => (Code::NoneFree, "wait for the next judged epoch or ask for less; see `table`"),
             RentError::Refused(_) => (Code::PeerRefused, "ask again under a new id: another miner may be chosen"),
             RentError::OtherWish(_) => (Code::OtherWish, "choose a new id"),
+            RentError::Draining(_) => (Code::Refused, "ask again when the operator ends it"),
             RentError::Busy => (Code::Unavailable, "ask again"),
             RentError::Unavailable(_) => (Code::Unavailable, "ask again with the same id"),
             RentError::NoAnswer(_) => (Code::NoAnswer, "look at the lease, then ask again"),

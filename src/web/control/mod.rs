@@ -8,6 +8,10 @@
 //! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
 //! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
 //! | `DELETE /leases/{id}` | validator | the lease, once the miner confirmed its end |
+//! | `GET /penalties`, `POST /penalties`, `DELETE /penalties/{hotkey}` | both | [`api::Penalties`], [`api::Lifted`] |
+//! | `GET /explain/{hotkey}` | validator | [`crate::store::explain::Explanation`] |
+//! | `GET /config`, `POST /reload` | both | [`api::Config`], [`crate::settings::reload::Changes`] |
+//! | `POST /maintenance`, `POST /drain` | both | [`Duty`] |
 //! | `GET /table` | validator | [`api::Table`] |
 //!
 //! Errors are [`ErrorReply`] with a [`Code`]. [`ControlClient`] is the other side.
@@ -21,25 +25,33 @@ mod client;
 mod error;
 mod leases;
 mod node;
+mod penalties;
 pub mod socket;
 mod table;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use tokio::sync::watch;
 
 use crate::actors::blacklist_guard::BlacklistGuard;
+use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager as MinerAllocations;
+use crate::actors::reloader::Reloader;
 use crate::actors::validator::allocation_manager::AllocationManager as ValidatorAllocations;
 use crate::actors::validator::challenge_runner::ChallengeRunner;
 use crate::actors::validator::weight_setter::WeightSetter;
+use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::messages::chain_watcher::ChainView;
+use crate::messages::miner::allocation_manager as miner;
+use crate::messages::validator::allocation_manager as validator;
 use crate::runtime::{Handle, TreeView};
 use crate::store::Role;
+use crate::telemetry::NodeMetrics;
 use crate::web::Health;
 
 pub use client::{ClientError, ControlClient};
@@ -76,6 +88,18 @@ pub enum RoleActors {
     Validator(ValidatorActors),
 }
 
+impl RoleActors {
+    /// How many leases have not ended; `None` if the actor does not say so now.
+    pub(crate) async fn open_leases(&self) -> Option<usize> {
+        const ASK: Duration = Duration::from_secs(2);
+        let leases = match self {
+            RoleActors::Miner { allocations } => allocations.ask(miner::ListLeases, ASK).await,
+            RoleActors::Validator(actors) => actors.allocations.ask(validator::ListLeases, ASK).await,
+        };
+        leases.ok().map(|leases| leases.len())
+    }
+}
+
 /// What the paths share.
 pub struct ControlState {
     /// Miner or validator.
@@ -96,6 +120,16 @@ pub struct ControlState {
     pub chain: watch::Receiver<Option<Arc<ChainView>>>,
     /// The way to the database.
     pub journal: Handle<Journal>,
+    /// Who may call and who is asked.
+    pub guard: Handle<BlacklistGuard>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
+    /// Reads the settings again.
+    pub reloader: Arc<Reloader>,
+    /// The operator's word on new leases and on the node's end.
+    pub duty: Arc<watch::Sender<Duty>>,
     /// The actors of its role, once the node is assembled.
     pub actors: Arc<OnceLock<RoleActors>>,
 }
@@ -125,6 +159,13 @@ pub fn routes(state: ControlState) -> impl Fn(&mut web::ServiceConfig) + Clone +
             .app_data(web::Data::new(state.clone()))
             .service(at("/v1/status").route(web::get().to(node::status)))
             .service(at("/v1/actors").route(web::get().to(node::actors)))
+            .service(at("/v1/config").route(web::get().to(node::config)))
+            .service(at("/v1/reload").route(web::post().to(node::reload)))
+            .service(at("/v1/maintenance").route(web::post().to(node::maintenance)))
+            .service(at("/v1/drain").route(web::post().to(node::drain)))
+            .service(at("/v1/penalties").route(web::get().to(penalties::list)).route(web::post().to(penalties::add)))
+            .service(at("/v1/penalties/{hotkey}").route(web::delete().to(penalties::lift)))
+            .service(at("/v1/explain/{hotkey}").route(web::get().to(node::explain)))
             .service(at("/v1/table").route(web::get().to(node::table)))
             .service(at("/v1/leases").route(web::get().to(leases::list)).route(web::post().to(leases::rent)))
             .service(at("/v1/leases/{id}").route(web::get().to(leases::show)).route(web::delete().to(leases::release)))

@@ -71,7 +71,7 @@ pub enum LeaseRefusal {
     Engine,
     /// The miner cannot record leases now.
     Degraded,
-    /// The miner is shutting down.
+    /// The miner takes no new leases: maintenance, or it is about to end.
     Draining,
     /// A reason that this version does not know.
     #[serde(other)]

@@ -20,6 +20,7 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
@@ -66,6 +67,8 @@ pub struct AllocationSetup {
     pub rules: ReconcileRules,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
+    /// The operator's word on new leases.
+    pub duty: watch::Receiver<Duty>,
     /// Keeps the leases.
     pub journal: Handle<Journal>,
     /// The wall clock.
@@ -345,6 +348,9 @@ impl Handler<Allocate> for AllocationManager {
                 Ok(_) => refused(LeaseRefusal::Other, format!("the lease is {}", known.lease.state)),
             };
             return answer(self, reply);
+        }
+        if let Some(why) = self.setup.duty.borrow().refuses_leases() {
+            return answer(self, refused(LeaseRefusal::Draining, why));
         }
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
