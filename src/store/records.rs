@@ -167,6 +167,8 @@ pub struct PlannedVerdict {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
+    /// Its owner.
+    pub coldkey: Coldkey,
     /// The device; none for the miner as a whole.
     pub device: Option<DeviceId>,
     /// The device's model as claimed; empty when unknown.

@@ -18,7 +18,7 @@ use super::names::Metric;
 use super::uids::UidGauge;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
-use crate::ids::{BlockNumber, Uid};
+use crate::ids::{BlockNumber, Epoch, Uid};
 use crate::verdict::{FailReason, UnknownCause, Verdict};
 
 /// CPU time of a verification: 0.5 ms to 4 s.
@@ -105,6 +105,9 @@ pub struct NodeMetrics {
     challenge_stages: Vec<&'static str>,
     verify_cpu: Histogram,
     in_flight: Gauge,
+    slot: State,
+    epochs: Counts,
+    epoch_judged: Gauge,
     score: UidGauge,
     weight: UidGauge,
     weights_set: Counts,
@@ -191,6 +194,9 @@ impl NodeMetrics {
             challenge_stages: labels.challenge_stages.clone(),
             verify_cpu: histogram(r, Metric::ChallengeVerifyCpu, VERIFY_BUCKETS)?,
             in_flight: gauge(r, Metric::ChallengesInFlight)?,
+            slot: State::new(r, Metric::ChallengeSlot, &labels.challenge_slots)?,
+            epochs: Counts::new(r, Metric::Epochs, singles(&labels.epoch_outcomes))?,
+            epoch_judged: gauge(r, Metric::EpochJudged)?,
             score: UidGauge::register(Metric::Score, r)?,
             weight: UidGauge::register(Metric::Weight, r)?,
             weights_set: Counts::new(r, Metric::WeightsSet, singles(&labels.weights_results))?,
@@ -256,6 +262,17 @@ impl NodeMetrics {
     /// Challenges that are out now.
     pub fn challenges_in_flight(&self, count: usize) {
         self.in_flight.set(count as f64);
+    }
+    /// Where the head is to this validator's slot.
+    pub fn challenge_slot(&self, state: &str) {
+        self.slot.is(state);
+    }
+    /// An epoch was closed.
+    pub fn epoch_closed(&self, epoch: Epoch, outcome: &str) {
+        self.epochs.add(&[outcome]);
+        if outcome == "judged" {
+            self.epoch_judged.set(epoch as f64);
+        }
     }
     /// A miner's score.
     pub fn score(&self, uid: Uid, points: f64) {

@@ -119,6 +119,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         keep: settings.challenge.opening_deadline * 2,
         specs: specs.clone(),
         allocations: allocations.clone(),
+        view: frame.chain.clone(),
         journal: frame.journal.clone(),
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),

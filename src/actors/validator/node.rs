@@ -194,6 +194,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         require_permit: settings.validator.require_permit,
         ask_specs: settings.validator.perform_hardware_query,
         specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(10),
+        view: frame.chain.clone(),
         guard: frame.guard.clone(),
         specs,
         allocations: allocations.clone(),

@@ -4,7 +4,7 @@ use super::super::apply::apply;
 use super::super::fixtures::{self as fx, NOW, hotkey};
 use super::super::{Role, StoreError, schema};
 use super::*;
-use crate::ids::ChallengeId;
+use crate::ids::{ChallengeId, Coldkey};
 
 fn database() -> Connection {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -73,7 +73,13 @@ fn a_device_is_judged_once_an_epoch_and_what_was_judged_stays() {
 #[test]
 fn a_round_is_begun_once_and_closed_once() {
     let db = database();
-    let planned = |device| PlannedVerdict { uid: Uid(1), hotkey: hotkey(1), device, model: "cpu-1".into() };
+    let planned = |device| PlannedVerdict {
+        uid: Uid(1),
+        hotkey: hotkey(1),
+        coldkey: Coldkey([7; 32]),
+        device,
+        model: "cpu-1".into(),
+    };
     let planned = vec![planned(None), planned(Some(DeviceId::cpu(3)))];
     let round = |epoch| RoundRecord { epoch, block: 40 + epoch, planned: planned.clone(), at_ms: NOW };
     write(&db, [round(1), round(2), round(2)].map(Record::Round));

@@ -1,6 +1,7 @@
 //! One challenge round as a plain async function: send, collect roots, open, verify, judge.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
-use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32};
+use super::window::Window;
+use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Position, Root, Work, sample_positions};
 use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
-use crate::wire::dendrite::Peer;
+use crate::wire::dendrite::{CallError, Peer, Reply};
 use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
 
 /// Room for JSON around the openings or roots, in bytes.
@@ -26,6 +28,8 @@ const REPLY_SLACK: usize = 64 * 1024;
 const MAX_DETAIL: usize = 300;
 /// Time between two requests for the same openings.
 const OPENING_RETRY: Duration = Duration::from_millis(500);
+/// First and longest wait before a miner that is busy is asked again; a short block makes them shorter.
+const BUSY_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// How a challenge is run.
 #[derive(Debug, Clone)]
@@ -69,7 +73,14 @@ impl From<Finding> for MinerFinding {
 ///
 /// Each miner has a task of its own: the clock of one is not read late because another's reply is being parsed, and a
 /// panic over one's bytes is an `Unknown` of that one, not the end of the round for all.
-pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
+pub async fn judge_all(
+    setup: &Arc<ChallengeRunnerSetup>,
+    epoch: Epoch,
+    slot: Range<BlockNumber>,
+    plans: Vec<PlannedMiner>,
+) -> Vec<Finding> {
+    let challenged = plans.iter().filter(|p| p.is_challenged()).count();
+    let window = Arc::new(Window::new(epoch, setup.hotkey, slot, setup.view.clone(), challenged));
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
     let batch = Arc::new(Semaphore::new(setup.rules.batch.max(1)));
     let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
@@ -77,11 +88,12 @@ pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: V
     let tasks: Vec<_> = plans
         .into_iter()
         .map(|plan| {
-            let (setup, verifiers, batch, of) = (setup.clone(), verifiers.clone(), batch.clone(), plan.clone());
+            let (setup, verifiers, batch) = (setup.clone(), verifiers.clone(), batch.clone());
+            let (window, of) = (window.clone(), plan.clone());
             let work = async move {
                 // The semaphore is never closed; without a permit the miner would only be asked earlier.
                 let _permit = batch.acquire_owned().await.ok();
-                judge_one(&setup, epoch, of, &verifiers).await
+                judge_one(&setup, epoch, &window, of, &verifiers).await
             };
             (plan, AbortOnDrop(tokio::spawn(work.in_current_span())))
         })
@@ -122,6 +134,7 @@ fn unjudged(plan: PlannedMiner) -> Finding {
 async fn judge_one(
     setup: &ChallengeRunnerSetup,
     epoch: Epoch,
+    window: &Window,
     plan: PlannedMiner,
     verifiers: &Arc<Semaphore>,
 ) -> Finding {
@@ -135,7 +148,7 @@ async fn judge_one(
         .collect();
     let mut proved: HashMap<DeviceId, Verdict> = match plan.address {
         Some(addr) if !jobs.is_empty() => {
-            challenge(setup, epoch, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers).await
+            challenge(setup, epoch, window, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers).await
         }
         _ => HashMap::new(),
     };
@@ -173,18 +186,27 @@ fn random<const N: usize>() -> Result<[u8; N], Verdict> {
     Ok(bytes)
 }
 
-/// One challenge of one miner: the same nonce for all its devices, one seed each.
-async fn challenge(
+/// What became of asking for the roots once.
+enum Asked {
+    /// A reply that is judged, with its challenge.
+    Answer(ChallengeRequest, Reply<ChallengeReply>),
+    /// Nothing can be said, and asking again would not change that.
+    Unknown(Verdict),
+    /// Not now: the miner is busy or not ready. Nothing was drawn, so it may be asked again, until when it named.
+    NotNow(Verdict, Option<u64>),
+}
+
+/// Asks for the roots once, with a nonce and a challenge id that were never used before.
+async fn ask(
     setup: &ChallengeRunnerSetup,
     epoch: Epoch,
-    peer: Peer,
+    window: &Window,
+    peer: &Peer,
     jobs: &[(DeviceId, Work)],
-    verifiers: &Arc<Semaphore>,
-) -> HashMap<DeviceId, Verdict> {
-    let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+) -> Asked {
     let (nonce, id) = match (random::<32>(), random::<16>()) {
         (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
-        (Err(v), _) | (_, Err(v)) => return all(v),
+        (Err(v), _) | (_, Err(v)) => return Asked::Unknown(v),
     };
     let request = ChallengeRequest {
         challenge: id,
@@ -196,11 +218,87 @@ async fn challenge(
             .collect(),
     };
     let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
-    let reply = setup.dendrite.call(&peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK).await;
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(error) => return all(Verdict::unknown(error.cause(), error.to_string())),
+    let young = window.is_young();
+    let since = Instant::now();
+    let call = setup.dendrite.call(peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK);
+    let reply = tokio::select! {
+        reply = call => reply,
+        () = window.straggler(since) => {
+            let detail = format!("no roots within {:?}, and the next slot has begun", since.elapsed());
+            let cause = if young { UnknownCause::Timeout } else { UnknownCause::OwnFault };
+            return Asked::Unknown(Verdict::unknown(cause, detail));
+        }
     };
+    match reply {
+        Ok(Reply { body: ChallengeReply::Busy { until_ms }, .. }) => {
+            Asked::NotNow(unproved(&ChallengeReply::Busy { until_ms }), Some(until_ms))
+        }
+        Ok(reply) => Asked::Answer(request, reply),
+        Err(error @ CallError::Status { code: 503, .. }) => {
+            Asked::NotNow(Verdict::unknown(error.cause(), error.to_string()), None)
+        }
+        Err(error) => Asked::Unknown(Verdict::unknown(error.cause(), error.to_string())),
+    }
+}
+
+/// Asks for the roots until there is an answer, or the slot is over. A miner that was busy or not ready through the whole of
+/// the slot has missed it; where the validator came late into its own slot, that is the validator's fault.
+async fn ask_in_slot(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    window: &Window,
+    peer: &Peer,
+    jobs: &[(DeviceId, Work)],
+) -> Result<(ChallengeRequest, Reply<ChallengeReply>), Verdict> {
+    let whole = window.is_young();
+    let block = window.block_time().unwrap_or(Duration::MAX);
+    let (first, longest) = (BUSY_RETRY.0.min(block / 8), BUSY_RETRY.1.min(block / 2));
+    let mut pause = first;
+    let mut last = None;
+    while window.is_open() {
+        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs).await {
+            Asked::Answer(request, reply) => return Ok((request, reply)),
+            Asked::Unknown(verdict) => return Err(verdict),
+            Asked::NotNow(verdict, until_ms) => (verdict, until_ms),
+        };
+        last = Some(verdict);
+        // What it named is an estimate, and its own: it is honoured up to the longest pause.
+        let named =
+            until_ms.map_or(Duration::ZERO, |until| Duration::from_millis(until.saturating_sub(setup.clock.now_ms())));
+        let wait = pause.max(named.min(longest)).max(Duration::from_millis(1));
+        pause = (pause * 2).min(longest);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = window.closed() => {}
+        }
+    }
+    Err(match last {
+        Some(verdict) if whole => verdict,
+        Some(verdict) => Verdict::unknown(
+            UnknownCause::OwnFault,
+            format!("the validator came late into its own slot: {}", verdict.reason()),
+        ),
+        None => Verdict::unknown(UnknownCause::OwnFault, "the validator missed its own slot"),
+    })
+}
+
+/// One challenge of one miner: the same nonce for all its devices, one seed each.
+async fn challenge(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    window: &Window,
+    peer: Peer,
+    jobs: &[(DeviceId, Work)],
+    verifiers: &Arc<Semaphore>,
+) -> HashMap<DeviceId, Verdict> {
+    let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+    let asked = ask_in_slot(setup, epoch, window, &peer, jobs).await;
+    window.answered_after(asked.as_ref().ok().map(|(_, reply)| reply.elapsed()));
+    let (request, reply) = match asked {
+        Ok(asked) => asked,
+        Err(verdict) => return all(verdict),
+    };
+    let (nonce, id) = (request.nonce.0, request.challenge);
     // Both times are ours: before the first byte went out, after the last byte of the roots was read.
     let elapsed = reply.elapsed();
     setup.metrics.challenge_stage("commit", elapsed);
