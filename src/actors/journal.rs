@@ -140,7 +140,8 @@ impl Handler<OpenRounds> for Journal {
     type Result = ResponseActFuture<Self, Result<Rounds, StoreError>>;
     fn handle(&mut self, _: OpenRounds, _: &mut Ctx<Self>) -> Self::Result {
         self.read(|conn| {
-            Ok(Rounds { open: queries::open_rounds(conn)?, last_closed: queries::last_judged_epoch(conn)? })
+            let (open, last_closed) = (queries::open_rounds(conn)?, queries::last_judged_epoch(conn)?);
+            Ok(Rounds { open, last_closed, judge: queries::judge(conn)? })
         })
     }
 }

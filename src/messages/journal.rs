@@ -5,7 +5,7 @@ use actix::Message;
 use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -36,6 +36,8 @@ pub struct Rounds {
     pub open: Vec<RoundRecord>,
     /// The newest epoch that was judged, or is void.
     pub last_closed: Option<Epoch>,
+    /// What the judge remembered after the newest epoch that was judged with it.
+    pub judge: Option<JudgeRecord>,
 }
 
 /// Every lease that has not ended.

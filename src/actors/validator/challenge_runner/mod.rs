@@ -12,7 +12,9 @@
 //! the journal's verdicts. Nobody is told of a void epoch: it has no scores and no weights.
 
 pub mod plan;
+pub mod recorder;
 pub mod round;
+pub mod trace;
 pub mod turn;
 pub mod window;
 
@@ -35,7 +37,7 @@ use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
-use crate::messages::journal::{OpenRounds, RecentVerdicts, Write};
+use crate::messages::journal::{OpenRounds, RecentVerdicts, Rounds, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
@@ -48,7 +50,11 @@ use crate::telemetry::{NodeMetrics, error_chain};
 use crate::verdict::{UnknownCause, Verdict};
 use crate::wire::dendrite::Dendrite;
 
+use serde::Deserialize as _;
+
+use crate::evidence::record::{OutageBody, Trace};
 use plan::{PlannedMiner, WorkTable};
+use recorder::{Closed, Recorder};
 use round::Finding;
 use turn::{Due, Epochs, turn};
 
@@ -110,6 +116,8 @@ struct Unwritten {
     epoch: Epoch,
     records: Vec<VerdictRecord>,
     penalties: Vec<DuePenalty>,
+    /// For the evidence log, and the judge's memory.
+    evidence: Vec<Record>,
     /// What the rest is told.
     judged: EpochJudged,
     at_ms: u64,
@@ -138,6 +146,7 @@ pub struct ChallengeRunner {
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
     judge: Option<Judge>,
+    recorder: Recorder,
     /// When the last verdicts were given, in milliseconds since the Unix epoch.
     last_at_ms: Option<u64>,
     epochs: Epochs,
@@ -158,6 +167,7 @@ impl ChallengeRunner {
         ChallengeRunner {
             setup,
             judge: None,
+            recorder: Recorder::default(),
             last_at_ms: None,
             epochs: Epochs::default(),
             open: VecDeque::new(),
@@ -179,7 +189,7 @@ impl ChallengeRunner {
             (past, journal.ask(OpenRounds, ASK).await)
         };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| match loaded {
-            (Ok(Ok(past)), Ok(Ok(rounds))) => act.recall(past, rounds.last_closed, rounds.open),
+            (Ok(Ok(past)), Ok(Ok(rounds))) => act.recall(past, rounds),
             failed => {
                 tracing::warn!(?failed, "the journal does not say what was judged, asking again");
                 ctx.run_later(Duration::from_secs(1), |act, ctx| act.remember(ctx));
@@ -187,7 +197,19 @@ impl ChallengeRunner {
         }));
     }
 
-    fn recall(&mut self, past: Vec<VerdictRecord>, last: Option<Epoch>, open: Vec<RoundRecord>) {
+    fn recall(&mut self, past: Vec<VerdictRecord>, rounds: Rounds) {
+        let Rounds { open, last_closed: last, judge: stored } = rounds;
+        let newest = past.iter().map(|v| v.epoch).max();
+        let stored = stored.and_then(|stored| match Judge::deserialize(&*stored.json) {
+            Ok(judge) => Some(judge),
+            Err(error) => {
+                tracing::warn!(epoch = stored.epoch, %error, "the stored judge cannot be read");
+                None
+            }
+        });
+        // Verdicts of a later epoch than it knows were given without it.
+        let stored = stored.filter(|judge| judge.last_epoch() >= newest);
+        let first = past.is_empty();
         let mut judge = Judge::new(self.setup.history.clone());
         self.last_at_ms = None;
         for v in past {
@@ -200,6 +222,16 @@ impl ChallengeRunner {
             self.last_at_ms = self.last_at_ms.max(Some(at_ms));
             judge.recall(epoch, at_ms, &self.setup.table, &Counted { uid, hotkey, device, model, verdict });
         }
+        let rebuilt = match &stored {
+            Some(_) => None,
+            None if first => Some("nothing was judged before"),
+            None => Some("rebuilt from the verdicts in the database, which holds no judge that knows all of them"),
+        };
+        let mut judge = stored.unwrap_or(judge);
+        if let Err(error) = self.recorder.remembered(&judge, rebuilt, self.setup.clock.now_ms()) {
+            tracing::error!(error = error_chain(&error), "the judge cannot be logged");
+        }
+        judge.set_rules(self.setup.history.clone());
         self.epochs = Epochs::after(last.max(judge.last_epoch()));
         self.judge = Some(judge);
         for round in &open {
@@ -229,7 +261,7 @@ impl ChallengeRunner {
         if let Some(round) = self.open.front() {
             const WHY: &str = "the validator was restarted during its window";
             let (epoch, block, findings) = (round.epoch, round.block, own_fault(&round.planned, WHY));
-            let unwritten = self.judge(epoch, block, &findings);
+            let unwritten = self.judge(epoch, block, &findings, HashMap::new());
             self.write(unwritten, ctx);
             return;
         }
@@ -275,6 +307,10 @@ impl ChallengeRunner {
         let lost_ms = self.last_at_ms.map_or(0, |last| self.setup.clock.now_ms().saturating_sub(last));
         if let Some(judge) = &mut self.judge {
             judge.outage(epochs.start, epochs.end - 1, lost_ms);
+            let outage = OutageBody { from: epochs.start, to: epochs.end - 1, lost_ms };
+            if let Err(error) = self.recorder.outage(outage, self.setup.clock.now_ms()) {
+                tracing::error!(error = error_chain(&error), "the outage cannot be logged");
+            }
         }
     }
 
@@ -289,8 +325,9 @@ impl ChallengeRunner {
             let problem = match done {
                 Ok(found) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
+                    let traces = found.iter().filter_map(|f| Some((f.plan.hotkey, f.trace.clone()?))).collect();
                     let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
-                    let unwritten = act.judge(epoch, block, &findings);
+                    let unwritten = act.judge(epoch, block, &findings, traces);
                     return act.write(unwritten, ctx);
                 }
                 Err(NotBegun::Nobody) => return,
@@ -314,7 +351,7 @@ impl ChallengeRunner {
         const WHY: &str = "the validator missed its own slot";
         let block = view.metagraph.head.number;
         if let Some(prepared) = self.prepared.take().filter(|p| p.intent.epoch == epoch) {
-            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY));
+            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY), HashMap::new());
             return self.write(unwritten, ctx);
         }
         self.running = Some(epoch);
@@ -324,7 +361,7 @@ impl ChallengeRunner {
             match planned {
                 Ok(planned) => {
                     let planned: Vec<_> = planned.iter().flat_map(PlannedMiner::verdicts).collect();
-                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY));
+                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY), HashMap::new());
                     act.write(unwritten, ctx);
                 }
                 Err(problem) => act.last_problem = Some(problem),
@@ -333,10 +370,24 @@ impl ChallengeRunner {
     }
 
     /// Takes the past into account: the verdicts as they count, and what each device brings to the score.
-    fn judge(&mut self, epoch: Epoch, block: BlockNumber, findings: &[MinerFinding]) -> Unwritten {
+    fn judge(
+        &mut self,
+        epoch: Epoch,
+        block: BlockNumber,
+        findings: &[MinerFinding],
+        traces: HashMap<Hotkey, Trace>,
+    ) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
-        let Judged { miners, counted, penalties, void } = judge.judge(epoch, at_ms, &self.setup.table, findings);
+        let begun = self.recorder.begin(judge, &self.setup.table, at_ms);
+        let judged = judge.judge(epoch, at_ms, &self.setup.table, findings);
+        let closed = Closed { epoch, block, at_ms, findings, traces, judged: &judged, judge };
+        let evidence = begun.and_then(|begun| self.recorder.close(begun, closed)).map_err(|error| {
+            // The verdicts count all the same; the next epoch's state shows the gap to whoever replays the log.
+            tracing::error!(epoch, error = error_chain(&error), "the epoch cannot be logged as evidence");
+        });
+        let evidence = evidence.map_or_else(|()| Vec::new(), Vec::from);
+        let Judged { miners, counted, penalties, void } = judged;
         if let Some(why) = &void {
             tracing::warn!(epoch, why, "the epoch is void: nobody is judged, no weights are made of it");
         }
@@ -354,7 +405,7 @@ impl ChallengeRunner {
         // Nothing is to be made of an epoch with nobody in it either.
         let void = void.is_some() || miners.is_empty();
         let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void };
-        Unwritten { epoch, records, penalties, judged, at_ms }
+        Unwritten { epoch, records, penalties, evidence, judged, at_ms }
     }
 
     /// Stores the verdicts and closes the round, then tells everybody.
@@ -368,7 +419,8 @@ impl ChallengeRunner {
         };
         let closed = Record::RoundClosed { epoch, outcome: unwritten.outcome(), at_ms: unwritten.at_ms };
         let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
-        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).chain([closed]).collect();
+        let penalties = unwritten.penalties.iter().map(penalty);
+        let batch = verdicts.chain(penalties).chain(unwritten.evidence.iter().cloned()).chain([closed]).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
         ctx.spawn(work.into_actor(self).map(move |written, act, ctx| {
             act.running = None;
@@ -393,7 +445,7 @@ impl ChallengeRunner {
 
     fn written(&mut self, unwritten: Unwritten, ctx: &mut Ctx<Self>) {
         let outcome = unwritten.outcome();
-        let Unwritten { epoch, records, penalties, judged, at_ms } = unwritten;
+        let Unwritten { epoch, records, penalties, judged, at_ms, evidence: _ } = unwritten;
         self.epochs.close(epoch);
         self.open.retain(|round| round.epoch != epoch);
         self.last_problem = None;

@@ -12,7 +12,9 @@ use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
+use super::trace::{Opened, Tracer, nanos};
 use super::window::Window;
+use crate::evidence::record::Trace;
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Position, Root, Work, sample_positions};
@@ -53,10 +55,12 @@ pub struct Finding {
     pub plan: PlannedMiner,
     /// A verdict for each planned device, in the plan's order; `None` for a leased one, which was left alone.
     pub verdicts: Vec<Option<Verdict>>,
+    /// What was exchanged with it; `None` if it was not asked.
+    pub trace: Option<Trace>,
 }
 
 impl From<Finding> for MinerFinding {
-    fn from(Finding { plan, verdicts }: Finding) -> Self {
+    fn from(Finding { plan, verdicts, trace: _ }: Finding) -> Self {
         let PlannedMiner { uid, hotkey, coldkey, refused, whole, devices, .. } = plan;
         let device = |(d, verdict): (PlannedDevice, Option<Verdict>)| DeviceFinding {
             device: d.device,
@@ -128,7 +132,7 @@ fn unjudged(plan: PlannedMiner) -> Finding {
         Task::Challenge(_) => Some(Verdict::unknown(UnknownCause::OwnFault, "the validator failed while it judged")),
     };
     let verdicts = plan.devices.iter().map(|d| verdict(&d.task)).collect();
-    Finding { plan, verdicts }
+    Finding { plan, verdicts, trace: None }
 }
 
 async fn judge_one(
@@ -146,9 +150,10 @@ async fn judge_one(
             _ => None,
         })
         .collect();
+    let tracer = Tracer::default();
     let mut proved: HashMap<DeviceId, Verdict> = match plan.address {
         Some(addr) if !jobs.is_empty() => {
-            challenge(setup, epoch, window, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers).await
+            challenge(setup, epoch, window, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers, &tracer).await
         }
         _ => HashMap::new(),
     };
@@ -164,7 +169,7 @@ async fn judge_one(
             }
         })
         .collect();
-    Finding { plan, verdicts }
+    Finding { plan, verdicts, trace: tracer.into_trace() }
 }
 
 /// The verdict on a reply that holds no roots.
@@ -203,6 +208,7 @@ async fn ask(
     window: &Window,
     peer: &Peer,
     jobs: &[(DeviceId, Work)],
+    tracer: &Tracer,
 ) -> Asked {
     let (nonce, id) = match (random::<32>(), random::<16>()) {
         (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
@@ -220,6 +226,7 @@ async fn ask(
     let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
     let young = window.is_young();
     let since = Instant::now();
+    tracer.sent(id, request.nonce, setup.clock.now_ms(), jobs);
     let call = setup.dendrite.call(peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK);
     let reply = tokio::select! {
         reply = call => reply,
@@ -249,6 +256,7 @@ async fn ask_in_slot(
     window: &Window,
     peer: &Peer,
     jobs: &[(DeviceId, Work)],
+    tracer: &Tracer,
 ) -> Result<(ChallengeRequest, Reply<ChallengeReply>), Verdict> {
     let whole = window.is_young();
     let block = window.block_time().unwrap_or(Duration::MAX);
@@ -256,7 +264,7 @@ async fn ask_in_slot(
     let mut pause = first;
     let mut last = None;
     while window.is_open() {
-        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs).await {
+        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs, tracer).await {
             Asked::Answer(request, reply) => return Ok((request, reply)),
             Asked::Unknown(verdict) => return Err(verdict),
             Asked::NotNow(verdict, until_ms) => (verdict, until_ms),
@@ -290,9 +298,10 @@ async fn challenge(
     peer: Peer,
     jobs: &[(DeviceId, Work)],
     verifiers: &Arc<Semaphore>,
+    tracer: &Tracer,
 ) -> HashMap<DeviceId, Verdict> {
     let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
-    let asked = ask_in_slot(setup, epoch, window, &peer, jobs).await;
+    let asked = ask_in_slot(setup, epoch, window, &peer, jobs, tracer).await;
     window.answered_after(asked.as_ref().ok().map(|(_, reply)| reply.elapsed()));
     let (request, reply) = match asked {
         Ok(asked) => asked,
@@ -311,6 +320,7 @@ async fn challenge(
     for entry in roots {
         by_device.insert(entry.device, entry.roots);
     }
+    tracer.roots(reply.proof, elapsed, &by_device);
     if answered != jobs.len() || jobs.iter().any(|(d, _)| !by_device.contains_key(d)) {
         return all(Verdict::fail(
             FailReason::WrongDevices,
@@ -324,7 +334,7 @@ async fn challenge(
         let challenge = Challenge { nonce, epoch, hotkey: peer.hotkey, device: *device, work: *work };
         let roots = by_device.remove(device).unwrap_or_default();
         let committed = Committed { peer, id, challenge, roots, elapsed, until };
-        async move { (*device, open_and_verify(setup, committed, verifiers).await) }
+        async move { (*device, open_and_verify(setup, committed, verifiers, tracer).await) }
     });
     join_all(verdicts).await.into_iter().collect()
 }
@@ -341,19 +351,24 @@ struct Committed {
     until: Instant,
 }
 
-async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, verifiers: &Arc<Semaphore>) -> Verdict {
+async fn open_and_verify(
+    setup: &ChallengeRunnerSetup,
+    committed: Committed,
+    verifiers: &Arc<Semaphore>,
+    tracer: &Tracer,
+) -> Verdict {
     let Committed { peer, id, challenge, roots, elapsed, until } = committed;
     if let Err(rejection) = check_roots(&challenge, &roots) {
         return Verdict::fail(rejection.reason, rejection.detail);
     }
     // Only now, after the roots were received, are the positions drawn.
-    let positions = match random::<32>() {
-        Ok(seed) => {
-            let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed(seed);
-            sample_positions(&challenge.work, setup.rules.samples, &mut rng)
-        }
+    let seed = match random::<32>() {
+        Ok(seed) => Hash32(seed),
         Err(verdict) => return verdict,
     };
+    let positions = sample_positions(&challenge.work, setup.rules.samples, &seed.0);
+    let device = challenge.device;
+    tracer.drawn(device, seed, positions.len());
     let begun = Instant::now();
     let openings = match openings(setup, &peer, id, &challenge, &positions, until).await {
         Ok(openings) => openings,
@@ -371,13 +386,16 @@ async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, ver
         let begun = Instant::now();
         let checked = check_openings(&challenge, &roots, &positions, &openings);
         metrics.verify_cpu(begun.elapsed());
-        checked
+        let opened = Opened::of(&challenge.work, &seed, &openings, &checked);
+        (checked, opened)
     })
     .await;
+    let checked = checked.map(|(checked, opened)| {
+        tracer.opened(device, opened);
+        checked
+    });
     match checked {
-        Ok(Ok(_)) => {
-            Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: elapsed.as_nanos() as u64, samples } }
-        }
+        Ok(Ok(_)) => Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: nanos(elapsed), samples } },
         Ok(Err(rejection)) => Verdict::fail(rejection.reason, rejection.detail),
         Err(error) => Verdict::unknown(UnknownCause::OwnFault, format!("the verifier ended: {error}")),
     }
@@ -442,7 +460,7 @@ mod tests {
             whole: None,
             devices: vec![device],
         };
-        Finding { plan, verdicts: vec![verdict] }
+        Finding { plan, verdicts: vec![verdict], trace: None }
     }
 
     fn pass() -> Option<Verdict> {
