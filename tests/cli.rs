@@ -472,4 +472,12 @@ async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
     for told in ["weights on chain of epoch", "miner-0", "cheater-1", "fail: entry_mismatch", "/metrics", "65535"] {
         assert!(ended.out.contains(told), "{told:?} is missing: {ended}");
     }
+    // Afterwards its directory can be audited, and an audit that cannot see says so.
+    let audit =
+        async |dir: &Path| Started::new(program(DEVNET, home.path(), &["--audit", dir.to_str().unwrap()])).end().await;
+    let ended = audit(&data).await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(ended.out.contains("0 leases of 0 renters at 2 miners"), "{ended}");
+    let ended = audit(&home.path().join("none")).await;
+    assert_eq!(ended.code, Some(65), "{ended}");
 }
