@@ -22,9 +22,9 @@ use crate::actors::validator::lacks_permit;
 use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
 use crate::clock::SharedClock;
 use crate::evidence::canon::CanonError;
-use crate::evidence::record::{RulesBody, ScoresBody, WeightsBody, WeightsStatusBody, digest, entry};
+use crate::evidence::record::{ScoresBody, WeightsBody, WeightsStatusBody, digest, entry};
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{BlockNumber, DeviceId, Hash32, Hotkey, Uid};
+use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{GetLastWeights, Note, Write};
 use crate::messages::validator::allocation_manager::AllocatedDevices;
@@ -102,8 +102,6 @@ pub struct WeightSetter {
     refused: usize,
     not_before: Option<Instant>,
     unclear: Option<Unclear>,
-    /// The table that was logged last.
-    logged_rules: Option<Hash32>,
 }
 
 impl WeightSetter {
@@ -121,7 +119,6 @@ impl WeightSetter {
             refused: 0,
             not_before: None,
             unclear: None,
-            logged_rules: None,
         }
     }
 
@@ -200,7 +197,7 @@ impl WeightSetter {
         });
     }
 
-    fn record(&mut self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
+    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
         let at_ms = self.setup.clock.now_ms();
         let mut records: Vec<Record> = judged
             .miners
@@ -217,7 +214,7 @@ impl WeightSetter {
                 })
             })
             .collect();
-        match self.evidence(judged, rows, leased, at_ms) {
+        match evidence(judged, rows, leased, at_ms) {
             Ok(evidence) => records.push(Record::Evidence(evidence)),
             Err(error) => {
                 tracing::error!(
@@ -230,26 +227,6 @@ impl WeightSetter {
         if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
             tracing::warn!(epoch = judged.epoch, %error, "scores not recorded");
         }
-    }
-
-    /// The scores for the evidence log, with the table where it is another than the last one.
-    fn evidence(
-        &mut self,
-        judged: &EpochJudged,
-        rows: &[ScoreRow],
-        allocated: BTreeMap<Hotkey, Vec<DeviceId>>,
-        at_ms: u64,
-    ) -> Result<EvidenceRecord, CanonError> {
-        let table = &*judged.table;
-        let rules = digest(table)?;
-        let mut entries = Vec::new();
-        if self.logged_rules.replace(rules) != Some(rules) {
-            let body = RulesBody { digest: rules, table: table.clone(), history: None };
-            entries.push(entry(Kind::Rules, at_ms, &body)?);
-        }
-        let body = ScoresBody { epoch: judged.epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
-        entries.push(entry(Kind::Scores, at_ms, &body)?);
-        Ok(EvidenceRecord { entries, state: None, closes: None })
     }
 
     /// Sets the board's weights if they are not on the chain yet and may be set now.
@@ -457,6 +434,18 @@ fn neurons(view: &ChainView) -> Vec<(Uid, Hotkey)> {
 fn limits(view: &ChainView) -> WeightLimits {
     let rules = &view.hyperparameters;
     WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit }
+}
+
+/// The scores for the evidence log. The table is in it: the epoch was judged by the same.
+fn evidence(
+    judged: &EpochJudged,
+    rows: &[ScoreRow],
+    allocated: BTreeMap<Hotkey, Vec<DeviceId>>,
+    at_ms: u64,
+) -> Result<EvidenceRecord, CanonError> {
+    let rules = digest(&*judged.table)?;
+    let body = ScoresBody { epoch: judged.epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
+    Ok(EvidenceRecord { entries: vec![entry(Kind::Scores, at_ms, &body)?], state: None, closes: None })
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
