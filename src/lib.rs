@@ -31,6 +31,7 @@ pub mod messages;
 pub mod runtime;
 
 pub mod launch;
+pub mod register;
 pub mod settings;
 pub mod sim;
 pub mod telemetry;

@@ -43,6 +43,12 @@ impl<M: Message + Send + 'static> Subscriber<M> {
     }
 }
 
+impl<M> Clone for Subscriber<M> {
+    fn clone(&self) -> Self {
+        Subscriber { name: self.name, tell: self.tell.clone() }
+    }
+}
+
 impl<M: Clone> Subscriber<M> {
     /// Tells every subscriber; one that is full or gone is logged and passed over: the next message reaches it.
     pub fn publish(subscribers: &[Subscriber<M>], message: &M) {

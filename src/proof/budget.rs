@@ -170,6 +170,14 @@ impl Budget {
         Ok(Ticket { number: self.tickets, until_ms })
     }
 
+    /// Other limits from now on. What is spent stays spent; a window of another length begins anew.
+    pub fn set_limits(&mut self, limits: BudgetLimits) {
+        if limits.window != self.limits.window {
+            self.window = 0;
+        }
+        self.limits = limits;
+    }
+
     /// The work is done, or given up. A ticket that has ended by itself changes nothing.
     pub fn finish(&mut self, ticket: Ticket, now_ms: u64) {
         self.advance(now_ms);

@@ -35,6 +35,7 @@ use crate::proof::budget::{self, Budget, BudgetLimits};
 use crate::proof::prover::{Commitment, Prover, ProverError};
 use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::verdict::UnknownCause;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceRoots, ProverFailure};
@@ -83,6 +84,8 @@ struct Kept {
 
 /// The actor.
 pub struct ChallengeRunner {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<ChallengeRunnerSetup>>,
     setup: Arc<ChallengeRunnerSetup>,
     budget: Budget,
     /// By caller: nobody reaches, or replaces, another's.
@@ -95,9 +98,10 @@ pub struct ChallengeRunner {
 
 impl ChallengeRunner {
     /// A runner with an unspent budget.
-    pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
+    pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
+        let setup = live.get();
         let budget = Budget::new(setup.limits);
-        ChallengeRunner { setup, budget, kept: HashMap::new(), answered: HashMap::new(), proofs: 0, refusals: 0 }
+        ChallengeRunner { live, setup, budget, kept: HashMap::new(), answered: HashMap::new(), proofs: 0, refusals: 0 }
     }
 
     fn drop_expired(&mut self) {
@@ -317,6 +321,8 @@ impl Supervised for ChallengeRunner {
 impl Handler<Prove> for ChallengeRunner {
     type Result = ResponseActFuture<Self, ChallengeReply>;
     fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
+        self.setup = self.live.get();
+        self.budget.set_limits(self.setup.limits);
         if let Err(reply) = self.admit(caller, request.epoch) {
             self.refusals += 1;
             return Box::pin(async move { reply }.into_actor(self));

@@ -95,35 +95,45 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     });
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
-    let setup = Arc::new(AllocationSetup {
-        hotkey: input.keypair.hotkey(),
-        engine,
-        host: host(announce.ip()),
-        longest: settings.leases.max_duration,
-        period: settings.leases.health_interval,
-        health: lease_health(&settings),
-        rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
-        specs: specs.clone(),
-        duty: frame.duty.clone(),
-        journal: frame.journal.clone(),
-        clock: input.clock.clone(),
-        metrics: frame.metrics.clone(),
-    });
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (specs, duty) = (specs.clone(), frame.duty.clone());
+        let (hotkey, host) = (input.keypair.hotkey(), host(announce.ip()));
+        frame.live.derived(move |settings| AllocationSetup {
+            hotkey,
+            engine: engine.clone(),
+            host,
+            longest: settings.leases.max_duration,
+            period: settings.leases.health_interval,
+            health: lease_health(settings),
+            rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
+            specs: specs.clone(),
+            duty: duty.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
     frame.tree.start(allocations_seat, move |_| AllocationManager::new(setup.clone()))?;
 
-    let setup = Arc::new(ChallengeRunnerSetup {
-        hotkey: input.keypair.hotkey(),
-        prover,
-        limits: budget(&settings),
-        // Longer than a validator's opening deadline, so that a retry at its very end still finds the commitment.
-        keep: settings.challenge.opening_deadline * 2,
-        specs: specs.clone(),
-        allocations: allocations.clone(),
-        view: frame.chain.clone(),
-        journal: frame.journal.clone(),
-        clock: input.clock.clone(),
-        metrics: frame.metrics.clone(),
-    });
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (specs, allocations) = (specs.clone(), allocations.clone());
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
+        frame.live.derived(move |settings| ChallengeRunnerSetup {
+            hotkey,
+            prover: prover.clone(),
+            limits: budget(settings),
+            // Longer than a validator's opening deadline, so that a retry at its very end still finds the commitment.
+            keep: settings.challenge.opening_deadline * 2,
+            specs: specs.clone(),
+            allocations: allocations.clone(),
+            view: view.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
 
     let prove_deadline = settings.prover.time_limit + settings.leases.request_timeout;

@@ -25,6 +25,7 @@ use crate::proof::prover::InProcessProver;
 use crate::proof::verifier::check_openings;
 use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
+use crate::settings::Live;
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::wire::synapse::{
@@ -95,7 +96,7 @@ fn miner_in(dir: tempfile::TempDir) -> Miner {
         clock: clock.clone(),
         metrics: metrics.clone(),
     });
-    tree.start(leases_seat, move |_| AllocationManager::new(setup.clone())).unwrap();
+    tree.start(leases_seat, move |_| AllocationManager::new(Live::fixed(setup.clone()))).unwrap();
     let setup = Arc::new(ChallengeRunnerSetup {
         hotkey: Hotkey([9; 32]),
         prover: Arc::new(InProcessProver { threads: 1 }),
@@ -115,7 +116,7 @@ fn miner_in(dir: tempfile::TempDir) -> Miner {
         clock: clock.clone(),
         metrics,
     });
-    tree.start(proofs_seat, move |_| ChallengeRunner::new(setup.clone())).unwrap();
+    tree.start(proofs_seat, move |_| ChallengeRunner::new(Live::fixed(setup.clone()))).unwrap();
     Miner { engine, leases, proofs, clock, tree, writer, dir }
 }
 

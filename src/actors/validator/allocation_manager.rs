@@ -30,6 +30,7 @@ use crate::messages::validator::allocation_manager::{
 };
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::store;
 use crate::telemetry::events::Recovered;
 use crate::telemetry::{NodeMetrics, printable};
@@ -119,6 +120,8 @@ impl Watched {
 
 /// The actor.
 pub struct AllocationManager {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<AllocationSetup>>,
     setup: Arc<AllocationSetup>,
     book: LeaseBook,
     proved: HashMap<Hotkey, Vec<Proved>>,
@@ -135,8 +138,10 @@ pub struct AllocationManager {
 
 impl AllocationManager {
     /// A manager that knows no lease yet.
-    pub fn new(setup: Arc<AllocationSetup>) -> Self {
+    pub fn new(live: Live<Arc<AllocationSetup>>) -> Self {
+        let setup = live.get();
         AllocationManager {
+            live,
             setup,
             book: LeaseBook::default(),
             proved: HashMap::new(),
@@ -473,7 +478,7 @@ impl Actor for AllocationManager {
         let mut view = self.setup.view.clone();
         let first_view = async move { view.wait_for(Option::is_some).await.is_ok() };
         ctx.spawn(first_view.into_actor(self).map(|_, act, ctx| act.round(ctx)));
-        ctx.run_interval(self.setup.period, |act, ctx| act.round(ctx));
+        self.tick(ctx);
     }
 }
 
@@ -541,8 +546,18 @@ impl AllocationManager {
         }))
     }
 
+    /// Looks after the leases every period, which is a setting.
+    fn tick(&mut self, ctx: &mut Ctx<Self>) {
+        self.setup = self.live.get();
+        ctx.run_later(self.setup.period, |act, ctx| {
+            act.tick(ctx);
+            act.round(ctx);
+        });
+    }
+
     /// Opens a lease under an id that no lease has.
     fn open(&mut self, id: LeaseId, request: RentRequest) -> Reply {
+        self.setup = self.live.get();
         if let Some(why) = self.setup.duty.borrow().refuses_leases() {
             return self.reply(Err(RentError::Draining(why)));
         }

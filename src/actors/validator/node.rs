@@ -114,12 +114,16 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
 pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let ValidatorInput { node: input, local_address } = input;
     let settings = input.settings.clone();
-    let (table, works) = tables(&settings)?;
-    let (table, works) = (Arc::new(table), Arc::new(works));
     let dendrite = Dendrite::new(input.keypair.clone(), input.clock.clone(), local_address)
         .map_err(|e| NodeError::Config(format!("no HTTP client: {}", crate::telemetry::error_chain(&e))))?;
     let mut frame =
         Frame::new(&input, Role::Validator, |settings| tables(settings).map(drop).map_err(|e| e.to_string()))?;
+    let first = tables(&settings)?;
+    // Settings whose tables cannot be used are never published: the first ones only stand in for what cannot be.
+    let tables = frame.live.derived(move |settings| {
+        let (table, works) = tables(settings).unwrap_or_else(|_| first.clone());
+        (Arc::new(table), Arc::new(works))
+    });
     let secret = Arc::new(secret(&input.data_dir.join(LEASE_SECRET_FILE))?);
 
     let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &["journal"]));
@@ -130,86 +134,105 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager"];
     let (challenges, challenges_seat) = frame.tree.declare::<ChallengeRunner>(frame.child("challenge_runner", after));
 
-    let setup = Arc::new(SpecsCollectorSetup {
-        dendrite: dendrite.clone(),
-        batch: settings.validator.specs_batch_size,
-        deadline: settings.specs.timeout,
-        journal: frame.journal.clone(),
-        clock: input.clock.clone(),
-    });
+    let setup = {
+        let (journal, clock) = (frame.journal.clone(), input.clock.clone());
+        let dendrite = dendrite.clone();
+        frame.live.derived(move |settings| SpecsCollectorSetup {
+            dendrite: dendrite.clone(),
+            batch: settings.validator.specs_batch_size,
+            deadline: settings.specs.timeout,
+            journal: journal.clone(),
+            clock: clock.clone(),
+        })
+    };
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
-    let setup = Arc::new(AllocationSetup {
-        hotkey: input.keypair.hotkey(),
-        dendrite: dendrite.clone(),
-        view: frame.chain.clone(),
-        secret,
-        longest: settings.leases.max_duration,
-        allocate_deadline: settings.leases.request_timeout,
-        call_deadline: settings.specs.timeout,
-        period: settings.leases.health_interval,
-        health: lease_health(&settings),
-        give_up: settings.leases.grace,
-        duty: frame.duty.clone(),
-        journal: frame.journal.clone(),
-        clock: input.clock.clone(),
-        metrics: frame.metrics.clone(),
-    });
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (dendrite, view, duty) = (dendrite.clone(), frame.chain.clone(), frame.duty.clone());
+        let hotkey = input.keypair.hotkey();
+        frame.live.derived(move |settings| AllocationSetup {
+            hotkey,
+            dendrite: dendrite.clone(),
+            view: view.clone(),
+            secret: secret.clone(),
+            longest: settings.leases.max_duration,
+            allocate_deadline: settings.leases.request_timeout,
+            call_deadline: settings.specs.timeout,
+            period: settings.leases.health_interval,
+            health: lease_health(settings),
+            give_up: settings.leases.grace,
+            duty: duty.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
     frame.tree.start(allocations_seat, move |_| AllocationManager::new(setup.clone()))?;
 
-    let setup = Arc::new(WeightSetterSetup {
-        hotkey: input.keypair.hotkey(),
-        chain: input.chain.clone(),
-        deadline: settings.weights.confirm_timeout,
-        table: table.clone(),
-        version_key: settings.weights.version_key,
-        interval_blocks: settings.weights.interval_blocks,
-        require_permit: settings.validator.require_permit,
-        retry: Backoff { first: settings.weights.retry_first, cap: settings.weights.retry_cap, ..Backoff::default() },
-        allocations: allocations.clone(),
-        journal: frame.journal.clone(),
-        clock: input.clock.clone(),
-        metrics: frame.metrics.clone(),
-    });
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (chain, allocations) = (input.chain.clone(), allocations.clone());
+        let hotkey = input.keypair.hotkey();
+        frame.live.derived(move |settings| WeightSetterSetup {
+            hotkey,
+            chain: chain.clone(),
+            deadline: settings.weights.confirm_timeout,
+            version_key: settings.weights.version_key,
+            interval_blocks: settings.weights.interval_blocks,
+            require_permit: settings.validator.require_permit,
+            retry: Backoff {
+                first: settings.weights.retry_first,
+                cap: settings.weights.retry_cap,
+                ..Backoff::default()
+            },
+            allocations: allocations.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
     frame.tree.start(weights_seat, move |_| WeightSetter::new(setup.clone()))?;
 
-    // Every batch of 256 possible neurons may run into its deadline.
-    let batches = 256usize.div_ceil(settings.validator.specs_batch_size.max(1));
-    let setup = Arc::new(ChallengeRunnerSetup {
-        hotkey: input.keypair.hotkey(),
-        dendrite,
-        table,
-        works,
-        rules: Rules {
-            batch: settings.validator.challenge_batch_size,
-            samples: settings.challenge.samples as usize,
-            commit_timeout: settings.challenge.commit_timeout,
-            opening_deadline: settings.challenge.opening_deadline,
-            verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        },
-        history: HistoryRules {
-            pass_epochs: settings.challenge.pass_lifetime_epochs,
-            misses: settings.challenge.unresponsive_after,
-            penalty_fails: settings.challenge.penalty_fails,
-            penalty_window: settings.challenge.penalty_window,
-            penalty_ms: millis(settings.challenge.penalty),
-            ..HistoryRules::default()
-        },
-        require_permit: settings.validator.require_permit,
-        ask_specs: settings.validator.perform_hardware_query,
-        specs_deadline: settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(10),
-        view: frame.chain.clone(),
-        guard: frame.guard.clone(),
-        specs,
-        allocations: allocations.clone(),
-        journal: frame.journal.clone(),
-        on_judged: vec![
-            Subscriber::new("weight_setter", &weights),
-            Subscriber::new("allocation_manager", &allocations),
-        ],
-        clock: input.clock.clone(),
-        metrics: frame.metrics.clone(),
-    });
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (guard, allocations) = (frame.guard.clone(), allocations.clone());
+        let on_judged =
+            vec![Subscriber::new("weight_setter", &weights), Subscriber::new("allocation_manager", &allocations)];
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
+        frame.live.derived(move |settings| ChallengeRunnerSetup {
+            hotkey,
+            dendrite: dendrite.clone(),
+            table: tables.get().0.clone(),
+            works: tables.get().1.clone(),
+            rules: Rules {
+                batch: settings.validator.challenge_batch_size,
+                samples: settings.challenge.samples as usize,
+                commit_timeout: settings.challenge.commit_timeout,
+                opening_deadline: settings.challenge.opening_deadline,
+                verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            },
+            history: HistoryRules {
+                pass_epochs: settings.challenge.pass_lifetime_epochs,
+                misses: settings.challenge.unresponsive_after,
+                penalty_fails: settings.challenge.penalty_fails,
+                penalty_window: settings.challenge.penalty_window,
+                penalty_ms: millis(settings.challenge.penalty),
+                ..HistoryRules::default()
+            },
+            require_permit: settings.validator.require_permit,
+            ask_specs: settings.validator.perform_hardware_query,
+            specs_deadline: specs_deadline(settings),
+            view: view.clone(),
+            guard: guard.clone(),
+            specs: specs.clone(),
+            allocations: allocations.clone(),
+            journal: journal.clone(),
+            on_judged: on_judged.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
 
     let on_block = vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
@@ -222,4 +245,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     }));
     let node = frame.finish(&input, None, on_block, Vec::new())?;
     Ok(ValidatorNode { node, allocations, challenges, weights, guard })
+}
+
+/// Longest a round of specs may take: every batch of 256 possible neurons may run into its deadline.
+fn specs_deadline(settings: &Settings) -> Duration {
+    let batches = 256usize.div_ceil(settings.validator.specs_batch_size.max(1));
+    settings.specs.timeout * u32::try_from(batches).unwrap_or(u32::MAX) + Duration::from_secs(10)
 }

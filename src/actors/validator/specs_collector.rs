@@ -21,6 +21,7 @@ use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::journal::Note;
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, SpecsResult, Target};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::SpecsRecord;
 use crate::verdict::UnknownCause;
@@ -48,6 +49,8 @@ pub struct SpecsCollectorSetup {
 
 /// The actor.
 pub struct SpecsCollector {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<SpecsCollectorSetup>>,
     setup: Arc<SpecsCollectorSetup>,
     known: HashMap<Hotkey, Arc<SpecsReply>>,
     rounds: u64,
@@ -56,8 +59,9 @@ pub struct SpecsCollector {
 
 impl SpecsCollector {
     /// A collector that knows nobody.
-    pub fn new(setup: Arc<SpecsCollectorSetup>) -> Self {
-        SpecsCollector { setup, known: HashMap::new(), rounds: 0, block: 0 }
+    pub fn new(live: Live<Arc<SpecsCollectorSetup>>) -> Self {
+        let setup = live.get();
+        SpecsCollector { live, setup, known: HashMap::new(), rounds: 0, block: 0 }
     }
 
     /// The answers as they count: who gave none is taken at its last word.
@@ -125,6 +129,7 @@ impl Handler<CollectSpecs> for SpecsCollector {
     type Result = ResponseActFuture<Self, HashMap<Hotkey, SpecsResult>>;
     fn handle(&mut self, CollectSpecs { targets, block, within }: CollectSpecs, _: &mut Ctx<Self>) -> Self::Result {
         self.block = block;
+        self.setup = self.live.get();
         let setup = self.setup.clone();
         let round = async move {
             let answers = stream::iter(&targets)

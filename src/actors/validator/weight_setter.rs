@@ -28,7 +28,8 @@ use crate::messages::validator::allocation_manager::AllocatedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{GetScoreboard, ScoreRow, Scoreboard};
 use crate::runtime::{Backoff, Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{self, Points, Score, ScoreTable, WeightLimits};
+use crate::scoring::{self, Points, Score, WeightLimits};
+use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::{
     DevicePart, ScoreParts, ScoreRecord, WeightEntry, WeightsRecord, WeightsStatus, WeightsStatusRecord,
@@ -47,8 +48,6 @@ pub struct WeightSetterSetup {
     pub chain: Arc<dyn Chain>,
     /// How long one setting may take until it is included.
     pub deadline: Duration,
-    /// The models and their base scores.
-    pub table: Arc<ScoreTable>,
     /// The version key sent with weights.
     pub version_key: u64,
     /// Least blocks between two settings, beyond the chain's own limit.
@@ -87,6 +86,8 @@ struct Unclear {
 
 /// The actor.
 pub struct WeightSetter {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<WeightSetterSetup>>,
     setup: Arc<WeightSetterSetup>,
     board: Arc<Scoreboard>,
     past: Option<Past>,
@@ -102,8 +103,10 @@ pub struct WeightSetter {
 
 impl WeightSetter {
     /// A setter that knows no scores.
-    pub fn new(setup: Arc<WeightSetterSetup>) -> Self {
+    pub fn new(live: Live<Arc<WeightSetterSetup>>) -> Self {
+        let setup = live.get();
         WeightSetter {
+            live,
             setup,
             board: Arc::default(),
             past: None,
@@ -163,7 +166,7 @@ impl WeightSetter {
     }
 
     fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>) {
-        let rows = scoring::score_all(&self.setup.table, &judged.miners, &leased.into_iter().collect());
+        let rows = scoring::score_all(&judged.table, &judged.miners, &leased.into_iter().collect());
         let totals: Vec<(Uid, Points)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
         let weights = match scoring::weights(&totals) {
             Ok(weights) => weights,
@@ -215,6 +218,7 @@ impl WeightSetter {
     /// Sets the board's weights if they are not on the chain yet and may be set now.
     fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let (Some(past), false) = (self.past, self.working) else { return };
+        self.setup = self.live.get();
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
         if let Some(Unclear { epoch, id, .. }) =

@@ -6,6 +6,7 @@ use actix::Message;
 
 use crate::ids::{BlockNumber, Epoch};
 pub use crate::scoring::MinerJudgement;
+use crate::scoring::ScoreTable;
 
 /// An epoch was judged and its verdicts are stored. Told to whoever scores and rents, and again with every block until the
 /// next one.
@@ -18,6 +19,8 @@ pub struct EpochJudged {
     pub block: BlockNumber,
     /// Every neuron that announces an axon.
     pub miners: Arc<Vec<MinerJudgement>>,
+    /// The models and what they are worth, as they held when the epoch's round began.
+    pub table: Arc<ScoreTable>,
     /// Nobody was judged, for reasons of our own: what earlier epochs say still holds.
     pub void: bool,
 }

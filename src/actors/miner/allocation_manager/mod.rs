@@ -38,6 +38,7 @@ use crate::messages::miner::allocation_manager::{
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::Recovered;
 use crate::wire::synapse::{AllocateReply, LeaseRefusal, LeaseStatusReply, ReleaseReply};
@@ -79,6 +80,8 @@ pub struct AllocationSetup {
 
 /// The actor.
 pub struct AllocationManager {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<AllocationSetup>>,
     setup: Arc<AllocationSetup>,
     book: LeaseBook,
     ledger: DeviceLedger,
@@ -94,8 +97,10 @@ pub struct AllocationManager {
 
 impl AllocationManager {
     /// A manager that knows no lease yet.
-    pub fn new(setup: Arc<AllocationSetup>) -> Self {
+    pub fn new(live: Live<Arc<AllocationSetup>>) -> Self {
+        let setup = live.get();
         AllocationManager {
+            live,
             setup,
             book: LeaseBook::default(),
             ledger: DeviceLedger::default(),
@@ -142,6 +147,15 @@ impl AllocationManager {
                 ctx.run_later(Duration::from_secs(1), |act, ctx| act.load(ctx));
             }
         }));
+    }
+
+    /// Compares every period, which is a setting.
+    fn tick(&mut self, ctx: &mut Ctx<Self>) {
+        self.setup = self.live.get();
+        ctx.run_later(self.setup.period, |act, ctx| {
+            act.tick(ctx);
+            act.compare(ctx);
+        });
     }
 
     /// Compares journal and engine, and carries out what follows.
@@ -312,7 +326,7 @@ impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.load(ctx);
-        ctx.run_interval(self.setup.period, |act, ctx| act.compare(ctx));
+        self.tick(ctx);
     }
 }
 
@@ -349,6 +363,7 @@ impl Handler<Allocate> for AllocationManager {
             };
             return answer(self, reply);
         }
+        self.setup = self.live.get();
         if let Some(why) = self.setup.duty.borrow().refuses_leases() {
             return answer(self, refused(LeaseRefusal::Draining, why));
         }

@@ -43,6 +43,7 @@ use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
 use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
 use crate::scoring::{Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
+use crate::settings::Live;
 use crate::store::records::{PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
 use crate::store::{Record, StoreError};
 use crate::telemetry::events::ChallengeJudged;
@@ -143,6 +144,8 @@ enum NotBegun {
 
 /// The actor.
 pub struct ChallengeRunner {
+    /// What it works with, as the settings have it now.
+    live: Live<Arc<ChallengeRunnerSetup>>,
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
     judge: Option<Judge>,
@@ -163,8 +166,10 @@ pub struct ChallengeRunner {
 
 impl ChallengeRunner {
     /// A runner that remembers nothing yet.
-    pub fn new(setup: Arc<ChallengeRunnerSetup>) -> Self {
+    pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
+        let setup = live.get();
         ChallengeRunner {
+            live,
             setup,
             judge: None,
             recorder: Recorder::default(),
@@ -279,6 +284,8 @@ impl ChallengeRunner {
             }
             return;
         }
+        // What holds for this epoch: a reload while the round runs is for the next one.
+        self.setup = self.live.get();
         let permit = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit);
         let turn = if permit.is_some() { turn::Turn::NoSlot } else { turn(&view, &self.setup.hotkey) };
         self.turn = turn.label();
@@ -379,6 +386,7 @@ impl ChallengeRunner {
     ) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
+        judge.set_rules(self.setup.history.clone());
         let begun = self.recorder.begin(judge, &self.setup.table, at_ms);
         let judged = judge.judge(epoch, at_ms, &self.setup.table, findings);
         let closed = Closed { epoch, block, at_ms, findings, traces, judged: &judged, judge };
@@ -404,7 +412,7 @@ impl ChallengeRunner {
         let records: Vec<VerdictRecord> = counted.into_iter().map(record).collect();
         // Nothing is to be made of an epoch with nobody in it either.
         let void = void.is_some() || miners.is_empty();
-        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void };
+        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void, table: self.setup.table.clone() };
         Unwritten { epoch, records, penalties, evidence, judged, at_ms }
     }
 

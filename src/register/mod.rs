@@ -1,0 +1,218 @@
+//! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
+//!
+//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`; `text` lays tables
+//! out. A new group is a file here and a line in [`Command`].
+
+mod explain;
+mod leases;
+mod node;
+mod penalties;
+mod text;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::launch;
+use crate::settings::{Cli, FLAGS, Loaded, Role};
+use crate::telemetry::error_chain;
+use crate::web::control::{ClientError, Code, ControlClient};
+
+/// Asks a running node of this machine, and tells it what to do.
+///
+/// The node is found by its data directory: the configured one of --role, or --data-dir. Asked is the node's own control
+/// socket, which answers its own user and root only. Nothing here ever writes a node's database.
+#[derive(Debug, Parser)]
+#[command(
+    name = "compute-register",
+    version,
+    after_long_help = "\
+Examples:
+  compute-register status                            is the validator well?
+  compute-register --role miner status               and the miner?
+  compute-register explain 5Grwva… --json            why does this miner have its score?
+  compute-register rent --ssh-key ~/.ssh/id_ed25519.pub --duration 2h
+  compute-register maintenance on --note 'new disk'  no new leases; running ones go on
+  compute-register drain --wait-for-leases           end the node once its leases have ended
+  compute-register reload                            read config.yaml again, as SIGHUP does
+
+Exit codes: 0 done; 64 wrong command line; 65 the node refused, or its answer or database cannot be used;
+69 no node runs there, or it does not answer; 78 wrong configuration."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Whose data directory is meant where none is given.
+    #[arg(long, global = true, value_enum, default_value_t = NodeRole::Validator)]
+    role: NodeRole,
+    /// The node's data directory; for explain also its database file. By default the configured one.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    cli: Quiet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NodeRole {
+    Miner,
+    Validator,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The node in short: whether it is ready, and why not.
+    Status,
+    /// The node's actors: state, restarts, queue, last failure.
+    Actors,
+    /// What the validator thinks of each miner: verdict, score, weight, leases.
+    Table,
+    /// Leases: list them, show one with its history, release one.
+    Leases(leases::Args),
+    /// Rent devices through the validator.
+    Rent(leases::RentArgs),
+    /// Penalties: list them, give one, lift one.
+    Penalties(penalties::Args),
+    /// Why a miner has its score: verdicts, arithmetic, lease, penalties, weight.
+    ///
+    /// From the running validator, or, when none runs there, from its database, which is only read.
+    Explain(explain::Args),
+    /// Read the settings again: says for each changed key whether it is applied, needs a restart, or is refused.
+    Reload,
+    /// Keep new leases away, or end that. Running leases go on; a miner goes on proving, a validator judging.
+    ///
+    /// Maintenance outlasts a restart of the node.
+    Maintenance(node::MaintenanceArgs),
+    /// Take no new leases, finish what is in flight, and end the node as SIGTERM does.
+    Drain(node::DrainArgs),
+    /// The settings in force, with where each was written.
+    Config,
+}
+
+/// The settings' flags, all understood and only `--config` shown: a node's help explains the others.
+#[derive(Debug)]
+struct Quiet(Cli);
+
+impl clap::Args for Quiet {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let quiet = |name: &str| name != "config" && FLAGS.iter().any(|flag| flag.name == name);
+        Cli::augment_args(command).mut_args(|arg| if quiet(arg.get_id().as_str()) { arg.hide(true) } else { arg })
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Quiet {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        Cli::from_arg_matches(matches).map(Quiet)
+    }
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+/// What a command works with.
+struct Context {
+    client: ControlClient,
+    dir: PathBuf,
+    json: bool,
+}
+
+/// Runs the tool with these arguments, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    run(args).unwrap_or_else(|exit| exit)
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
+    let Args { command, role, data_dir, json, cli } = launch::arguments(args)?;
+    let role = match role {
+        NodeRole::Miner => Role::Miner,
+        NodeRole::Validator => Role::Register,
+    };
+    let Loaded { settings, .. } = launch::load(role, &cli.0)?;
+    let dir = data_dir.unwrap_or(settings.node.data_dir);
+    let context = Context { client: ControlClient::new(&dir), dir, json };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        complain(&format!("cannot start: {error}"));
+        Exit::Unavailable
+    })?;
+    runtime.block_on(carry_out(&context, command))?;
+    Ok(Exit::Ok)
+}
+
+async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Status => node::status(context).await,
+        Command::Actors => node::actors(context).await,
+        Command::Table => node::table(context).await,
+        Command::Leases(args) => leases::run(context, args).await,
+        Command::Rent(args) => leases::rent(context, args).await,
+        Command::Penalties(args) => penalties::run(context, args).await,
+        Command::Explain(args) => explain::run(context, args).await,
+        Command::Reload => node::reload(context).await,
+        Command::Maintenance(args) => node::maintenance(context, args).await,
+        Command::Drain(args) => node::drain(context, args).await,
+        Command::Config => node::config(context).await,
+    }
+}
+
+impl Context {
+    /// Prints the answer: as JSON, or as the text that `text` makes of it.
+    fn answer<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> Result<(), Exit> {
+        if !self.json {
+            say(text(answer).trim_end());
+            return Ok(());
+        }
+        let json = serde_json::to_string_pretty(answer).map_err(|error| {
+            complain(&format!("the answer cannot be written as JSON: {error}"));
+            Exit::Data
+        })?;
+        say(&json);
+        Ok(())
+    }
+}
+
+/// Says why there is no answer, and what to do; the exit code says it to programs.
+fn failed(error: &ClientError) -> Exit {
+    complain(&error_chain(error));
+    match error {
+        ClientError::NotRunning { .. } => {
+            complain("is the node running? Start it, or name its directory: --role, --data-dir");
+            Exit::Unavailable
+        }
+        ClientError::Permission { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. } => Exit::Unavailable,
+        ClientError::Unexpected { .. } => {
+            complain("check that node and compute-register are of one version");
+            Exit::Data
+        }
+        ClientError::Node(error) => {
+            if !error.remedy.is_empty() {
+                complain(&error.remedy);
+            }
+            if error.code == Code::Unavailable { Exit::Unavailable } else { Exit::Data }
+        }
+    }
+}
+
+/// Reads something that has a text form; what is wrong with it is a wrong command line.
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str, what: &str) -> Result<T, Exit> {
+    text.parse().map_err(|error| {
+        complain(&format!("'{text}' is not a {what}: {error}"));
+        Exit::Usage
+    })
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}"); // a closed pipe is no reason to fail
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
