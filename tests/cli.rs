@@ -342,11 +342,11 @@ async fn proof_under_way(
 async fn a_proof_under_way_is_answered_before_a_miner_ends_and_a_second_signal_waits_for_nothing() {
     let net = Devnet::start().await;
     let (page, axon) = (free_ports(), free_ports());
-    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.2", "--axon.port", &axon.to_string()];
+    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.3", "--axon.port", &axon.to_string()];
     for signals in [1, 2] {
         let mut miner = net.node(MINER, "miner", page, &flags);
         ready(&mut miner, page).await;
-        let peer = Peer { hotkey: net.hotkey(1), addr: SocketAddr::from(([127, 0, 9, 2], axon)) };
+        let peer = Peer { hotkey: net.hotkey(1), addr: SocketAddr::from(([127, 0, 9, 3], axon)) };
         let asked = proof_under_way(&net, peer).await;
         miner.signal(Signal::TERM);
         if signals == 1 {
