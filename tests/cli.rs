@@ -18,6 +18,8 @@ use compute_subnet::ids::{Coldkey, Hotkey, Netuid};
 use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::store::{self, Role};
 use compute_subnet::wallet::Keypair;
+use compute_subnet::wire::dendrite::{Dendrite, Peer};
+use compute_subnet::wire::synapse::SpecsRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use wait::{LONG, free_ports, until};
 
@@ -310,6 +312,95 @@ async fn a_miner_joins_a_ledger_and_ends_with_0_at_sigint() {
     let ended = net.node(MINER, "miner", page, &axon_flags).end().await;
     assert_eq!(ended.code, Some(65), "{ended}");
     assert!(ended.err.contains("has schema version 99") && ended.err.contains("it was not altered"), "{ended}");
+    net.rpc.stop().await;
+}
+
+#[actix_rt::test]
+async fn an_operator_commands_a_running_node_reloads_it_and_drains_it() {
+    let net = Devnet::start().await;
+    let (page, axon) = (free_ports(), free_ports());
+    let at: SocketAddr = format!("127.0.9.2:{axon}").parse().unwrap();
+    let data = net.dir.path().join("miner");
+    let file = net.dir.path().join("my.yaml");
+    std::fs::write(&file, "blacklist: { hotkeys: [] }\n").unwrap();
+    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.2", "--axon.port", &axon.to_string()];
+    let flags = [&flags[..], &["--config", file.to_str().unwrap()]].concat();
+    let mut miner = net.node(MINER, "miner", page, &flags);
+    ready(&mut miner, page).await;
+    let register = async |args: &[&str]| {
+        run(REGISTER, net.dir.path(), &[args, &["--data-dir", data.to_str().unwrap()]].concat()).await
+    };
+
+    let status = register(&["status"]).await;
+    assert_eq!(status.code, Some(0), "{status}");
+    assert!(status.out.contains("compute-miner") && status.out.contains("ready          yes"), "{status}");
+    let json = register(&["status", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["pid"], miner.0.id());
+    for (args, told) in [
+        (&["actors"][..], "allocation_manager  running"),
+        (&["leases"], "no leases"),
+        (&["penalties"], "no penalties"),
+        (&["config"], "axon.ip = 127.0.9.2  # flag --axon.ip"),
+    ] {
+        let ended = register(args).await;
+        assert_eq!(ended.code, Some(0), "{ended}");
+        assert!(ended.out.contains(told) && ended.err.is_empty(), "{ended}");
+    }
+    let ended = register(&["table"]).await;
+    assert_eq!(ended.code, Some(65), "{ended}");
+    assert!(ended.err.contains("this node is a miner"), "{ended}");
+
+    // A validator that is admitted is refused as soon as the miner's operator has it so: by SIGHUP.
+    let keys = DevnetKeys::load(net.dir.path()).unwrap();
+    let dendrite = Dendrite::new(keys.validator(0), Arc::new(SystemClock), None).unwrap();
+    let peer = Peer { hotkey: net.hotkey(1), addr: at };
+    let ask = async || dendrite.call(&peer, &SpecsRequest::default(), LONG, 1 << 20).await.map_err(|e| e.to_string());
+    until("the validator is admitted", async || ask().await.ok()).await;
+    std::fs::write(&file, format!("blacklist: {{ hotkeys: [{}] }}\n", keys.validator(0).hotkey())).unwrap();
+    miner.signal(Signal::HUP);
+    until("the validator is refused", async || ask().await.err().filter(|e| e.contains("denied_hotkey"))).await;
+    std::fs::write(&file, "metrics: { port: 9999 }\nwallet: { hotkey: other }\nminer: { min_stake: 5 }\n").unwrap();
+    let reload = register(&["reload"]).await;
+    assert_eq!(reload.code, Some(0), "{reload}");
+    for told in [
+        "applied          blacklist.hotkeys",
+        "applied          miner.min_stake: 1024 → 5",
+        "refused          wallet.hotkey",
+    ] {
+        assert!(reload.out.contains(told), "{told}: {reload}");
+    }
+    // The port is given by a flag, which wins over the file: nothing changed there.
+    assert!(!reload.out.contains("metrics.port"), "{reload}");
+    ask().await.unwrap();
+    std::fs::write(&file, "miner: { min_stake: -1 }\nleases: { grace: soon }\n").unwrap();
+    let reload = register(&["reload"]).await;
+    assert_eq!(reload.code, Some(65), "{reload}");
+    assert!(reload.err.contains("2 problems") && reload.err.contains("nothing has changed"), "{reload}");
+    assert!(register(&["config"]).await.out.contains("miner.min_stake = 5 "));
+    std::fs::write(&file, "{}").unwrap();
+
+    // Maintenance outlasts a restart; the node is ready all the same.
+    let on = register(&["maintenance", "on", "--note", "new disk"]).await;
+    assert!(on.code == Some(0) && on.out.contains("new disk"), "{on}");
+    miner.signal(Signal::TERM);
+    assert_eq!(miner.end().await.code, Some(0));
+    let mut miner = net.node(MINER, "miner", page, &flags);
+    ready(&mut miner, page).await;
+    let metrics = reqwest::get(format!("http://127.0.0.1:{page}/metrics")).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("compute_maintenance 1"), "{metrics}");
+    assert!(register(&["status"]).await.out.contains("new disk"));
+    let off = register(&["maintenance", "off"]).await;
+    assert!(off.code == Some(0) && off.out.contains("new leases are taken"), "{off}");
+
+    let drain = register(&["drain"]).await;
+    assert_eq!(drain.code, Some(0), "{drain}");
+    assert!(drain.out.contains("the node has ended"), "{drain}");
+    let ended = miner.end().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    let status = register(&["status"]).await;
+    assert_eq!(status.code, Some(69), "{status}");
+    assert!(status.err.contains("no node runs in") && status.err.contains("--data-dir"), "{status}");
     net.rpc.stop().await;
 }
 

@@ -16,7 +16,7 @@ use compute_subnet::lease::LeaseState;
 use compute_subnet::scoring::Points;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::store::Role;
-use compute_subnet::web::control::api::RentWish;
+use compute_subnet::web::control::api::{DrainWish, MaintenanceWish, PenaltyWish, RentWish};
 use compute_subnet::web::control::{ClientError, Code, ControlClient, socket};
 
 fn options(dir: &Path) -> DevnetOptions {
@@ -122,6 +122,92 @@ fn an_operator_sees_rents_and_releases_through_the_socket() {
 
         let mode = std::fs::metadata(socket::path(&dir.join("miner-0"))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn penalties_are_given_shown_and_lifted_and_count_in_the_table() {
+    on_devnet(async |dir| {
+        let validator = ControlClient::new(dir.join("validator"));
+        let judged = until("a judged miner", async || {
+            validator.table().await.ok()?.rows.into_iter().find(|r| r.verdict == "pass")
+        })
+        .await;
+        let wish = PenaltyWish { hotkey: judged.hotkey, reason: "spam\nspam".into(), duration_s: 600 };
+        let given = validator.penalise(&wish).await.unwrap().penalties;
+        assert_eq!((given.len(), given[0].reason.as_str(), given[0].detail.as_str()), (1, "operator", "spam?spam"));
+        until("the penalty counts", async || {
+            let row = validator.table().await.unwrap().rows.into_iter().find(|r| r.hotkey == judged.hotkey)?;
+            (row.verdict == "refused: penalised").then_some(())
+        })
+        .await;
+        let told = validator.explain(judged.hotkey).await.unwrap();
+        assert_eq!(told.penalties, given);
+        for wrong in [PenaltyWish { duration_s: 0, ..wish.clone() }, PenaltyWish { reason: " ".into(), ..wish.clone() }]
+        {
+            assert_eq!(code(&validator.penalise(&wrong).await.unwrap_err()), Code::Invalid);
+        }
+        assert!(validator.lift(judged.hotkey).await.unwrap().lifted);
+        assert!(!validator.lift(judged.hotkey).await.unwrap().lifted);
+        assert!(validator.penalties().await.unwrap().penalties.is_empty());
+        until("it is judged again", async || {
+            let row = validator.table().await.unwrap().rows.into_iter().find(|r| r.hotkey == judged.hotkey)?;
+            (row.verdict == "pass").then_some(())
+        })
+        .await;
+        let miner = ControlClient::new(dir.join("miner-0"));
+        assert_eq!(code(&miner.explain(judged.hotkey).await.unwrap_err()), Code::WrongRole);
+        // The nodes of one process have no layers of their own.
+        let error = validator.reload().await.unwrap_err();
+        assert_eq!(code(&error), Code::Refused);
+        assert!(validator.config().await.unwrap().settings.iter().any(|line| line.key == "challenge.samples"));
+    });
+}
+
+#[test]
+fn maintenance_keeps_leases_away_and_a_drain_waits_for_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    inside(|runtime| async move {
+        let web = "127.0.0.1:0".parse().unwrap();
+        let devnet = Devnet::start(&options(&path), Arc::new(settings(&path)), web, runtime).await.unwrap();
+        let ended = tokio::task::spawn_local(devnet.run(0, std::future::pending()));
+        let validator = ControlClient::new(path.join("validator"));
+        let hotkey = until("a validator", async || validator.status().await.ok()).await.hotkey;
+        let lease = until("a rental", async || validator.rent(&wish(hotkey), LONG).await.ok()).await;
+
+        let refused = async || match validator.rent(&wish(hotkey), LONG).await.unwrap_err() {
+            ClientError::Node(error) if error.code == Code::Refused => error.message,
+            other => panic!("{other:?}"),
+        };
+        let on = MaintenanceWish { on: true, note: "new disk".into() };
+        assert!(validator.maintenance(&on).await.unwrap().maintenance.is_some());
+        assert!(refused().await.contains("new disk"));
+        let status = validator.status().await.unwrap();
+        assert!(status.readiness.maintenance && status.duty.maintenance.is_some());
+        // A miner in maintenance refuses as well, and says so through the validator.
+        validator.maintenance(&MaintenanceWish::default()).await.unwrap();
+        for miner in ["miner-0", "miner-1"] {
+            ControlClient::new(path.join(miner)).maintenance(&on).await.unwrap();
+        }
+        let error = until("the free miner is asked", async || match validator.rent(&wish(hotkey), LONG).await {
+            Err(ClientError::Node(error)) if error.code == Code::PeerRefused => Some(error.message),
+            Err(ClientError::Node(error)) if error.code == Code::NoneFree => None,
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert!(error.contains("new disk"), "{error}");
+
+        let drained = validator.drain(DrainWish { wait_for_leases: true }).await.unwrap();
+        assert!(drained.drain.is_some_and(|drain| drain.wait_for_leases));
+        assert!(refused().await.contains("draining"));
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        assert!(!ended.is_finished(), "a lease has not ended");
+        assert_eq!(validator.status().await.unwrap().open_leases, Some(1));
+        validator.release(lease.id, LONG).await.unwrap();
+        assert_eq!(tokio::time::timeout(LONG, ended).await.unwrap().unwrap(), Exit::Ok);
+        assert!(validator.status().await.unwrap_err().is_not_running());
+        assert!(!socket::path(&path.join("validator")).exists());
     });
 }
 

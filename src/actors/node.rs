@@ -22,6 +22,7 @@ use super::reloader::{Check, Layers, Reloader};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
 use crate::clock::SharedClock;
+use crate::evidence::{Identity, Limits};
 use crate::exit::Exit;
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
 use crate::messages::listener::{ListenerStatus, StopIntake};
@@ -338,8 +339,21 @@ impl Frame {
         let netuid = settings.netuid;
         let hotkey = HotkeyLock::take(&settings.node.lock_dir, input.keypair.hotkey(), netuid, &input.data_dir)?;
         let unusable = |source| NodeError::Store { dir: input.data_dir.clone(), source };
-        let opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
+        let mut opened = store::open(&input.data_dir, role, input.clock.now_ms()).map_err(unusable)?;
         opened.db.wait_for_others(settings.store.busy_timeout).map_err(unusable)?;
+        if role == Role::Validator {
+            const MIB: u64 = 1 << 20;
+            let identity = Identity {
+                keypair: input.keypair.clone(),
+                netuid: settings.netuid,
+                program: concat!("compute-subnet ", env!("CARGO_PKG_VERSION")).to_owned(),
+            };
+            let limits = Limits {
+                segment_bytes: settings.evidence.segment_mib * MIB,
+                keep_bytes: settings.evidence.keep_mib * MIB,
+            };
+            opened.notes.extend(opened.db.with_evidence(identity, limits).map_err(unusable)?);
+        }
         report(&opened.notes);
         let maintenance = maintenance(&opened.db).map_err(unusable)?;
 
