@@ -118,8 +118,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
 
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
-        let (specs, allocations, view) = (specs.clone(), allocations.clone(), frame.chain.clone());
-        let hotkey = input.keypair.hotkey();
+        let (specs, allocations) = (specs.clone(), allocations.clone());
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             prover: prover.clone(),

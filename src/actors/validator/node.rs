@@ -198,7 +198,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         let (guard, allocations, view) = (frame.guard.clone(), allocations.clone(), frame.chain.clone());
         let on_judged =
             vec![Subscriber::new("weight_setter", &weights), Subscriber::new("allocation_manager", &allocations)];
-        let hotkey = input.keypair.hotkey();
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             dendrite: dendrite.clone(),
