@@ -195,7 +195,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
 
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
-        let (guard, allocations, view) = (frame.guard.clone(), allocations.clone(), frame.chain.clone());
+        let (guard, allocations) = (frame.guard.clone(), allocations.clone());
         let on_judged =
             vec![Subscriber::new("weight_setter", &weights), Subscriber::new("allocation_manager", &allocations)];
         let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
