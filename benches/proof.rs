@@ -15,8 +15,6 @@ use compute_subnet::proof::keystream::{self, Matrix};
 use compute_subnet::proof::merkle::{self, Tree};
 use compute_subnet::proof::tile::Tile;
 use compute_subnet::proof::{Challenge, Position, Root, Work, cpu, entry, sample_positions, verifier};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let challenge = challenge(8192, 65_536)?;
     let work = challenge.work;
-    let positions = sample_positions(&work, 66, &mut StdRng::seed_from_u64(1));
+    let positions = sample_positions(&work, 66, &[1; 32]);
     let (root, openings) = synthetic(&challenge, &positions);
     writeln!(out, "verifier, n {}, k {}, path of {} (targets: 30 us, 2.2 ms)", work.n, work.k, work.depth())?;
     for &kernel in &kernels {

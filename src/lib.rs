@@ -1,7 +1,7 @@
 //! A GPU compute subnet's miner and validator, as supervised actors over actor-free domain code.
 //!
 //! Read in this order: [`ids`] and [`verdict`] (the words), [`proof`], [`lease`], [`scoring`] and [`admission`]
-//! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`store`] (the outside world), [`runtime`]
+//! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`store`], [`evidence`] (the outside world), [`runtime`]
 //! (supervision), [`messages`] and [`actors`] (who talks to whom), [`web`], [`telemetry`], [`settings`] (how people
 //! see and steer it), [`launch`] (what the programs share) and [`sim`] (a whole subnet in one process).
 //!
@@ -20,6 +20,7 @@ pub mod proof;
 pub mod scoring;
 
 pub mod chain;
+pub mod evidence;
 pub mod hardware;
 pub mod store;
 pub mod wallet;

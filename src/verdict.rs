@@ -71,7 +71,7 @@ reasons! {
         NoDevice = "no_device", "the miner offers no device", "check the driver, or that the device is listed in the specs";
         UncalibratedModel = "uncalibrated_model", "the device's model has no row in the table", "add the row to config.yaml: scoring.gpus";
         NoSpecs = "no_specs", "the miner's specs are not known yet", "wait for the next specs round";
-        Rented = "rented", "the device is rented and is not disturbed", "none needed";
+        Rented = "rented", "the device is rented and is not disturbed", "none needed while the validator knows of the lease; a miner that says so without one misses its window";
         OwnFault = "own_fault", "the validator could not do its part", "see the validator's log";
     }
 }

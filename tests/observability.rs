@@ -230,6 +230,36 @@ fn every_alert_is_shown_to_fire_and_to_keep_quiet() {
     }
 }
 
+/// Every Rust source below `dir`, as path and text.
+fn sources(dir: PathBuf, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+#[test]
+fn every_declared_event_is_emitted_somewhere() {
+    let events = read("src/telemetry/events.rs");
+    let mut all = Vec::new();
+    sources(root("src"), &mut all);
+    let declared = events.lines().filter_map(|l| l.strip_prefix("pub struct "));
+    let declared: Vec<&str> = declared.map(|l| l.split(['<', ' ', '(', ';']).next().unwrap()).collect();
+    assert!(declared.len() > 5, "{declared:?}");
+    for event in declared {
+        let names = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == event);
+        let emitted = all
+            .iter()
+            .any(|(path, text)| !path.ends_with("telemetry/events.rs") && names(text) && text.contains(".emit("));
+        assert!(emitted, "{event} is declared in telemetry::events and never emitted");
+    }
+}
+
 #[test]
 fn the_document_names_what_a_node_exports_and_nothing_else() {
     let text = read("docs/instrumentation.md");

@@ -13,8 +13,6 @@ use compute_subnet::proof::prover::{ChildProver, Commitment, InProcessProver, Pr
 use compute_subnet::proof::verifier::{Checked, check_openings, check_roots};
 use compute_subnet::proof::{Challenge, Position, Work, sample_positions};
 use compute_subnet::verdict::UnknownCause;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -85,7 +83,7 @@ fn exists(pid: u32) -> bool {
 #[tokio::test]
 async fn the_child_gives_the_same_bytes_as_the_backend_in_this_process() {
     let challenge = small();
-    let positions = sample_positions(&challenge.work, 20, &mut StdRng::seed_from_u64(1));
+    let positions = sample_positions(&challenge.work, 20, &[1; 32]);
     let mut child = honest().commit(&challenge).await.unwrap();
     let mut here = InProcessProver { threads: 1 }.commit(&challenge).await.unwrap();
     assert_eq!(child.roots(), here.roots());
@@ -223,7 +221,7 @@ async fn a_child_with_the_memory_that_the_work_is_said_to_take_can_do_it() {
         prover.limits.memory_bytes = challenge.work.memory_bytes();
         prover.limits.threads = 16;
         let mut commitment = prover.commit(&challenge).await.unwrap();
-        commitment.open(&sample_positions(&challenge.work, 20, &mut StdRng::seed_from_u64(1))).await.unwrap();
+        commitment.open(&sample_positions(&challenge.work, 20, &[1; 32])).await.unwrap();
     }
 }
 

@@ -27,6 +27,7 @@ use crate::settings::Live;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
 use crate::store::{Record, StoreError};
 use crate::telemetry::NodeMetrics;
+use crate::telemetry::events::PenaltyGiven;
 
 /// How long the journal may take to answer.
 const ASK: Duration = Duration::from_secs(5);
@@ -37,6 +38,9 @@ pub struct BlacklistGuardSetup {
     pub hotkey: Hotkey,
     /// What the operator wants.
     pub policy: Live<Arc<Policy>>,
+    /// Whether to record who is in the subnet and what admission says of each, for `explain`. A validator's task: in a
+    /// subnet of miners that all did, what is written would grow with the square of their number.
+    pub records_neurons: bool,
     /// Where the snapshot is published.
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     /// Keeps penalties and neurons.
@@ -84,6 +88,7 @@ impl BlacklistGuard {
         let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
         let now = self.setup.clock.now_ms();
         penalties.retain(|_, p| p.until_ms > now);
+        self.setup.metrics.penalties(penalties.len());
         let age_ms = millis(view.seen_at.elapsed());
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
@@ -109,7 +114,7 @@ impl BlacklistGuard {
 
     /// Records who is in the subnet and what admission says of each.
     fn record(&self) {
-        let Some(view) = &self.view else { return };
+        let Some(view) = self.view.as_ref().filter(|_| self.setup.records_neurons) else { return };
         let admitted: HashMap<_, _> = self.admitted().into_iter().map(|(uid, _, a)| (uid, a)).collect();
         let neurons = view.metagraph.neurons.iter().map(|n| NeuronEntry {
             uid: n.uid,
@@ -182,13 +187,17 @@ impl Handler<Penalise> for BlacklistGuard {
     type Result = ();
     fn handle(&mut self, Penalise(due): Penalise, _: &mut Ctx<Self>) {
         let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due;
-        tracing::warn!(%hotkey, reason, detail, until_ms, "penalty");
+        PenaltyGiven { hotkey, reason: &reason, detail: &detail, until_ms }.emit(&self.setup.metrics);
         let record = PenaltyRecord { hotkey, reason: reason.clone(), detail, from_ms, until_ms };
         if let Err(error) = self.setup.journal.tell(Note(Record::Penalty(record))) {
             tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
         }
         if let Some(penalties) = &mut self.penalties {
-            penalties.insert(hotkey, Penalty { reason, until_ms });
+            // One that lasts longer stays in force.
+            let longer = penalties.get(&hotkey).is_some_and(|p| p.until_ms >= until_ms);
+            if !longer {
+                penalties.insert(hotkey, Penalty { reason, until_ms });
+            }
         }
         self.publish();
     }

@@ -24,6 +24,7 @@ use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::telemetry::NodeMetrics;
+use crate::telemetry::events::ChainStalled;
 
 /// Blocks between two attempts to announce the same endpoint.
 const ANNOUNCE_EVERY: BlockNumber = 3;
@@ -40,6 +41,8 @@ pub struct ChainWatcherSetup {
     pub period: Duration,
     /// How long one look may take in all.
     pub deadline: Duration,
+    /// Time without a new block after which the chain counts as standing still.
+    pub stalled_after: Duration,
     /// The axon to announce, with its version; a validator that serves none announces none.
     pub axon: Option<(SocketAddr, u32)>,
     /// The metrics endpoint to announce, if it is public.
@@ -63,6 +66,7 @@ pub struct ChainWatcher {
     heads: VecDeque<BlockHead>,
     looking: bool,
     last_error: Option<String>,
+    stall: Stall,
     announcing: bool,
     announced_at: Option<BlockNumber>,
     forced: bool,
@@ -73,6 +77,7 @@ impl ChainWatcher {
     pub fn new(setup: Arc<ChainWatcherSetup>) -> Self {
         let forced = !setup.force_prometheus;
         ChainWatcher {
+            stall: Stall::new(setup.stalled_after, Instant::now()),
             setup,
             view: None,
             heads: VecDeque::with_capacity(TIMED_HEADS),
@@ -110,6 +115,15 @@ impl ChainWatcher {
         }));
     }
 
+    /// Tells once if no block has come for too long.
+    fn check_age(&mut self) {
+        if self.stall.is_news(Instant::now()) {
+            let block = self.view.as_ref().map_or(0, |v| v.metagraph.head.number);
+            let cause = self.last_error.as_deref().unwrap_or("the endpoint answers, but its head does not move");
+            ChainStalled { block, cause }.emit(&self.setup.metrics);
+        }
+    }
+
     /// Time between two blocks by the clock of their authors, over the last heads, this one included.
     fn block_time(&mut self, head: BlockHead) -> Option<Duration> {
         if self.heads.len() == TIMED_HEADS {
@@ -137,6 +151,9 @@ impl ChainWatcher {
 
     fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.recovered();
+        if self.stall.moved(view.seen_at) {
+            tracing::info!(block = view.metagraph.head.number, "the chain moves again");
+        }
         let changed = self.view.as_ref().is_none_or(|old| differs(&old.metagraph, &view.metagraph));
         self.view = Some(view.clone());
         self.setup.metrics.block(view.metagraph.head.number);
@@ -188,6 +205,31 @@ impl ChainWatcher {
                 }
             }
         }));
+    }
+}
+
+/// Whether blocks keep coming; each standstill is told once.
+struct Stall {
+    after: Duration,
+    since: Instant,
+    told: bool,
+}
+
+impl Stall {
+    fn new(after: Duration, now: Instant) -> Self {
+        Stall { after, since: now, told: false }
+    }
+
+    /// Whether a standstill is to be told now.
+    fn is_news(&mut self, now: Instant) -> bool {
+        let standing = now.saturating_duration_since(self.since) >= self.after;
+        standing && !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Takes in a new block; whether that ends a standstill that was told.
+    fn moved(&mut self, now: Instant) -> bool {
+        self.since = now;
+        std::mem::take(&mut self.told)
     }
 }
 
@@ -247,7 +289,10 @@ impl Actor for ChainWatcher {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.look(ctx);
-        ctx.run_interval(self.setup.period, |act, ctx| act.look(ctx));
+        ctx.run_interval(self.setup.period, |act, ctx| {
+            act.check_age();
+            act.look(ctx);
+        });
     }
 }
 
@@ -272,5 +317,24 @@ impl Handler<Inspect> for ChainWatcher {
             "view_age_seconds": self.view.as_ref().map(|v| v.seen_at.elapsed().as_secs_f64()),
             "last_error": self.last_error,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_standstill_is_told_once_and_so_is_its_end() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut stall = Stall::new(Duration::from_secs(120), begin);
+        assert!(!stall.is_news(at(119)));
+        assert!(stall.is_news(at(120)), "also before the first block");
+        assert!(!stall.is_news(at(500)));
+        assert!(stall.moved(at(501)));
+        assert!(!stall.moved(at(513)), "an ordinary block is no news");
+        assert!(!stall.is_news(at(632)));
+        assert!(stall.is_news(at(633)));
     }
 }

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::clock::SharedClock;
 use crate::messages::journal::{
     EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
-    PenaltiesAt, RecentVerdicts, Write,
+    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
@@ -93,6 +93,7 @@ impl Supervised for Journal {
         "Write",
         "Note",
         "RecentVerdicts",
+        "OpenRounds",
         "LiveLeases",
         "EndedLeases",
         "GetLease",
@@ -131,6 +132,16 @@ impl Handler<RecentVerdicts> for Journal {
         self.read(move |conn| match queries::last_judged_epoch(conn)? {
             Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
             None => Ok(Vec::new()),
+        })
+    }
+}
+
+impl Handler<OpenRounds> for Journal {
+    type Result = ResponseActFuture<Self, Result<Rounds, StoreError>>;
+    fn handle(&mut self, _: OpenRounds, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| {
+            let (open, last_closed) = (queries::open_rounds(conn)?, queries::last_judged_epoch(conn)?);
+            Ok(Rounds { open, last_closed, judge: queries::judge(conn)? })
         })
     }
 }

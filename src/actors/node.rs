@@ -434,6 +434,7 @@ impl Frame {
         let guard_setup = Arc::new(BlacklistGuardSetup {
             hotkey: input.keypair.hotkey(),
             policy: policy.clone(),
+            records_neurons: role == Role::Validator,
             snapshot: snapshot_sender,
             journal: journal.clone(),
             clock: input.clock.clone(),
@@ -522,6 +523,7 @@ impl Frame {
             hotkey: input.keypair.hotkey(),
             period: settings.subtensor.poll_interval,
             deadline: settings.subtensor.request_timeout,
+            stalled_after: MAX_CHAIN_AGE,
             axon: announce.map(|at| (at, AXON_VERSION)),
             prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
             force_prometheus: settings.validator.force_update_prometheus,

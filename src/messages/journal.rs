@@ -2,9 +2,11 @@
 
 use actix::Message;
 
-use crate::ids::{Hotkey, LeaseId};
+use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, VerdictRecord, WeightsRow};
+use crate::store::records::{
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
+};
 use crate::store::{Record, StoreError};
 
 /// Write these records, together or not at all, and reply when they are on disk.
@@ -21,6 +23,22 @@ pub struct Note(pub Record);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<VerdictRecord>, StoreError>")]
 pub struct RecentVerdicts(pub u64);
+
+/// Rounds that were begun and not closed, and the last epoch that is closed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Rounds, StoreError>")]
+pub struct OpenRounds;
+
+/// What the journal remembers of rounds.
+#[derive(Debug, Clone)]
+pub struct Rounds {
+    /// Begun and never closed, oldest first.
+    pub open: Vec<RoundRecord>,
+    /// The newest epoch that was judged, or is void.
+    pub last_closed: Option<Epoch>,
+    /// What the judge remembered after the newest epoch that was judged with it.
+    pub judge: Option<JudgeRecord>,
+}
 
 /// Every lease that has not ended.
 #[derive(Debug, Clone, Copy, Message)]

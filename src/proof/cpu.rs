@@ -284,6 +284,31 @@ fn share_out<T: Send>(
     if cancel.load(Ordering::Relaxed) { Err(CpuError::Cancelled) } else { Ok(()) }
 }
 
+/// One tile of a round's product, from nothing but the round's keys: for whoever checks a sample long afterwards.
+///
+/// # Errors
+/// [`CpuError::OutOfMemory`]; [`CpuError::Work`] if the size is out of range; [`CpuError::NoSuchEntry`] if there is no such
+/// tile.
+pub fn tile(keys: &RoundKeys, work: &Work, number: u64) -> Result<Tile, CpuError> {
+    work.check()?;
+    let (side, k) = (u64::from(work.side()), work.k as usize);
+    let (row, col) = (tile_place(number / side), tile_place(number % side));
+    if number >= work.tiles() {
+        let corner = |place: u32| place.saturating_mul(super::tile::TILE as u32);
+        return Err(CpuError::NoSuchEntry(Position { round: 0, row: corner(row), col: corner(col) }));
+    }
+    let mut worker = Worker::new(k, true)?;
+    let mut panel = std::mem::take(&mut worker.panel);
+    gemm::fill_strip(&keys.entries, row, k, &mut worker.row, &mut worker.strip);
+    gemm::fill_panel(&keys.entries, col, k, &mut worker.row, &mut panel);
+    gemm::multiply(Kernel::best(), k, &worker.strip, &panel, &mut worker.scratch, &mut worker.tile);
+    Ok(worker.tile)
+}
+
+fn tile_place(place: u64) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
+}
+
 /// A vector of `length` copies, or an error where the system has no memory for it (under a limit, for example).
 fn filled<T: Clone>(length: usize, value: T) -> Result<Vec<T>, CpuError> {
     let mut out = Vec::new();
@@ -327,6 +352,18 @@ mod tests {
         let one = commit(&challenge, 1, &GO).unwrap().open(&positions, &GO).unwrap();
         assert_eq!(one.len(), 10 * challenge.work.opening_len());
         assert_eq!(commit(&challenge, 4, &GO).unwrap().open(&positions, &GO).unwrap(), one);
+    }
+
+    #[test]
+    fn a_single_tile_is_the_one_that_was_committed_to() {
+        let challenge = challenge(64, 128, 2);
+        let made = commit(&challenge, 1, &GO).unwrap();
+        let position = Position { round: 1, row: 40, col: 3 };
+        let opening = made.open(&[position], &GO).unwrap();
+        let number = position.tile_index(&challenge.work);
+        let alone = tile(&made.keys[1], &challenge.work, number).unwrap();
+        assert_eq!(alone.to_bytes()[..], opening[..super::super::tile::TILE_BYTES]);
+        assert!(matches!(tile(&made.keys[1], &challenge.work, 4), Err(CpuError::NoSuchEntry(_))));
     }
 
     #[test]

@@ -31,4 +31,4 @@ pub mod prover;
 pub mod budget;
 pub mod selftest;
 
-pub use work::{Challenge, Position, Root, Work, WorkError, sample_positions};
+pub use work::{Challenge, Position, Root, Work, WorkError, kept_sample, sample_positions};

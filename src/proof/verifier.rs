@@ -19,11 +19,17 @@ pub struct Rejection {
     pub reason: FailReason,
     /// What was found, where.
     pub detail: String,
+    /// Which opening, in the order asked, showed it; `None` where it is not one of them alone.
+    pub opening: Option<usize>,
 }
 
 impl Rejection {
     fn new(reason: FailReason, detail: String) -> Self {
-        Rejection { reason, detail }
+        Rejection { reason, detail, opening: None }
+    }
+
+    fn of_opening(number: usize, reason: FailReason, detail: String) -> Self {
+        Rejection { reason, detail, opening: Some(number) }
     }
 }
 
@@ -95,7 +101,7 @@ pub fn check_openings_with(
         return Err(Rejection::new(FailReason::WrongLength, detail));
     }
     let keys = keys_of_rounds(challenge, roots);
-    for (position, opening) in positions.iter().zip(openings.chunks_exact(one)) {
+    for (number, (position, opening)) in positions.iter().zip(openings.chunks_exact(one)).enumerate() {
         assert!(position.is_within(work), "the verifier drew {position:?} outside of {work:?}");
         let round = position.round as usize;
         let (bytes, path) = opening.split_at(TILE_BYTES);
@@ -103,7 +109,7 @@ pub fn check_openings_with(
         let leaf = merkle::leaf(&keys[round].leaf, bytes);
         if merkle::walk(&keys[round].node, leaf, index, path) != roots[round] {
             let detail = format!("{device}, round {round}, tile {index}: the path does not lead to the root");
-            return Err(Rejection::new(FailReason::PathMismatch, detail));
+            return Err(Rejection::of_opening(number, FailReason::PathMismatch, detail));
         }
         let expected = entry::entry(kernel, &keys[round].entries, position.row, position.col, work.k as usize);
         let found = tile::entry(bytes, position.within_tile());
@@ -114,14 +120,14 @@ pub fn check_openings_with(
                 position.col,
                 found.unwrap_or_default(),
             );
-            return Err(Rejection::new(FailReason::EntryMismatch, detail));
+            return Err(Rejection::of_opening(number, FailReason::EntryMismatch, detail));
         }
     }
     Ok(Checked { samples: u32::try_from(positions.len()).unwrap_or(u32::MAX) })
 }
 
-/// The keys of every round that the roots reach.
-fn keys_of_rounds(challenge: &Challenge, roots: &[Root]) -> Vec<RoundKeys> {
+/// The keys of every round that the roots reach, from the first round on.
+pub fn keys_of_rounds(challenge: &Challenge, roots: &[Root]) -> Vec<RoundKeys> {
     let mut seed: Seed = challenge.seed_0();
     roots
         .iter()

@@ -1,6 +1,5 @@
 //! What is asked of a prover: the work's size, the challenge, and positions in the product.
 
-use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
 use super::seeds::Seed;
@@ -182,26 +181,55 @@ impl Position {
     }
 }
 
-/// Draws `q` positions, each uniform over all entries of all rounds, with replacement.
+/// Context of [`sample_positions`].
+const POSITIONS: &str = "compute-proof/1 positions";
+/// Context of [`kept_sample`].
+const KEPT: &str = "compute-proof/1 kept sample";
+
+/// Draws `q` positions, each uniform over all entries of all rounds, with replacement: the same ones for the same seed,
+/// so that whoever is told the seed afterwards can draw them again.
 ///
-/// Draw them only after the roots have been received, from a generator the prover cannot predict. A prover that has
-/// a share ε of entries wrong, in any pattern, passes with probability `(1−ε)^q`.
-pub fn sample_positions(work: &Work, q: usize, rng: &mut impl RngCore) -> Vec<Position> {
+/// The words are the output of BLAKE3's key derivation with the context `compute-proof/1 positions` over the seed, read
+/// without end as little-endian `u32`. A position takes a round, a row and a column, in this order: the round is
+/// `word mod R` of the first word below the largest multiple of `R` that is at most 2³²; row and column are
+/// `word mod n`, a mask, since `n` is a power of two.
+///
+/// Draw the seed only after the roots have been received, where the prover cannot predict it. A prover that has a share ε
+/// of entries wrong, in any pattern, passes with probability `(1−ε)^q`.
+pub fn sample_positions(work: &Work, q: usize, seed: &[u8; 32]) -> Vec<Position> {
     let (n, rounds) = (work.n.max(1), work.rounds.max(1));
+    let mut stream = blake3::Hasher::new_derive_key(POSITIONS).update(seed).finalize_xof();
+    let mut word = move || {
+        let mut bytes = [0u8; 4];
+        stream.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    };
+    let even = (1u64 << 32) / u64::from(rounds) * u64::from(rounds);
     (0..q)
-        .map(|_| Position {
-            round: rng.random_range(0..rounds),
-            row: rng.random_range(0..n),
-            col: rng.random_range(0..n),
+        .map(|_| {
+            let round = loop {
+                let word = word();
+                if u64::from(word) < even {
+                    break word % rounds;
+                }
+            };
+            Position { round, row: word() % n, col: word() % n }
         })
         .collect()
+}
+
+/// Which of `q` positions is kept as a sample for third parties: the first eight bytes of BLAKE3's key derivation with the
+/// context `compute-proof/1 kept sample` over the seed, little-endian, modulo `q`. 0 where there is none.
+pub fn kept_sample(q: usize, seed: &[u8; 32]) -> usize {
+    let mut bytes = [0u8; 8];
+    blake3::Hasher::new_derive_key(KEPT).update(seed).finalize_xof().fill(&mut bytes);
+    let place = u64::from_le_bytes(bytes).checked_rem(q as u64).unwrap_or(0);
+    usize::try_from(place).unwrap_or(0) // below q, which is a usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     #[test]
     fn sizes_out_of_range_are_refused_with_the_value_and_the_range() {
@@ -240,7 +268,7 @@ mod tests {
     #[test]
     fn positions_cover_all_rounds_rows_and_columns_evenly() {
         let work = Work::new(64, 64, 4).unwrap();
-        let positions = sample_positions(&work, 64_000, &mut StdRng::seed_from_u64(1));
+        let positions = sample_positions(&work, 64_000, &[1; 32]);
         let mut rows = [0u32; 64];
         let mut rounds = [0u32; 4];
         for p in &positions {
@@ -251,6 +279,46 @@ mod tests {
         // 1,000 expected in each row, standard deviation 31: five of them on each side.
         assert!(rows.iter().all(|c| (840..1160).contains(c)), "{rows:?}");
         assert!(rounds.iter().all(|c| (15_400..16_600).contains(c)), "{rounds:?}");
+    }
+
+    #[test]
+    fn rounds_that_do_not_divide_the_words_are_drawn_evenly_too() {
+        let work = Work::new(32, 64, 200).unwrap();
+        let mut rounds = [0u32; 200];
+        for p in sample_positions(&work, 200_000, &[2; 32]) {
+            rounds[p.round as usize] += 1;
+        }
+        // 1,000 expected, standard deviation 31.5: five of them on each side.
+        assert!(rounds.iter().all(|c| (840..1160).contains(c)), "{rounds:?}");
+    }
+
+    #[test]
+    fn the_published_positions_are_drawn_from_their_seed() {
+        let at = |work: Work, q| -> Vec<_> {
+            sample_positions(&work, q, &[1; 32]).iter().map(|p| (p.round, p.row, p.col)).collect()
+        };
+        let drawn = at(Work::new(64, 128, 3).unwrap(), 3);
+        assert_eq!(drawn, [(1, 63, 24), (0, 39, 51), (1, 14, 18)]);
+        assert_eq!(kept_sample(66, &[1; 32]), 8);
+        assert_eq!(kept_sample(0, &[1; 32]), 0);
+    }
+
+    #[test]
+    fn the_definition_redone_by_hand_gives_the_same_positions() {
+        let work = Work::new(1024, 64, 7).unwrap();
+        let mut stream = vec![0u8; 4096];
+        blake3::Hasher::new_derive_key("compute-proof/1 positions").update(&[9; 32]).finalize_xof().fill(&mut stream);
+        let words: Vec<u32> = stream.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect();
+        // 2³² = 7 · 613,566,756 + 4: the four highest words are passed over; none of them is in this stream.
+        assert!(words.iter().all(|w| *w < u32::MAX - 3));
+        let by_hand: Vec<Position> = words
+            .chunks_exact(3)
+            .take(66)
+            .map(|w| Position { round: w[0] % 7, row: w[1] & 1023, col: w[2] & 1023 })
+            .collect();
+        assert_eq!(sample_positions(&work, 66, &[9; 32]), by_hand);
+        let other = sample_positions(&work, 66, &[8; 32]);
+        assert_ne!(other, by_hand);
     }
 
     #[test]

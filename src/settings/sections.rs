@@ -213,6 +213,12 @@ section! {
         pub pass_lifetime_epochs: u64 [within(1, 100)],
         /// Misses in a row that are a fail.
         pub unresponsive_after: u32 [within(1, 100)],
+        /// K: fails among the last N judgements of a device that bring a penalty.
+        pub penalty_fails: u32 [within(1, 64)],
+        /// N: judgements looked at.
+        pub penalty_window: u32 [within(1, 64)],
+        /// How long a penalty lasts; none at 0.
+        pub penalty: Duration [within(s(0), s(30 * DAY))],
     }
 }
 

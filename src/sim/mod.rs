@@ -1,6 +1,7 @@
 //! A whole subnet in one process: a ledger, a validator, miners and a renter, over real loopback HTTP.
 
 pub mod aside;
+pub mod audit;
 pub mod devnet;
 pub mod keys;
 pub mod periods;

@@ -1,28 +1,32 @@
 //! A synthetic renter: rents through the validator, holds, releases, and keeps a log of its own.
 //!
-//! The log is what a paying user would know: one JSON object a line, written and synced before the next step. Tests
-//! compare it with what validator, miner and engine believe.
+//! Invariants: a wish is in the [`log`], synced, before the validator hears of it, and keeps its lease id until its end
+//! is known; so whoever dies on the way, renter or validator, the renter goes on where its log ends, and no wish
+//! becomes two leases.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+pub mod log;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::actors::validator::allocation_manager::AllocationManager;
-use crate::clock::SharedClock;
-use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::clock::{SharedClock, millis};
+use crate::ids::{Hotkey, LeaseId};
 use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::{Release, Rent, RentError, RentRequest, ShowLease};
 use crate::runtime::Handle;
+use log::{Line, Log, Open, open_after};
 
 /// How long one call to the validator may take.
 const CALL: Duration = Duration::from_secs(90);
 /// Time between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
+/// Looks at a lease while it is held: so many, evenly.
+const LOOKS: u32 = 4;
 /// A public key nobody has the secret of; the simulated engine lets nobody log in.
 const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA devnet-renter";
 
@@ -62,93 +66,244 @@ pub struct RenterPlan {
     pub hold: Duration,
     /// Time between a release and the next rental.
     pub pause: Duration,
-    /// Where the log is kept.
+    /// Where the log is kept. The next renter of the same plan takes the same name with a number.
     pub log: PathBuf,
 }
 
-/// One line of the log.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case", tag = "event")]
-enum Line<'a> {
-    Rented { at_ms: u64, lease: LeaseId, miner: Hotkey, devices: &'a [DeviceId], fencing_epoch: u64 },
-    Released { at_ms: u64, lease: LeaseId, state: &'a str },
-    NotRented { at_ms: u64, error: &'a str },
-    NotReleased { at_ms: u64, lease: LeaseId, error: &'a str },
-}
-
-async fn write(path: &Path, line: &Line<'_>) {
-    let Ok(mut text) = serde_json::to_string(line) else { return };
-    text.push('\n');
-    let path = path.to_owned();
-    let written = tokio::task::spawn_blocking(move || {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
-    })
-    .await;
-    if !matches!(written, Ok(Ok(()))) {
-        tracing::warn!(?written, "the renter's log cannot be written");
+/// Rents, holds and releases for ever, beginning with what the log says is open.
+pub async fn run(rentals: Arc<dyn Rentals>, clock: SharedClock, plan: RenterPlan) {
+    let (log, lines) = match Log::open(&plan.log) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!(%error, log = %plan.log.display(), "the renter's log cannot be used, so nothing is rented");
+            return;
+        }
+    };
+    let open = open_after(&lines, plan.renter);
+    let renter = Renter { rentals, clock, plan, log };
+    let mut open = open;
+    loop {
+        open = match open.take() {
+            None => {
+                sleep(renter.plan.pause).await;
+                renter.wish().await
+            }
+            Some(Open::Wanted(request)) => renter.rent(request).await,
+            Some(Open::Rented { lease, since_ms }) => {
+                renter.hold(lease, since_ms).await;
+                renter.release(lease).await;
+                None
+            }
+        };
     }
 }
 
-/// Rents, holds and releases for ever. A refusal is logged once, until it changes.
-pub async fn run(allocations: Arc<dyn Rentals>, clock: SharedClock, plan: RenterPlan) {
-    let mut last_error = String::new();
-    loop {
+struct Renter {
+    rentals: Arc<dyn Rentals>,
+    clock: SharedClock,
+    plan: RenterPlan,
+    log: Log,
+}
+
+impl Renter {
+    /// Writes a line; nothing goes on before it is on disk.
+    async fn note(&self, line: Line) {
+        let mut told = false;
+        while let Err(error) = self.log.write(&line).await {
+            if !told {
+                tracing::error!(%error, "the renter's log cannot be written, the renter waits");
+                told = true;
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// A new wish, on record before anybody hears of it.
+    async fn wish(&self) -> Option<Open> {
+        let id = match LeaseId::random() {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::error!(%error, "no randomness from the system");
+                return None;
+            }
+        };
         let request = RentRequest {
-            id: None,
-            renter: plan.renter,
+            id: Some(id),
+            renter: self.plan.renter,
             model: None,
             devices: 1,
-            duration: plan.hold * 10 + Duration::from_secs(60),
+            duration: Duration::from_millis(millis(self.plan.hold * 10 + Duration::from_secs(60))),
             image: "ubuntu".into(),
             ssh_key: SSH_KEY.into(),
         };
-        let lease = match allocations.rent(request).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                let error = error.to_string();
-                if error != last_error {
-                    write(&plan.log, &Line::NotRented { at_ms: clock.now_ms(), error: &error }).await;
-                    last_error = error;
+        self.note(Line::wanted(&request, self.clock.now_ms())?).await;
+        Some(Open::Wanted(request))
+    }
+
+    /// Asks until the wish is a lease, or cannot become one. What stands in the way is logged once, until it changes.
+    async fn rent(&self, request: RentRequest) -> Option<Open> {
+        let lease = request.id?;
+        let mut last_error = String::new();
+        loop {
+            let error = match self.rentals.rent(request.clone()).await {
+                Ok(made) => {
+                    let at_ms = self.clock.now_ms();
+                    let (miner, devices, fencing_epoch) = (made.miner, made.devices, made.fencing_epoch);
+                    self.note(Line::Rented { at_ms, lease, miner, devices, fencing_epoch }).await;
+                    return Some(Open::Rented { lease, since_ms: at_ms });
                 }
-                sleep(RETRY).await;
-                continue;
+                Err(error) => error,
+            };
+            let (text, at_ms) = (error.to_string(), self.clock.now_ms());
+            if error.is_final() {
+                self.note(Line::Refused { at_ms, lease, error: text }).await;
+                return None;
             }
-        };
-        last_error.clear();
-        let (id, miner) = (lease.id, lease.miner);
-        let at_ms = clock.now_ms();
-        let line =
-            Line::Rented { at_ms, lease: id, miner, devices: &lease.devices, fencing_epoch: lease.fencing_epoch };
-        write(&plan.log, &line).await;
-        sleep(plan.hold).await;
-        release(allocations.as_ref(), &clock, &plan, id).await;
-        sleep(plan.pause).await;
+            if text != last_error {
+                self.note(Line::NotRented { at_ms, lease, error: text.clone() }).await;
+                last_error = text;
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Holds the lease for its time, or until it is seen to have ended before.
+    async fn hold(&self, lease: LeaseId, since_ms: u64) {
+        let until_ms = since_ms.saturating_add(millis(self.plan.hold));
+        loop {
+            let left = Duration::from_millis(until_ms.saturating_sub(self.clock.now_ms()));
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(self.plan.hold / LOOKS)).await;
+            // A validator that does not answer is no end: the lease goes on without it.
+            if matches!(self.rentals.show(lease).await, Ok(seen) if seen.state.is_final()) {
+                return;
+            }
+        }
+    }
+
+    /// Asks until the end is known.
+    async fn release(&self, lease: LeaseId) {
+        let mut last_error = String::new();
+        loop {
+            let answer = self.rentals.release(lease).await;
+            let at_ms = self.clock.now_ms();
+            let error = match answer {
+                Ok(Lease { state, end, .. }) => return self.note(Line::Released { at_ms, lease, state, end }).await,
+                Err(RentError::UnknownLease) => return self.note(Line::Forgotten { at_ms, lease }).await,
+                Err(error) => error.to_string(),
+            };
+            if error != last_error {
+                self.note(Line::NotReleased { at_ms, lease, error: error.clone() }).await;
+                last_error = error;
+            }
+            sleep(RETRY).await;
+        }
     }
 }
 
-async fn release(allocations: &dyn Rentals, clock: &SharedClock, plan: &RenterPlan, id: LeaseId) {
-    let mut last_error = String::new();
-    loop {
-        let error = match allocations.release(id).await {
-            Ok(lease) => {
-                let state = lease.state.label();
-                write(&plan.log, &Line::Released { at_ms: clock.now_ms(), lease: id, state }).await;
-                return;
-            }
-            Err(error @ RentError::UnknownLease) => {
-                // The validator keeps no record of it: there is nothing left to release.
-                let error = error.to_string();
-                write(&plan.log, &Line::NotReleased { at_ms: clock.now_ms(), lease: id, error: &error }).await;
-                return;
-            }
-            Err(error) => error.to_string(),
-        };
-        if error != last_error {
-            write(&plan.log, &Line::NotReleased { at_ms: clock.now_ms(), lease: id, error: &error }).await;
-            last_error = error;
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::ids::{DeviceId, Hash32};
+    use crate::lease::{EndReason, Event, LeaseTerms, Role, apply};
+
+    /// Goes with tokio's paused clock.
+    struct Paused(tokio::time::Instant);
+    impl Clock for Paused {
+        fn now_ns(&self) -> u64 {
+            self.0.elapsed().as_nanos() as u64
         }
-        sleep(RETRY).await;
+    }
+
+    /// A validator that now and then does what it is asked and does not say so.
+    #[derive(Default)]
+    struct Forgetful {
+        leases: Mutex<BTreeMap<LeaseId, (Hash32, Lease)>>,
+        calls: std::sync::atomic::AtomicUsize,
+    }
+
+    impl Forgetful {
+        fn unavailable(&self) -> bool {
+            !self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed).is_multiple_of(3)
+        }
+    }
+
+    #[async_trait]
+    impl Rentals for Forgetful {
+        async fn rent(&self, request: RentRequest) -> Result<Lease, RentError> {
+            let id = request.id.unwrap();
+            let terms = LeaseTerms {
+                id,
+                role: Role::Renter,
+                fencing_epoch: 1,
+                renter: request.renter,
+                miner: Hotkey([2; 32]),
+                devices: vec![DeviceId::cpu(0)],
+                expires_at_ms: u64::MAX,
+                owner_token_digest: Hash32([0; 32]),
+                ssh_public_key: None,
+                wish: Some(request.wish()),
+            };
+            let began = Event::Started { container: "c".into(), endpoint: None, at_ms: 1 };
+            let lease = [Event::Reserved, began].iter().fold(Lease::open(&terms, 1), |l, e| apply(&l, e).unwrap());
+            let mut leases = self.leases.lock().unwrap();
+            let (wish, lease) = leases.entry(id).or_insert((request.wish(), lease)).clone();
+            assert_eq!(wish, request.wish(), "a repeat is the same wish");
+            if self.unavailable() { Err(RentError::Unavailable("it died".into())) } else { Ok(lease) }
+        }
+        async fn release(&self, id: LeaseId) -> Result<Lease, RentError> {
+            let mut leases = self.leases.lock().unwrap();
+            let (_, lease) = leases.get_mut(&id).ok_or(RentError::UnknownLease)?;
+            for event in [Event::ReleaseWanted { why: EndReason::Returned }, Event::Destroyed { at_ms: 2 }] {
+                *lease = apply(lease, &event).unwrap_or_else(|_| lease.clone());
+            }
+            let lease = lease.clone();
+            if self.unavailable() { Err(RentError::Unavailable("it died".into())) } else { Ok(lease) }
+        }
+        async fn show(&self, id: LeaseId) -> Result<Lease, RentError> {
+            self.leases.lock().unwrap().get(&id).map(|(_, l)| l.clone()).ok_or(RentError::UnknownLease)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renter_that_is_ended_anywhere_goes_on_where_its_log_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("renter.log");
+        let plan = RenterPlan {
+            renter: Hotkey([1; 32]),
+            hold: Duration::from_millis(40),
+            pause: Duration::from_millis(10),
+            log: path.clone(),
+        };
+        let validator = Arc::new(Forgetful::default());
+        let clock = Arc::new(Paused(tokio::time::Instant::now()));
+        // Ended again and again, each time a little later; a new one starts on the same log.
+        for life in 1..60 {
+            let renter = run(validator.clone(), clock.clone(), plan.clone());
+            let _ = tokio::time::timeout(Duration::from_millis(life * 37), renter).await;
+            // A line that was being written then is finished by its own thread, as the system would for a process.
+            while std::fs::File::open(&path).unwrap().try_lock().is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let lines = log::read(&path).unwrap();
+        let ids = |of: fn(&Line) -> bool| lines.iter().filter(|l| of(l)).map(Line::lease).collect::<Vec<_>>();
+        let wanted = ids(|l| matches!(l, Line::Wanted { .. }));
+        let rented = ids(|l| matches!(l, Line::Rented { .. }));
+        let released = ids(|l| matches!(l, Line::Released { state: crate::lease::LeaseState::Released, .. }));
+        assert!(released.len() > 5, "{lines:?}");
+        // Each step of each lease once, in one order, and only the last one may be open.
+        assert_eq!(wanted[..rented.len()], rented);
+        assert_eq!(rented[..released.len()], released);
+        assert!(wanted.len() - released.len() <= 1, "{lines:?}");
+        let known: Vec<LeaseId> = validator.leases.lock().unwrap().keys().copied().collect();
+        assert!(known.iter().all(|id| wanted.contains(id)), "nothing was asked for that is not on record");
+        assert!(lines.iter().any(|l| matches!(l, Line::NotRented { .. })));
     }
 }

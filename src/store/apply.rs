@@ -5,10 +5,12 @@ use serde::Serialize;
 
 use super::error::StoreError;
 use super::records::*;
+use crate::evidence::{Head, Log};
+use crate::telemetry::error_chain;
 use crate::verdict::Verdict;
 
-/// Writes one record. On an error the caller rolls back to before it.
-pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError> {
+/// Writes one record. On an error the caller rolls back to before it, in the log too.
+pub(super) fn apply_with(conn: &Connection, log: Option<&mut Log>, record: &Record) -> Result<(), StoreError> {
     match record {
         Record::Specs(r) => specs(conn, r),
         Record::Round(r) => round(conn, r),
@@ -27,7 +29,11 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError
         }
         Record::Neurons(r) => neurons(conn, r),
         Record::ProverRun(r) => prover_run(conn, r),
-        Record::Evidence(r) => evidence(conn, r),
+        Record::Evidence(r) => match log {
+            Some(log) => log.append(r).map_err(|e| StoreError::Unstorable(error_chain(&e))),
+            None => Err(StoreError::Unstorable("this node keeps no evidence log".to_owned())),
+        },
+        Record::Judge(r) => judge(conn, r),
         Record::Meta { key, value } => {
             conn.prepare_cached(
                 "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -36,8 +42,17 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError
             Ok(())
         }
         Record::Prune(r) => prune(conn, *r),
-        Record::Batch(records) => records.iter().try_for_each(|r| apply(conn, r)),
+        Record::Batch(records) => {
+            let mut log = log;
+            records.iter().try_for_each(|r| apply_with(conn, log.as_deref_mut(), r))
+        }
     }
+}
+
+/// [`apply_with`], for a node without an evidence log.
+#[cfg(test)]
+pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError> {
+    apply_with(conn, None, record)
 }
 
 /// SQLite's integers are signed; none of ours comes near the sign bit, and one that does is a defect worth hearing of.
@@ -53,9 +68,13 @@ fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
 }
 
 fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
+    bounded_json(value, field, MAX_JSON)
+}
+
+fn bounded_json(value: &impl Serialize, field: &str, bound: usize) -> Result<String, StoreError> {
     let text = serde_json::to_string(value).map_err(|e| StoreError::Unstorable(format!("{field}: {e}")))?;
-    if text.len() > MAX_JSON {
-        return Err(StoreError::Unstorable(format!("{field} has {} bytes of JSON, above {MAX_JSON}", text.len())));
+    if text.len() > bound {
+        return Err(StoreError::Unstorable(format!("{field} has {} bytes of JSON, above {bound}", text.len())));
     }
     Ok(text)
 }
@@ -323,15 +342,31 @@ fn prover_run(conn: &Connection, r: &ProverRunRecord) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn evidence(conn: &Connection, r: &EvidenceRecord) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT INTO evidence (kind, hotkey, json, at_ms) VALUES (?1, ?2, ?3, ?4)")?.execute(
-        params![
-            text(&r.kind, "kind")?,
-            r.hotkey.map(|h| h.to_string()),
-            json(&r.json, "evidence")?,
-            int(r.at_ms, "at_ms")?
-        ],
-    )?;
+fn judge(conn: &Connection, r: &JudgeRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO judge (id, epoch, json) VALUES (1, ?1, ?2)
+         ON CONFLICT DO UPDATE SET epoch = excluded.epoch, json = excluded.json WHERE excluded.epoch >= judge.epoch",
+    )?
+    .execute(params![int(r.epoch, "epoch")?, bounded_json(&r.json, "judge", MAX_JUDGE)?])?;
+    Ok(())
+}
+
+/// Where the evidence log ends once this transaction is committed.
+pub(super) fn evidence_head(conn: &Connection, head: &Head) -> Result<(), StoreError> {
+    // A number in SQLite is signed; u64::MAX stands for "before the first record".
+    let seq = i64::try_from(head.seq).unwrap_or(-1);
+    conn.prepare_cached(
+        "INSERT INTO evidence_head (id, segment, bytes, seq, hash, epoch) VALUES (1, ?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET segment = excluded.segment, bytes = excluded.bytes, seq = excluded.seq,
+             hash = excluded.hash, epoch = excluded.epoch",
+    )?
+    .execute(params![
+        int(head.segment, "segment")?,
+        int(head.bytes, "bytes")?,
+        seq,
+        head.hash.to_string(),
+        head.epoch.map(|e| int(e, "epoch")).transpose()?,
+    ])?;
     Ok(())
 }
 
@@ -353,7 +388,6 @@ fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
              AND id <> (SELECT max(id) FROM weights)",
         "DELETE FROM penalty WHERE until_ms < ?1",
         "DELETE FROM prover_run WHERE at_ms < ?1",
-        "DELETE FROM evidence WHERE at_ms < ?1",
         "DELETE FROM specs WHERE taken_at_ms < ?1
              AND taken_at_ms < (SELECT max(s.taken_at_ms) FROM specs s WHERE s.hotkey = specs.hotkey)",
     ] {

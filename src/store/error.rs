@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 
+use crate::evidence::log::LogError;
+
 /// What is wrong with the database as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +90,9 @@ pub enum StoreError {
     /// The database as a whole cannot be written or read; nothing of this job was written.
     #[error("the database is degraded: {0}")]
     Degraded(Degradation, #[source] std::sync::Arc<rusqlite::Error>),
+    /// The evidence log cannot be written; nothing of this job was written.
+    #[error("the evidence log is degraded: {0}")]
+    Log(Degradation, #[source] std::sync::Arc<LogError>),
     /// The record contradicts what is stored; nothing of this job was written.
     #[error("the record contradicts the database: {0}")]
     Conflict(String),
@@ -109,7 +114,7 @@ impl StoreError {
             StoreError::Full { .. } => "full",
             StoreError::Stopped => "stopped",
             StoreError::Deadline(_) => "deadline",
-            StoreError::Degraded(..) => "degraded",
+            StoreError::Degraded(..) | StoreError::Log(..) => "degraded",
             StoreError::Conflict(_) => "conflict",
             StoreError::Unstorable(_) => "unstorable",
             StoreError::Sql(_) => "sql",
@@ -119,9 +124,22 @@ impl StoreError {
     /// What is wrong with the whole database, if this error says so.
     pub fn degradation(&self) -> Option<Degradation> {
         match self {
-            StoreError::Degraded(reason, _) => Some(*reason),
+            StoreError::Degraded(reason, _) | StoreError::Log(reason, _) => Some(*reason),
             _ => None,
         }
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        let full = |e: &std::io::Error| {
+            matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        let reason = match &error {
+            LogError::File { source, .. } if full(source) => Degradation::DiskFull,
+            _ => Degradation::Io,
+        };
+        StoreError::Log(reason, std::sync::Arc::new(error))
     }
 }
 

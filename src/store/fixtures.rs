@@ -116,13 +116,9 @@ pub(super) fn neuron(uid: u16, miner: u8) -> NeuronEntry {
     NeuronEntry { uid: Uid(uid), hotkey: hotkey(miner), coldkey: Coldkey([100 + miner; 32]), admission: None }
 }
 
-pub(super) fn evidence(n: u64, bytes: usize) -> EvidenceRecord {
-    EvidenceRecord {
-        kind: "test".to_owned(),
-        hotkey: Some(hotkey(1)),
-        json: json!({"n": n, "filler": "x".repeat(bytes)}),
-        at_ms: NOW + n,
-    }
+/// Something that is not synced by itself, of this size: the verdict of an epoch of its own.
+pub(super) fn telemetry(n: u64, bytes: usize) -> Record {
+    Record::Verdict(verdict(n, 1, 0, Verdict::fail(FailReason::EntryMismatch, "x".repeat(bytes))))
 }
 
 pub(super) fn prover_run(n: u8) -> ProverRunRecord {

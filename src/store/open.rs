@@ -21,7 +21,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use self::lock::DirLock;
 pub use self::outcome::{OpenError, OpenNote};
-use super::{DATABASE_FILE, Role, schema};
+use super::{DATABASE_FILE, Role, queries, schema};
+use crate::evidence::{self, Identity, Limits, Log};
 
 /// How long a statement waits for another process's lock, a reader's checkpoint for example, until the node says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct Database {
     pub conn: Connection,
     /// The database file.
     pub path: PathBuf,
+    /// The evidence log that is written with it, see [`Database::with_evidence`].
+    pub(super) log: Option<Log>,
     /// Held as long as the database is open; dropped last.
     pub(super) lock: DirLock,
 }
@@ -47,6 +50,19 @@ impl Database {
     /// [`OpenError::Sqlite`].
     pub fn wait_for_others(&self, longest: Duration) -> Result<(), OpenError> {
         self.conn.busy_timeout(longest).map_err(|source| OpenError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Keeps an evidence log beside the database from now on. The notes say what was found wrong with it.
+    ///
+    /// # Errors
+    /// [`OpenError::Sqlite`]; [`OpenError::Evidence`] if the log's directory cannot be used.
+    pub fn with_evidence(&mut self, identity: Identity, limits: Limits) -> Result<Vec<OpenNote>, OpenError> {
+        let sqlite = |source| OpenError::Sqlite { path: self.path.clone(), source };
+        let head = queries::evidence_head(&self.conn).map_err(sqlite)?;
+        let dir = self.path.with_file_name(evidence::DIRECTORY);
+        let (log, notes) = Log::open(&dir, identity, limits, head).map_err(OpenError::Evidence)?;
+        self.log = Some(log);
+        Ok(notes.into_iter().map(OpenNote::Evidence).collect())
     }
 }
 
@@ -81,7 +97,7 @@ pub fn open(dir: &Path, role: Role, now_ms: u64) -> Result<Opened, OpenError> {
     notes.extend(migrate(&mut conn, &path, now_ms)?);
     conn.execute("INSERT INTO meta (key, value) VALUES ('role', ?1) ON CONFLICT DO NOTHING", [role.label()])
         .map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
-    Ok(Opened { db: Database { conn, path, lock }, notes })
+    Ok(Opened { db: Database { conn, path, log: None, lock }, notes })
 }
 
 fn prepare_dir(dir: &Path) -> Result<Option<OpenNote>, OpenError> {

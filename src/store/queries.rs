@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::records::*;
+use crate::evidence::Head;
 use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::scoring::Points;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
@@ -455,22 +456,28 @@ pub fn last_proof(conn: &Connection, validator: &Hotkey) -> Result<Vec<ProverRun
     list(conn, sql, [validator.to_string()], prover_run)
 }
 
-/// The last `n` pieces of evidence about a hotkey, or about anyone, newest first.
-pub fn evidence(conn: &Connection, hotkey: Option<&Hotkey>, n: u32) -> Result<Vec<EvidenceRecord>> {
+// === the judge and the evidence log ===
+
+/// What the judge remembered after the last epoch that was stored.
+pub fn judge(conn: &Connection) -> Result<Option<JudgeRecord>> {
+    let read =
+        |row: &Row<'_>| Ok(JudgeRecord { epoch: unsigned(row, 0)?, json: std::sync::Arc::new(from_json(row, 1)?) });
+    one(conn, "SELECT epoch, json FROM judge WHERE id = 1", [], read)
+}
+
+/// Where the evidence log ends; `None` before its first record.
+pub fn evidence_head(conn: &Connection) -> Result<Option<Head>> {
     let read = |row: &Row<'_>| {
-        let hotkey = match row.get_ref(1)?.as_str_or_null().map_err(|e| bad(1, e))? {
-            None => None,
-            Some(_) => Some(parsed(row, 1)?),
-        };
-        Ok(EvidenceRecord { kind: row.get(0)?, hotkey, json: from_json(row, 2)?, at_ms: unsigned(row, 3)? })
+        let seq: i64 = row.get(2)?;
+        Ok(Head {
+            segment: unsigned(row, 0)?,
+            bytes: unsigned(row, 1)?,
+            seq: u64::try_from(seq).unwrap_or(u64::MAX),
+            hash: parsed(row, 3)?,
+            epoch: maybe_unsigned(row, 4)?,
+        })
     };
-    match hotkey {
-        Some(hotkey) => {
-            let sql = "SELECT kind, hotkey, json, at_ms FROM evidence WHERE hotkey = ?1 ORDER BY id DESC LIMIT ?2";
-            list(conn, sql, params![hotkey.to_string(), n], read)
-        }
-        None => list(conn, "SELECT kind, hotkey, json, at_ms FROM evidence ORDER BY id DESC LIMIT ?1", [n], read),
-    }
+    one(conn, "SELECT segment, bytes, seq, hash, epoch FROM evidence_head WHERE id = 1", [], read)
 }
 
 #[cfg(test)]

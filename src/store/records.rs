@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Role;
+pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{JudgedRate, Points, Scaling};
 use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
+/// Largest JSON text of the judge's memory, in bytes: 256 miners with all the devices that are remembered.
+pub const MAX_JUDGE: usize = 64 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
@@ -65,8 +68,10 @@ pub enum Record {
     /// A challenge that this miner accepted for one device, before its roots are sent; later again, with how it ended. The
     /// last [`MAX_RUNS_OF_ONE`] of each validator are kept.
     ProverRun(ProverRunRecord),
-    /// Something worth keeping that has no table of its own; append-only.
+    /// Records for the evidence log, on disk before the rest of their batch is committed. Refused by a node without a log.
     Evidence(EvidenceRecord),
+    /// What the judge remembers after an epoch. An earlier epoch's never replaces a later one's.
+    Judge(JudgeRecord),
     /// A setting of the node itself.
     Meta {
         /// Its name.
@@ -101,6 +106,7 @@ impl Record {
             | Record::Score(_)
             | Record::Neurons(_)
             | Record::Evidence(_)
+            | Record::Judge(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
         }
@@ -122,6 +128,7 @@ impl Record {
             Record::Neurons(_) => "neurons",
             Record::ProverRun(_) => "prover_run",
             Record::Evidence(_) => "evidence",
+            Record::Judge(_) => "judge",
             Record::Meta { .. } => "meta",
             Record::Prune(_) => "prune",
             Record::Batch(_) => "batch",
@@ -167,6 +174,8 @@ pub struct PlannedVerdict {
     pub uid: Uid,
     /// The miner.
     pub hotkey: Hotkey,
+    /// Its owner.
+    pub coldkey: Coldkey,
     /// The device; none for the miner as a whole.
     pub device: Option<DeviceId>,
     /// The device's model as claimed; empty when unknown.
@@ -491,17 +500,13 @@ pub struct ProverRunRecord {
     pub detail: String,
 }
 
-/// Something worth keeping that has no table of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvidenceRecord {
-    /// What kind of thing: snake case.
-    pub kind: String,
-    /// Whom it is about.
-    pub hotkey: Option<Hotkey>,
-    /// The thing.
-    pub json: Value,
-    /// When.
-    pub at_ms: u64,
+/// What the judge of a validator remembers after an epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgeRecord {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The judge's own form.
+    pub json: std::sync::Arc<Value>,
 }
 
 /// What [`Record::Prune`] forgets. A limit of 0 forgets nothing of its kind.
@@ -509,7 +514,7 @@ pub struct EvidenceRecord {
 pub struct Retention {
     /// Verdicts and scores of earlier epochs go.
     pub before_epoch: Epoch,
-    /// Earlier ended leases with their events, settled weights, ended penalties, prover runs, evidence and specs go; the
+    /// Earlier ended leases with their events, settled weights, ended penalties, prover runs and specs go; the
     /// latest specs of each hotkey and the latest included weights stay.
     pub before_ms: u64,
 }

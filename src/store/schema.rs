@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "challenges a prover accepted, with what is needed to do them again", sql: PROOF_INTENTS },
     Migration { name: "rounds", sql: ROUNDS },
     Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
+    Migration { name: "where the evidence log ends, the judge's memory", sql: EVIDENCE_LOG },
 ];
 
 /// The version this program reads and writes.
@@ -171,6 +172,16 @@ SELECT epoch, hotkey, uid, CAST(round(score * 1e9) AS INTEGER),
 DROP TABLE score;
 ALTER TABLE score_whole RENAME TO score;
 CREATE INDEX score_by_hotkey ON score (hotkey, epoch);
+";
+
+/// The table `evidence` of version 2 was never written. The log itself lies in files.
+const EVIDENCE_LOG: &str = "
+DROP TABLE evidence;
+CREATE TABLE evidence_head (
+    id INTEGER PRIMARY KEY CHECK (id = 1), segment INTEGER NOT NULL, bytes INTEGER NOT NULL, seq INTEGER NOT NULL,
+    hash TEXT NOT NULL, epoch INTEGER
+) STRICT;
+CREATE TABLE judge (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
 ";
 
 /// The version of a database, 0 for one without tables.

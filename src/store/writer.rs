@@ -22,12 +22,14 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-pub use self::types::{Commit, CommitObserver, Health, SpawnError, WriterConfig, WriterStats};
-use super::apply::apply;
+pub use self::types::{Commit, CommitObserver, EvidenceStats, Health, SpawnError, WriterConfig, WriterStats};
+use super::apply::{apply_with, evidence_head};
 use super::error::{Degradation, StoreError, panic_text};
 use super::open::Database;
 use super::reader::Reader;
 use super::records::Record;
+use crate::evidence::log::{Log, LogStats, Mark};
+use crate::telemetry::error_chain;
 
 /// The handle of the writer and of the reader beside it. Clones share both; the last one dropped lets the writer flush and end.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ struct Inner {
     health: Arc<watch::Sender<Health>>,
     ended: watch::Receiver<()>,
     cfg: WriterConfig,
+    log: Option<Arc<LogStats>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +90,7 @@ impl Writer {
         let (jobs, queue) = sync_channel(cfg.capacity);
         let (alive, ended) = watch::channel(());
         let counters = Arc::new(Counters::default());
+        let log = db.log.as_ref().map(Log::stats);
         let mut thread = WriterThread {
             queue,
             counters: counters.clone(),
@@ -94,18 +98,22 @@ impl Writer {
             cfg: cfg.clone(),
             synced: true,
             probe_pause: cfg.probe_first,
+            log: None,
         };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                let Database { mut conn, path: _, lock } = db;
+                let Database { mut conn, path: _, log, lock } = db;
+                thread.log = log;
                 thread.run(&mut conn);
                 drop(conn);
                 drop(lock); // the directory is free before anyone hears that the writer has ended
                 drop(alive);
             })
             .map_err(SpawnError::Thread)?;
-        Ok(Writer { inner: Arc::new(Inner { jobs: Mutex::new(Some(jobs)), reader, counters, health, ended, cfg }) })
+        Ok(Writer {
+            inner: Arc::new(Inner { jobs: Mutex::new(Some(jobs)), reader, counters, health, ended, cfg, log }),
+        })
     }
 
     /// Queues a record, without waiting. [`StoreError::Full`] or [`StoreError::Stopped`] mean that it was not queued.
@@ -172,6 +180,11 @@ impl Writer {
             refused: c.refused.load(Ordering::Relaxed),
             last_commit: Duration::from_nanos(c.last_commit_ns.load(Ordering::Relaxed)),
             last_group: c.last_group.load(Ordering::Relaxed),
+            evidence: self.inner.log.as_deref().map(|log| EvidenceStats {
+                records: log.records.load(Ordering::Relaxed),
+                bytes: log.bytes.load(Ordering::Relaxed),
+                segments: log.segments.load(Ordering::Relaxed),
+            }),
         }
     }
 
@@ -210,6 +223,8 @@ struct WriterThread {
     /// Whether the connection syncs at every commit (`synchronous = FULL`), as `open` leaves it.
     synced: bool,
     probe_pause: Duration,
+    /// The evidence log, if this node keeps one.
+    log: Option<Log>,
 }
 
 impl WriterThread {
@@ -248,6 +263,12 @@ impl WriterThread {
             Ok(result) => result,
             Err(panic) => Err(StoreError::Panicked(panic_text(panic))),
         };
+        if let Some(log) = &mut self.log {
+            match &committed {
+                Ok(()) => log.settle(),
+                Err(_) => log.abandon(),
+            }
+        }
         let took = begun.elapsed();
         if let Err(error) = &committed {
             // Those that failed by themselves keep their own reason.
@@ -288,10 +309,11 @@ impl WriterThread {
         let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in group {
             let savepoint = tx.savepoint()?;
+            let mark = self.log.as_ref().map(Log::mark);
             let write = || {
                 #[cfg(test)]
                 tests::panic_if_asked(&job.record);
-                apply(&savepoint, &job.record)
+                apply_with(&savepoint, self.log.as_mut(), &job.record)
             };
             match catch_unwind(AssertUnwindSafe(write)) {
                 Ok(Ok(())) => {
@@ -301,12 +323,21 @@ impl WriterThread {
                 Ok(Err(error @ StoreError::Degraded(..))) => return Err(error),
                 Ok(Err(error)) => {
                     savepoint.finish()?; // rolls back to before the job
+                    rewind(&mut self.log, mark);
                     outcomes.push(Err(error));
                 }
                 Err(panic) => {
                     savepoint.finish()?;
+                    rewind(&mut self.log, mark);
                     outcomes.push(Err(StoreError::Panicked(panic_text(panic))));
                 }
+            }
+        }
+        if let Some(log) = self.log.as_mut().filter(|log| log.is_pending()) {
+            // On disk before the commit: the database never names an end that the log does not have.
+            log.flush()?;
+            if let Some(head) = log.head() {
+                evidence_head(&tx, &head)?;
             }
         }
         tx.commit()?;
@@ -320,7 +351,8 @@ impl WriterThread {
             conn.execute("DELETE FROM probe", [])?;
             Ok(())
         };
-        let result = write(conn).map_err(StoreError::from);
+        let log = || self.log.as_ref().map_or(Ok(()), |log| log.probe().map_err(StoreError::from));
+        let result = write(conn).map_err(StoreError::from).and_then(|()| log());
         self.judge(&result);
         self.probe_pause = if result.is_ok() {
             self.cfg.probe_first
@@ -346,17 +378,25 @@ impl WriterThread {
     }
 }
 
+fn rewind(log: &mut Option<Log>, mark: Option<Mark>) {
+    if let (Some(log), Some(mark)) = (log, mark) {
+        log.rewind(mark);
+    }
+}
+
 /// Publishes what an error says about the whole database, if it says anything.
 pub(super) fn degrade(health: &watch::Sender<Health>, error: &StoreError) {
-    let StoreError::Degraded(reason, source) = error else {
-        return;
+    let (reason, detail) = match error {
+        StoreError::Degraded(reason, source) => (reason, source.to_string()),
+        StoreError::Log(reason, source) => (reason, error_chain(source.as_ref())),
+        _ => return,
     };
     health.send_if_modified(|health| {
         let known = health.degradation();
         if known == Some(*reason) || known == Some(Degradation::Corrupt) {
             return false;
         }
-        *health = Health::Degraded { reason: *reason, detail: source.to_string() };
+        *health = Health::Degraded { reason: *reason, detail };
         true
     });
 }

@@ -5,7 +5,8 @@
 pub struct BuildInfo {
     /// The package's version.
     pub version: String,
-    /// The commit it was built from, `unknown` if the build was not told (`COMPUTE_COMMIT` at build time).
+    /// The commit it was built from, in 12 digits, see `build.rs`; `unknown` in debug builds and those from a tarball,
+    /// unless `COMPUTE_COMMIT` was set when it was built.
     pub commit: String,
     /// `miner` or `validator`.
     pub role: String,

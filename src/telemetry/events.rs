@@ -143,10 +143,8 @@ impl Recovered {
 /// A caller was turned away.
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionRefused<'a> {
-    /// Who, if the signature was good.
-    pub hotkey: Option<Hotkey>,
-    /// Where from.
-    pub address: std::net::IpAddr,
+    /// Who, by a signature that held.
+    pub hotkey: Hotkey,
     /// A reason of [`Labels::admissions`](super::Labels).
     pub reason: &'a str,
 }
@@ -155,8 +153,30 @@ impl AdmissionRefused<'_> {
     /// Logs and counts. The line is at debug level: a stranger must not be able to fill the log.
     pub fn emit(&self, metrics: &NodeMetrics) {
         metrics.admission("refused", self.reason);
-        let hotkey = self.hotkey.map(|h| h.to_string());
-        tracing::debug!(hotkey, address = %self.address, reason = self.reason, "caller refused");
+        tracing::debug!(hotkey = %self.hotkey, reason = self.reason, "caller refused");
+    }
+}
+
+/// A miner is left out for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct PenaltyGiven<'a> {
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// Why, in one word.
+    pub reason: &'a str,
+    /// What led to it.
+    pub detail: &'a str,
+    /// Until when, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+impl PenaltyGiven<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.penalty_given();
+        let PenaltyGiven { hotkey, until_ms, .. } = self;
+        let (reason, detail) = (printable(self.reason, MAX_DETAIL), printable(self.detail, MAX_DETAIL));
+        warn!(%hotkey, reason, detail, until_ms, "penalty given");
     }
 }
 
@@ -236,9 +256,8 @@ mod tests {
 
     #[test]
     fn a_refused_stranger_is_counted_but_does_not_fill_the_log() {
-        let address = std::net::IpAddr::from([203, 0, 113, 9]);
-        let (log, metrics) =
-            emitted(|m| AdmissionRefused { hotkey: None, address, reason: "made up by a caller" }.emit(m));
+        let hotkey = Hotkey([1; 32]);
+        let (log, metrics) = emitted(|m| AdmissionRefused { hotkey, reason: "made up by a caller" }.emit(m));
         assert_eq!(log, "");
         assert!(!metrics.contains("made up"), "outside text never becomes a label");
         assert!(metrics.contains(r#"compute_admissions_total{decision="other",reason="other"} 1"#));

@@ -20,6 +20,10 @@ pub struct Labels {
     pub weights_results: Vec<&'static str>,
     /// Stages of a challenge.
     pub challenge_stages: Vec<&'static str>,
+    /// Where the head can be to a validator's slot.
+    pub challenge_slots: Vec<&'static str>,
+    /// What can become of an epoch.
+    pub epoch_outcomes: Vec<&'static str>,
     /// Outcomes of a prover's run.
     pub prover_outcomes: Vec<&'static str>,
     /// States of the updater.
@@ -39,6 +43,8 @@ impl Default for Labels {
             axon_outcomes: vec!["ok", "refused", "unauthorized", "malformed", "too_large", "overloaded", "error"],
             weights_results: vec!["ok", "too_soon", "refused", "timeout", "error"],
             challenge_stages: vec!["commit", "open", "verify", "total"],
+            challenge_slots: vec!["wait", "now", "over", "none"],
+            epoch_outcomes: vec!["judged", "void", "empty"],
             prover_outcomes: vec!["ok", "crashed", "hung", "garbage", "refused", "cancelled"],
             update_states: vec![
                 "no_source",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::age::AgeGauge;
 use super::build::BuildInfo;
@@ -18,7 +18,7 @@ use super::names::Metric;
 use super::uids::UidGauge;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
-use crate::ids::{BlockNumber, Uid};
+use crate::ids::{BlockNumber, Epoch, Uid};
 use crate::verdict::{FailReason, UnknownCause, Verdict};
 
 /// CPU time of a verification: 0.5 ms to 4 s.
@@ -105,6 +105,9 @@ pub struct NodeMetrics {
     challenge_stages: Vec<&'static str>,
     verify_cpu: Histogram,
     in_flight: Gauge,
+    slot: State,
+    epochs: Counts,
+    epoch_judged: Gauge,
     score: UidGauge,
     weight: UidGauge,
     weights_set: Counts,
@@ -113,6 +116,8 @@ pub struct NodeMetrics {
     lease_transitions: Counts,
     lease_recovery: Counts,
     admissions: Counts,
+    penalties: Gauge,
+    penalties_given: IntCounter,
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
@@ -189,6 +194,9 @@ impl NodeMetrics {
             challenge_stages: labels.challenge_stages.clone(),
             verify_cpu: histogram(r, Metric::ChallengeVerifyCpu, VERIFY_BUCKETS)?,
             in_flight: gauge(r, Metric::ChallengesInFlight)?,
+            slot: State::new(r, Metric::ChallengeSlot, &labels.challenge_slots)?,
+            epochs: Counts::new(r, Metric::Epochs, singles(&labels.epoch_outcomes))?,
+            epoch_judged: gauge(r, Metric::EpochJudged)?,
             score: UidGauge::register(Metric::Score, r)?,
             weight: UidGauge::register(Metric::Weight, r)?,
             weights_set: Counts::new(r, Metric::WeightsSet, singles(&labels.weights_results))?,
@@ -197,6 +205,11 @@ impl NodeMetrics {
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
             lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
+            penalties: gauge(r, Metric::Penalties)?,
+            penalties_given: registered(
+                r,
+                IntCounter::new(Metric::PenaltiesGiven.name(), Metric::PenaltiesGiven.help())?,
+            )?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
@@ -250,6 +263,17 @@ impl NodeMetrics {
     pub fn challenges_in_flight(&self, count: usize) {
         self.in_flight.set(count as f64);
     }
+    /// Where the head is to this validator's slot.
+    pub fn challenge_slot(&self, state: &str) {
+        self.slot.is(state);
+    }
+    /// An epoch was closed.
+    pub fn epoch_closed(&self, epoch: Epoch, outcome: &str) {
+        self.epochs.add(&[outcome]);
+        if outcome == "judged" {
+            self.epoch_judged.set(epoch as f64);
+        }
+    }
     /// A miner's score.
     pub fn score(&self, uid: Uid, points: f64) {
         self.score.set(uid, points);
@@ -295,6 +319,14 @@ impl NodeMetrics {
     /// A caller was admitted or refused.
     pub fn admission(&self, decision: &str, reason: &str) {
         self.admissions.add(&[decision, reason]);
+    }
+    /// How many penalties are in force.
+    pub fn penalties(&self, count: usize) {
+        self.penalties.set(count as f64);
+    }
+    /// A penalty was given.
+    pub fn penalty_given(&self) {
+        self.penalties_given.inc();
     }
     /// A request at the axon ended. Unknown paths are counted as `other`.
     pub fn axon_request(&self, path: &str, outcome: &str) {

@@ -52,6 +52,9 @@ metrics! {
     ChallengeDuration = "compute_challenge_duration_seconds", Histogram, ["stage"], "Time of a challenge by stage.";
     ChallengeVerifyCpu = "compute_challenge_verify_cpu_seconds", Histogram, [], "CPU time spent to verify one answer.";
     ChallengesInFlight = "compute_challenge_inflight", Gauge, [], "Challenges sent and not yet judged.";
+    ChallengeSlot = "compute_challenge_slot", Gauge, ["state"], "1 for where the head is to this validator's own slot, 0 for the others.";
+    Epochs = "compute_epochs_total", Counter, ["outcome"], "Epochs that this validator closed, by outcome.";
+    EpochJudged = "compute_epoch_judged", Gauge, [], "Newest epoch that was judged since the start, 0 before the first.";
     Score = "compute_score_points", Gauge, ["uid"], "Score of the miner, 0 to 200.";
     Weight = "compute_weight_ratio", Gauge, ["uid"], "Share of the weights last set, 0 to 1.";
     WeightsSet = "compute_weights_set_total", Counter, ["result"], "Attempts to set weights by result.";
@@ -64,6 +67,8 @@ metrics! {
     Maintenance = "compute_maintenance", Gauge, [], "1 while the operator keeps new leases away, else 0.";
 
     Admissions = "compute_admissions_total", Counter, ["decision", "reason"], "Callers by decision and reason.";
+    Penalties = "compute_penalties_in_force", Gauge, [], "Miners that are left out by a penalty.";
+    PenaltiesGiven = "compute_penalties_total", Counter, [], "Penalties given since the start.";
     AxonRequests = "compute_axon_requests_total", Counter, ["path", "outcome"], "Requests at the axon by path and outcome.";
 
     JournalQueueDepth = "compute_journal_queue_depth", Gauge, [], "Records waiting for the writer.";

@@ -20,7 +20,7 @@ use reqwest::{Client, Response};
 use tokio::time::{Instant, timeout};
 
 use super::btauth;
-use super::reply::{REPLY_SIGNATURE_HEADER, verify_reply};
+use super::reply::{REPLY_SIGNATURE_HEADER, ReplyProof, body_sha256, verify_reply};
 use super::synapse::{ErrorBody, ReplyBody, Synapse};
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
@@ -52,6 +52,8 @@ pub struct Reply<T> {
     pub sent_at: Instant,
     /// When the last byte of the body was read.
     pub received_at: Instant,
+    /// What shows others that the peer sent it.
+    pub proof: ReplyProof,
 }
 
 impl<T> Reply<T> {
@@ -189,8 +191,9 @@ impl Dendrite {
         if !signed {
             return Err(CallError::UnsignedReply(status));
         }
+        let proof = ReplyProof { nonce, body_sha256: body_sha256(&body), signature: signed_text(&headers) };
         let body = S::Reply::decode(body).map_err(|e| CallError::Malformed(shorten(&e.to_string())))?;
-        Ok(Reply { body, sent_at, received_at })
+        Ok(Reply { body, sent_at, received_at, proof })
     }
 
     /// Nanoseconds of the wall clock, but never the same or an earlier value twice.
@@ -240,6 +243,12 @@ impl Dendrite {
         let holds = |text: &str| verify_reply(text, status, body, nonce, &peer.hotkey, &self.hotkey());
         if single && value.to_str().is_ok_and(holds) { Ok(true) } else { Err(CallError::BadReplySignature(status)) }
     }
+}
+
+/// The signature as it stands in the header, which was checked before.
+fn signed_text(headers: &HeaderMap) -> String {
+    let value = headers.get(REPLY_SIGNATURE_HEADER).and_then(|v| v.to_str().ok());
+    value.unwrap_or_default().to_owned()
 }
 
 async fn read_body(mut response: Response, limit: usize) -> Result<(Vec<u8>, Instant), CallError> {

@@ -5,14 +5,41 @@
 //! code, the lower-case hex SHA-256 of the body, the request's nonce, the responder's and the caller's address. The nonce
 //! never repeats for a caller, so a reply answers one request only.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::signature::{parse_signature, show_signature};
-use crate::ids::Hotkey;
+use crate::ids::{Hash32, Hotkey};
 use crate::wallet::{Keypair, verify};
 
 /// Header of a reply's signature.
 pub const REPLY_SIGNATURE_HEADER: &str = "x-compute-reply-signature";
+
+/// What shows a third party that a peer sent a reply: the signature and what it is over, without the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplyProof {
+    /// The request's nonce.
+    pub nonce: u64,
+    /// The SHA-256 of the body. The status is 200.
+    pub body_sha256: Hash32,
+    /// The signature, as in the header.
+    pub signature: String,
+}
+
+impl ReplyProof {
+    /// Whether `responder` signed this reply, with status 200, to `caller`.
+    pub fn holds(&self, responder: &Hotkey, caller: &Hotkey) -> bool {
+        let Some(signature) = parse_signature(&self.signature) else { return false };
+        let signed = lines(200, &self.body_sha256.to_string(), self.nonce, responder, caller);
+        verify(responder, signed.as_bytes(), &signature)
+    }
+}
+
+/// The SHA-256 of a body.
+pub fn body_sha256(body: &[u8]) -> Hash32 {
+    Hash32(Sha256::digest(body).into())
+}
 
 /// The header value that signs a reply to `caller`'s request with this nonce.
 pub fn sign_reply(keypair: &Keypair, status: u16, body: &[u8], nonce: u64, caller: &Hotkey) -> String {
@@ -27,7 +54,11 @@ pub fn verify_reply(header: &str, status: u16, body: &[u8], nonce: u64, responde
 }
 
 fn payload(status: u16, body: &[u8], nonce: u64, responder: &Hotkey, caller: &Hotkey) -> String {
-    format!("computereply/1\n{status}\n{}\n{nonce}\n{responder}\n{caller}", hex::encode(Sha256::digest(body)))
+    lines(status, &body_sha256(body).to_string(), nonce, responder, caller)
+}
+
+fn lines(status: u16, body_sha256: &str, nonce: u64, responder: &Hotkey, caller: &Hotkey) -> String {
+    format!("computereply/1\n{status}\n{body_sha256}\n{nonce}\n{responder}\n{caller}")
 }
 
 #[cfg(test)]
@@ -41,6 +72,11 @@ mod tests {
             (Keypair::from_uri("//Bob").unwrap().hotkey(), Keypair::from_uri("//Charlie").unwrap().hotkey());
         let header = sign_reply(&miner, 200, b"body", 7, &us);
         assert!(verify_reply(&header, 200, b"body", 7, &miner.hotkey(), &us));
+        let proof = ReplyProof { nonce: 7, body_sha256: body_sha256(b"body"), signature: header.clone() };
+        assert!(proof.holds(&miner.hotkey(), &us));
+        assert!(!proof.holds(&other, &us) && !proof.holds(&miner.hotkey(), &other));
+        assert!(!ReplyProof { nonce: 8, ..proof.clone() }.holds(&miner.hotkey(), &us));
+        assert!(!ReplyProof { body_sha256: body_sha256(b"bodx"), ..proof }.holds(&miner.hotkey(), &us));
         assert!(!verify_reply(&header, 403, b"body", 7, &miner.hotkey(), &us), "status");
         assert!(!verify_reply(&header, 200, b"bodx", 7, &miner.hotkey(), &us), "body");
         assert!(!verify_reply(&header, 200, b"body", 8, &miner.hotkey(), &us), "nonce");

@@ -23,6 +23,7 @@ use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
+use crate::telemetry::events::AdmissionRefused;
 use crate::wire::axon::{self, AdmissionRefusal, AxonEvents, AxonGate, AxonOutcome, Refusal};
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
@@ -68,7 +69,7 @@ impl AxonState {
                 Ok(())
             }
             Decision::Refused(refusal) => {
-                self.metrics.admission("refused", refusal.label());
+                AdmissionRefused { hotkey: *caller, reason: refusal.label() }.emit(&self.metrics);
                 let detail = format!("{refusal}; {}", refusal.remedy());
                 Err(match refusal.class() {
                     RefusalClass::Forbidden => AdmissionRefusal::Forbidden { reason: refusal.label(), detail },

@@ -1,6 +1,7 @@
 //! Answers challenges with provers, one for each device, and keeps the commitments until they are opened.
 //!
-//! Invariants: nothing is allocated before the budget admits the challenge; one window is served at a time; a rented
+//! Invariants: a validator is served in its own slot, once an epoch ([`super::turn`]); nothing is allocated before the
+//! budget admits the challenge; one window is served at a time; a rented
 //! device is never proved; a commitment is opened only for the caller it was made for, and dropped (its prover with it)
 //! when its deadline has passed.
 //!
@@ -17,13 +18,16 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager;
 use crate::actors::miner::specs_collector::SpecsCollector;
+use crate::actors::miner::turn::may_challenge;
 use crate::clock::SharedClock;
-use crate::ids::{ChallengeId, DeviceId, Hotkey};
+use crate::ids::{ChallengeId, DeviceId, Epoch, Hotkey};
+use crate::messages::chain_watcher::ChainView;
 use crate::messages::miner::allocation_manager::RentedDevices;
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::messages::miner::specs_collector::GetSpecs;
@@ -59,6 +63,8 @@ pub struct ChallengeRunnerSetup {
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
     pub allocations: Handle<AllocationManager>,
+    /// The chain as it is seen now: whose turn it is.
+    pub view: watch::Receiver<Option<Arc<ChainView>>>,
     /// Keeps what was accepted.
     pub journal: Handle<Journal>,
     /// The wall clock.
@@ -84,6 +90,8 @@ pub struct ChallengeRunner {
     budget: Budget,
     /// By caller: nobody reaches, or replaces, another's.
     kept: HashMap<(Hotkey, ChallengeId, DeviceId), Kept>,
+    /// The last epoch for which a validator had its roots: it has one challenge an epoch.
+    answered: HashMap<Hotkey, Epoch>,
     proofs: u64,
     refusals: u64,
 }
@@ -93,12 +101,24 @@ impl ChallengeRunner {
     pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
         let setup = live.get();
         let budget = Budget::new(setup.limits);
-        ChallengeRunner { live, setup, budget, kept: HashMap::new(), proofs: 0, refusals: 0 }
+        ChallengeRunner { live, setup, budget, kept: HashMap::new(), answered: HashMap::new(), proofs: 0, refusals: 0 }
     }
 
     fn drop_expired(&mut self) {
         let now = Instant::now();
         self.kept.retain(|_, k| k.until > now);
+    }
+
+    /// Whether it is this caller's turn, and its first challenge of the epoch.
+    fn admit(&mut self, caller: Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
+        may_challenge(self.setup.view.borrow().as_deref(), &caller, epoch)?;
+        // Callers are validators that were admitted, and older epochs are no use: the map stays small.
+        self.answered.retain(|_, answered| *answered >= epoch);
+        if self.answered.get(&caller) == Some(&epoch) {
+            let detail = format!("the roots of this validator's challenge of epoch {epoch} were sent");
+            return Err(refused(ChallengeRefusal::AlreadyChallenged, detail));
+        }
+        Ok(())
     }
 
     /// Whether the commitments that are kept leave room for this work; if not, until when the caller has to wait. A
@@ -303,6 +323,10 @@ impl Handler<Prove> for ChallengeRunner {
     fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
         self.setup = self.live.get();
         self.budget.set_limits(self.setup.limits);
+        if let Err(reply) = self.admit(caller, request.epoch) {
+            self.refusals += 1;
+            return Box::pin(async move { reply }.into_actor(self));
+        }
         let setup = self.setup.clone();
         let jobs = match challenges(setup.hotkey, &request) {
             Ok(jobs) => jobs,
@@ -353,6 +377,7 @@ impl Handler<Prove> for ChallengeRunner {
                 }
             }
             act.proofs += 1;
+            act.answered.insert(caller, request.epoch);
             ChallengeReply::Roots { devices }
         });
         Box::pin(fut)

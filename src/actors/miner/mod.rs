@@ -5,6 +5,7 @@ pub mod axon;
 pub mod challenge_runner;
 pub mod node;
 pub mod specs_collector;
+mod turn;
 
 #[cfg(test)]
 mod tests;

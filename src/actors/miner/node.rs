@@ -119,7 +119,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (specs, allocations) = (specs.clone(), allocations.clone());
-        let hotkey = input.keypair.hotkey();
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             prover: prover.clone(),
@@ -128,6 +128,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             keep: settings.challenge.opening_deadline * 2,
             specs: specs.clone(),
             allocations: allocations.clone(),
+            view: view.clone(),
             journal: journal.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),

@@ -29,8 +29,8 @@ use crate::settings::Live;
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::wire::synapse::{
-    AllocateReply, AllocateRequest, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal, LeaseStatusReply,
-    LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
+    AllocateReply, AllocateRequest, ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal,
+    LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -111,6 +111,7 @@ fn miner_in(dir: tempfile::TempDir) -> Miner {
         keep: Duration::from_secs(60),
         specs,
         allocations: leases.clone(),
+        view: tokio::sync::watch::channel(None).1,
         journal,
         clock: clock.clone(),
         metrics,
@@ -189,7 +190,8 @@ impl Miner {
 
     async fn prove(&self, caller: Hotkey, id: u8) -> ChallengeReply {
         let devices = vec![DeviceWork { device: DeviceId::cpu(0), n: 32, k: 64, rounds: 1 }];
-        let request = ChallengeRequest { challenge: ChallengeId([id; 16]), nonce: Hash32([id; 32]), epoch: 1, devices };
+        let request =
+            ChallengeRequest { challenge: ChallengeId([id; 16]), nonce: Hash32([id; 32]), epoch: id.into(), devices };
         self.proofs.ask(Prove { caller, request }, DEADLINE).await.unwrap()
     }
 
@@ -297,6 +299,20 @@ fn a_commitment_is_not_opened_without_end() {
         }
         assert!(matches!(miner.open(A, 1, 1024).await, Err(OpenError::Positions(_))));
         assert_eq!(opened, 16);
+    });
+}
+
+#[test]
+fn a_validator_has_one_challenge_an_epoch() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        assert!(matches!(miner.prove(A, 1).await, ChallengeReply::Roots { .. }));
+        let again = miner.prove(A, 1).await;
+        let reason = ChallengeRefusal::AlreadyChallenged;
+        assert!(matches!(&again, ChallengeReply::Refused { reason: r, .. } if *r == reason), "{again:?}");
+        assert!(miner.open(A, 1, 66).await.is_ok(), "the commitment is still there");
+        assert!(matches!(miner.prove(A, 2).await, ChallengeReply::Roots { .. }), "the next epoch's");
     });
 }
 

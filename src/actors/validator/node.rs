@@ -14,6 +14,7 @@ use super::weight_setter::{WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
+use crate::clock::millis;
 use crate::proof::Work;
 use crate::runtime::{Backoff, Handle};
 use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
@@ -198,7 +199,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         let (guard, allocations) = (frame.guard.clone(), allocations.clone());
         let on_judged =
             vec![Subscriber::new("weight_setter", &weights), Subscriber::new("allocation_manager", &allocations)];
-        let hotkey = input.keypair.hotkey();
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             dendrite: dendrite.clone(),
@@ -214,11 +215,15 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             history: HistoryRules {
                 pass_epochs: settings.challenge.pass_lifetime_epochs,
                 misses: settings.challenge.unresponsive_after,
+                penalty_fails: settings.challenge.penalty_fails,
+                penalty_window: settings.challenge.penalty_window,
+                penalty_ms: millis(settings.challenge.penalty),
                 ..HistoryRules::default()
             },
             require_permit: settings.validator.require_permit,
             ask_specs: settings.validator.perform_hardware_query,
             specs_deadline: specs_deadline(settings),
+            view: view.clone(),
             guard: guard.clone(),
             specs: specs.clone(),
             allocations: allocations.clone(),

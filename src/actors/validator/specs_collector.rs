@@ -1,7 +1,7 @@
 //! Asks miners for their specs in batches, keeps the last answer of each, and notices changes.
 //!
-//! Invariants: a miner that does not answer costs its batch one deadline, never the round; what is kept is bounded by
-//! the number of neurons asked last. A miner's specs are its own words: they choose what it is asked to prove, and
+//! Invariants: a miner that does not answer costs its batch one deadline, never the round, and a round is over in the time
+//! that it was given; what is kept is bounded by the number of neurons asked last. A miner's specs are its own words: they choose what it is asked to prove, and
 //! nothing else rests on them.
 //!
 //! On restart: the next round asks everybody again.
@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::time::{Instant, sleep};
 
 use crate::actors::journal::Journal;
 use crate::clock::SharedClock;
@@ -23,11 +24,14 @@ use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::SpecsRecord;
-use crate::wire::dendrite::{Dendrite, Peer};
+use crate::verdict::UnknownCause;
+use crate::wire::dendrite::{CallError, Dendrite, Peer};
 use crate::wire::synapse::{SpecsReply, SpecsRequest};
 
 /// Largest specs reply read, in bytes.
 const MAX_REPLY: usize = 256 * 1024;
+/// First wait before a miner that is not ready is asked again; each one is twice as long as the last.
+const NOT_READY_RETRY: Duration = Duration::from_millis(100);
 
 /// What the collector works with.
 pub struct SpecsCollectorSetup {
@@ -60,6 +64,19 @@ impl SpecsCollector {
         SpecsCollector { live, setup, known: HashMap::new(), rounds: 0, block: 0 }
     }
 
+    /// The answers as they count: who gave none is taken at its last word.
+    fn settle(&self, targets: &[Target], mut answers: HashMap<Hotkey, SpecsResult>) -> HashMap<Hotkey, SpecsResult> {
+        for target in targets {
+            let answer = answers.entry(target.hotkey).or_insert_with(|| {
+                Err((UnknownCause::Timeout, "no specs within the time that the round has for them".into()))
+            });
+            if let (Err(_), Some(known)) = (&answer, self.known.get(&target.hotkey)) {
+                *answer = Ok(known.clone());
+            }
+        }
+        answers
+    }
+
     fn keep(&mut self, answers: &HashMap<Hotkey, SpecsResult>) {
         self.rounds += 1;
         self.known.retain(|hotkey, _| answers.contains_key(hotkey));
@@ -87,8 +104,17 @@ impl SpecsCollector {
 
 async fn ask(setup: &SpecsCollectorSetup, target: Target) -> (Hotkey, SpecsResult) {
     let peer = Peer { hotkey: target.hotkey, addr: target.address };
-    let answer = setup.dendrite.call(&peer, &SpecsRequest::default(), setup.deadline, MAX_REPLY).await;
-    (target.hotkey, answer.map(|r| Arc::new(r.body)).map_err(|e| (e.cause(), e.to_string())))
+    let until = Instant::now() + setup.deadline;
+    let mut pause = NOT_READY_RETRY;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match setup.dendrite.call(&peer, &SpecsRequest::default(), left, MAX_REPLY).await {
+            Ok(reply) => return (target.hotkey, Ok(Arc::new(reply.body))),
+            Err(CallError::Status { code: 503, .. }) if left > pause => sleep(pause).await,
+            Err(error) => return (target.hotkey, Err((error.cause(), error.to_string()))),
+        }
+        pause *= 2;
+    }
 }
 
 impl Actor for SpecsCollector {
@@ -101,18 +127,21 @@ impl Supervised for SpecsCollector {
 
 impl Handler<CollectSpecs> for SpecsCollector {
     type Result = ResponseActFuture<Self, HashMap<Hotkey, SpecsResult>>;
-    fn handle(&mut self, CollectSpecs { targets, block }: CollectSpecs, _: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, CollectSpecs { targets, block, within }: CollectSpecs, _: &mut Ctx<Self>) -> Self::Result {
         self.block = block;
         self.setup = self.live.get();
         let setup = self.setup.clone();
         let round = async move {
-            stream::iter(targets)
-                .map(|target| ask(&setup, target))
+            let answers = stream::iter(&targets)
+                .map(|target| ask(&setup, *target))
                 .buffer_unordered(setup.batch.max(1))
+                .take_until(sleep(within))
                 .collect::<HashMap<_, _>>()
-                .await
+                .await;
+            (targets, answers)
         };
-        Box::pin(round.into_actor(self).map(|answers, act, _| {
+        Box::pin(round.into_actor(self).map(|(targets, answers), act, _| {
+            let answers = act.settle(&targets, answers);
             act.keep(&answers);
             answers
         }))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 
-pub use simulated::{Faults, SimulatedEngine};
+pub use simulated::{Contents, Deed, Done, Faults, History, SimulatedEngine};
 
 /// What to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

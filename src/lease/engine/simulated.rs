@@ -4,6 +4,9 @@
 //! the same containers, and several handles (in one process or in several) see one another. A file lock orders them,
 //! each change is written to a new file, synced and renamed over the old one.
 //!
+//! The file also keeps what was done to containers, in order ([`History`]), so that an audit can tell what was there at any
+//! time and not only at the end.
+//!
 //! It really refuses the double use of a device. Its SSH endpoints are port numbers only: nothing listens there, so a
 //! health check of such a lease has [`ProbeView::NotApplicable`](crate::lease::health::ProbeView::NotApplicable).
 
@@ -17,7 +20,8 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::LeaseId;
+use crate::clock::{Clock as _, SystemClock};
+use crate::ids::{DeviceId, LeaseId};
 
 use super::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Labels};
 
@@ -31,6 +35,8 @@ const MAX_FILE: u64 = 8 * 1024 * 1024;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The format of the file.
 const FORMAT: u32 = 1;
+/// The latest deeds that are kept; those before are only counted.
+const MAX_HISTORY: usize = 2_048;
 
 /// Failures to inject. All are off by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,11 +53,52 @@ pub struct Faults {
     pub delay: Duration,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Contents {
+/// What was done to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// It was created.
+    Created,
+    /// It was destroyed.
+    Destroyed,
+    /// Somebody else removed it, see [`SimulatedEngine::disappear`].
+    Vanished,
+}
+
+/// A deed, when and to which container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What.
+    pub deed: Deed,
+    /// The lease on the container's labels.
+    pub lease: LeaseId,
+    /// The fencing epoch on its labels.
+    pub fencing_epoch: u64,
+    /// Its devices.
+    pub devices: Vec<DeviceId>,
+}
+
+/// What was done to containers, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Earlier deeds that are no longer kept.
+    pub forgotten: u64,
+    /// The latest ones.
+    pub done: Vec<Done>,
+}
+
+/// The engine's file: what is there, and how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
     format: u32,
     created: u64,
-    containers: Vec<Container>,
+    /// The containers that are there.
+    pub containers: Vec<Container>,
+    /// What was done.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// A handle on a simulated engine. Clones and other handles on the same path show the same containers.
@@ -85,9 +132,10 @@ impl SimulatedEngine {
     /// [`EngineError::Unavailable`] when the file cannot be used.
     pub async fn disappear(&self, lease: LeaseId) -> Result<bool, EngineError> {
         self.change(move |c| {
-            let before = c.containers.len();
-            c.containers.retain(|c| c.labels.lease != lease);
-            Ok(c.containers.len() < before)
+            let (gone, kept) = c.containers.drain(..).partition(|c| c.labels.lease == lease);
+            c.containers = kept;
+            gone.iter().for_each(|container| c.did(Deed::Vanished, container));
+            Ok(!gone.is_empty())
         })
         .await
     }
@@ -174,7 +222,33 @@ impl SimulatedEngine {
 
 impl Contents {
     fn empty() -> Self {
-        Contents { format: FORMAT, created: 0, containers: Vec::new() }
+        Contents { format: FORMAT, created: 0, containers: Vec::new(), history: History::default() }
+    }
+
+    /// Reads an engine's file, from beside the engine: the file is replaced as a whole, so this needs no lock.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when it cannot be read or is no engine's. No file is an engine without containers.
+    pub fn read(path: &Path) -> Result<Self, EngineError> {
+        read(path)
+    }
+
+    fn did(&mut self, deed: Deed, to: &Container) {
+        let History { forgotten, done } = &mut self.history;
+        if done.is_empty() && *forgotten == 0 {
+            // A file from before there was a history.
+            *forgotten = self.created.saturating_sub(u64::from(deed == Deed::Created));
+        }
+        done.push(Done {
+            at_ms: SystemClock.now_ms(),
+            deed,
+            lease: to.labels.lease,
+            fencing_epoch: to.labels.fencing_epoch,
+            devices: to.devices.clone(),
+        });
+        let excess = done.len().saturating_sub(MAX_HISTORY);
+        done.drain(..excess);
+        *forgotten += excess as u64;
     }
 
     /// The index of the lease's container of this epoch; containers of other epochs only are an error.
@@ -222,6 +296,7 @@ impl Contents {
             ssh_port,
             devices: spec.devices.clone(),
         };
+        self.did(Deed::Created, &container);
         self.containers.push(container.clone());
         Ok(container)
     }
@@ -254,7 +329,8 @@ impl ContainerEngine for SimulatedEngine {
         self.change(move |c| {
             let found = c.of(lease, fencing_epoch)?;
             if let Some(index) = found {
-                c.containers.remove(index);
+                let gone = c.containers.remove(index);
+                c.did(Deed::Destroyed, &gone);
             }
             Ok(found.is_some())
         })
@@ -371,6 +447,30 @@ mod tests {
         let path = first.path().to_owned();
         drop(first);
         assert_eq!(SimulatedEngine::new(path).list().await.unwrap(), [made]);
+    }
+
+    #[tokio::test]
+    async fn the_file_tells_what_was_done_in_order_and_counts_what_it_no_longer_keeps() {
+        let (_dir, engine) = engine();
+        engine.create(&spec(1, 1, 0)).await.unwrap();
+        engine.create(&spec(1, 1, 0)).await.unwrap();
+        engine.destroy(LeaseId([1; 16]), 1).await.unwrap();
+        engine.destroy(LeaseId([1; 16]), 1).await.unwrap();
+        engine.create(&spec(2, 3, 0)).await.unwrap();
+        engine.disappear(LeaseId([2; 16])).await.unwrap();
+        let history = Contents::read(engine.path()).unwrap().history;
+        let told: Vec<_> = history.done.iter().map(|d| (d.deed, d.lease.0[0], d.fencing_epoch)).collect();
+        assert_eq!(
+            told,
+            [(Deed::Created, 1, 1), (Deed::Destroyed, 1, 1), (Deed::Created, 2, 3), (Deed::Vanished, 2, 3)]
+        );
+        assert_eq!(history.forgotten, 0);
+
+        let mut contents = Contents { created: 7, ..Contents::empty() };
+        let made = contents.create(&spec(1, 1, 0)).unwrap();
+        assert_eq!(contents.history.forgotten, 7, "what was created before there was a history");
+        (0..MAX_HISTORY).for_each(|_| contents.did(Deed::Destroyed, &made));
+        assert_eq!((contents.history.done.len(), contents.history.forgotten), (MAX_HISTORY, 8));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 
@@ -22,7 +23,8 @@ pub struct Target {
 /// What became of asking one miner.
 pub type SpecsResult = Result<Arc<SpecsReply>, (UnknownCause, String)>;
 
-/// Ask these miners for their specs, in batches; replies when every one has answered or run into its deadline.
+/// Ask these miners for their specs, in batches; replies when every one has answered or run into its deadline, or the time
+/// is over. A miner that is not ready is asked again, and what one said before stands in for an answer that does not come.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "HashMap<Hotkey, SpecsResult>")]
 pub struct CollectSpecs {
@@ -30,6 +32,8 @@ pub struct CollectSpecs {
     pub targets: Vec<Target>,
     /// The block it is now.
     pub block: BlockNumber,
+    /// How long it may take in all.
+    pub within: Duration,
 }
 
 /// The last specs known of each miner.

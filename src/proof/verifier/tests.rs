@@ -1,8 +1,5 @@
 use std::sync::atomic::AtomicBool;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
 use super::*;
 use crate::ids::{DeviceId, Hash32, Hotkey};
 use crate::proof::cpu::{self, CpuCommitment};
@@ -22,7 +19,7 @@ fn honest() -> Answer {
     let work = Work::new(128, 64, 2).unwrap();
     let challenge = Challenge { nonce: [5; 32], epoch: 1, hotkey: Hotkey([6; 32]), device: DeviceId::cpu(2), work };
     let made = cpu::commit(&challenge, 1, &GO).unwrap();
-    let positions = sample_positions(&work, 8, &mut StdRng::seed_from_u64(1));
+    let positions = sample_positions(&work, 8, &[1; 32]);
     let openings = made.open(&positions, &GO).unwrap();
     Answer { challenge, made, positions, openings }
 }

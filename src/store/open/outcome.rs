@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::super::{DATABASE_FILE, Role, schema};
+use crate::evidence::log::{LogError, LogNote};
 use crate::exit::Exit;
 
 /// Something that happened while opening and that an operator should hear about.
@@ -32,12 +33,14 @@ pub enum OpenNote {
         /// The permission bits.
         mode: u32,
     },
+    /// The evidence log was not as it should be.
+    Evidence(LogNote),
 }
 
 impl OpenNote {
     /// Whether it is worth a warning rather than information.
     pub fn is_warning(&self) -> bool {
-        matches!(self, OpenNote::MovedAside { .. } | OpenNote::OpenToOthers { .. })
+        matches!(self, OpenNote::MovedAside { .. } | OpenNote::OpenToOthers { .. } | OpenNote::Evidence(_))
     }
 }
 
@@ -54,6 +57,7 @@ impl std::fmt::Display for OpenNote {
                  engine, scores start anew",
                 to.display()
             ),
+            OpenNote::Evidence(note) => note.fmt(f),
             OpenNote::OpenToOthers { mode } => {
                 write!(f, "other users can enter the data directory (mode {mode:04o}); chmod 0700 it")
             }
@@ -130,6 +134,9 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The evidence log's directory cannot be used.
+    #[error("cannot open the evidence log")]
+    Evidence(#[source] LogError),
     /// SQLite cannot open or read the file, for another reason than damage.
     #[error("cannot open the database {}", path.display())]
     Sqlite {
@@ -148,7 +155,9 @@ impl OpenError {
             OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::OtherRole { .. } => Exit::Data,
             OpenError::Migration { .. } => Exit::Data,
             OpenError::InUse { .. } => Exit::Unavailable,
-            OpenError::File { .. } | OpenError::Backup { .. } | OpenError::Sqlite { .. } => Exit::CannotCreate,
+            OpenError::File { .. } | OpenError::Backup { .. } | OpenError::Sqlite { .. } | OpenError::Evidence(_) => {
+                Exit::CannotCreate
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::super::apply::apply;
 use super::super::fixtures::{self as fx, NOW, hotkey};
 use super::super::{Role, StoreError, schema};
 use super::*;
-use crate::ids::ChallengeId;
+use crate::ids::{ChallengeId, Coldkey};
 
 fn database() -> Connection {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -73,7 +73,13 @@ fn a_device_is_judged_once_an_epoch_and_what_was_judged_stays() {
 #[test]
 fn a_round_is_begun_once_and_closed_once() {
     let db = database();
-    let planned = |device| PlannedVerdict { uid: Uid(1), hotkey: hotkey(1), device, model: "cpu-1".into() };
+    let planned = |device| PlannedVerdict {
+        uid: Uid(1),
+        hotkey: hotkey(1),
+        coldkey: Coldkey([7; 32]),
+        device,
+        model: "cpu-1".into(),
+    };
     let planned = vec![planned(None), planned(Some(DeviceId::cpu(3)))];
     let round = |epoch| RoundRecord { epoch, block: 40 + epoch, planned: planned.clone(), at_ms: NOW };
     write(&db, [round(1), round(2), round(2)].map(Record::Round));
@@ -265,11 +271,9 @@ fn a_slot_belongs_to_whoever_was_seen_in_it_last() {
 }
 
 #[test]
-fn prover_runs_evidence_and_settings_read_back() {
+fn prover_runs_and_settings_read_back() {
     let db = database();
     write(&db, [1, 2, 3].map(|n| Record::ProverRun(fx::prover_run(n))));
-    write(&db, [1, 2].map(|n| Record::Evidence(fx::evidence(n, 4))));
-    write(&db, [Record::Evidence(EvidenceRecord { hotkey: None, ..fx::evidence(3, 4) })]);
     write(&db, ["a", "b"].map(|v| Record::Meta { key: "k".to_owned(), value: v.to_owned() }));
     assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), fx::prover_run(2)]);
     assert_eq!(prover_runs(&db, 9).unwrap()[2].challenge, ChallengeId([1; 16]));
@@ -279,10 +283,19 @@ fn prover_runs_evidence_and_settings_read_back() {
     assert_eq!(prover_runs(&db, 2).unwrap(), [fx::prover_run(3), ended]);
     assert_eq!(last_proof(&db, &hotkey(9)).unwrap(), [fx::prover_run(3)]);
     assert_eq!(last_proof(&db, &hotkey(1)).unwrap(), []);
-    assert_eq!(evidence(&db, Some(&hotkey(1)), 9).unwrap(), [fx::evidence(2, 4), fx::evidence(1, 4)]);
-    assert_eq!(evidence(&db, None, 1).unwrap()[0].hotkey, None);
     assert_eq!(meta(&db, "k").unwrap().as_deref(), Some("b"));
     assert_eq!(meta(&db, "none").unwrap(), None);
+}
+
+#[test]
+fn the_judges_memory_is_never_replaced_by_an_earlier_one() {
+    let db = database();
+    let record = |epoch: u64| JudgeRecord { epoch, json: std::sync::Arc::new(serde_json::json!({ "after": epoch })) };
+    assert_eq!(judge(&db).unwrap(), None);
+    for epoch in [4, 5, 3] {
+        write(&db, [Record::Judge(record(epoch))]);
+    }
+    assert_eq!(judge(&db).unwrap(), Some(record(5)));
 }
 
 #[test]
@@ -297,7 +310,7 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     write(&db, [1, 2, 4].map(|id| Record::WeightsStatus(fx::weights_status(id, WeightsStatus::Included, None, ""))));
     write(&db, [10, 20].map(|t| Record::Specs(fx::specs(1, t, 1))));
     write(&db, [Record::Penalty(fx::penalty(1, 0, NOW)), Record::Penalty(fx::penalty(2, 0, NOW * 2))]);
-    write(&db, [Record::ProverRun(fx::prover_run(1)), Record::Evidence(fx::evidence(1, 1))]);
+    write(&db, [Record::ProverRun(fx::prover_run(1))]);
 
     write(&db, [Record::Prune(Retention { before_epoch: 3, before_ms: NOW + 1_000 })]);
     assert_eq!(verdicts_since(&db, 0).unwrap().iter().map(|v| v.epoch).collect::<Vec<_>>(), [3, 4]);
@@ -311,7 +324,7 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     assert_eq!(next_weights_id(&db).unwrap(), 5);
     assert_eq!(latest_specs(&db).unwrap(), [fx::specs(1, 20, 1)]);
     assert_eq!(penalties(&db, 0).unwrap(), [fx::penalty(2, 0, NOW * 2)]);
-    assert_eq!((prover_runs(&db, 9).unwrap().len(), evidence(&db, None, 9).unwrap().len()), (0, 0));
+    assert_eq!(prover_runs(&db, 9).unwrap().len(), 0);
 }
 
 #[test]

@@ -54,11 +54,11 @@ impl Gated {
 async fn what_waits_is_committed_as_one_group_in_the_order_it_was_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let gated = gated(dir.path(), WriterConfig { group: 8, ..WriterConfig::default() });
-    let mut acks = vec![gated.writer.submit(Record::Evidence(fx::evidence(0, 1))).unwrap()];
+    let mut acks = vec![gated.writer.submit(fx::telemetry(0, 1)).unwrap()];
     let first = gated.next_group();
     assert_eq!((first.jobs, first.durable), (1, false), "telemetry is not synced by itself");
     for n in 1..=9 {
-        acks.push(gated.writer.submit(Record::Evidence(fx::evidence(n, 1))).unwrap());
+        acks.push(gated.writer.submit(fx::telemetry(n, 1)).unwrap());
     }
     acks.push(gated.writer.submit(meta("k", "v")).unwrap());
     assert_eq!(gated.writer.stats().depth, 11);
@@ -72,8 +72,8 @@ async fn what_waits_is_committed_as_one_group_in_the_order_it_was_accepted() {
     for ack in acks {
         ack.await.unwrap();
     }
-    let stored = gated.writer.query(LIMIT, |c| queries::evidence(c, None, 99)).await.unwrap();
-    let order: Vec<u64> = stored.iter().rev().map(|e| e.json["n"].as_u64().unwrap()).collect();
+    let stored = gated.writer.query(LIMIT, |c| queries::verdicts_since(c, 0)).await.unwrap();
+    let order: Vec<u64> = stored.iter().map(|v| v.epoch).collect();
     assert_eq!(order, (0..=9).collect::<Vec<_>>());
     let stats = gated.writer.stats();
     assert_eq!((stats.depth, stats.commits, stats.written, stats.failed), (0, 3, 11, 0));
@@ -141,7 +141,7 @@ async fn a_batch_is_written_whole_or_not_at_all() {
 /// Writes until the database is full, and gives the number of records that fitted.
 async fn fill(writer: &Writer) -> u64 {
     for n in 0..1_000 {
-        match writer.write(Record::Evidence(fx::evidence(n, 40_000))).await {
+        match writer.write(fx::telemetry(n, 16_000)).await {
             Ok(()) => {}
             Err(e) => {
                 assert_eq!(e.degradation(), Some(Degradation::DiskFull), "{e}");
@@ -166,12 +166,12 @@ async fn a_full_disk_degrades_the_store_and_the_next_write_that_works_heals_it()
     let fitted = fill(&writer).await;
     assert!(fitted > 2, "{fitted}");
     assert_eq!(health.borrow().degradation(), Some(Degradation::DiskFull));
-    let stored = writer.query(LIMIT, |c| queries::evidence(c, None, 999)).await.unwrap();
+    let stored = writer.query(LIMIT, |c| queries::verdicts_since(c, 0)).await.unwrap();
     assert_eq!(stored.len() as u64, fitted, "reads go on, and every acknowledged record is there");
 
-    writer.write(Record::Prune(Retention { before_epoch: 0, before_ms: NOW + 2 })).await.unwrap();
+    writer.write(Record::Prune(Retention { before_epoch: 2, before_ms: 0 })).await.unwrap();
     assert_eq!(*health.borrow(), Health::Healthy);
-    writer.write(Record::Evidence(fx::evidence(7, 40_000))).await.unwrap();
+    writer.write(fx::telemetry(7, 16_000)).await.unwrap();
 }
 
 #[tokio::test]
@@ -183,10 +183,10 @@ async fn a_degraded_store_finds_by_itself_that_there_is_room_again() {
     assert_eq!(health.borrow_and_update().degradation(), Some(Degradation::DiskFull));
     let other = Connection::open(dir.path().join("node.db")).unwrap();
     other.busy_timeout(LIMIT).unwrap();
-    other.execute("DELETE FROM evidence", []).unwrap();
+    other.execute("DELETE FROM verdict", []).unwrap();
     let healed = tokio::time::timeout(LIMIT, health.wait_for(|h| *h == Health::Healthy)).await;
     healed.expect("the probe finds it in time").expect("the writer lives");
-    writer.write(Record::Evidence(fx::evidence(1, 40_000))).await.unwrap();
+    writer.write(fx::telemetry(1, 16_000)).await.unwrap();
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_read_that_panics_or_writes_gets_an_error_and_nothing_else_happens() {
 async fn shutdown_writes_what_was_accepted_refuses_the_rest_and_frees_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let writer = start(dir.path(), WriterConfig::default());
-    let acks: Vec<_> = (0..200).map(|n| writer.submit(Record::Evidence(fx::evidence(n, 10))).unwrap()).collect();
+    let acks: Vec<_> = (0..200).map(|n| writer.submit(fx::telemetry(n, 10)).unwrap()).collect();
     writer.shutdown(LIMIT).await.unwrap();
     for ack in acks {
         ack.await.unwrap();
@@ -228,7 +228,7 @@ async fn shutdown_writes_what_was_accepted_refuses_the_rest_and_frees_the_direct
     writer.shutdown(LIMIT).await.unwrap();
     assert!(!dir.path().join("node.db-wal").exists(), "the log is merged into the database");
     let again = start(dir.path(), WriterConfig::default());
-    assert_eq!(again.query(LIMIT, |c| queries::evidence(c, None, 999)).await.unwrap().len(), 200);
+    assert_eq!(again.query(LIMIT, |c| queries::verdicts_since(c, 0)).await.unwrap().len(), 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,9 +240,9 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
     // A timer that a clock running ahead would fire.
     let timer = tokio::spawn(tokio::time::sleep(Duration::from_secs(1)));
     for n in 0..20 {
-        writer.write(Record::Evidence(fx::evidence(n, 10))).await.unwrap();
+        writer.write(fx::telemetry(n, 10)).await.unwrap();
     }
-    let stored = writer.query(Duration::from_millis(1), |c| queries::evidence(c, None, 99)).await.unwrap();
+    let stored = writer.query(Duration::from_millis(1), |c| queries::verdicts_since(c, 0)).await.unwrap();
     assert_eq!((stored.len(), begun.elapsed()), (20, Duration::ZERO));
     assert!(!timer.is_finished());
 }
@@ -256,6 +256,7 @@ fn thread(cfg: WriterConfig) -> WriterThread {
         probe_pause: cfg.probe_first,
         cfg,
         synced: true,
+        log: None,
     }
 }
 
@@ -264,7 +265,7 @@ fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() 
     let dir = tempfile::tempdir().unwrap();
     let mut conn = open(dir.path(), Role::Miner, NOW).unwrap().db.conn;
     let mut thread = thread(WriterConfig::default());
-    let telemetry = || Record::Evidence(fx::evidence(0, 1));
+    let telemetry = || fx::telemetry(0, 1);
     let (normal, full) = (1, 2); // SQLite's numbers for `synchronous`
     for (records, expected) in [
         (vec![telemetry()], normal),

@@ -117,6 +117,19 @@ pub struct WriterStats {
     pub last_commit: Duration,
     /// How many jobs the last group had.
     pub last_group: usize,
+    /// The evidence log, if this node keeps one.
+    pub evidence: Option<EvidenceStats>,
+}
+
+/// Figures of the evidence log, as of now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct EvidenceStats {
+    /// Records written since the start.
+    pub records: u64,
+    /// Bytes of all segments.
+    pub bytes: u64,
+    /// Segments.
+    pub segments: u64,
 }
 
 /// Why a writer could not be started.

@@ -108,9 +108,12 @@ impl ChallengeReply {
                 ChallengeRefusal::Budget => UnknownCause::BudgetRefused,
                 ChallengeRefusal::NoDevice => UnknownCause::NoDevice,
                 ChallengeRefusal::Rented => UnknownCause::Rented,
-                ChallengeRefusal::Invalid | ChallengeRefusal::Draining | ChallengeRefusal::Other => {
-                    UnknownCause::Refused
-                }
+                ChallengeRefusal::Invalid
+                | ChallengeRefusal::Draining
+                | ChallengeRefusal::NoSlot
+                | ChallengeRefusal::WrongEpoch
+                | ChallengeRefusal::AlreadyChallenged
+                | ChallengeRefusal::Other => UnknownCause::Refused,
             }),
             ChallengeReply::ProverFailed { kind, .. } => Some(match kind {
                 ProverFailure::Crashed | ProverFailure::Other => UnknownCause::ProverCrashed,
@@ -144,6 +147,12 @@ pub enum ChallengeRefusal {
     Invalid,
     /// The miner is shutting down.
     Draining,
+    /// The caller has no slot in this epoch.
+    NoSlot,
+    /// The epoch is not the one that the miner sees.
+    WrongEpoch,
+    /// The caller had its challenge of this epoch: the roots were sent.
+    AlreadyChallenged,
     /// A reason that this version does not know.
     #[serde(other)]
     Other,

@@ -1,21 +1,30 @@
-//! Runs one challenge round an epoch: asks every admitted miner at once (batch by batch, if there are more), verifies, records the verdicts, tells the rest.
+//! Runs one challenge round an epoch, in this validator's own slot: asks every admitted miner at once (batch by batch, if
+//! there are more), verifies, records the verdicts, tells the rest.
 //!
-//! Invariants: one round an epoch, and one challenge per device and epoch, also across a restart (verdicts of the
-//! epoch in the journal count as its round); a round's verdicts are stored before anybody hears of them; every device
-//! that was planned gets exactly one verdict.
+//! Invariants: one round an epoch, and one draw per device and epoch, also across a restart: the round's intent is on
+//! disk before the first challenge goes out, and a round that was begun and has no verdicts is *void*, never run again. A
+//! round's verdicts are stored before anybody hears of them; every device that was planned gets exactly one verdict. An
+//! epoch whose slot passes while this node looks on ends with verdicts: judged, or all unknown by its own fault.
 //!
-//! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch alone. The round
-//! itself is a plain async function, [`round::judge_all`], over [`plan::plan`], which is pure; the past comes in through
-//! [`Judge`], which is pure too. On restart it is rebuilt from the journal's verdicts.
+//! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch, the slots and what is
+//! closed: [`turn`], which is pure. The round itself is a plain async function, [`round::judge_all`], over
+//! [`plan::plan`], which is pure; the past comes in through [`Judge`], which is pure too. On restart it is rebuilt from
+//! the journal's verdicts. Nobody is told of a void epoch: it has no scores and no weights.
 
 pub mod plan;
+pub mod recorder;
 pub mod round;
+pub mod trace;
+pub mod turn;
+pub mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actors::Subscriber;
@@ -28,24 +37,32 @@ use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
-use crate::messages::journal::{RecentVerdicts, Write};
+use crate::messages::journal::{OpenRounds, RecentVerdicts, Rounds, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
-use crate::messages::validator::specs_collector::{CollectSpecs, Target};
-use crate::runtime::{Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{Counted, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
+use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
+use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
+use crate::scoring::{Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
 use crate::settings::Live;
-use crate::store::Record;
-use crate::store::records::{PenaltyRecord, VerdictRecord};
+use crate::store::records::{PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
+use crate::store::{Record, StoreError};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
+use crate::verdict::{UnknownCause, Verdict};
 use crate::wire::dendrite::Dendrite;
 
-use plan::WorkTable;
+use serde::Deserialize as _;
+
+use crate::evidence::record::{OutageBody, Trace};
+use plan::{PlannedMiner, WorkTable};
+use recorder::{Closed, Recorder};
 use round::Finding;
+use turn::{Due, Epochs, turn};
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
+/// Least time for a round of specs, however short a slot is.
+const LEAST_SPECS: Duration = Duration::from_secs(1);
 /// Epochs of verdicts that are read back at the start.
 const REMEMBER_EPOCHS: u64 = 64;
 
@@ -67,8 +84,10 @@ pub struct ChallengeRunnerSetup {
     pub require_permit: bool,
     /// Whether miners are asked for their specs; if not, no device is known.
     pub ask_specs: bool,
-    /// Longest a round of specs may take: batches × deadline.
+    /// Longest a round of specs may take: batches × deadline; a quarter of a slot at most.
     pub specs_deadline: Duration,
+    /// The chain as it is seen now: the round in progress follows it.
+    pub view: watch::Receiver<Option<Arc<ChainView>>>,
     /// Who may be asked.
     pub guard: Handle<BlacklistGuard>,
     /// What they offer.
@@ -85,11 +104,42 @@ pub struct ChallengeRunnerSetup {
     pub metrics: Arc<NodeMetrics>,
 }
 
-/// A round whose verdicts are decided but not yet on disk.
+/// A round that is planned and may begin once its intent is on disk.
+#[derive(Clone)]
+struct Prepared {
+    intent: RoundRecord,
+    slot: Range<BlockNumber>,
+    plans: Vec<PlannedMiner>,
+}
+
+/// An epoch whose verdicts are decided but not yet on disk.
 struct Unwritten {
-    judged: EpochJudged,
+    epoch: Epoch,
     records: Vec<VerdictRecord>,
     penalties: Vec<DuePenalty>,
+    /// For the evidence log, and the judge's memory.
+    evidence: Vec<Record>,
+    /// What the rest is told.
+    judged: EpochJudged,
+    at_ms: u64,
+}
+
+impl Unwritten {
+    fn outcome(&self) -> RoundOutcome {
+        if self.judged.void { RoundOutcome::Void } else { RoundOutcome::Judged }
+    }
+}
+
+/// Why a round did not begin.
+enum NotBegun {
+    /// There is nobody to ask yet.
+    Nobody,
+    /// Somebody whose word is needed did not give it; another attempt may.
+    Failed(String),
+    /// The intent may be on disk or not: it is written again, unchanged.
+    Unsure(Box<Prepared>, String),
+    /// The epoch has another round already.
+    Taken(String),
 }
 
 /// The actor.
@@ -99,10 +149,18 @@ pub struct ChallengeRunner {
     setup: Arc<ChallengeRunnerSetup>,
     /// `None` until the journal has told.
     judge: Option<Judge>,
-    last_epoch: Option<Epoch>,
+    recorder: Recorder,
+    /// When the last verdicts were given, in milliseconds since the Unix epoch.
+    last_at_ms: Option<u64>,
+    epochs: Epochs,
+    /// Rounds that were begun by an earlier life and never closed.
+    open: VecDeque<RoundRecord>,
+    /// A round whose intent may be on disk.
+    prepared: Option<Prepared>,
     running: Option<Epoch>,
     unwritten: Option<Unwritten>,
     last: Option<EpochJudged>,
+    turn: &'static str,
     last_problem: Option<String>,
 }
 
@@ -114,29 +172,29 @@ impl ChallengeRunner {
             live,
             setup,
             judge: None,
-            last_epoch: None,
+            recorder: Recorder::default(),
+            last_at_ms: None,
+            epochs: Epochs::default(),
+            open: VecDeque::new(),
+            prepared: None,
             running: None,
             unwritten: None,
             last: None,
+            turn: turn::Turn::Wait.label(),
             last_problem: None,
         }
     }
 
-    /// Asks the journal what was judged before; nothing runs until that is known.
+    /// Asks the journal what was judged, and begun, before; nothing runs until that is known.
     fn remember(&mut self, ctx: &mut Ctx<Self>) {
+        self.judge = None;
         let journal = self.setup.journal.clone();
-        let load = async move { journal.ask(RecentVerdicts(REMEMBER_EPOCHS), ASK).await };
+        let load = async move {
+            let past = journal.ask(RecentVerdicts(REMEMBER_EPOCHS), ASK).await;
+            (past, journal.ask(OpenRounds, ASK).await)
+        };
         ctx.spawn(load.into_actor(self).map(|loaded, act, ctx| match loaded {
-            Ok(Ok(past)) => {
-                let mut judge = Judge::new(act.setup.history.clone());
-                for v in past {
-                    act.last_epoch = act.last_epoch.max(Some(v.epoch));
-                    let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
-                    let counted = Counted { uid, hotkey, device, model, verdict };
-                    judge.recall(epoch, at_ms, &act.setup.table, &counted);
-                }
-                act.judge = Some(judge);
-            }
+            (Ok(Ok(past)), Ok(Ok(rounds))) => act.recall(past, rounds),
             failed => {
                 tracing::warn!(?failed, "the journal does not say what was judged, asking again");
                 ctx.run_later(Duration::from_secs(1), |act, ctx| act.remember(ctx));
@@ -144,8 +202,56 @@ impl ChallengeRunner {
         }));
     }
 
+    fn recall(&mut self, past: Vec<VerdictRecord>, rounds: Rounds) {
+        let Rounds { open, last_closed: last, judge: stored } = rounds;
+        let newest = past.iter().map(|v| v.epoch).max();
+        let stored = stored.and_then(|stored| match Judge::deserialize(&*stored.json) {
+            Ok(judge) => Some(judge),
+            Err(error) => {
+                tracing::warn!(epoch = stored.epoch, %error, "the stored judge cannot be read");
+                None
+            }
+        });
+        // Verdicts of a later epoch than it knows were given without it.
+        let stored = stored.filter(|judge| judge.last_epoch() >= newest);
+        let first = past.is_empty();
+        let mut judge = Judge::new(self.setup.history.clone());
+        self.last_at_ms = None;
+        for v in past {
+            let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
+            // Oldest first; an epoch without any verdict is one in which we were out.
+            if let Some(before) = judge.last_epoch().filter(|before| before + 1 < epoch) {
+                let lost_ms = at_ms.saturating_sub(self.last_at_ms.unwrap_or(at_ms));
+                judge.outage(before + 1, epoch - 1, lost_ms);
+            }
+            self.last_at_ms = self.last_at_ms.max(Some(at_ms));
+            judge.recall(epoch, at_ms, &self.setup.table, &Counted { uid, hotkey, device, model, verdict });
+        }
+        let rebuilt = match &stored {
+            Some(_) => None,
+            None if first => Some("nothing was judged before"),
+            None => Some("rebuilt from the verdicts in the database, which holds no judge that knows all of them"),
+        };
+        let mut judge = stored.unwrap_or(judge);
+        if let Err(error) = self.recorder.remembered(&judge, rebuilt, self.setup.clock.now_ms()) {
+            tracing::error!(error = error_chain(&error), "the judge cannot be logged");
+        }
+        judge.set_rules(self.setup.history.clone());
+        self.epochs = Epochs::after(last.max(judge.last_epoch()));
+        self.judge = Some(judge);
+        for round in &open {
+            let (epoch, planned) = (round.epoch, round.planned.len());
+            tracing::warn!(
+                epoch,
+                planned,
+                "this epoch's round was begun and not ended: it is void, nobody is asked again"
+            );
+        }
+        self.open = open.into();
+        self.prepared = None;
+    }
+
     fn on_block(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
-        let epoch = view.epoch();
         if let Some(last) = &self.last {
             // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
             Subscriber::publish(&self.setup.on_judged, last);
@@ -157,8 +263,21 @@ impl ChallengeRunner {
             self.write(unwritten, ctx);
             return;
         }
-        if let Some(last) = self.last_epoch.filter(|last| *last >= epoch) {
-            if last > epoch + 1 && self.last_problem.is_none() {
+        if let Some(round) = self.open.front() {
+            const WHY: &str = "the validator was restarted during its window";
+            let (epoch, block, findings) = (round.epoch, round.block, own_fault(&round.planned, WHY));
+            let unwritten = self.judge(epoch, block, &findings, HashMap::new());
+            self.write(unwritten, ctx);
+            return;
+        }
+        self.turn_to(view, ctx);
+    }
+
+    /// Does what is due at this head.
+    fn turn_to(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        let epoch = view.epoch();
+        if let Some(last) = self.epochs.last().filter(|last| *last > epoch + 1) {
+            if self.last_problem.is_none() {
                 let problem = format!("epoch {last} is judged already, but the chain is in epoch {epoch}");
                 tracing::error!(problem, "nothing is judged: this data directory belongs to another chain");
                 self.last_problem = Some(problem);
@@ -167,41 +286,116 @@ impl ChallengeRunner {
         }
         // What holds for this epoch: a reload while the round runs is for the next one.
         self.setup = self.live.get();
-        if let Some(problem) = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
-            if self.last_problem.as_deref() != Some(problem) {
-                tracing::warn!(epoch, problem, "nobody is challenged");
-                self.last_problem = Some(problem.to_owned());
-            }
-            return;
+        let permit = lacks_permit(&view, &self.setup.hotkey).filter(|_| self.setup.require_permit);
+        let turn = if permit.is_some() { turn::Turn::NoSlot } else { turn(&view, &self.setup.hotkey) };
+        self.turn = turn.label();
+        self.setup.metrics.challenge_slot(turn.label());
+        let no_slot = "this validator is not among the twelve permit holders with the highest stake";
+        let problem = permit.or((turn == turn::Turn::NoSlot).then_some(no_slot));
+        if let Some(problem) = problem.filter(|p| self.last_problem.as_deref() != Some(p)) {
+            tracing::warn!(epoch, problem, "nobody is challenged");
+            self.last_problem = Some(problem.to_owned());
         }
+        let (due, outage) = self.epochs.look(&view, &turn);
+        if let Some(outage) = outage {
+            self.was_out(outage);
+        }
+        match due {
+            Due::Nothing => {}
+            Due::Round(epoch, slot) => self.begin(epoch, slot, view, ctx),
+            Due::Missed(epoch) => self.missed(epoch, view, ctx),
+        }
+    }
+
+    /// Nobody was judged in these epochs, because this validator was out: no clock of a proof ran.
+    fn was_out(&mut self, epochs: Range<Epoch>) {
+        let (first, count) = (epochs.start, epochs.end - epochs.start);
+        tracing::info!(first, count, "no epoch was judged while this validator was out");
+        let lost_ms = self.last_at_ms.map_or(0, |last| self.setup.clock.now_ms().saturating_sub(last));
+        if let Some(judge) = &mut self.judge {
+            judge.outage(epochs.start, epochs.end - 1, lost_ms);
+            let outage = OutageBody { from: epochs.start, to: epochs.end - 1, lost_ms };
+            if let Err(error) = self.recorder.outage(outage, self.setup.clock.now_ms()) {
+                tracing::error!(error = error_chain(&error), "the outage cannot be logged");
+            }
+        }
+    }
+
+    fn begin(&mut self, epoch: Epoch, slot: Range<BlockNumber>, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.running = Some(epoch);
         let begun = Instant::now();
-        let block = view.metagraph.head.number;
-        let work = run(self.setup.clone(), view);
+        let prepared = self.prepared.take().filter(|p| p.intent.epoch == epoch);
+        let block = prepared.as_ref().map_or(view.metagraph.head.number, |p| p.intent.block);
+        let work = run(self.setup.clone(), view, slot, prepared);
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
-            match done {
-                Ok(Some(found)) => {
+            let problem = match done {
+                Ok(found) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
-                    let unwritten = act.judge(epoch, block, found);
+                    let traces = found.iter().filter_map(|f| Some((f.plan.hotkey, f.trace.clone()?))).collect();
+                    let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    let unwritten = act.judge(epoch, block, &findings, traces);
+                    return act.write(unwritten, ctx);
+                }
+                Err(NotBegun::Nobody) => return,
+                Err(NotBegun::Failed(problem)) => problem,
+                Err(NotBegun::Unsure(prepared, problem)) => {
+                    act.prepared = Some(*prepared);
+                    problem
+                }
+                Err(NotBegun::Taken(problem)) => {
+                    act.remember(ctx);
+                    problem
+                }
+            };
+            tracing::warn!(epoch, problem, "the round was not run, trying again with the next block");
+            act.last_problem = Some(problem);
+        }));
+    }
+
+    /// The epoch's slot passed without a round, although this node was up.
+    fn missed(&mut self, epoch: Epoch, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        const WHY: &str = "the validator missed its own slot";
+        let block = view.metagraph.head.number;
+        if let Some(prepared) = self.prepared.take().filter(|p| p.intent.epoch == epoch) {
+            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY), HashMap::new());
+            return self.write(unwritten, ctx);
+        }
+        self.running = Some(epoch);
+        let setup = self.setup.clone();
+        ctx.spawn(async move { known(&setup, &view).await }.into_actor(self).map(move |planned, act, ctx| {
+            act.running = None;
+            match planned {
+                Ok(planned) => {
+                    let planned: Vec<_> = planned.iter().flat_map(PlannedMiner::verdicts).collect();
+                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY), HashMap::new());
                     act.write(unwritten, ctx);
                 }
-                Ok(None) => {}
-                Err(problem) => {
-                    tracing::warn!(epoch, problem, "the round was not run, trying again with the next block");
-                    act.last_problem = Some(problem);
-                }
+                Err(problem) => act.last_problem = Some(problem),
             }
         }));
     }
 
     /// Takes the past into account: the verdicts as they count, and what each device brings to the score.
-    fn judge(&mut self, epoch: Epoch, block: BlockNumber, found: Vec<Finding>) -> Unwritten {
+    fn judge(
+        &mut self,
+        epoch: Epoch,
+        block: BlockNumber,
+        findings: &[MinerFinding],
+        traces: HashMap<Hotkey, Trace>,
+    ) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
         judge.set_rules(self.setup.history.clone());
-        let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
-        let Judged { miners, counted, penalties, void } = judge.judge(epoch, at_ms, &self.setup.table, &findings);
+        let begun = self.recorder.begin(judge, &self.setup.table, at_ms);
+        let judged = judge.judge(epoch, at_ms, &self.setup.table, findings);
+        let closed = Closed { epoch, block, at_ms, findings, traces, judged: &judged, judge };
+        let evidence = begun.and_then(|begun| self.recorder.close(begun, closed)).map_err(|error| {
+            // The verdicts count all the same; the next epoch's state shows the gap to whoever replays the log.
+            tracing::error!(epoch, error = error_chain(&error), "the epoch cannot be logged as evidence");
+        });
+        let evidence = evidence.map_or_else(|()| Vec::new(), Vec::from);
+        let Judged { miners, counted, penalties, void } = judged;
         if let Some(why) = &void {
             tracing::warn!(epoch, why, "the epoch is void: nobody is judged, no weights are made of it");
         }
@@ -215,33 +409,39 @@ impl ChallengeRunner {
             block,
             at_ms,
         };
-        let records = counted.into_iter().map(record).collect();
-        let judged = EpochJudged {
-            epoch,
-            block,
-            miners: Arc::new(miners),
-            void: void.is_some(),
-            table: self.setup.table.clone(),
-        };
-        Unwritten { judged, records, penalties }
+        let records: Vec<VerdictRecord> = counted.into_iter().map(record).collect();
+        // Nothing is to be made of an epoch with nobody in it either.
+        let void = void.is_some() || miners.is_empty();
+        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void, table: self.setup.table.clone() };
+        Unwritten { epoch, records, penalties, evidence, judged, at_ms }
     }
 
-    /// Stores the verdicts, then tells everybody.
+    /// Stores the verdicts and closes the round, then tells everybody.
     fn write(&mut self, unwritten: Unwritten, ctx: &mut Ctx<Self>) {
-        let epoch = unwritten.judged.epoch;
+        let epoch = unwritten.epoch;
         self.running = Some(epoch);
         let journal = self.setup.journal.clone();
         let penalty = |due: &DuePenalty| {
             let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
             Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms })
         };
+        let closed = Record::RoundClosed { epoch, outcome: unwritten.outcome(), at_ms: unwritten.at_ms };
         let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
-        let batch = verdicts.chain(unwritten.penalties.iter().map(penalty)).collect();
+        let penalties = unwritten.penalties.iter().map(penalty);
+        let batch = verdicts.chain(penalties).chain(unwritten.evidence.iter().cloned()).chain([closed]).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
-        ctx.spawn(work.into_actor(self).map(move |written, act, _| {
+        ctx.spawn(work.into_actor(self).map(move |written, act, ctx| {
             act.running = None;
             let problem = match written {
-                Ok(Ok(())) => return act.written(unwritten),
+                Ok(Ok(())) => return act.written(unwritten, ctx),
+                Ok(Err(error @ StoreError::Conflict(_))) => {
+                    // Somebody else's verdicts are there: they stay, and what is there is read again.
+                    let problem = error_chain(&error);
+                    tracing::error!(epoch, problem, "the epoch is judged already, by verdicts that are not these");
+                    act.last_problem = Some(format!("journal: {problem}"));
+                    act.remember(ctx);
+                    return;
+                }
                 Ok(Err(error)) => error_chain(&error),
                 Err(error) => error.to_string(),
             };
@@ -251,9 +451,14 @@ impl ChallengeRunner {
         }));
     }
 
-    fn written(&mut self, Unwritten { judged, records, penalties }: Unwritten) {
-        self.last_epoch = Some(judged.epoch);
+    fn written(&mut self, unwritten: Unwritten, ctx: &mut Ctx<Self>) {
+        let outcome = unwritten.outcome();
+        let Unwritten { epoch, records, penalties, judged, at_ms, evidence: _ } = unwritten;
+        self.epochs.close(epoch);
+        self.open.retain(|round| round.epoch != epoch);
         self.last_problem = None;
+        let empty = outcome == RoundOutcome::Void && records.is_empty();
+        self.setup.metrics.epoch_closed(epoch, if empty { "empty" } else { outcome.label() });
         for record in &records {
             let VerdictRecord { epoch, uid, hotkey, device, verdict, .. } = record;
             ChallengeJudged { epoch: *epoch, uid: *uid, hotkey: *hotkey, device: *device, verdict }
@@ -266,17 +471,77 @@ impl ChallengeRunner {
             }
         }
         Subscriber::publish(&self.setup.on_judged, &judged);
-        self.last = Some(judged);
+        if !judged.void {
+            // Told again with every block, which a void epoch is not worth.
+            self.last = Some(judged);
+        }
+        self.last_at_ms = Some(at_ms);
+        // What has become due meanwhile does not wait for another block.
+        let view = self.setup.view.borrow().clone();
+        if let Some(view) = view.filter(|_| self.judge.is_some()) {
+            ctx.run_later(Duration::ZERO, move |act, ctx| act.on_block(view, ctx));
+        }
     }
 }
 
-/// One round: who, what, the proofs. `None` if there is nobody to ask yet.
-async fn run(setup: Arc<ChallengeRunnerSetup>, view: Arc<ChainView>) -> Result<Option<Vec<Finding>>, String> {
-    let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| format!("blacklist guard: {e}"))?;
-    if admitted.iter().all(|(_, _, admitted)| admitted.is_err()) {
-        return Ok(None);
+/// The findings of an epoch without a round: one unknown for everything that was to be judged, by our own fault.
+fn own_fault(planned: &[PlannedVerdict], why: &str) -> Vec<MinerFinding> {
+    let mut findings: Vec<MinerFinding> = Vec::new();
+    for PlannedVerdict { uid, hotkey, coldkey, device, model } in planned {
+        let at = findings.iter().rposition(|f| f.hotkey == *hotkey).unwrap_or_else(|| {
+            let (uid, hotkey, coldkey) = (*uid, *hotkey, *coldkey);
+            findings.push(MinerFinding { uid, hotkey, coldkey, refused: None, whole: None, devices: Vec::new() });
+            findings.len() - 1
+        });
+        let verdict = Verdict::unknown(UnknownCause::OwnFault, why);
+        match device {
+            Some(device) => {
+                let (device, model) = (*device, model.clone());
+                findings[at].devices.push(DeviceFinding { device, model, leased: false, verdict: Some(verdict) });
+            }
+            None => findings[at].whole = Some(verdict),
+        }
     }
-    let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| format!("allocation manager: {e}"))?;
+    findings
+}
+
+/// One round: who, what, the intent, the proofs.
+async fn run(
+    setup: Arc<ChallengeRunnerSetup>,
+    view: Arc<ChainView>,
+    slot: Range<BlockNumber>,
+    prepared: Option<Prepared>,
+) -> Result<Vec<Finding>, NotBegun> {
+    let prepared = match prepared {
+        Some(prepared) => prepared,
+        None => prepare(&setup, &view, slot).await?,
+    };
+    // Before the first challenge goes out: whoever comes after us must know that this epoch had its draw.
+    let intent = Record::Round(prepared.intent.clone());
+    match setup.journal.ask(Write(vec![intent]), ASK).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error @ StoreError::Conflict(_))) => return Err(NotBegun::Taken(error_chain(&error))),
+        Ok(Err(error)) => {
+            return Err(NotBegun::Unsure(Box::new(prepared), format!("journal: {}", error_chain(&error))));
+        }
+        Err(error) => return Err(NotBegun::Unsure(Box::new(prepared), format!("journal: {error}"))),
+    }
+    let Prepared { intent, slot, plans } = prepared;
+    Ok(round::judge_all(&setup, intent.epoch, slot, plans).await)
+}
+
+/// Whom the round asks for what.
+async fn prepare(
+    setup: &ChallengeRunnerSetup,
+    view: &ChainView,
+    slot: Range<BlockNumber>,
+) -> Result<Prepared, NotBegun> {
+    let failed = |who: &str, error: AskError| NotBegun::Failed(format!("{who}: {error}"));
+    let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| failed("blacklist guard", e))?;
+    if admitted.iter().all(|(_, _, admitted)| admitted.is_err()) {
+        return Err(NotBegun::Nobody);
+    }
+    let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| failed("allocation manager", e))?;
     let targets: Vec<Target> = admitted
         .iter()
         .filter(|(_, _, admitted)| admitted.is_ok())
@@ -286,13 +551,31 @@ async fn run(setup: Arc<ChallengeRunnerSetup>, view: Arc<ChainView>) -> Result<O
         })
         .collect();
     let specs = if setup.ask_specs {
-        let ask = CollectSpecs { targets, block: view.metagraph.head.number };
-        setup.specs.ask(ask, setup.specs_deadline).await.map_err(|e| format!("specs collector: {e}"))?
+        let blocks = u32::try_from(slot.end - slot.start).unwrap_or(u32::MAX);
+        let quarter = view.block_time.map_or(setup.specs_deadline, |block| block.saturating_mul(blocks) / 4);
+        let within = quarter.max(LEAST_SPECS).min(setup.specs_deadline);
+        let ask = CollectSpecs { targets, block: view.metagraph.head.number, within };
+        setup.specs.ask(ask, within + ASK).await.map_err(|e| failed("specs collector", e))?
     } else {
         HashMap::new()
     };
     let plans = plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works);
-    Ok(Some(round::judge_all(&setup, view.epoch(), plans).await))
+    let intent = RoundRecord {
+        epoch: view.epoch(),
+        block: view.metagraph.head.number,
+        planned: plans.iter().flat_map(PlannedMiner::verdicts).collect(),
+        at_ms: setup.clock.now_ms(),
+    };
+    Ok(Prepared { intent, slot, plans })
+}
+
+/// What a round would judge, by what is known without asking a miner.
+async fn known(setup: &ChallengeRunnerSetup, view: &ChainView) -> Result<Vec<PlannedMiner>, String> {
+    let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| format!("blacklist guard: {e}"))?;
+    let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| format!("allocation manager: {e}"))?;
+    let known = setup.specs.ask(KnownSpecs, ASK).await.map_err(|e| format!("specs collector: {e}"))?;
+    let specs = known.into_iter().map(|(hotkey, reply)| (hotkey, Ok(reply))).collect();
+    Ok(plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works))
 }
 
 impl Actor for ChallengeRunner {
@@ -333,7 +616,9 @@ impl Handler<Inspect> for ChallengeRunner {
         MessageResult(serde_json::json!({
             "histories": self.judge.as_ref().map(Judge::histories),
             "running_epoch": self.running,
-            "last_epoch": self.last_epoch,
+            "last_epoch": self.epochs.last(),
+            "turn": self.turn,
+            "open_rounds": self.open.len(),
             "last_verdicts": verdicts,
             "last_problem": self.last_problem,
         }))

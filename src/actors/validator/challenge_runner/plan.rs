@@ -9,6 +9,7 @@ use crate::ids::{Coldkey, DeviceId, Hotkey, Uid};
 use crate::messages::validator::specs_collector::SpecsResult;
 use crate::proof::Work;
 use crate::scoring::ScoreTable;
+use crate::store::records::PlannedVerdict;
 use crate::telemetry::printable;
 use crate::verdict::{UnknownCause, Verdict};
 
@@ -60,6 +61,27 @@ pub struct PlannedMiner {
     pub whole: Option<Verdict>,
     /// Its devices.
     pub devices: Vec<PlannedDevice>,
+}
+
+impl PlannedMiner {
+    /// Whether anything is asked of it.
+    pub fn is_challenged(&self) -> bool {
+        self.address.is_some() && self.devices.iter().any(|d| matches!(d.task, Task::Challenge(_)))
+    }
+
+    /// The verdicts that the round will have on it.
+    pub fn verdicts(&self) -> impl Iterator<Item = PlannedVerdict> {
+        let of = |device, model: &str| PlannedVerdict {
+            uid: self.uid,
+            hotkey: self.hotkey,
+            coldkey: self.coldkey,
+            device,
+            model: model.to_owned(),
+        };
+        let whole = self.whole.as_ref().map(|_| of(None, ""));
+        let judged = self.devices.iter().filter(|d| d.task != Task::Leased);
+        whole.into_iter().chain(judged.map(move |d| of(Some(d.device), &d.model)))
+    }
 }
 
 /// The round's plan, in the order of `admitted`.

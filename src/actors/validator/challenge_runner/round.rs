@@ -1,6 +1,7 @@
 //! One challenge round as a plain async function: send, collect roots, open, verify, judge.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,16 @@ use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
-use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32};
+use super::trace::{Opened, Tracer, nanos};
+use super::window::Window;
+use crate::evidence::record::Trace;
+use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Position, Root, Work, sample_positions};
 use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
-use crate::wire::dendrite::Peer;
+use crate::wire::dendrite::{CallError, Peer, Reply};
 use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
 
 /// Room for JSON around the openings or roots, in bytes.
@@ -26,6 +30,8 @@ const REPLY_SLACK: usize = 64 * 1024;
 const MAX_DETAIL: usize = 300;
 /// Time between two requests for the same openings.
 const OPENING_RETRY: Duration = Duration::from_millis(500);
+/// First and longest wait before a miner that is busy is asked again; a short block makes them shorter.
+const BUSY_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// How a challenge is run.
 #[derive(Debug, Clone)]
@@ -49,10 +55,12 @@ pub struct Finding {
     pub plan: PlannedMiner,
     /// A verdict for each planned device, in the plan's order; `None` for a leased one, which was left alone.
     pub verdicts: Vec<Option<Verdict>>,
+    /// What was exchanged with it; `None` if it was not asked.
+    pub trace: Option<Trace>,
 }
 
 impl From<Finding> for MinerFinding {
-    fn from(Finding { plan, verdicts }: Finding) -> Self {
+    fn from(Finding { plan, verdicts, trace: _ }: Finding) -> Self {
         let PlannedMiner { uid, hotkey, coldkey, refused, whole, devices, .. } = plan;
         let device = |(d, verdict): (PlannedDevice, Option<Verdict>)| DeviceFinding {
             device: d.device,
@@ -69,7 +77,14 @@ impl From<Finding> for MinerFinding {
 ///
 /// Each miner has a task of its own: the clock of one is not read late because another's reply is being parsed, and a
 /// panic over one's bytes is an `Unknown` of that one, not the end of the round for all.
-pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: Vec<PlannedMiner>) -> Vec<Finding> {
+pub async fn judge_all(
+    setup: &Arc<ChallengeRunnerSetup>,
+    epoch: Epoch,
+    slot: Range<BlockNumber>,
+    plans: Vec<PlannedMiner>,
+) -> Vec<Finding> {
+    let challenged = plans.iter().filter(|p| p.is_challenged()).count();
+    let window = Arc::new(Window::new(epoch, setup.hotkey, slot, setup.view.clone(), challenged));
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
     let batch = Arc::new(Semaphore::new(setup.rules.batch.max(1)));
     let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
@@ -77,11 +92,12 @@ pub async fn judge_all(setup: &Arc<ChallengeRunnerSetup>, epoch: Epoch, plans: V
     let tasks: Vec<_> = plans
         .into_iter()
         .map(|plan| {
-            let (setup, verifiers, batch, of) = (setup.clone(), verifiers.clone(), batch.clone(), plan.clone());
+            let (setup, verifiers, batch) = (setup.clone(), verifiers.clone(), batch.clone());
+            let (window, of) = (window.clone(), plan.clone());
             let work = async move {
                 // The semaphore is never closed; without a permit the miner would only be asked earlier.
                 let _permit = batch.acquire_owned().await.ok();
-                judge_one(&setup, epoch, of, &verifiers).await
+                judge_one(&setup, epoch, &window, of, &verifiers).await
             };
             (plan, AbortOnDrop(tokio::spawn(work.in_current_span())))
         })
@@ -116,12 +132,13 @@ fn unjudged(plan: PlannedMiner) -> Finding {
         Task::Challenge(_) => Some(Verdict::unknown(UnknownCause::OwnFault, "the validator failed while it judged")),
     };
     let verdicts = plan.devices.iter().map(|d| verdict(&d.task)).collect();
-    Finding { plan, verdicts }
+    Finding { plan, verdicts, trace: None }
 }
 
 async fn judge_one(
     setup: &ChallengeRunnerSetup,
     epoch: Epoch,
+    window: &Window,
     plan: PlannedMiner,
     verifiers: &Arc<Semaphore>,
 ) -> Finding {
@@ -133,9 +150,10 @@ async fn judge_one(
             _ => None,
         })
         .collect();
+    let tracer = Tracer::default();
     let mut proved: HashMap<DeviceId, Verdict> = match plan.address {
         Some(addr) if !jobs.is_empty() => {
-            challenge(setup, epoch, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers).await
+            challenge(setup, epoch, window, Peer { hotkey: plan.hotkey, addr }, &jobs, verifiers, &tracer).await
         }
         _ => HashMap::new(),
     };
@@ -151,7 +169,7 @@ async fn judge_one(
             }
         })
         .collect();
-    Finding { plan, verdicts }
+    Finding { plan, verdicts, trace: tracer.into_trace() }
 }
 
 /// The verdict on a reply that holds no roots.
@@ -173,18 +191,28 @@ fn random<const N: usize>() -> Result<[u8; N], Verdict> {
     Ok(bytes)
 }
 
-/// One challenge of one miner: the same nonce for all its devices, one seed each.
-async fn challenge(
+/// What became of asking for the roots once.
+enum Asked {
+    /// A reply that is judged, with its challenge.
+    Answer(ChallengeRequest, Reply<ChallengeReply>),
+    /// Nothing can be said, and asking again would not change that.
+    Unknown(Verdict),
+    /// Not now: the miner is busy or not ready. Nothing was drawn, so it may be asked again, until when it named.
+    NotNow(Verdict, Option<u64>),
+}
+
+/// Asks for the roots once, with a nonce and a challenge id that were never used before.
+async fn ask(
     setup: &ChallengeRunnerSetup,
     epoch: Epoch,
-    peer: Peer,
+    window: &Window,
+    peer: &Peer,
     jobs: &[(DeviceId, Work)],
-    verifiers: &Arc<Semaphore>,
-) -> HashMap<DeviceId, Verdict> {
-    let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+    tracer: &Tracer,
+) -> Asked {
     let (nonce, id) = match (random::<32>(), random::<16>()) {
         (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
-        (Err(v), _) | (_, Err(v)) => return all(v),
+        (Err(v), _) | (_, Err(v)) => return Asked::Unknown(v),
     };
     let request = ChallengeRequest {
         challenge: id,
@@ -196,11 +224,90 @@ async fn challenge(
             .collect(),
     };
     let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
-    let reply = setup.dendrite.call(&peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK).await;
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(error) => return all(Verdict::unknown(error.cause(), error.to_string())),
+    let young = window.is_young();
+    let since = Instant::now();
+    tracer.sent(id, request.nonce, setup.clock.now_ms(), jobs);
+    let call = setup.dendrite.call(peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK);
+    let reply = tokio::select! {
+        reply = call => reply,
+        () = window.straggler(since) => {
+            let detail = format!("no roots within {:?}, and the next slot has begun", since.elapsed());
+            let cause = if young { UnknownCause::Timeout } else { UnknownCause::OwnFault };
+            return Asked::Unknown(Verdict::unknown(cause, detail));
+        }
     };
+    match reply {
+        Ok(Reply { body: ChallengeReply::Busy { until_ms }, .. }) => {
+            Asked::NotNow(unproved(&ChallengeReply::Busy { until_ms }), Some(until_ms))
+        }
+        Ok(reply) => Asked::Answer(request, reply),
+        Err(error @ CallError::Status { code: 503, .. }) => {
+            Asked::NotNow(Verdict::unknown(error.cause(), error.to_string()), None)
+        }
+        Err(error) => Asked::Unknown(Verdict::unknown(error.cause(), error.to_string())),
+    }
+}
+
+/// Asks for the roots until there is an answer, or the slot is over. A miner that was busy or not ready through the whole of
+/// the slot has missed it; where the validator came late into its own slot, that is the validator's fault.
+async fn ask_in_slot(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    window: &Window,
+    peer: &Peer,
+    jobs: &[(DeviceId, Work)],
+    tracer: &Tracer,
+) -> Result<(ChallengeRequest, Reply<ChallengeReply>), Verdict> {
+    let whole = window.is_young();
+    let block = window.block_time().unwrap_or(Duration::MAX);
+    let (first, longest) = (BUSY_RETRY.0.min(block / 8), BUSY_RETRY.1.min(block / 2));
+    let mut pause = first;
+    let mut last = None;
+    while window.is_open() {
+        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs, tracer).await {
+            Asked::Answer(request, reply) => return Ok((request, reply)),
+            Asked::Unknown(verdict) => return Err(verdict),
+            Asked::NotNow(verdict, until_ms) => (verdict, until_ms),
+        };
+        last = Some(verdict);
+        // What it named is an estimate, and its own: it is honoured up to the longest pause.
+        let named =
+            until_ms.map_or(Duration::ZERO, |until| Duration::from_millis(until.saturating_sub(setup.clock.now_ms())));
+        let wait = pause.max(named.min(longest)).max(Duration::from_millis(1));
+        pause = (pause * 2).min(longest);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = window.closed() => {}
+        }
+    }
+    Err(match last {
+        Some(verdict) if whole => verdict,
+        Some(verdict) => Verdict::unknown(
+            UnknownCause::OwnFault,
+            format!("the validator came late into its own slot: {}", verdict.reason()),
+        ),
+        None => Verdict::unknown(UnknownCause::OwnFault, "the validator missed its own slot"),
+    })
+}
+
+/// One challenge of one miner: the same nonce for all its devices, one seed each.
+async fn challenge(
+    setup: &ChallengeRunnerSetup,
+    epoch: Epoch,
+    window: &Window,
+    peer: Peer,
+    jobs: &[(DeviceId, Work)],
+    verifiers: &Arc<Semaphore>,
+    tracer: &Tracer,
+) -> HashMap<DeviceId, Verdict> {
+    let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+    let asked = ask_in_slot(setup, epoch, window, &peer, jobs, tracer).await;
+    window.answered_after(asked.as_ref().ok().map(|(_, reply)| reply.elapsed()));
+    let (request, reply) = match asked {
+        Ok(asked) => asked,
+        Err(verdict) => return all(verdict),
+    };
+    let (nonce, id) = (request.nonce.0, request.challenge);
     // Both times are ours: before the first byte went out, after the last byte of the roots was read.
     let elapsed = reply.elapsed();
     setup.metrics.challenge_stage("commit", elapsed);
@@ -213,6 +320,7 @@ async fn challenge(
     for entry in roots {
         by_device.insert(entry.device, entry.roots);
     }
+    tracer.roots(reply.proof, elapsed, &by_device);
     if answered != jobs.len() || jobs.iter().any(|(d, _)| !by_device.contains_key(d)) {
         return all(Verdict::fail(
             FailReason::WrongDevices,
@@ -226,7 +334,7 @@ async fn challenge(
         let challenge = Challenge { nonce, epoch, hotkey: peer.hotkey, device: *device, work: *work };
         let roots = by_device.remove(device).unwrap_or_default();
         let committed = Committed { peer, id, challenge, roots, elapsed, until };
-        async move { (*device, open_and_verify(setup, committed, verifiers).await) }
+        async move { (*device, open_and_verify(setup, committed, verifiers, tracer).await) }
     });
     join_all(verdicts).await.into_iter().collect()
 }
@@ -243,19 +351,24 @@ struct Committed {
     until: Instant,
 }
 
-async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, verifiers: &Arc<Semaphore>) -> Verdict {
+async fn open_and_verify(
+    setup: &ChallengeRunnerSetup,
+    committed: Committed,
+    verifiers: &Arc<Semaphore>,
+    tracer: &Tracer,
+) -> Verdict {
     let Committed { peer, id, challenge, roots, elapsed, until } = committed;
     if let Err(rejection) = check_roots(&challenge, &roots) {
         return Verdict::fail(rejection.reason, rejection.detail);
     }
     // Only now, after the roots were received, are the positions drawn.
-    let positions = match random::<32>() {
-        Ok(seed) => {
-            let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed(seed);
-            sample_positions(&challenge.work, setup.rules.samples, &mut rng)
-        }
+    let seed = match random::<32>() {
+        Ok(seed) => Hash32(seed),
         Err(verdict) => return verdict,
     };
+    let positions = sample_positions(&challenge.work, setup.rules.samples, &seed.0);
+    let device = challenge.device;
+    tracer.drawn(device, seed, positions.len());
     let begun = Instant::now();
     let openings = match openings(setup, &peer, id, &challenge, &positions, until).await {
         Ok(openings) => openings,
@@ -273,13 +386,16 @@ async fn open_and_verify(setup: &ChallengeRunnerSetup, committed: Committed, ver
         let begun = Instant::now();
         let checked = check_openings(&challenge, &roots, &positions, &openings);
         metrics.verify_cpu(begun.elapsed());
-        checked
+        let opened = Opened::of(&challenge.work, &seed, &openings, &checked);
+        (checked, opened)
     })
     .await;
+    let checked = checked.map(|(checked, opened)| {
+        tracer.opened(device, opened);
+        checked
+    });
     match checked {
-        Ok(Ok(_)) => {
-            Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: elapsed.as_nanos() as u64, samples } }
-        }
+        Ok(Ok(_)) => Verdict::Pass { evidence: PassEvidence { operations, elapsed_ns: nanos(elapsed), samples } },
         Ok(Err(rejection)) => Verdict::fail(rejection.reason, rejection.detail),
         Err(error) => Verdict::unknown(UnknownCause::OwnFault, format!("the verifier ended: {error}")),
     }
@@ -344,7 +460,7 @@ mod tests {
             whole: None,
             devices: vec![device],
         };
-        Finding { plan, verdicts: vec![verdict] }
+        Finding { plan, verdicts: vec![verdict], trace: None }
     }
 
     fn pass() -> Option<Verdict> {

@@ -1,8 +1,5 @@
 //! The table of cheats: each forgery against the verifier, with the reason it fails for and how often it is caught.
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
 use super::*;
 use crate::ids::{DeviceId, Hotkey};
 use crate::proof::verifier::{check_openings, check_roots};
@@ -19,7 +16,7 @@ async fn judge(prover: &dyn Prover, challenge: &Challenge, q: usize, seed: u64) 
     if let Err(rejection) = check_roots(challenge, commitment.roots()) {
         return Some(rejection.reason);
     }
-    let positions = sample_positions(&challenge.work, q, &mut StdRng::seed_from_u64(seed));
+    let positions = sample_positions(&challenge.work, q, &[seed as u8; 32]);
     let Ok(openings) = commitment.open(&positions).await else { return Some(FailReason::OpeningWithheld) };
     check_openings(challenge, commitment.roots(), &positions, &openings).err().map(|rejection| rejection.reason)
 }
@@ -65,10 +62,9 @@ async fn caught(forgery: Forgery, challenge: &Challenge, q: usize, trials: u64) 
         .map(|i| Position { round: i / tiles, row: i % tiles / side * 32, col: i % tiles % side * 32 })
         .collect();
     let all = commitment.open(&every).await.unwrap();
-    let mut rng = StdRng::seed_from_u64(42);
     let mut count = 0;
-    for _ in 0..trials {
-        let positions = sample_positions(&work, q, &mut rng);
+    for trial in 0..trials {
+        let positions = sample_positions(&work, q, blake3::hash(&trial.to_le_bytes()).as_bytes());
         let openings: Vec<u8> = positions
             .iter()
             .flat_map(|p| {

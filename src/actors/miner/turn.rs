@@ -1,0 +1,116 @@
+//! Whose challenge a miner serves at this head. Pure: a view of the chain goes in.
+//!
+//! A validator is served in its own slot. Its head and ours may be one block apart, so the block before and the block after
+//! ours count as well: two validators may then both be let in at the border of their slots, and the budget, which admits
+//! one challenge at a time, lets the second wait.
+
+use crate::chain::is_epoch_block;
+use crate::ids::{Epoch, Hotkey};
+use crate::messages::chain_watcher::ChainView;
+use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
+
+/// Whether `caller` may challenge for `epoch` now.
+///
+/// Without a view, or where the epoch's beacon could not be read or nobody holds a permit, every admitted validator may.
+///
+/// # Errors
+/// What it is answered: `Busy` until its slot, or why it is refused.
+pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
+    let Some(view) = view else { return Ok(()) };
+    let (head, ours) = (view.metagraph.head.number, view.epoch());
+    let (netuid, tempo) = (view.metagraph.netuid, view.metagraph.tempo);
+    let busy = |block| Err(ChallengeReply::Busy { until_ms: view.due_ms(block) });
+    if epoch != ours {
+        // Its head is one block ahead of ours, and in an epoch whose slots we do not know yet.
+        if epoch == ours + 1 && is_epoch_block(head + 1, netuid, tempo) {
+            return busy(head + 1);
+        }
+        let detail = format!("epoch {epoch} is not the current one, {ours}");
+        return Err(ChallengeReply::Refused { reason: ChallengeRefusal::WrongEpoch, detail });
+    }
+    let Some(table) = view.slots.as_deref().filter(|t| !t.is_empty()) else { return Ok(()) };
+    let Some(slot) = table.slot_of(caller) else {
+        let detail =
+            format!("{caller} has no slot in epoch {epoch}: they go to the permit holders with the most stake");
+        return Err(ChallengeReply::Refused { reason: ChallengeRefusal::NoSlot, detail });
+    };
+    if slot.start <= head + 1 && head <= slot.end { Ok(()) } else { busy(table.busy_until(caller, head)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::chain::ledger::GenesisConfig;
+    use crate::chain::slots::slots;
+    use crate::chain::{BlockHead, Metagraph};
+    use crate::ids::{Hash32, Netuid};
+
+    const BLOCK: u64 = 1000;
+
+    /// Subnet 1, tempo 5: epoch 1 is the blocks 4 to 9, block n is made at n seconds.
+    fn view(head: u64, holders: u8) -> ChainView {
+        let block = BlockHead { number: head, hash: Hash32([0; 32]), timestamp_ms: head * BLOCK };
+        let metagraph = Metagraph { netuid: Netuid(1), head: block, tempo: 5, neurons: Vec::new() };
+        let holders: Vec<_> = (1..=holders).map(|i| (Hotkey([i; 32]), 1)).collect();
+        let table = slots(Hash32([1; 32]), &holders, Netuid(1), 5, metagraph.epoch());
+        ChainView {
+            metagraph: Arc::new(metagraph),
+            hyperparameters: Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters),
+            slots: Some(Arc::new(table)),
+            block_time: Some(Duration::from_millis(BLOCK)),
+            seen_at: Instant::now(),
+        }
+    }
+
+    fn refusal(reply: Result<(), ChallengeReply>) -> Option<ChallengeRefusal> {
+        match reply {
+            Err(ChallengeReply::Refused { reason, .. }) => Some(reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_validator_is_served_in_its_slot_and_a_block_to_either_side_and_else_hears_when_to_come() {
+        let order = view(4, 3).slots.unwrap().holders().to_vec();
+        // Slots of two blocks: 4–5, 6–7, 8–9.
+        let served = |caller: &Hotkey| {
+            (4..10).filter(|head| may_challenge(Some(&view(*head, 3)), caller, 1).is_ok()).collect::<Vec<_>>()
+        };
+        assert_eq!(served(&order[0]), [4, 5, 6]);
+        assert_eq!(served(&order[1]), [5, 6, 7, 8]);
+        assert_eq!(served(&order[2]), [7, 8, 9]);
+        let busy = |until_ms| Err(ChallengeReply::Busy { until_ms });
+        assert_eq!(may_challenge(Some(&view(4, 3)), &order[2], 1), busy(8 * BLOCK));
+        assert_eq!(may_challenge(Some(&view(9, 3)), &order[0], 1), busy(10 * BLOCK), "not before the next epoch");
+    }
+
+    #[test]
+    fn without_turns_everyone_is_served_in_the_current_epoch() {
+        let caller = Hotkey([9; 32]);
+        assert_eq!(may_challenge(None, &caller, 77), Ok(()));
+        assert_eq!(may_challenge(Some(&view(4, 0)), &caller, 1), Ok(()));
+        let unknown = ChainView { slots: None, ..view(4, 1) };
+        assert_eq!(may_challenge(Some(&unknown), &caller, 1), Ok(()));
+        assert_eq!(refusal(may_challenge(Some(&unknown), &caller, 3)), Some(ChallengeRefusal::WrongEpoch));
+    }
+
+    #[test]
+    fn a_validator_without_a_slot_is_refused_and_told_so() {
+        assert_eq!(refusal(may_challenge(Some(&view(4, 3)), &Hotkey([9; 32]), 1)), Some(ChallengeRefusal::NoSlot));
+    }
+
+    #[test]
+    fn another_epoch_is_refused_but_the_one_that_begins_with_the_next_block() {
+        let caller = Hotkey([1; 32]);
+        let asked = |head, epoch| may_challenge(Some(&view(head, 1)), &caller, epoch);
+        assert_eq!(asked(9, 2), Err(ChallengeReply::Busy { until_ms: 10 * BLOCK }));
+        for (head, epoch) in [(8, 2), (9, 3), (10, 1), (9, 0)] {
+            assert_eq!(refusal(asked(head, epoch)), Some(ChallengeRefusal::WrongEpoch), "{head} {epoch}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Which epoch's round is due, and whether it is this validator's turn. Pure: a view of the chain goes in.
+//!
+//! An epoch that begins, or whose slot has not passed, while this node looks on is *owed*: it ends with verdicts, if only
+//! with unknown ones. What passed while nobody looked is an outage and is never judged afterwards.
+
+use std::ops::Range;
+
+use crate::chain::slots::first_block;
+use crate::ids::{BlockNumber, Epoch, Hotkey};
+use crate::messages::chain_watcher::ChainView;
+
+/// Most epochs that are settled as void one by one after the chain could not be read for long; older ones are an outage.
+const MAX_BEHIND: u64 = 64;
+
+/// Where the head is, seen from this validator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Its slot is still to come, or nobody's turn is known because the epoch's beacon could not be read.
+    Wait,
+    /// In its slot, these blocks.
+    Now(Range<BlockNumber>),
+    /// Its slot of this epoch has passed.
+    Over,
+    /// It has no slot in this epoch.
+    NoSlot,
+}
+
+impl Turn {
+    /// The label of the metric.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Turn::Wait => "wait",
+            Turn::Now(_) => "now",
+            Turn::Over => "over",
+            Turn::NoSlot => "none",
+        }
+    }
+    /// Every label.
+    pub const LABELS: &'static [&'static str] = &["wait", "now", "over", "none"];
+}
+
+/// Whose turn it is. Where nobody holds a permit there are no turns: the whole epoch is everybody's.
+pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
+    let Some(table) = &view.slots else { return Turn::Wait };
+    let head = view.metagraph.head.number;
+    let slot = if table.is_empty() {
+        Some(first_block(table.epoch, view.metagraph.netuid, view.metagraph.tempo)..table.epoch_end())
+    } else {
+        table.slot_of(own)
+    };
+    match slot {
+        None => Turn::NoSlot,
+        Some(slot) if slot.contains(&head) => Turn::Now(slot),
+        Some(slot) if head < slot.start => Turn::Wait,
+        Some(_) => Turn::Over,
+    }
+}
+
+/// What is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing now.
+    Nothing,
+    /// The round of this epoch, within these blocks.
+    Round(Epoch, Range<BlockNumber>),
+    /// The slot of this epoch passed without a round.
+    Missed(Epoch),
+}
+
+/// Which epochs are owed a judgement.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// The next epoch to be judged; `None` before the first look.
+    next: Option<Epoch>,
+    /// The last epoch that closed, by a judgement or as void.
+    last: Option<Epoch>,
+    /// An epoch in which we have no slot.
+    slotless: Option<Epoch>,
+}
+
+impl Epochs {
+    /// The books after `last` was the last epoch that closed.
+    pub fn after(last: Option<Epoch>) -> Self {
+        Epochs { next: None, last, slotless: None }
+    }
+
+    /// The last epoch that closed.
+    pub fn last(&self) -> Option<Epoch> {
+        self.last
+    }
+
+    /// An epoch was judged, or is void.
+    pub fn close(&mut self, epoch: Epoch) {
+        self.last = self.last.max(Some(epoch));
+    }
+
+    /// Looks at the chain: what is due, and the epochs that passed without us since the last one that closed, which can only
+    /// be known at the first look after a start (or after very long without a chain).
+    pub fn look(&mut self, view: &ChainView, turn: &Turn) -> (Due, Option<Range<Epoch>>) {
+        let epoch = view.epoch();
+        let mut outage = None;
+        let after_last = self.last.map_or(0, |last| last.saturating_add(1));
+        let next = match self.next {
+            Some(next) => next.max(after_last).max(epoch.saturating_sub(MAX_BEHIND)),
+            None if matches!(turn, Turn::Over | Turn::NoSlot) => epoch.saturating_add(1).max(after_last),
+            None => epoch.max(after_last),
+        };
+        let from = self.next.map_or(after_last, |next| next.max(after_last));
+        if self.last.is_some() && from < next {
+            outage = Some(from..next);
+        }
+        self.next = Some(next);
+        (self.due(epoch, next, turn), outage)
+    }
+
+    fn due(&mut self, epoch: Epoch, next: Epoch, turn: &Turn) -> Due {
+        if next > epoch {
+            return Due::Nothing;
+        }
+        if next < epoch {
+            if self.slotless == Some(next) {
+                self.next = Some(next + 1);
+                return self.due(epoch, next + 1, turn);
+            }
+            return Due::Missed(next);
+        }
+        match turn {
+            Turn::Wait => Due::Nothing,
+            Turn::Now(slot) => Due::Round(epoch, slot.clone()),
+            Turn::Over => Due::Missed(epoch),
+            Turn::NoSlot => {
+                self.slotless = Some(epoch);
+                Due::Nothing
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::chain::ledger::GenesisConfig;
+    use crate::chain::slots::slots;
+    use crate::chain::{BlockHead, Metagraph};
+    use crate::ids::{Hash32, Netuid};
+
+    const OWN: Hotkey = Hotkey([1; 32]);
+    const OTHER: Hotkey = Hotkey([2; 32]);
+
+    /// Subnet 1, tempo 5: epoch 1 is the blocks 4 to 9.
+    fn view(head: u64, holders: Option<&[Hotkey]>) -> ChainView {
+        let head = BlockHead { number: head, hash: Hash32([0; 32]), timestamp_ms: 0 };
+        let metagraph = Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: Vec::new() };
+        let table = holders.map(|holders| {
+            let holders: Vec<_> = holders.iter().map(|h| (*h, 1)).collect();
+            Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), 5, metagraph.epoch()))
+        });
+        ChainView {
+            metagraph: Arc::new(metagraph),
+            hyperparameters: Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters),
+            slots: table,
+            block_time: None,
+            seen_at: Instant::now(),
+        }
+    }
+
+    fn look(epochs: &mut Epochs, view: &ChainView) -> (Due, Option<Range<Epoch>>) {
+        epochs.look(view, &turn(view, &OWN))
+    }
+
+    /// The first block of our slot, of two, in an epoch.
+    fn slot(epoch: u64) -> Range<u64> {
+        view(epoch * 6 - 2, Some(&[OWN, OTHER])).slots.unwrap().slot_of(&OWN).unwrap()
+    }
+
+    #[test]
+    fn a_turn_is_ones_own_slot_and_everybodys_where_nobody_holds_a_permit() {
+        let of_two = slot(1);
+        for head in 4..10 {
+            let expected = match head {
+                _ if of_two.contains(&head) => Turn::Now(of_two.clone()),
+                _ if head < of_two.start => Turn::Wait,
+                _ => Turn::Over,
+            };
+            assert_eq!(turn(&view(head, Some(&[OWN, OTHER])), &OWN), expected, "{head}");
+            assert_eq!(turn(&view(head, Some(&[OWN])), &OWN), Turn::Now(4..10));
+            assert_eq!(turn(&view(head, Some(&[])), &OWN), Turn::Now(4..10));
+            assert_eq!(turn(&view(head, Some(&[OTHER])), &OWN), Turn::NoSlot);
+            assert_eq!(turn(&view(head, None), &OWN), Turn::Wait, "without a beacon nobody challenges");
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_due_in_its_slot_once() {
+        let mut epochs = Epochs::after(None);
+        for epoch in 1..20u64 {
+            let slot = slot(epoch);
+            for head in epoch * 6 - 2..epoch * 6 + 4 {
+                let (due, outage) = look(&mut epochs, &view(head, Some(&[OWN, OTHER])));
+                assert_eq!(outage, None);
+                if head == slot.start {
+                    assert_eq!(due, Due::Round(epoch, slot.clone()));
+                    epochs.close(epoch);
+                } else {
+                    assert_eq!(due, Due::Nothing, "epoch {epoch} block {head}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_passes_while_we_look_on_is_missed_and_one_that_passed_before_is_not_ours() {
+        let alone: Option<&[Hotkey]> = Some(&[OWN]);
+        let mut epochs = Epochs::after(None);
+        assert_eq!(look(&mut epochs, &view(4, alone)).0, Due::Round(1, 4..10));
+        // Nothing came of it, and then the chain jumped: three epochs passed while this node was up.
+        for epoch in 1..4 {
+            assert_eq!(look(&mut epochs, &view(23, alone)), (Due::Missed(epoch), None));
+            epochs.close(epoch);
+        }
+        assert_eq!(
+            look(&mut epochs, &view(23, alone)).0,
+            Due::Nothing,
+            "the head is in epoch 4, whose turn is not over"
+        );
+    }
+
+    #[test]
+    fn after_a_start_what_passed_is_an_outage_up_to_the_epoch_that_can_still_be_judged() {
+        let alone: Option<&[Hotkey]> = Some(&[OWN]);
+        let mut epochs = Epochs::after(Some(3));
+        // Epoch 8 is the blocks 46 to 51.
+        assert_eq!(look(&mut epochs, &view(47, alone)), (Due::Round(8, 46..52), Some(4..8)));
+        assert_eq!(look(&mut epochs, &view(48, alone)), (Due::Round(8, 46..52), None), "told once");
+        let mut late = Epochs::after(Some(3));
+        let over = (46..52).find(|head| turn(&view(*head, Some(&[OWN, OTHER])), &OWN) == Turn::Over);
+        if let Some(head) = over {
+            assert_eq!(look(&mut late, &view(head, Some(&[OWN, OTHER]))), (Due::Nothing, Some(4..9)));
+        }
+        assert_eq!(look(&mut Epochs::after(Some(7)), &view(47, alone)), (Due::Round(8, 46..52), None));
+        assert_eq!(look(&mut Epochs::after(None), &view(47, alone)), (Due::Round(8, 46..52), None), "a new node");
+    }
+
+    #[test]
+    fn an_epoch_without_a_slot_is_not_owed() {
+        let mut epochs = Epochs::after(None);
+        assert_eq!(look(&mut epochs, &view(4, Some(&[OTHER]))).0, Due::Nothing);
+        assert_eq!(look(&mut epochs, &view(10, Some(&[OTHER]))).0, Due::Nothing);
+        assert_eq!(look(&mut epochs, &view(16, Some(&[OWN]))).0, Due::Round(3, 16..22));
+    }
+
+    #[test]
+    fn an_epoch_whose_beacon_was_never_read_is_missed() {
+        let mut epochs = Epochs::after(None);
+        assert_eq!(look(&mut epochs, &view(5, None)).0, Due::Nothing);
+        assert_eq!(look(&mut epochs, &view(10, Some(&[OWN]))).0, Due::Missed(1));
+    }
+
+    #[test]
+    fn after_a_very_long_time_without_a_chain_the_oldest_epochs_are_an_outage() {
+        let mut epochs = Epochs::after(Some(1));
+        assert_eq!(look(&mut epochs, &view(10, Some(&[OWN]))).0, Due::Round(2, 10..16));
+        let (due, outage) = look(&mut epochs, &view(6 * 200, Some(&[OWN])));
+        assert_eq!((due, outage), (Due::Missed(136), Some(2..136)));
+    }
+}
