@@ -30,6 +30,7 @@ const EPOCHS: usize = 20;
 
 fn options(dir: &Path) -> DevnetOptions {
     DevnetOptions {
+        validators: 1,
         miners: 3,
         cheaters: 1,
         duplicates: 0,
@@ -37,7 +38,6 @@ fn options(dir: &Path) -> DevnetOptions {
         speed: 1.0,
         dir: dir.to_owned(),
         ledger: "127.0.0.1:0".parse().unwrap(),
-        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(PROVER), Vec::new()),
     }
