@@ -62,6 +62,7 @@ const READERS: &[(&str, &str, &str)] = &[
     ("supervision.silence_limit", NODE, "s.silence_limit"),
     ("supervision.probe_timeout", NODE, "s.probe_timeout"),
     ("supervision.drain_timeout", NODE, "settings.supervision.drain_timeout"),
+    ("supervision.shutdown_timeout", NODE, "settings.supervision.shutdown_timeout"),
     ("supervision.mailbox", NODE, "settings.supervision.mailbox"),
     ("prover.path", LAUNCH, "settings.prover.path"),
     ("prover.time_limit", LAUNCH, "settings.prover.time_limit"),

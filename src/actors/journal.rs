@@ -75,6 +75,9 @@ impl Journal {
     fn show(&self) {
         let stats = self.writer.stats();
         self.metrics.journal_queue(stats.depth, stats.capacity);
+        if let Some(log) = stats.evidence {
+            self.metrics.evidence(log.records, log.bytes, log.segments);
+        }
         self.metrics.journal_degraded(matches!(&*self.writer.health().borrow(), Health::Degraded { .. }));
     }
 }

@@ -1,8 +1,9 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`; `text` lays tables
+//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`; `text` lays tables
 //! out. A new group is a file here and a line in [`Command`].
 
+mod evidence;
 mod explain;
 mod leases;
 mod node;
@@ -35,6 +36,7 @@ Examples:
   compute-register status                            is the validator well?
   compute-register --role miner status               and the miner?
   compute-register explain 5Grwva… --json            why does this miner have its score?
+  compute-register replay                            do the weights follow from the evidence?
   compute-register rent --ssh-key ~/.ssh/id_ed25519.pub --duration 2h
   compute-register maintenance on --note 'new disk'  no new leases; running ones go on
   compute-register drain --wait-for-leases           end the node once its leases have ended
@@ -83,6 +85,10 @@ enum Command {
     ///
     /// From the running validator, or, when none runs there, from its database, which is only read.
     Explain(explain::Args),
+    /// The evidence log: check it, or the samples of proofs in it.
+    Evidence(evidence::Args),
+    /// Derive every verdict, score and weight again from the evidence log alone, and compare bit for bit.
+    Replay(evidence::ReplayArgs),
     /// Read the settings again: says for each changed key whether it is applied, needs a restart, or is refused.
     Reload,
     /// Keep new leases away, or end that. Running leases go on; a miner goes on proving, a validator judging.
@@ -156,6 +162,8 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Rent(args) => leases::rent(context, args).await,
         Command::Penalties(args) => penalties::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
+        Command::Evidence(args) => evidence::run(context, &args),
+        Command::Replay(args) => evidence::replay(context, &args),
         Command::Reload => node::reload(context).await,
         Command::Maintenance(args) => node::maintenance(context, args).await,
         Command::Drain(args) => node::drain(context, args).await,

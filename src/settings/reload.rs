@@ -72,6 +72,7 @@ pub const CLASSES: &[(&str, Class)] = &[
     ("validator.one_ip_per_uid", Class::Live),
     ("update.*", Class::Restart),
     ("store.*", Class::Restart),
+    ("evidence.*", Class::Restart),
 ];
 
 fn matches(pattern: &str, key: &str) -> bool {

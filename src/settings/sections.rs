@@ -57,6 +57,8 @@ section! {
         pub update: Update,
         /// The node's database.
         pub store: Store,
+        /// A validator's evidence log.
+        pub evidence: Evidence,
     }
 }
 
@@ -163,6 +165,8 @@ section! {
         pub probe_timeout: Duration [within(ms(10), s(60))],
         /// Longest time an actor may take to finish its work at shutdown.
         pub drain_timeout: Duration [within(ms(10), s(600))],
+        /// Longest time that all actors together may take to finish requests and work at shutdown.
+        pub shutdown_timeout: Duration [within(ms(10), s(3600))],
         /// Messages an actor admits at once.
         pub mailbox: usize [within(1, 65_536)],
     }
@@ -399,6 +403,16 @@ section! {
         pub auto_update: bool,
         /// Time between two looks for a new version.
         pub interval: Duration [within(s(60), s(30 * DAY))],
+    }
+}
+
+section! {
+    /// A validator's evidence log.
+    pub struct Evidence {
+        /// Size of a segment, in MiB; the next one begins with the epoch after.
+        pub segment_mib: u64 [within(1, 1024)],
+        /// Size of all segments together, in MiB, beyond which the oldest are deleted.
+        pub keep_mib: u64 [within(2, 1 << 20)],
     }
 }
 

@@ -83,6 +83,12 @@ fn registered<C: Collector + Clone + 'static>(r: &Registry, c: C) -> Result<C, p
     Ok(c)
 }
 
+fn counter(r: &Registry, metric: Metric) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(metric.name(), metric.help())?;
+    r.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
 fn gauge(r: &Registry, metric: Metric) -> Result<Gauge, prometheus::Error> {
     registered(r, Gauge::with_opts(Opts::new(metric.name(), metric.help()))?)
 }
@@ -121,6 +127,9 @@ pub struct NodeMetrics {
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
+    evidence_records: IntCounter,
+    evidence_bytes: Gauge,
+    evidence_segments: Gauge,
     journal_capacity: Gauge,
     journal_commit: Histogram,
     journal_degraded: Gauge,
@@ -213,6 +222,9 @@ impl NodeMetrics {
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
+            evidence_records: counter(r, Metric::EvidenceRecords)?,
+            evidence_bytes: gauge(r, Metric::EvidenceBytes)?,
+            evidence_segments: gauge(r, Metric::EvidenceSegments)?,
             journal_capacity: gauge(r, Metric::JournalQueueCapacity)?,
             journal_commit: histogram(r, Metric::JournalCommit, COMMIT_BUCKETS)?,
             journal_degraded: gauge(r, Metric::JournalDegraded)?,
@@ -332,6 +344,13 @@ impl NodeMetrics {
     pub fn axon_request(&self, path: &str, outcome: &str) {
         let path = self.axon_paths.iter().find(|p| **p == path).copied().unwrap_or(OTHER);
         self.axon_requests.add(&[path, outcome]);
+    }
+    /// The evidence log as it is: records since the start, bytes and segments as of now.
+    pub fn evidence(&self, records: u64, bytes: u64, segments: u64) {
+        // The writer counts; this only follows.
+        self.evidence_records.inc_by(records.saturating_sub(self.evidence_records.get()));
+        self.evidence_bytes.set(bytes as f64);
+        self.evidence_segments.set(segments as f64);
     }
     /// The journal's queue as it is.
     pub fn journal_queue(&self, depth: usize, capacity: usize) {

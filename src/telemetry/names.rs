@@ -76,6 +76,10 @@ metrics! {
     JournalCommit = "compute_journal_commit_seconds", Histogram, [], "Time of one durable commit.";
     JournalDegraded = "compute_journal_degraded", Gauge, [], "1 while nothing can be stored: no new leases, no weights.";
 
+    EvidenceRecords = "compute_evidence_records_total", Counter, [], "Records written to the evidence log.";
+    EvidenceBytes = "compute_evidence_bytes", Gauge, [], "Size of the evidence log.";
+    EvidenceSegments = "compute_evidence_segments", Gauge, [], "Files of the evidence log.";
+
     ProverRuns = "compute_prover_runs_total", Counter, ["outcome"], "Runs of a prover by outcome.";
     ProverDuration = "compute_prover_duration_seconds", Histogram, [], "Time of one run of a prover.";
 

@@ -9,7 +9,7 @@
 //! remembered until the chain shows its weights or others are set. On restart the journal tells the last weights and what
 //! became of them; the scores come back with the judged epoch, which is told again with every block.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
 use crate::chain::{Chain, ChainError, Neuron, Rejection, Weights};
 use crate::clock::SharedClock;
+use crate::evidence::canon::CanonError;
+use crate::evidence::record::{ScoresBody, WeightsBody, WeightsStatusBody, digest, entry};
+use crate::evidence::{EvidenceRecord, Kind};
 use crate::ids::{BlockNumber, DeviceId, Hotkey, Uid};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{GetLastWeights, Note, Write};
@@ -166,7 +169,8 @@ impl WeightSetter {
     }
 
     fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>) {
-        let rows = scoring::score_all(&judged.table, &judged.miners, &leased.into_iter().collect());
+        let leased: BTreeMap<Hotkey, Vec<DeviceId>> = leased.into_iter().collect();
+        let rows = scoring::score_all(&judged.table, &judged.miners, &leased);
         let totals: Vec<(Uid, Points)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
         let weights = match scoring::weights(&totals) {
             Ok(weights) => weights,
@@ -182,7 +186,7 @@ impl WeightSetter {
         let share = |uid: Uid| weights.iter().find(|(u, _)| *u == uid).map_or(0.0, |(_, w)| f64::from(*w) / sum as f64);
         let by_uid: Vec<(Uid, f64)> = totals.iter().map(|(uid, _)| (*uid, share(*uid))).collect();
         self.setup.metrics.weights(&by_uid);
-        self.record(judged, &rows);
+        self.record(judged, &rows, leased);
         self.board = Arc::new(Scoreboard {
             epoch: Some(judged.epoch),
             rows,
@@ -193,9 +197,9 @@ impl WeightSetter {
         });
     }
 
-    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow]) {
+    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
         let at_ms = self.setup.clock.now_ms();
-        let records = judged
+        let mut records: Vec<Record> = judged
             .miners
             .iter()
             .zip(rows)
@@ -210,6 +214,16 @@ impl WeightSetter {
                 })
             })
             .collect();
+        match evidence(judged, rows, leased, at_ms) {
+            Ok(evidence) => records.push(Record::Evidence(evidence)),
+            Err(error) => {
+                tracing::error!(
+                    epoch = judged.epoch,
+                    error = error_chain(&error),
+                    "scores cannot be logged as evidence"
+                );
+            }
+        }
         if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
             tracing::warn!(epoch = judged.epoch, %error, "scores not recorded");
         }
@@ -277,7 +291,24 @@ impl WeightSetter {
             past.next_id += 1;
         }
         let attempt = Unclear { epoch, id, at: head, entries: entries.clone() };
-        let work = set(self.setup.clone(), intent, Weights { entries, version_key });
+        let body = WeightsBody {
+            id,
+            epoch,
+            block: head,
+            neurons: neurons(view),
+            limits: limits(view),
+            version_key,
+            entries: entries.clone(),
+        };
+        let evidence = match entry(Kind::Weights, intent.at_ms, &body) {
+            Ok(entry) => EvidenceRecord { entries: vec![entry], state: None, closes: None },
+            Err(error) => {
+                tracing::error!(epoch, error = error_chain(&error), "weights that cannot be logged are not set");
+                self.working = false;
+                return;
+            }
+        };
+        let work = set(self.setup.clone(), intent, evidence, Weights { entries, version_key });
         ctx.spawn(work.into_actor(self).map(move |done, act, _| {
             let unclear = done.as_ref().is_err_and(|attempt| attempt.unclear);
             if (unclear || done.is_ok())
@@ -295,8 +326,17 @@ impl WeightSetter {
 
     /// Records what became of an intent.
     fn settle(&self, id: u64, status: WeightsStatus, included_block: Option<BlockNumber>, detail: String) {
-        let record = WeightsStatusRecord { id, status, included_block, detail, at_ms: self.setup.clock.now_ms() };
-        if let Err(error) = self.setup.journal.tell(Note(Record::WeightsStatus(record))) {
+        let at_ms = self.setup.clock.now_ms();
+        let body = WeightsStatusBody { id, status, block: included_block };
+        let mut records =
+            vec![Record::WeightsStatus(WeightsStatusRecord { id, status, included_block, detail, at_ms })];
+        match entry(Kind::WeightsStatus, at_ms, &body) {
+            Ok(entry) => {
+                records.push(Record::Evidence(EvidenceRecord { entries: vec![entry], state: None, closes: None }));
+            }
+            Err(error) => tracing::error!(id, error = error_chain(&error), "what became of weights cannot be logged"),
+        }
+        if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
             tracing::warn!(id, %error, "the result of setting weights is not recorded");
         }
     }
@@ -354,9 +394,14 @@ struct Attempt {
     unclear: bool,
 }
 
-async fn set(setup: Arc<WeightSetterSetup>, intent: WeightsRecord, weights: Weights) -> Result<BlockNumber, Attempt> {
+async fn set(
+    setup: Arc<WeightSetterSetup>,
+    intent: WeightsRecord,
+    evidence: EvidenceRecord,
+    weights: Weights,
+) -> Result<BlockNumber, Attempt> {
     let journal = |detail: String| Attempt { result: "error", detail, recorded: false, unclear: false };
-    match setup.journal.ask(Write(vec![Record::Weights(intent)]), ASK).await {
+    match setup.journal.ask(Write(vec![Record::Weights(intent), Record::Evidence(evidence)]), ASK).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(journal(format!("the intent is not recorded: {}", error_chain(&error)))),
         Err(error) => return Err(journal(format!("the intent is not recorded: {error}"))),
@@ -379,10 +424,28 @@ async fn set(setup: Arc<WeightSetterSetup>, intent: WeightsRecord, weights: Weig
 /// The weights that the scores come to in this view: of neurons that still have the slot they were judged in, and
 /// within the subnet's limits.
 fn entries(rows: &[ScoreRow], view: &ChainView) -> Result<Vec<(Uid, u16)>, scoring::WeightError> {
-    let neurons: Vec<(Uid, Hotkey)> = view.metagraph.neurons.iter().map(|n| (n.uid, n.hotkey)).collect();
+    scoring::weigh(rows, &neurons(view), &limits(view))
+}
+
+fn neurons(view: &ChainView) -> Vec<(Uid, Hotkey)> {
+    view.metagraph.neurons.iter().map(|n| (n.uid, n.hotkey)).collect()
+}
+
+fn limits(view: &ChainView) -> WeightLimits {
     let rules = &view.hyperparameters;
-    let limits = WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit };
-    scoring::weigh(rows, &neurons, &limits)
+    WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit }
+}
+
+/// The scores for the evidence log. The table is in it: the epoch was judged by the same.
+fn evidence(
+    judged: &EpochJudged,
+    rows: &[ScoreRow],
+    allocated: BTreeMap<Hotkey, Vec<DeviceId>>,
+    at_ms: u64,
+) -> Result<EvidenceRecord, CanonError> {
+    let rules = digest(&*judged.table)?;
+    let body = ScoresBody { epoch: judged.epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
+    Ok(EvidenceRecord { entries: vec![entry(Kind::Scores, at_ms, &body)?], state: None, closes: None })
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
