@@ -140,6 +140,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("store.busy_timeout", NODE, "settings.store.busy_timeout"),
     ("store.queue", NODE, "settings.store.queue"),
     ("store.group_commit", NODE, "settings.store.group_commit"),
+    ("evidence.segment_mib", NODE, "settings.evidence.segment_mib"),
+    ("evidence.keep_mib", NODE, "settings.evidence.keep_mib"),
 ];
 
 /// Every leaf key of the shipped file, rows of tables as `*`.
