@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod common;
+#[path = "devnet/exclusive.rs"]
+mod exclusive;
 #[path = "devnet/validators.rs"]
 mod validators;
 
