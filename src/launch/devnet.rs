@@ -1,6 +1,6 @@
 //! `compute-devnet`.
 //!
-//! The program is also its own children: started with [`AS_VALIDATOR`], [`AS_MINER`] or [`AS_PROVER`] it is that program,
+//! The program is also its own children: started with `AS_VALIDATOR`, `AS_MINER` or `AS_PROVER` it is that program,
 //! so that a devnet of processes needs no other file.
 
 use std::ffi::OsString;
