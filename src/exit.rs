@@ -18,6 +18,9 @@ pub enum Exit {
     Wedged = 71,
     /// A file or directory cannot be made (`EX_CANTCREAT`).
     CannotCreate = 73,
+    /// Ended when asked to, but not all work that was under way was finished within `supervision.shutdown_timeout`
+    /// (`EX_TEMPFAIL`).
+    Unfinished = 75,
     /// Wrong configuration (`EX_CONFIG`).
     Config = 78,
     /// A second signal ended the program at once (128 + SIGINT).

@@ -14,12 +14,12 @@ use std::time::Duration;
 use compute_subnet::chain::Chain as _;
 use compute_subnet::chain::ledger::{Deadlines, GenesisConfig, LedgerClient, LedgerHandle, LedgerNode, RpcServer};
 use compute_subnet::clock::SystemClock;
-use compute_subnet::ids::{Coldkey, Hotkey, Netuid};
+use compute_subnet::ids::{ChallengeId, Coldkey, DeviceId, Hash32, Hotkey, Netuid};
 use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::store::{self, Role};
 use compute_subnet::wallet::Keypair;
 use compute_subnet::wire::dendrite::{Dendrite, Peer};
-use compute_subnet::wire::synapse::SpecsRequest;
+use compute_subnet::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, SpecsRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use wait::{LONG, free_ports, until};
 
@@ -404,6 +404,58 @@ async fn an_operator_commands_a_running_node_reloads_it_and_drains_it() {
     net.rpc.stop().await;
 }
 
+/// Asks a miner's process for a proof until one is being computed that takes its time.
+async fn proof_under_way(
+    net: &Devnet,
+    miner: Peer,
+) -> tokio::task::JoinHandle<Result<ChallengeReply, compute_subnet::wire::dendrite::CallError>> {
+    let key = DevnetKeys::load(net.dir.path()).unwrap().validator(0);
+    let dendrite = Dendrite::new(key, Arc::new(SystemClock), None).unwrap();
+    until("a proof is being computed", async || {
+        let mut id = [0u8; 32];
+        getrandom::fill(&mut id).unwrap();
+        let devices = vec![DeviceWork { device: DeviceId::cpu(0), n: 512, k: 4096, rounds: 1 }];
+        let epoch = net.ledger.state().metagraph().epoch();
+        let challenge = ChallengeId(id[..16].try_into().unwrap());
+        let request = ChallengeRequest { challenge, nonce: Hash32(id), epoch, devices };
+        let dendrite = dendrite.clone();
+        let asked = tokio::spawn(async move { Ok(dendrite.call(&miner, &request, LONG, 1 << 20).await?.body) });
+        // What is refused (no permit yet, the epoch just ended) is refused at once.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (!asked.is_finished()).then_some(asked)
+    })
+    .await
+}
+
+#[actix_rt::test]
+async fn a_proof_under_way_is_answered_before_a_miner_ends_and_a_second_signal_waits_for_nothing() {
+    let net = Devnet::start().await;
+    let (page, axon) = (free_ports(), free_ports());
+    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.2", "--axon.port", &axon.to_string()];
+    for signals in [1, 2] {
+        let mut miner = net.node(MINER, "miner", page, &flags);
+        ready(&mut miner, page).await;
+        let peer = Peer { hotkey: net.hotkey(1), addr: SocketAddr::from(([127, 0, 9, 2], axon)) };
+        let asked = proof_under_way(&net, peer).await;
+        miner.signal(Signal::TERM);
+        if signals == 1 {
+            let reply = asked.await.unwrap().unwrap();
+            assert!(matches!(reply, ChallengeReply::Roots { .. }), "{reply:?}");
+            let ended = miner.end().await;
+            assert_eq!(ended.code, Some(0), "{ended}");
+        } else {
+            // The first one is being heeded.
+            until("it drains", async || (status(page, "/readyz").await == Some(503)).then_some(())).await;
+            let begun = tokio::time::Instant::now();
+            miner.signal(Signal::TERM);
+            let ended = miner.end().await;
+            assert_eq!(ended.code, Some(130), "{ended}");
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        }
+    }
+    net.rpc.stop().await;
+}
+
 #[tokio::test]
 async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
     let home = tempfile::tempdir().unwrap();
@@ -420,4 +472,12 @@ async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
     for told in ["weights on chain of epoch", "miner-0", "cheater-1", "fail: entry_mismatch", "/metrics", "65535"] {
         assert!(ended.out.contains(told), "{told:?} is missing: {ended}");
     }
+    // Afterwards its directory can be audited, and an audit that cannot see says so.
+    let audit =
+        async |dir: &Path| Started::new(program(DEVNET, home.path(), &["--audit", dir.to_str().unwrap()])).end().await;
+    let ended = audit(&data).await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(ended.out.contains("0 leases of 0 renters at 2 miners"), "{ended}");
+    let ended = audit(&home.path().join("none")).await;
+    assert_eq!(ended.code, Some(65), "{ended}");
 }

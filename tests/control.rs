@@ -28,6 +28,7 @@ fn options(dir: &Path) -> DevnetOptions {
         speed: 1.0,
         dir: dir.to_owned(),
         ledger: "127.0.0.1:0".parse().unwrap(),
+        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(PROVER), Vec::new()),
     }

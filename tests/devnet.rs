@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod common;
+#[path = "devnet/validators.rs"]
+mod validators;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -15,13 +17,17 @@ use compute_subnet::actors::validator::weight_setter::WeightSetter;
 use compute_subnet::admission::Refusal;
 use compute_subnet::chain::ledger::LedgerHandle;
 use compute_subnet::exit::Exit;
-use compute_subnet::ids::{BlockNumber, Hotkey, Uid};
+use compute_subnet::ids::{BlockNumber, Hotkey, LeaseId, Uid};
+use compute_subnet::lease::LeaseState;
+use compute_subnet::lease::engine::Deed;
 use compute_subnet::messages::blacklist_guard::AdmitMiners;
+use compute_subnet::messages::validator::allocation_manager::{RentError, RentRequest};
 use compute_subnet::messages::validator::weight_setter::{GetScoreboard, Scoreboard};
 use compute_subnet::runtime::Handle;
 use compute_subnet::scoring::{Points, Scaling};
 use compute_subnet::sim::audit;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
+use compute_subnet::sim::renter::Rentals as _;
 use compute_subnet::store::explain::explain_from_db;
 use compute_subnet::store::read_only::open_read_only;
 use compute_subnet::store::{self, queries};
@@ -38,6 +44,7 @@ fn options(dir: &Path) -> DevnetOptions {
         speed: 1.0,
         dir: dir.to_owned(),
         ledger: "127.0.0.1:0".parse().unwrap(),
+        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(PROVER), Vec::new()),
     }
@@ -378,6 +385,63 @@ fn renter_validator_miner_and_engine_agree_on_every_lease_and_a_lease_pays_while
             drop(store::open(&dir.path().join(name), role, 0).unwrap());
         }
         agree(dir.path(), &running);
+    });
+}
+
+#[test]
+fn a_rental_is_the_same_lease_however_often_it_is_asked_for_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    inside(async |runtime: Arc<tokio::runtime::Runtime>| {
+        let start = async || {
+            let settings = Arc::new(settings(dir.path()));
+            let options = DevnetOptions { miners: 2, ..options(dir.path()) };
+            let devnet =
+                Devnet::start(&options, settings, "127.0.0.1:0".parse().unwrap(), runtime.clone()).await.unwrap();
+            let rentals = devnet.validator.as_ref().unwrap().allocations.clone();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let task = tokio::task::spawn_local(devnet.run(0, async {
+                let _ = stopped.await;
+            }));
+            (rentals, stop, task)
+        };
+        let id = |n| LeaseId([n; 16]);
+        let wish = |n| RentRequest {
+            id: Some(id(n)),
+            renter: Hotkey([9; 32]),
+            model: None,
+            devices: 1,
+            duration: std::time::Duration::from_secs(600),
+            image: "ubuntu".into(),
+            ssh_key: "ssh-ed25519 AAAA".into(),
+        };
+        let (rentals, stop, task) = start().await;
+        let first = until("a device is proved and rented", async || rentals.rent(wish(1)).await.ok()).await;
+        let second = rentals.rent(wish(2)).await.unwrap();
+        assert_eq!((rentals.rent(wish(1)).await.unwrap().id, first.state), (id(1), LeaseState::Running));
+        let other = RentRequest { devices: 2, ..wish(1) };
+        assert_eq!(rentals.rent(other.clone()).await, Err(RentError::OtherWish(id(1))));
+        let released = rentals.release(id(2)).await.unwrap();
+        assert_eq!((released.miner, released.state), (second.miner, LeaseState::Released));
+        assert_eq!(rentals.show(id(3)).await, Err(RentError::UnknownLease));
+        stop.send(()).unwrap();
+        assert_eq!(task.await.unwrap(), Exit::Ok);
+
+        let (rentals, stop, task) = start().await;
+        let again = until("the leases are loaded", async || rentals.rent(wish(1)).await.ok()).await;
+        assert_eq!((&again.container, again.state), (&first.container, LeaseState::Running));
+        assert_eq!(rentals.rent(other).await, Err(RentError::OtherWish(id(1))));
+        // What ended before is known as ended, whatever is asked of it, and to nobody as anything else.
+        for answer in [rentals.rent(wish(2)).await, rentals.release(id(2)).await, rentals.show(id(2)).await] {
+            assert_eq!(answer.as_ref(), Ok(&released));
+        }
+        assert_eq!(rentals.release(id(3)).await, Err(RentError::UnknownLease));
+        stop.send(()).unwrap();
+        assert_eq!(task.await.unwrap(), Exit::Ok);
+        let (sides, problems) = audit::read(dir.path());
+        assert_eq!(problems, []);
+        let made: usize =
+            sides.engines.iter().map(|e| e.history.done.iter().filter(|d| d.deed == Deed::Created).count()).sum();
+        assert_eq!(made, 2, "each lease has had one container");
     });
 }
 

@@ -30,6 +30,7 @@ const EPOCHS: usize = 20;
 
 fn options(dir: &Path) -> DevnetOptions {
     DevnetOptions {
+        validators: 1,
         miners: 3,
         cheaters: 1,
         duplicates: 0,

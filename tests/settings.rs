@@ -297,6 +297,7 @@ fn settings_that_contradict_each_other_are_told() {
     let cases = [
         ("axon: { port: 9464 }\n", "port 9464 is taken twice, by axon.port and metrics.port"),
         ("leases: { misses_to_lose: 9 }\n", "misses_to_lose must not be above of_checks"),
+        ("challenge: { penalty_fails: 7 }\n", "penalty_fails must not be above penalty_window"),
         ("supervision: { backoff_first: 40s }\n", "backoff_first must not be above supervision.backoff_cap"),
         ("supervision: { heartbeat: 2s }\n", "twice supervision.heartbeat must not be above supervision.silence_limit"),
         ("budget: { time: 11m }\n", "budget.time must not be above budget.window"),

@@ -51,6 +51,7 @@ fn on_devnet<F: Future<Output = Devnet>>(keys: &[(&str, &str)], web: &str, look:
         speed: 1.0,
         dir: dir.path().to_owned(),
         ledger: "127.0.0.1:0".parse().unwrap(),
+        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(env!("CARGO_BIN_EXE_compute-prover")), Vec::new()),
     };

@@ -193,7 +193,11 @@ impl Handler<Penalise> for BlacklistGuard {
             tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
         }
         if let Some(penalties) = &mut self.penalties {
-            penalties.insert(hotkey, Penalty { reason, until_ms });
+            // One that lasts longer stays in force.
+            let longer = penalties.get(&hotkey).is_some_and(|p| p.until_ms >= until_ms);
+            if !longer {
+                penalties.insert(hotkey, Penalty { reason, until_ms });
+            }
         }
         self.publish();
     }

@@ -6,10 +6,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Subscriber;
 use super::auto_updater::AutoUpdater;
@@ -159,7 +161,7 @@ pub struct Node {
     duty: watch::Receiver<Duty>,
     role_actors: Arc<OnceLock<RoleActors>>,
     axon: Option<Handle<Listener>>,
-    drain: Duration,
+    shutdown: Duration,
     data_dir: PathBuf,
     /// Reads the settings again.
     pub reloader: Arc<Reloader>,
@@ -179,20 +181,28 @@ impl Node {
     /// Runs until `stop` resolves or the node has to give up; then stops the intake, drains the actors in reverse start
     /// order, and closes the database.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Exit {
-        let (axon, drain) = (self.axon, self.drain);
+        let (axon, bound) = (self.axon, self.shutdown);
+        let intake_cut = Arc::new(AtomicBool::new(false));
+        let cut = intake_cut.clone();
         let drained = drained(self.duty, self.role_actors);
         let stop = async move {
             tokio::select! {
                 () = stop => {}
                 () = drained => tracing::info!("drained, the node ends"),
             }
+            let until = Instant::now() + bound;
             if let Some(axon) = axon
-                && let Err(error) = axon.ask(StopIntake, drain).await
+                && let Err(error) = axon.ask(StopIntake, bound).await
             {
-                tracing::warn!(%error, "the axon did not stop its intake in time");
+                tracing::warn!(%error, "the axon did not finish its requests in time");
+                cut.store(true, Ordering::Relaxed);
             }
+            Some(until)
         };
-        let exit = self.tree.run(stop).await;
+        let exit = match self.tree.run_until(stop).await {
+            Exit::Ok if intake_cut.load(Ordering::Relaxed) => Exit::Unfinished,
+            exit => exit,
+        };
         control::socket::remove(&self.data_dir);
         if let Err(error) = self.writer.shutdown(CLOSE).await {
             tracing::error!(error = crate::telemetry::error_chain(&error), "the database did not close in time");
@@ -555,7 +565,7 @@ impl Frame {
             hotkey: self.hotkey,
             axon_address: self.axon.as_ref().map(|(_, address)| *address),
             axon: self.axon.map(|(handle, _)| handle),
-            drain: self.drain,
+            shutdown: settings.supervision.shutdown_timeout,
             duty: self.duty,
             role_actors: self.role_actors,
             reloader: self.reloader,

@@ -19,6 +19,7 @@ use crate::messages::miner::specs_collector::GetSpecs;
 use crate::proof::prover;
 use crate::settings::{Cli, Loaded, Role, Settings, Source};
 use crate::sim::aside;
+use crate::sim::audit;
 use crate::sim::devnet::{Devnet, DevnetOptions};
 use crate::sim::periods;
 use crate::sim::processes::{self, Processes, Programs};
@@ -35,7 +36,7 @@ const AS_MINER: &str = "--as-miner";
 /// How long measuring this machine may take before the devnet goes on without showing it.
 const MEASURE: Duration = Duration::from_secs(3);
 
-/// Runs a whole subnet in one process: a ledger, one validator, miners that prove real work on this machine's CPU, and
+/// Runs a whole subnet in one process: a ledger, validators, miners that prove real work on this machine's CPU, and
 /// a renter. Ctrl-C ends it.
 #[derive(Debug, Parser)]
 #[command(name = "compute-devnet", version)]
@@ -49,6 +50,9 @@ struct Args {
     /// Miners that announce an address which another miner already has.
     #[arg(long, default_value_t = 0, value_name = "N")]
     duplicates: usize,
+    /// Validators, up to 12, each with less stake than the one before; they take turns within an epoch.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    validators: usize,
     /// Synthetic renters.
     #[arg(long, default_value_t = 1, value_name = "N")]
     rentals: usize,
@@ -76,6 +80,10 @@ struct Args {
     /// Leave the validator to a process of its own; prints how to start it.
     #[arg(long)]
     without_validator: bool,
+    /// Run nothing: compare what renters, validators, miners and engines in this devnet's directory tell of every rental.
+    /// Ends with 65 when they do not tell the same.
+    #[arg(long, value_name = "DIR")]
+    audit: Option<PathBuf>,
     #[command(flatten)]
     cli: Cli,
 }
@@ -97,6 +105,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     let mut args: Args = super::arguments(args)?;
+    if let Some(dir) = &args.audit {
+        return Ok(audit_of(dir));
+    }
     if let Some(time) = &args.block_time {
         args.cli = args.cli.with_key("devnet.block_time", time);
     }
@@ -120,6 +131,19 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     Ok(super::run(|runtime| run(args, loaded, dir, runtime)))
 }
 
+fn audit_of(dir: &Path) -> Exit {
+    let (sides, mut found) = audit::read(dir);
+    found.extend(audit::compare(&sides));
+    found.iter().for_each(|disagreement| say(&disagreement.to_string()));
+    let leases: usize = sides.validators.iter().map(|v| v.leases.len()).sum();
+    let (renters, miners, engines) = (sides.renters.len(), sides.miners.len(), sides.engines.len());
+    say(&format!(
+        "{leases} leases of {renters} renters at {miners} miners with {engines} engines: {} disagreements",
+        found.len()
+    ));
+    if found.is_empty() { Exit::Ok } else { Exit::Data }
+}
+
 async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runtime::Runtime>) -> Exit {
     let begun = Instant::now();
     let exe = match std::env::current_exe() {
@@ -138,6 +162,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         speed: args.speed,
         dir: dir.clone(),
         ledger: SocketAddr::from(([127, 0, 0, 1], args.ledger_port)),
+        validators: args.validators,
         without_validator: args.without_validator,
         prover: (exe, vec![OsString::from(AS_PROVER)]),
     };
@@ -228,12 +253,15 @@ async fn introduce(devnet: &Devnet, dir: &Path) {
     say(&format!("data and log {}", dir.display()));
     say(&format!("ledger       http://{}", devnet.rpc.address()));
     match &devnet.validator {
-        Some(validator) => say(&format!("validator    http://{}/metrics", validator.node.web)),
+        Some(validator) => say(&format!("{:<12} http://{}/metrics", "validator", validator.node.web)),
         None => say(&format!(
             "validator    not here; start it with:\n  compute-validator --subtensor.network ledger=http://{} --devnet-keys {}",
             devnet.rpc.address(),
             dir.display()
         )),
+    }
+    for (name, other) in &devnet.others {
+        say(&format!("{name:<12} http://{}/metrics", other.node.web));
     }
     for miner in &devnet.miners {
         let axon = miner.node.node.axon_address.map(|a| a.to_string()).unwrap_or_default();

@@ -75,7 +75,9 @@ pub(crate) struct Cell<A: Actor> {
     failures: Failures,
     rng: SmallRng,
     control: mpsc::Receiver<Control>,
-    drained: Vec<oneshot::Sender<()>>,
+    drained: Vec<oneshot::Sender<bool>>,
+    /// Admitted messages were left at the drain's deadline.
+    cut: bool,
     escalate: mpsc::Sender<Escalation>,
 }
 
@@ -106,6 +108,7 @@ impl<A: Actor<Context = Ctx<A>>> Cell<A> {
             rng: parts.rng,
             control: parts.control,
             drained: Vec::new(),
+            cut: false,
             escalate: parts.escalate,
         }
     }
@@ -185,7 +188,7 @@ impl<A: Actor<Context = Ctx<A>>> Cell<A> {
             let _ = contain(move || drop(envelope));
         }
         for done in self.drained.drain(..) {
-            let _ = done.send(());
+            let _ = done.send(!self.cut);
         }
         Poll::Ready(())
     }
@@ -289,6 +292,7 @@ impl<A: Actor<Context = Ctx<A>>> Future for Cell<A> {
                         Ok(Turn::Idle | Turn::Yield | Turn::Stopped) => {
                             if over && this.vitals.depth() > 0 {
                                 let unfinished = this.vitals.depth();
+                                this.cut = true;
                                 tracing::warn!(actor = this.vitals.name(), unfinished, "drain deadline passed");
                             }
                             this.say_goodbye();

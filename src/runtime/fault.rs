@@ -28,7 +28,7 @@ pub(crate) enum Control {
     /// Replace the incarnation, if it is still silent for that long.
     Restart { if_silent_for: Duration },
     /// Refuse new messages, finish the admitted ones, end; `done` hears of it.
-    Drain { deadline: Duration, done: oneshot::Sender<()> },
+    Drain { deadline: Duration, done: oneshot::Sender<bool> },
     /// Strike the incarnation in its next turn.
     Inject(Fault),
 }

@@ -18,6 +18,17 @@ const WEDGED_LIMIT: Duration = Duration::from_secs(2);
 /// How long all threads together may take to end.
 const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
+/// How the end of a node went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Every actor finished what it had admitted.
+    Whole,
+    /// An actor was ended with messages left.
+    Cut,
+    /// A thread was lost.
+    Lost,
+}
+
 /// A started actor.
 pub(crate) struct Started {
     pub(crate) vitals: Arc<Vitals>,
@@ -35,12 +46,14 @@ pub(crate) struct Shutdown {
     lost: Vec<bool>,
     /// Until when all drains must be over, if not by their own deadlines.
     until: Option<Instant>,
+    /// An actor was ended with messages left.
+    cut: bool,
 }
 
 impl Shutdown {
     pub(crate) fn new(started: Vec<Started>, arbiters: Vec<Arbiter>) -> Self {
         let lost = vec![false; arbiters.len()];
-        Shutdown { started, arbiters, lost, until: None }
+        Shutdown { started, arbiters, lost, until: None, cut: false }
     }
 
     /// Gives up the thread of this actor, which is known to be blocked.
@@ -50,13 +63,22 @@ impl Shutdown {
         self.until = Some(Instant::now() + WEDGED_LIMIT);
     }
 
-    /// Ends everything. `false` if a thread was lost.
-    pub(crate) async fn run(mut self) -> bool {
+    /// Bounds all drains together.
+    pub(crate) fn by(&mut self, until: Instant) {
+        self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
+    }
+
+    /// Ends everything, and says how well that went.
+    pub(crate) async fn run(mut self) -> Ended {
         for started in std::mem::take(&mut self.started).iter().rev() {
             self.drain(started).await;
         }
         let joined = self.join().await;
-        joined && !self.lost.contains(&true)
+        match (joined && !self.lost.contains(&true), self.cut) {
+            (false, _) => Ended::Lost,
+            (true, true) => Ended::Cut,
+            (true, false) => Ended::Whole,
+        }
     }
 
     fn lose(&mut self, arbiter: Option<usize>) {
@@ -76,7 +98,13 @@ impl Shutdown {
         let (done, drained) = oneshot::channel();
         let ended = match started.lane.try_send(Control::Drain { deadline, done }) {
             // An answer, or the cell's end without one.
-            Ok(()) => timeout(deadline.saturating_add(GRACE), drained).await.is_ok(),
+            Ok(()) => match timeout(deadline.saturating_add(GRACE), drained).await {
+                Ok(finished) => {
+                    self.cut |= finished == Ok(false);
+                    true
+                }
+                Err(_) => false,
+            },
             Err(mpsc::error::TrySendError::Closed(_)) => true, // it had ended before
             Err(mpsc::error::TrySendError::Full(_)) => false,
         };

@@ -8,7 +8,7 @@ use super::handle::Handle;
 use super::metrics::RuntimeMetrics;
 use super::monitor::{self, Limits};
 use super::panics;
-use super::shutdown::{Shutdown, Started};
+use super::shutdown::{Ended, Shutdown, Started};
 use super::state::State;
 use super::view::{Child, TreeView};
 use super::vitals::Vitals;
@@ -21,6 +21,7 @@ use rand::rngs::SmallRng;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 /// Where a node's actors run.
@@ -287,7 +288,17 @@ impl Tree {
     ///
     /// Returns [`Exit::Ok`], [`Exit::Escalated`] or [`Exit::Wedged`]; the last also if a thread turned out to be blocked
     /// during an orderly stop. A blocked thread is left behind: only the end of the process ends it.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Exit {
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Exit {
+        let stop = async move {
+            stop.await;
+            None
+        };
+        self.run_until(stop).await
+    }
+
+    /// As [`Tree::run`]; `stop` says until when all drains together must be over, whatever each may take by itself.
+    /// [`Exit::Unfinished`] if an actor had to be ended with messages left.
+    pub async fn run_until(mut self, stop: impl Future<Output = Option<Instant>>) -> Exit {
         let limits = Limits {
             period: self.cfg.monitor_period,
             silence: self.cfg.silence_limit,
@@ -300,13 +311,16 @@ impl Tree {
             Some(runtime) => runtime.spawn(watch),
             None => tokio::task::spawn_local(watch),
         });
-        let escalation = tokio::select! {
+        let (escalation, until) = tokio::select! {
             biased;
-            escalation = self.escalations.recv() => escalation,
-            () = stop => None,
+            escalation = self.escalations.recv() => (escalation, None),
+            until = stop => (None, until),
         };
         drop(monitor);
         let mut shutdown = Shutdown::new(std::mem::take(&mut self.started), std::mem::take(&mut self.arbiters));
+        if let Some(until) = until {
+            shutdown.by(until);
+        }
         let exit = match escalation {
             None => Exit::Ok,
             Some(Escalation::Failed { actor }) => {
@@ -319,8 +333,11 @@ impl Tree {
                 Exit::Wedged
             }
         };
-        let all_ended = shutdown.run().await;
-        if exit == Exit::Ok && !all_ended { Exit::Wedged } else { exit }
+        match (exit, shutdown.run().await) {
+            (Exit::Ok, Ended::Lost) => Exit::Wedged,
+            (Exit::Ok, Ended::Cut) => Exit::Unfinished,
+            (exit, _) => exit,
+        }
     }
 }
 

@@ -461,3 +461,6 @@ impl Judge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,14 +112,18 @@ fn a_table_is_written_in_whole_numbers_and_checked_when_it_is_read() {
 #[test]
 fn nothing_between_a_verdict_and_a_weight_is_floating_point() {
     let (double, single) = (concat!("f", "64"), concat!("f", "32"));
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scoring");
+    let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scoring")];
     let mut read = 0;
-    for file in std::fs::read_dir(directory).unwrap() {
-        let path = file.unwrap().path();
-        if path.extension().is_some_and(|e| e == "rs") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            assert!(!text.contains(double) && !text.contains(single), "{}", path.display());
-            read += 1;
+    while let Some(directory) = directories.pop() {
+        for file in std::fs::read_dir(directory).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!text.contains(double) && !text.contains(single), "{}", path.display());
+                read += 1;
+            }
         }
     }
     assert!(read >= 9, "{read} files");

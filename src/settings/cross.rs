@@ -85,6 +85,13 @@ impl Cross<'_, '_> {
                 self.fault(&[path(small), path(large)], format!("{times}{small} must not be above {large}"));
             }
         }
+        if settings.challenge.penalty_fails > settings.challenge.penalty_window {
+            let reason = format!(
+                "{} fails can never be among the last {} judgements: penalty_fails must not be above penalty_window",
+                settings.challenge.penalty_fails, settings.challenge.penalty_window
+            );
+            self.fault(&[path("challenge.penalty_fails"), path("challenge.penalty_window")], reason);
+        }
         if settings.leases.misses_to_lose > settings.leases.of_checks {
             let reason = format!(
                 "{} misses can never be among the last {} checks: misses_to_lose must not be above of_checks",

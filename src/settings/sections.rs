@@ -165,6 +165,8 @@ section! {
         pub probe_timeout: Duration [within(ms(10), s(60))],
         /// Longest time an actor may take to finish its work at shutdown.
         pub drain_timeout: Duration [within(ms(10), s(600))],
+        /// Longest time that all actors together may take to finish requests and work at shutdown.
+        pub shutdown_timeout: Duration [within(ms(10), s(3600))],
         /// Messages an actor admits at once.
         pub mailbox: usize [within(1, 65_536)],
     }
@@ -215,6 +217,12 @@ section! {
         pub pass_lifetime_epochs: u64 [within(1, 100)],
         /// Misses in a row that are a fail.
         pub unresponsive_after: u32 [within(1, 100)],
+        /// K: fails among the last N judgements of a device that bring a penalty.
+        pub penalty_fails: u32 [within(1, 64)],
+        /// N: judgements looked at.
+        pub penalty_window: u32 [within(1, 64)],
+        /// How long a penalty lasts; none at 0.
+        pub penalty: Duration [within(s(0), s(30 * DAY))],
     }
 }
 

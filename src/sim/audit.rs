@@ -288,9 +288,12 @@ fn provided(miner: &Node, sides: &Sides, found: &mut Vec<Disagreement>) {
     }
 }
 
+/// From when until when a lease held a device, in milliseconds since the Unix epoch.
+type Span = (u64, u64, LeaseId);
+
 /// One node's own records: each step once, and no device in two leases at a time.
 fn within(node: &Node, found: &mut Vec<Disagreement>) {
-    let mut spans: BTreeMap<(String, DeviceId), Vec<(u64, u64, LeaseId)>> = BTreeMap::new();
+    let mut spans: BTreeMap<(String, DeviceId), Vec<Span>> = BTreeMap::new();
     for (id, Kept { lease, events }) in &node.leases {
         let times = |of: fn(&Event) -> bool| events.iter().filter(|(event, _)| of(event)).count();
         let once = [

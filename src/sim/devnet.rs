@@ -23,6 +23,7 @@ use crate::chain::ledger::StoreError;
 use crate::chain::ledger::{
     Deadlines, GenesisConfig, GenesisError, LedgerClient, LedgerError, LedgerHandle, LedgerNode, RpcError, RpcServer,
 };
+use crate::chain::slots::MAX_SLOTS;
 use crate::chain::{Chain, ChainError, RAO_PER_TAO, Rejection};
 use crate::clock::{SharedClock, SystemClock};
 use crate::exit::Exit;
@@ -40,7 +41,9 @@ const LEDGER_DIR: &str = "ledger";
 const ENGINE_DIR: &str = "engine";
 /// Most miners of one devnet.
 pub const MAX_MINERS: usize = 256;
-/// Stake of the validator, in TAO: well above the original's limit of 1,024.
+/// Most validators of one devnet: as many as an epoch has slots.
+pub const MAX_VALIDATORS: usize = MAX_SLOTS;
+/// Stake of the first validator, in TAO; the n-th has an n-th of it. All well above the original's limit of 1,024.
 const VALIDATOR_STAKE_TAO: u64 = 100_000;
 /// Balance of each owner, in TAO.
 const OWNER_BALANCE_TAO: u64 = 1_000;
@@ -66,7 +69,9 @@ pub struct DevnetOptions {
     pub dir: PathBuf,
     /// The ledger's address; port 0 takes a free one.
     pub ledger: SocketAddr,
-    /// Leave the validator to a process of its own.
+    /// Validators, from 1 to 12, each with less stake than the one before. The table and the renters are at the first.
+    pub validators: usize,
+    /// Leave the first validator to a process of its own.
     pub without_validator: bool,
     /// The program and arguments that run a prover.
     pub prover: (PathBuf, Vec<std::ffi::OsString>),
@@ -155,8 +160,10 @@ pub struct Devnet {
     pub ledger: LedgerHandle,
     /// The ledger's HTTP server.
     pub rpc: RpcServer,
-    /// The validator, unless it is left to a process of its own.
+    /// The first validator, unless it is left to a process of its own.
     pub validator: Option<ValidatorNode>,
+    /// The other validators, with what they are called.
+    pub others: Vec<(String, ValidatorNode)>,
     /// The miners, in the order of their numbers.
     pub miners: Vec<DevnetMiner>,
     plan: Option<RenterPlan>,
@@ -184,7 +191,8 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Makes or continues the ledger and registers validator and miners on it, the validator first, so that it has uid 0.
+    /// Makes or continues the ledger and registers validators and miners on it, the first validator first, so that it has
+    /// uid 0, the other validators last.
     ///
     /// # Errors
     /// [`DevnetError`].
@@ -212,6 +220,10 @@ impl Ground {
             ground.register(settings, &role.name, &key, &owner).await
         });
         try_join_all(miners).await?;
+        for number in 1..options.validators {
+            let (key, owner) = (ground.keys.validator(number), ground.keys.validator_owner(number));
+            ground.register(settings, &validator_name(number), &key, &owner).await?;
+        }
         Ok(ground)
     }
 
@@ -255,7 +267,16 @@ fn own_address(index: usize) -> IpAddr {
     Ipv4Addr::new(127, 0, 1 + high as u8, 1 + low as u8).into()
 }
 
+/// What the validator with this number is called, and its directory.
+pub(crate) fn validator_name(number: usize) -> String {
+    if number == 0 { "validator".into() } else { format!("validator-{number}") }
+}
+
 fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, DevnetError> {
+    if options.validators == 0 || options.validators > MAX_VALIDATORS {
+        let text = format!("a devnet has from 1 to {MAX_VALIDATORS} validators, not {}", options.validators);
+        return Err(DevnetError::Options(text));
+    }
     let total = options.miners + options.cheaters + options.duplicates;
     if total == 0 || total > MAX_MINERS {
         return Err(DevnetError::Options(format!("a devnet has from 1 to {MAX_MINERS} miners, not {total}")));
@@ -297,11 +318,15 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
     // A devnet's epochs are short: limits in blocks are scaled down with them.
     genesis.hyperparameters.weights_rate_limit = 2;
     genesis.hyperparameters.serving_rate_limit = 1;
-    genesis.hyperparameters.max_allowed_uids = MAX_MINERS as u16 + 1;
-    genesis.max_registrations_per_block = MAX_MINERS as u16 + 1;
-    let owners = (0..MAX_MINERS).map(|i| keys.miner_owner(i)).chain([keys.validator_owner(0)]);
+    genesis.hyperparameters.max_allowed_uids = (MAX_MINERS + MAX_VALIDATORS) as u16;
+    genesis.max_registrations_per_block = (MAX_MINERS + MAX_VALIDATORS) as u16;
+    // All that there may be, so that a devnet can be continued with another number of them.
+    let validators = 0..MAX_VALIDATORS;
+    let owners = validators.clone().map(|i| keys.validator_owner(i));
+    let owners = (0..MAX_MINERS).map(|i| keys.miner_owner(i)).chain(owners);
     genesis.endowed = owners.map(|k| (Coldkey(k.hotkey().0), OWNER_BALANCE_TAO * RAO_PER_TAO)).collect();
-    genesis.stakes = vec![(keys.validator(0).hotkey(), VALIDATOR_STAKE_TAO * RAO_PER_TAO)];
+    let stake = |i: usize| VALIDATOR_STAKE_TAO / (i as u64 + 1) * RAO_PER_TAO;
+    genesis.stakes = validators.map(|i| (keys.validator(i).hotkey(), stake(i))).collect();
     Ok(genesis.sped_up(speed))
 }
 
@@ -371,19 +396,23 @@ impl Devnet {
                 node,
             });
         }
-        let validator = if options.without_validator {
-            None
-        } else {
-            let node = input("validator", ground.keys.validator(0), 0, SocketAddr::new(web.ip(), 0));
-            let started = validator::start(ValidatorInput { node, local_address: None });
-            let failed = |e| DevnetError::Node { who: "the validator".into(), source: Box::new(e) };
-            Some(started.map_err(failed)?)
+        let start_validator = |number: usize| {
+            let name = validator_name(number);
+            // The pages of the others follow those of the miners.
+            let page = if number == 0 { 0 } else { local + number };
+            let node = input(&name, ground.keys.validator(number), page as u16, SocketAddr::new(web.ip(), 0));
+            match validator::start(ValidatorInput { node, local_address: None }) {
+                Ok(started) => Ok((name, started)),
+                Err(source) => Err(DevnetError::Node { who: name, source: Box::new(source) }),
+            }
         };
+        let first = if options.without_validator { None } else { Some(start_validator(0)?.1) };
+        let others = (1..options.validators).map(start_validator).collect::<Result<_, _>>()?;
         let plan = ground.plan(options, &settings);
-        Ok(Devnet { ledger: ground.ledger, rpc: ground.rpc, validator, miners, plan, clock })
+        Ok(Devnet { ledger: ground.ledger, rpc: ground.rpc, validator: first, others, miners, plan, clock })
     }
 
-    /// Runs until `stop` resolves or one of the nodes gives up. Stops the renter, the validator, the miners and the
+    /// Runs until `stop` resolves or one of the nodes gives up. Stops the renter, the validators, the miners and the
     /// ledger, in this order.
     pub async fn run(self, rentals: usize, stop: impl Future<Output = ()>) -> Exit {
         let renters: Vec<_> = match (&self.validator, &self.plan) {
@@ -412,10 +441,27 @@ impl Devnet {
                 async move { (miner.name, run.await.unwrap_or(Exit::Escalated)) }
             })
             .collect();
+        let (others_stop, _) = watch::channel(false);
+        let mut others: FuturesUnordered<_> = self
+            .others
+            .into_iter()
+            .map(|(name, node)| {
+                let mut stopping = others_stop.subscribe();
+                let run = tokio::task::spawn_local(node.node.run(async move {
+                    // As for the miners.
+                    let _ = stopping.wait_for(|s| *s).await;
+                }));
+                async move { (name, run.await.unwrap_or(Exit::Escalated)) }
+            })
+            .collect();
         let mut gave_up = Exit::Ok;
         let stop = async {
             tokio::select! {
                 () = stop => {}
+                Some((name, exit)) = others.next() => {
+                    screen::say(&format!("{name} gave up with exit code {}, the devnet ends", exit.code()));
+                    gave_up = exit;
+                }
                 Some((name, exit)) = miners.next() => {
                     screen::say(&format!("{name} gave up with exit code {}, the devnet ends", exit.code()));
                     gave_up = exit;
@@ -431,8 +477,10 @@ impl Devnet {
             }
         };
         renters.iter().for_each(tokio::task::JoinHandle::abort); // the validator may have given up by itself
+        others_stop.send_replace(true);
+        let mut ended: Vec<(String, Exit)> = others.collect().await;
         stopping.send_replace(true);
-        let ended: Vec<(String, Exit)> = miners.collect().await;
+        ended.extend(miners.collect::<Vec<_>>().await);
         self.rpc.stop().await;
         self.ledger.stop().await;
         let exits = [gave_up, validator].into_iter().chain(ended.into_iter().map(|(_, exit)| exit));

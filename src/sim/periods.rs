@@ -7,6 +7,9 @@ use crate::settings::{Loaded, Source, duration};
 /// The shortest time between two looks at the ledger.
 const SHORTEST_POLL: Duration = Duration::from_millis(10);
 
+/// Epochs that a penalty lasts.
+const PENALTY_EPOCHS: u32 = 10;
+
 /// The keys, as for `--set`, that a devnet sped up by `speed` sets where nobody else did. Whether its nodes run in one
 /// process or in several, they get the same.
 pub fn fitting(loaded: &Loaded, speed: f64) -> Vec<(&'static str, String)> {
@@ -20,6 +23,7 @@ pub fn fitting(loaded: &Loaded, speed: f64) -> Vec<(&'static str, String)> {
         ("budget.challenges_per_hotkey", "10000".to_owned()),
         ("budget.time", text(settings.budget.window)),
         ("challenge.opening_deadline", "5s".to_owned()),
+        ("challenge.penalty", text(block * (u32::from(settings.devnet.tempo) + 1) * PENALTY_EPOCHS)),
         ("leases.health_interval", text(block.max(Duration::from_millis(100)))),
     ];
     let shipped = |key: &str| loaded.sources.get(key).is_none_or(|s| *s == Source::Embedded);

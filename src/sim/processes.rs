@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::devnet::{DevnetError, DevnetOptions, Ground};
+use super::devnet::{DevnetError, DevnetOptions, Ground, validator_name};
 use super::renter::{self, Rentals, RenterPlan};
 use super::screen::say;
 use super::table::TableSource;
@@ -51,8 +51,8 @@ const RESTARTS: Backoff = Backoff {
 };
 /// A child that lived so long did not end because of how it started.
 const SETTLED: Duration = Duration::from_secs(5);
-/// What a child may take beyond its own bound to end, before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// What a child may take beyond its own bound to end, its database included, before it is killed.
+const GRACE: Duration = Duration::from_secs(15);
 /// How long one call to a validator about a lease may take.
 const CALL: Duration = Duration::from_secs(90);
 /// Ports that are tried for the children: below those that the system gives to others.
@@ -246,7 +246,7 @@ impl Processes {
         let ground = Ground::lay(options, settings).await?;
         let dir = std::path::absolute(&options.dir)
             .map_err(|source| DevnetError::Directory { path: options.dir.clone(), source })?;
-        let specs = specs(&ground, &dir, settings, cli, web, programs)
+        let specs = specs(&ground, options.validators, &dir, settings, cli, web, programs)
             .map_err(|source| DevnetError::Directory { path: dir.clone(), source })?;
         let listing = Listing {
             devnet: std::process::id(),
@@ -359,6 +359,7 @@ fn note(listing: &mut Listing, dir: &Path, word: Word) -> Option<String> {
 
 fn specs(
     ground: &Ground,
+    validators: usize,
     dir: &Path,
     settings: &Settings,
     cli: &Cli,
@@ -402,12 +403,19 @@ fn specs(
             web,
             axon: None,
         };
-        ChildSpec { info, exe: programs.exe.clone(), args, bound: settings.supervision.drain_timeout + GRACE }
+        ChildSpec { info, exe: programs.exe.clone(), args, bound: settings.supervision.shutdown_timeout + GRACE }
     };
     let keys = |number: usize| format!("{}:{number}", dir.display());
     let mut specs = Vec::new();
     let more = vec!["--devnet-keys".to_owned(), keys(0)];
     specs.push(spec("validator", ChildRole::Validator, ground.keys.validator(0).hotkey(), page(0)?, more));
+    for number in 1..validators {
+        // Their pages follow those of the miners.
+        let web = page((ground.roles.len() + number) as u16)?;
+        let more = vec!["--devnet-keys".to_owned(), keys(number)];
+        let hotkey = ground.keys.validator(number).hotkey();
+        specs.push(spec(&validator_name(number), ChildRole::Validator, hotkey, web, more));
+    }
     for role in &ground.roles {
         let axon = axons.free(role.axon.ip())?;
         let mut more = vec!["--devnet-keys".to_owned(), keys(role.index)];

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use compute_subnet::ids::{ChallengeId, DeviceId, Hash32};
+use compute_subnet::chain::epoch_of;
+use compute_subnet::ids::{ChallengeId, DeviceId, Epoch, Hash32};
 use compute_subnet::proof::verifier::{check_openings, check_roots};
 use compute_subnet::proof::{Challenge, Position, Work};
 use compute_subnet::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
@@ -178,11 +179,25 @@ fn body(request: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(request).unwrap()
 }
 
+/// Sends a challenge of the current epoch in the validator's slot: the miner's answer to it, and the epoch.
+async fn in_turn(what: &str, world: &World, miner: &Running, request: &ChallengeRequest) -> (ChallengeReply, Epoch) {
+    until(what, async || {
+        let block = metrics(miner.web).await["compute_chain_block"] as u64;
+        let epoch = epoch_of(block, world.settings.netuid, world.settings.devnet.tempo);
+        let bytes = body(&ChallengeRequest { epoch, ..request.clone() });
+        let reply = check(what, miner, CHALLENGE, miner.call(&validator_key(), CHALLENGE, &bytes), OK).await;
+        match serde_json::from_slice(&reply.body).unwrap() {
+            ChallengeReply::Busy { .. } => None,
+            ChallengeReply::Refused { reason: ChallengeRefusal::WrongEpoch, .. } => None,
+            reply => Some((reply, epoch)),
+        }
+    })
+    .await
+}
+
 /// A challenge that the miner refuses in its reply.
-async fn refuses(what: &str, miner: &Running, request: &ChallengeRequest, reason: ChallengeRefusal) {
-    let bytes = body(request);
-    let reply = check(what, miner, CHALLENGE, miner.call(&validator_key(), CHALLENGE, &bytes), OK).await;
-    let reply: ChallengeReply = serde_json::from_slice(&reply.body).unwrap();
+async fn refuses(what: &str, world: &World, miner: &Running, request: &ChallengeRequest, reason: ChallengeRefusal) {
+    let (reply, _) = in_turn(what, world, miner, request).await;
     let ChallengeReply::Refused { reason: found, detail } = &reply else { panic!("{what}: {reply:?}") };
     assert_eq!(*found, reason, "{what}: {detail}");
     assert!(!detail.is_empty(), "{what}");
@@ -195,24 +210,31 @@ fn work_that_a_miner_must_not_do_starts_no_prover() {
         let miner = miner_among_callers(&mut world).await;
         let (here, elsewhere) = (DeviceId::cpu(0), DeviceId::cpu(5));
 
-        refuses("a device not offered", &miner, &challenge(1, elsewhere, 128, 64, 1), ChallengeRefusal::NoDevice).await;
+        refuses(
+            "a device not offered",
+            &world,
+            &miner,
+            &challenge(1, elsewhere, 128, 64, 1),
+            ChallengeRefusal::NoDevice,
+        )
+        .await;
         let largest = challenge(2, here, 131_072, 65_536, 256);
-        refuses("the largest work there is", &miner, &largest, ChallengeRefusal::Budget).await;
+        refuses("the largest work there is", &world, &miner, &largest, ChallengeRefusal::Budget).await;
         let over_budget = challenge(2, here, 131_072, 65_536, 1);
         let needed = Work::new(131_072, 65_536, 1).unwrap().memory_bytes();
         let one_prover = world.settings.prover.memory_limit_bytes();
         assert!(one_prover < needed && needed < world.settings.budget.memory_mib << 20);
-        refuses("more memory than one prover may have", &miner, &over_budget, ChallengeRefusal::Budget).await;
+        refuses("more memory than one prover may have", &world, &miner, &over_budget, ChallengeRefusal::Budget).await;
         for (n, k, rounds) in [(33, 64, 1), (0, 0, 0), (u32::MAX, u32::MAX, u32::MAX), (128, 64, 257), (262_144, 64, 1)]
         {
             let what = format!("n {n} k {k} rounds {rounds}");
-            refuses(&what, &miner, &challenge(3, here, n, k, rounds), ChallengeRefusal::Invalid).await;
+            refuses(&what, &world, &miner, &challenge(3, here, n, k, rounds), ChallengeRefusal::Invalid).await;
         }
         let mut twice = challenge(4, here, 128, 64, 1);
         twice.devices.push(twice.devices[0]);
-        refuses("a device asked twice", &miner, &twice, ChallengeRefusal::Invalid).await;
+        refuses("a device asked twice", &world, &miner, &twice, ChallengeRefusal::Invalid).await;
         let none = ChallengeRequest { devices: vec![], ..challenge(5, here, 128, 64, 1) };
-        refuses("no device", &miner, &none, ChallengeRefusal::Invalid).await;
+        refuses("no device", &world, &miner, &none, ChallengeRefusal::Invalid).await;
 
         let page = metrics(miner.web).await;
         let runs = page.iter().filter(|(name, _)| name.starts_with("compute_prover_runs_total"));
@@ -229,11 +251,8 @@ fn openings_are_for_the_caller_and_the_positions_they_were_made_for() {
         let miner = miner_among_callers(&mut world).await;
         let (validator, second) = (validator_key(), key("Second"));
         let request = challenge(9, DeviceId::cpu(0), 128, 64, 2);
-        let ask = body(&request);
-        let reply = check("a challenge", &miner, CHALLENGE, miner.call(&validator, CHALLENGE, &ask), OK).await;
-        let ChallengeReply::Roots { devices } = serde_json::from_slice(&reply.body).unwrap() else {
-            panic!("{}", reply.text())
-        };
+        let (reply, epoch) = in_turn("a challenge", &world, &miner, &request).await;
+        let ChallengeReply::Roots { devices } = reply else { panic!("{reply:?}") };
 
         let open = |challenge: u8, device: DeviceId, positions: Vec<[u32; 3]>| {
             body(&OpeningsRequest { challenge: ChallengeId([challenge; 16]), device, positions })
@@ -262,7 +281,7 @@ fn openings_are_for_the_caller_and_the_positions_they_were_made_for() {
         let reply = check("the right request", &miner, OPENINGS, miner.call(&validator, OPENINGS, &bytes), OK).await;
         let work = Work::new(128, 64, 2).unwrap();
         let asked: Vec<Position> = asked.iter().map(|&[round, row, col]| Position { round, row, col }).collect();
-        let challenge = Challenge { nonce: [9; 32], epoch: 7, hotkey: miner.hotkey, device: here, work };
+        let challenge = Challenge { nonce: [9; 32], epoch, hotkey: miner.hotkey, device: here, work };
         check_roots(&challenge, &devices[0].roots).unwrap();
         check_openings(&challenge, &devices[0].roots, &asked, &reply.body).unwrap();
         assert_unharmed("miner", miner.web, &miner.view).await;

@@ -1,16 +1,15 @@
 //! What was kept, compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 use compute_subnet::ids::{Epoch, Hotkey};
-use compute_subnet::lease::Container;
+use compute_subnet::sim::audit;
 use compute_subnet::sim::processes::{ChildInfo, ChildRole, Listing};
+use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
-use compute_subnet::store::{self, queries};
-use serde_json::Value;
 
 use crate::net::{Down, epoch};
 
@@ -84,78 +83,14 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
     found
 }
 
-/// Leases in short.
-#[derive(Default)]
-pub(crate) struct Leases {
-    rented: usize,
-    states: BTreeMap<String, usize>,
-}
-
-impl fmt::Display for Leases {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rented, {:?}", self.rented, self.states)
-    }
-}
-
-/// Renter, validator, miners and engines know the same leases, each once, with one fencing epoch.
-pub(crate) fn leases(dir: &Path, listing: &Listing) -> Leases {
-    let net = dir.join("net");
-    let log = std::fs::read_to_string(net.join("renter.log")).unwrap();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of = |event: &str| lines.iter().filter(|l| l["event"] == event).collect::<Vec<_>>();
-    let rented: BTreeMap<&str, &Value> = of("rented").into_iter().map(|l| (l["lease"].as_str().unwrap(), l)).collect();
-    assert_eq!(rented.len(), of("rented").len(), "each lease is rented once");
-    let validator = open_read_only(&validator(listing).data_dir).unwrap();
-    let mut found = Leases { rented: rented.len(), ..Leases::default() };
-    let mut known = BTreeSet::new();
-    for miner in miners(listing) {
-        let store = open_read_only(&miner.data_dir).unwrap();
-        let engine: Value =
-            serde_json::from_slice(&std::fs::read(net.join("engine").join(format!("{}.json", miner.name))).unwrap())
-                .unwrap();
-        let containers: Vec<Container> = serde_json::from_value(engine["containers"].clone()).unwrap();
-        let containers: BTreeMap<String, Container> =
-            containers.into_iter().map(|c| (c.labels.lease.to_string(), c)).collect();
-        let mut running = BTreeSet::new();
-        for lease in queries::leases_of(&validator, &miner.hotkey, 10_000).unwrap() {
-            let id = lease.id.to_string();
-            *found.states.entry(lease.state.clone()).or_default() += 1;
-            assert!(known.insert(id.clone()), "lease {id} is at two miners");
-            if let Some(line) = rented.get(id.as_str()) {
-                assert_eq!(line["fencing_epoch"], lease.fencing_epoch, "lease {id}");
-                assert_eq!(line["devices"], serde_json::json!(lease.devices), "lease {id}");
-                assert_eq!(line["miner"], miner.hotkey.to_string(), "lease {id}");
-            } else {
-                assert!(!lease.live, "the renter does not know lease {id}, which is {}", lease.state);
-            }
-            let there = queries::lease(&store, &lease.id).unwrap();
-            let Some(there) = there else {
-                assert!(!lease.live && !rented.contains_key(id.as_str()), "{} does not know lease {id}", miner.name);
-                continue;
-            };
-            assert_eq!((there.fencing_epoch, &there.devices), (lease.fencing_epoch, &lease.devices), "lease {id}");
-            assert_eq!(
-                there.live, lease.live,
-                "lease {id}: {} at the validator, {} at {}",
-                lease.state, there.state, miner.name
-            );
-            assert_eq!(containers.contains_key(&id), there.live, "lease {id}, {}: the engine", there.state);
-            if there.live {
-                running.insert(id);
-            }
-        }
-        let theirs: BTreeSet<String> = containers.into_keys().collect();
-        assert_eq!(theirs, running, "containers of {}", miner.name);
-        let live = queries::live_leases(&store, store::Role::Miner).unwrap();
-        assert_eq!(live.len(), running.len(), "{} holds leases that the validator does not know", miner.name);
-    }
-    for id in rented.keys() {
-        assert!(known.contains(*id), "the validator does not know lease {id}");
-    }
-    for line in of("released") {
-        let id = line["lease"].as_str().unwrap();
-        let lease = queries::lease(&validator, &id.parse().unwrap()).unwrap().unwrap();
-        assert!(!lease.live, "lease {id} was released and is {}", lease.state);
-    }
-    found
+/// Renters, validator, miners and engines tell the same of every lease. How many leases there were, by state.
+pub(crate) fn leases(net: &Path) -> String {
+    let (sides, mut wrong) = audit::read(net);
+    wrong.extend(audit::compare(&sides));
+    assert!(wrong.is_empty(), "{}", wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    let leases = sides.validators.iter().flat_map(|node| node.leases.values());
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    leases.for_each(|kept| *states.entry(kept.lease.state.label()).or_default() += 1);
+    assert!(states.values().sum::<usize>() > 2, "the renters rented: {states:?}");
+    format!("{states:?}, all four sides agree on each")
 }

@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers fail the test")]
 
+#[expect(dead_code, reason = "the devnet finds its ports itself")]
 #[path = "../common/wait.rs"]
 mod wait;
 
@@ -66,7 +67,7 @@ async fn a_subnet_whose_nodes_are_killed_loses_no_lease_no_verdict_and_goes_on_s
 
     let children = &dir.listing;
     let verdicts = audit::verdicts(children, dir.epochs(), &downs);
-    let leases = audit::leases(dir.path(), children);
+    let leases = audit::leases(&dir.path().join("net"));
     let longest = downs.iter().max_by_key(|down| down.took).unwrap();
     let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
     downs.iter().for_each(|down| *by_name.entry(&down.name).or_default() += 1);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, CountRequests, routes};
@@ -118,8 +119,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
 
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
-        let (specs, allocations) = (specs.clone(), allocations.clone());
-        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
+        let (specs, allocations, view) = (specs.clone(), allocations.clone(), frame.chain.clone());
+        let hotkey = input.keypair.hotkey();
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             prover: prover.clone(),
@@ -165,13 +166,11 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         challenges,
         allocations: allocations.clone(),
     });
-    let spec = Arc::new(ListenerSpec::bound(
-        "axon",
-        Bound::Tcp(axon.listener),
-        Place::Tcp(axon.address),
-        1,
-        Arc::new(routes(state)),
-    ));
+    let place = Place::Tcp(axon.address);
+    let mut spec = ListenerSpec::bound("axon", Bound::Tcp(axon.listener), place, 1, Arc::new(routes(state)));
+    // A proof may take as long as the node's end.
+    spec.drain = settings.supervision.shutdown_timeout.max(Duration::from_secs(1));
+    let spec = Arc::new(spec);
     let status = axon.status;
     frame.tree.start(axon.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
 

@@ -1,9 +1,12 @@
 //! The miner's rentals and proofs against callers that hurry, repeat, and come too late.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::System;
+use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
@@ -12,12 +15,13 @@ use crate::actors::journal::Journal;
 use crate::clock::{SharedClock, SystemClock};
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::{ChallengeId, DeviceId, Hash32, Hotkey, LeaseId};
+use crate::lease::engine::{Contents, Deed};
 use crate::lease::engine::{Faults, SimulatedEngine};
 use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
-use crate::lease::{ContainerEngine as _, LeaseState, OwnerToken};
+use crate::lease::{Container, ContainerEngine, ContainerSpec, EngineError, LeaseState, OwnerToken};
 use crate::messages::miner::allocation_manager::{
-    Allocate, LeaseStatus, ListLeases, Reconcile, Release, RentedDevices,
+    Allocate, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::proof::budget::BudgetLimits;
@@ -37,6 +41,71 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const A: Hotkey = Hotkey([1; 32]);
 const B: Hotkey = Hotkey([2; 32]);
 
+/// Where a node ends: at a call of its engine, before it reaches the engine or before its answer reaches the node. From
+/// then on nothing that the node calls answers, as if its process were gone.
+struct Crash {
+    /// The call's number, from 1.
+    at: usize,
+    after: bool,
+    calls: AtomicUsize,
+    dead: watch::Sender<bool>,
+}
+
+impl Crash {
+    fn never() -> Arc<Self> {
+        Crash::at(usize::MAX, false)
+    }
+    fn at(at: usize, after: bool) -> Arc<Self> {
+        Arc::new(Crash { at, after, calls: AtomicUsize::new(0), dead: watch::Sender::new(false) })
+    }
+    async fn pass(&self, number: usize, after: bool) {
+        if (number, after) == (self.at, self.after) {
+            self.dead.send_replace(true);
+        }
+        if *self.dead.borrow() {
+            std::future::pending::<()>().await;
+        }
+    }
+    async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        self.pass(number, false).await;
+        let answer = call.await;
+        self.pass(number, true).await;
+        answer
+    }
+}
+
+/// The engine of a node that ends at one of its calls. Looking is no call: it changes nothing.
+struct Crashing {
+    engine: SimulatedEngine,
+    crash: Arc<Crash>,
+}
+
+#[async_trait]
+impl ContainerEngine for Crashing {
+    async fn list(&self) -> Result<Vec<Container>, EngineError> {
+        self.engine.list().await
+    }
+    async fn create(&self, spec: &ContainerSpec) -> Result<Container, EngineError> {
+        self.crash.call(self.engine.create(spec)).await
+    }
+    async fn destroy(&self, lease: LeaseId, epoch: u64) -> Result<bool, EngineError> {
+        self.crash.call(self.engine.destroy(lease, epoch)).await
+    }
+    async fn pause(&self, lease: LeaseId, epoch: u64) -> Result<Container, EngineError> {
+        self.crash.call(self.engine.pause(lease, epoch)).await
+    }
+    async fn unpause(&self, lease: LeaseId, epoch: u64) -> Result<Container, EngineError> {
+        self.crash.call(self.engine.unpause(lease, epoch)).await
+    }
+    async fn inspect(&self, lease: LeaseId) -> Result<Option<Container>, EngineError> {
+        self.engine.inspect(lease).await
+    }
+    async fn available(&self) -> Result<(), EngineError> {
+        self.engine.available().await
+    }
+}
+
 struct Miner {
     engine: SimulatedEngine,
     leases: Handle<AllocationManager>,
@@ -52,10 +121,10 @@ fn work() -> Work {
 }
 
 fn miner() -> Miner {
-    miner_in(tempfile::tempdir().unwrap())
+    miner_in(tempfile::tempdir().unwrap(), Crash::never())
 }
 
-fn miner_in(dir: tempfile::TempDir) -> Miner {
+fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
@@ -83,7 +152,7 @@ fn miner_in(dir: tempfile::TempDir) -> Miner {
     tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone())).unwrap();
     let setup = Arc::new(AllocationSetup {
         hotkey: Hotkey([9; 32]),
-        engine: Arc::new(engine.clone()),
+        engine: Arc::new(Crashing { engine: engine.clone(), crash }),
         host: std::net::Ipv4Addr::LOCALHOST.into(),
         longest: Duration::from_secs(3600),
         // Only when told, or after a step.
@@ -156,10 +225,14 @@ impl Miner {
 
     /// Ends all actors and the writer, and starts new ones on the same files.
     async fn restarted(self) -> Miner {
+        self.restarted_with(Crash::never()).await
+    }
+
+    async fn restarted_with(self, crash: Arc<Crash>) -> Miner {
         let Miner { tree, writer, dir, .. } = self;
         tree.run(async {}).await;
         writer.shutdown(DEADLINE).await.unwrap();
-        let next = miner_in(dir);
+        let next = miner_in(dir, crash);
         next.ready().await;
         next
     }
@@ -339,5 +412,132 @@ fn a_miner_that_was_restarted_between_roots_and_openings_opens_the_same_commitme
         let miner = miner.restarted().await;
         assert_eq!(miner.opened(A, 1).await, Err(OpenError::Unknown));
         assert!(miner.opened(A, 2).await.is_ok());
+    });
+}
+
+/// What a validator does with a lease.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Wish {
+    Rent,
+    Release,
+}
+
+impl Miner {
+    /// Carries out the wish until the node dies at it, or until it is answered and the answer is lost.
+    async fn attempt(&self, wish: Wish, crash: &Crash) {
+        let mut dead = crash.dead.subscribe();
+        let call = async {
+            match wish {
+                Wish::Rent => drop(self.leases.ask(self.allocate(1, &[0]), DEADLINE).await),
+                Wish::Release => drop(self.release(1).await),
+            }
+        };
+        tokio::select! {
+            () = call => {}
+            _ = dead.wait_for(|dead| *dead) => {}
+        }
+    }
+
+    /// What the validator hears in the end, asking again as it does.
+    async fn settled(&self, wish: Wish) {
+        tokio::time::timeout(DEADLINE, async {
+            loop {
+                let done = match wish {
+                    Wish::Rent => {
+                        let reply = self.leases.ask(self.allocate(1, &[0]), DEADLINE).await.unwrap();
+                        matches!(reply, AllocateReply::Running { .. })
+                    }
+                    Wish::Release => {
+                        let reply = self.release(1).await;
+                        if reply == ReleaseReply::Released {
+                            assert_eq!(self.engine.list().await.unwrap(), [], "released is said when it is so");
+                        }
+                        reply == ReleaseReply::Released
+                    }
+                };
+                if done {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{wish:?} is not settled: {:?}", self.engine.path()));
+    }
+
+    fn deeds(&self) -> Vec<Deed> {
+        Contents::read(self.engine.path()).unwrap().history.done.iter().map(|d| d.deed).collect()
+    }
+}
+
+#[test]
+fn a_miner_that_ends_at_any_step_of_a_lease_finishes_it_once_and_loses_nothing() {
+    // Steps of a rental: intent written, container made, start written, answer; of a release the same. Between any two of
+    // them lies a call of the engine or an answer, so these are all the places a process can end at; `None` loses the answer.
+    let places = [Some(false), Some(true), None];
+    for (wish, place) in [Wish::Rent, Wish::Release].into_iter().flat_map(|w| places.map(|p| (w, p))) {
+        run(async {
+            let crash = place.map_or_else(Crash::never, |after| Crash::at(1, after));
+            let mut miner = miner_in(tempfile::tempdir().unwrap(), Crash::never());
+            miner.ready().await;
+            if wish == Wish::Release {
+                miner.settled(Wish::Rent).await;
+            }
+            miner = miner.restarted_with(crash.clone()).await;
+            let running = miner.engine.list().await.unwrap();
+            miner.attempt(wish, &crash).await;
+            assert_eq!(*crash.dead.borrow(), place.is_some(), "{wish:?} {place:?}");
+            if wish == Wish::Rent {
+                assert!(running.is_empty());
+            }
+
+            miner = miner.restarted().await;
+            miner.settled(wish).await;
+            // A second start changes nothing more.
+            miner = miner.restarted().await;
+            let (deeds, containers) = (miner.deeds(), miner.engine.list().await.unwrap());
+            let rented = miner.leases.ask(RentedDevices, DEADLINE).await.unwrap();
+            match wish {
+                Wish::Rent => {
+                    assert_eq!(deeds, [Deed::Created], "{place:?}");
+                    assert_eq!(containers.len(), 1);
+                    assert_eq!(rented, [(DeviceId::cpu(0), LeaseId([1; 16]))]);
+                }
+                Wish::Release => {
+                    assert_eq!(deeds, [Deed::Created, Deed::Destroyed], "{place:?}");
+                    assert_eq!(rented, []);
+                    // A late repeat of the request makes nothing, although the lease ended before this start.
+                    let late = miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap();
+                    assert!(matches!(late, AllocateReply::Refused { .. }), "{late:?}");
+                    assert_eq!(miner.deeds(), [Deed::Created, Deed::Destroyed]);
+                }
+            }
+            assert!(miner.leases.ask(ListSetAside, DEADLINE).await.unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_container_that_no_record_explains_is_listed_with_the_time_until_which_it_is_kept() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let now = miner.clock.now_ms();
+        let spec = ContainerSpec {
+            lease: LeaseId([8; 16]),
+            fencing_epoch: 3,
+            expires_at_ms: now + 60_000,
+            renter: B,
+            devices: vec![DeviceId::cpu(1)],
+            ssh_public_key: None,
+        };
+        miner.engine.create(&spec).await.unwrap();
+        let miner = miner.restarted().await;
+        let aside = miner.leases.ask(ListSetAside, DEADLINE).await.unwrap();
+        assert_eq!(aside.len(), 1, "{aside:?}");
+        assert_eq!((aside[0].lease, aside[0].fencing_epoch, aside[0].renter), (spec.lease, 3, B));
+        assert_eq!(aside[0].until_ms, spec.expires_at_ms + ReconcileRules::default().orphan_grace.as_millis() as u64);
+        let refused = miner.leases.ask(miner.allocate(2, &[1]), DEADLINE).await.unwrap();
+        assert!(matches!(refused, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{refused:?}");
     });
 }

@@ -105,6 +105,11 @@ struct Watched {
 }
 
 impl Watched {
+    /// Whether the miner is paid for the lease.
+    fn confirmed(&self) -> bool {
+        self.unconfirmed < UNCONFIRMED_CHECKS
+    }
+
     fn observe(&mut self, policy: HealthPolicy, seen: EngineView) -> LeaseHealth {
         match seen {
             EngineView::Running | EngineView::Paused => self.unconfirmed = 0,
@@ -713,7 +718,7 @@ impl Handler<LeasedDevices> for AllocationManager {
 impl Handler<AllocatedDevices> for AllocationManager {
     type Result = MessageResult<AllocatedDevices>;
     fn handle(&mut self, _: AllocatedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        let confirmed = |id| self.health.get(&id).is_none_or(|w| w.unconfirmed < UNCONFIRMED_CHECKS);
+        let confirmed = |id| self.health.get(&id).is_none_or(Watched::confirmed);
         MessageResult(self.devices(|l| l.state.is_live() && confirmed(l.id)))
     }
 }
@@ -748,5 +753,26 @@ impl Handler<Inspect> for AllocationManager {
             "proved_devices": self.proved.values().map(Vec::len).sum::<usize>(),
             "last_problem": self.last_problem,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_paid_for_until_two_checks_running_went_without_its_miner_and_again_when_it_is_back() {
+        let policy = HealthPolicy::default();
+        let mut lease = Watched::default();
+        let mut paid = |seen| {
+            assert_ne!(lease.observe(policy, seen), LeaseHealth::Gone, "the lease itself goes on");
+            lease.confirmed()
+        };
+        use EngineView as E;
+        assert!(paid(E::Running) && paid(E::Unreachable) && paid(E::Running) && paid(E::Unreachable));
+        // That we could not ask is not the miner's doing, and does not speak for it either.
+        assert!(paid(E::NotSeen));
+        assert!(!paid(E::Unreachable) && !paid(E::NotSeen));
+        assert!(paid(E::Paused));
     }
 }

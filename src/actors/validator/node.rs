@@ -14,6 +14,7 @@ use super::weight_setter::{WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
+use crate::clock::millis;
 use crate::proof::Work;
 use crate::runtime::{Backoff, Handle};
 use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
@@ -214,6 +215,9 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             history: HistoryRules {
                 pass_epochs: settings.challenge.pass_lifetime_epochs,
                 misses: settings.challenge.unresponsive_after,
+                penalty_fails: settings.challenge.penalty_fails,
+                penalty_window: settings.challenge.penalty_window,
+                penalty_ms: millis(settings.challenge.penalty),
                 ..HistoryRules::default()
             },
             require_permit: settings.validator.require_permit,

@@ -271,9 +271,9 @@ mod tests {
         assert_eq!(read(&dir.path().join("renter-1.log")).unwrap()[0].lease(), LeaseId([2; 16]));
 
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"ren").unwrap();
-        assert_eq!(read(&path).unwrap(), [wanted.clone()]);
+        assert_eq!(read(&path).unwrap(), std::slice::from_ref(&wanted));
         let (log, lines) = Log::open(&path).unwrap();
-        assert_eq!(lines, [wanted.clone()]);
+        assert_eq!(lines, std::slice::from_ref(&wanted));
         let refused = Line::Refused { at_ms: 7, lease: LeaseId([1; 16]), error: "no".into() };
         log.write(&refused).await.unwrap();
         assert_eq!(read(&path).unwrap(), [wanted, refused]);

@@ -16,6 +16,8 @@ use crate::messages::chain_watcher::ChainView;
 const LOOK: Duration = Duration::from_millis(50);
 /// A miner that takes so many times as long as the slowest that answered is not waited for when the next slot begins.
 const STRAGGLES: u32 = 3;
+/// Every miner is waited for so long, however fast the others are and however short an epoch is.
+const LEAST_WAIT: Duration = Duration::from_secs(5);
 
 /// A round's slot, and how far its miners are.
 pub struct Window {
@@ -34,10 +36,10 @@ struct Answered {
 }
 
 /// Whether a miner that was waited for so long should not be waited for any more, now that the validator's next slot has
-/// begun: at least half of the others have answered, and it takes [`STRAGGLES`] times as long as the slowest of them. Where
+/// begun: at least half of all have answered, and it takes [`STRAGGLES`] times as long as the slowest of them. Where
 /// nobody is done the work, or the machine, is too slow for the epoch, and no miner is to blame.
 fn straggles(waited: Duration, asked: usize, answered: usize, slowest: Duration) -> bool {
-    answered > 0 && answered * 2 >= asked && waited > slowest * STRAGGLES
+    answered > 0 && answered * 2 >= asked && waited > (slowest * STRAGGLES).max(LEAST_WAIT)
 }
 
 impl Window {
@@ -121,5 +123,6 @@ mod tests {
         assert!(!straggles(s(60), 4, 1, s(2)), "most are not done");
         assert!(!straggles(s(60), 1, 0, s(0)), "there is nobody to compare with");
         assert!(straggles(s(7), 2, 1, s(2)));
+        assert!(!straggles(s(4), 4, 3, Duration::ZERO), "a few seconds are nothing yet");
     }
 }
