@@ -72,8 +72,7 @@ async fn run(dir: &Path, runtime: Arc<tokio::runtime::Runtime>) -> Seen {
     stop.send(()).unwrap();
     assert_eq!(tokio::time::timeout(LONG, task).await.expect("a devnet ends in time").unwrap(), Exit::Ok);
     watch.abort();
-    let seen = seen.borrow().clone();
-    seen
+    seen.take()
 }
 
 #[test]
