@@ -315,6 +315,58 @@ async fn a_miner_joins_a_ledger_and_ends_with_0_at_sigint() {
     net.rpc.stop().await;
 }
 
+/// Asks a miner's process for a proof until one is being computed that takes its time.
+async fn proof_under_way(
+    net: &Devnet,
+    miner: Peer,
+) -> tokio::task::JoinHandle<Result<ChallengeReply, compute_subnet::wire::dendrite::CallError>> {
+    let key = DevnetKeys::load(net.dir.path()).unwrap().validator(0);
+    let dendrite = Dendrite::new(key, Arc::new(SystemClock), None).unwrap();
+    until("a proof is being computed", async || {
+        let mut id = [0u8; 32];
+        getrandom::fill(&mut id).unwrap();
+        let devices = vec![DeviceWork { device: DeviceId::cpu(0), n: 512, k: 4096, rounds: 1 }];
+        let epoch = net.ledger.state().metagraph().epoch();
+        let challenge = ChallengeId(id[..16].try_into().unwrap());
+        let request = ChallengeRequest { challenge, nonce: Hash32(id), epoch, devices };
+        let dendrite = dendrite.clone();
+        let asked = tokio::spawn(async move { Ok(dendrite.call(&miner, &request, LONG, 1 << 20).await?.body) });
+        // What is refused (no permit yet, the epoch just ended) is refused at once.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (!asked.is_finished()).then_some(asked)
+    })
+    .await
+}
+
+#[actix_rt::test]
+async fn a_proof_under_way_is_answered_before_a_miner_ends_and_a_second_signal_waits_for_nothing() {
+    let net = Devnet::start().await;
+    let (page, axon) = (free_ports(), free_ports());
+    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.3", "--axon.port", &axon.to_string()];
+    for signals in [1, 2] {
+        let mut miner = net.node(MINER, "miner", page, &flags);
+        ready(&mut miner, page).await;
+        let peer = Peer { hotkey: net.hotkey(1), addr: SocketAddr::from(([127, 0, 9, 3], axon)) };
+        let asked = proof_under_way(&net, peer).await;
+        miner.signal(Signal::TERM);
+        if signals == 1 {
+            let reply = asked.await.unwrap().unwrap();
+            assert!(matches!(reply, ChallengeReply::Roots { .. }), "{reply:?}");
+            let ended = miner.end().await;
+            assert_eq!(ended.code, Some(0), "{ended}");
+        } else {
+            // The first one is being heeded.
+            until("it drains", async || (status(page, "/readyz").await == Some(503)).then_some(())).await;
+            let begun = tokio::time::Instant::now();
+            miner.signal(Signal::TERM);
+            let ended = miner.end().await;
+            assert_eq!(ended.code, Some(130), "{ended}");
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        }
+    }
+    net.rpc.stop().await;
+}
+
 #[actix_rt::test]
 async fn an_operator_commands_a_running_node_reloads_it_and_drains_it() {
     let net = Devnet::start().await;
@@ -401,58 +453,6 @@ async fn an_operator_commands_a_running_node_reloads_it_and_drains_it() {
     let status = register(&["status"]).await;
     assert_eq!(status.code, Some(69), "{status}");
     assert!(status.err.contains("no node runs in") && status.err.contains("--data-dir"), "{status}");
-    net.rpc.stop().await;
-}
-
-/// Asks a miner's process for a proof until one is being computed that takes its time.
-async fn proof_under_way(
-    net: &Devnet,
-    miner: Peer,
-) -> tokio::task::JoinHandle<Result<ChallengeReply, compute_subnet::wire::dendrite::CallError>> {
-    let key = DevnetKeys::load(net.dir.path()).unwrap().validator(0);
-    let dendrite = Dendrite::new(key, Arc::new(SystemClock), None).unwrap();
-    until("a proof is being computed", async || {
-        let mut id = [0u8; 32];
-        getrandom::fill(&mut id).unwrap();
-        let devices = vec![DeviceWork { device: DeviceId::cpu(0), n: 512, k: 4096, rounds: 1 }];
-        let epoch = net.ledger.state().metagraph().epoch();
-        let challenge = ChallengeId(id[..16].try_into().unwrap());
-        let request = ChallengeRequest { challenge, nonce: Hash32(id), epoch, devices };
-        let dendrite = dendrite.clone();
-        let asked = tokio::spawn(async move { Ok(dendrite.call(&miner, &request, LONG, 1 << 20).await?.body) });
-        // What is refused (no permit yet, the epoch just ended) is refused at once.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        (!asked.is_finished()).then_some(asked)
-    })
-    .await
-}
-
-#[actix_rt::test]
-async fn a_proof_under_way_is_answered_before_a_miner_ends_and_a_second_signal_waits_for_nothing() {
-    let net = Devnet::start().await;
-    let (page, axon) = (free_ports(), free_ports());
-    let flags = ["--device-class", "cpu-1", "--axon.ip", "127.0.9.2", "--axon.port", &axon.to_string()];
-    for signals in [1, 2] {
-        let mut miner = net.node(MINER, "miner", page, &flags);
-        ready(&mut miner, page).await;
-        let peer = Peer { hotkey: net.hotkey(1), addr: SocketAddr::from(([127, 0, 9, 2], axon)) };
-        let asked = proof_under_way(&net, peer).await;
-        miner.signal(Signal::TERM);
-        if signals == 1 {
-            let reply = asked.await.unwrap().unwrap();
-            assert!(matches!(reply, ChallengeReply::Roots { .. }), "{reply:?}");
-            let ended = miner.end().await;
-            assert_eq!(ended.code, Some(0), "{ended}");
-        } else {
-            // The first one is being heeded.
-            until("it drains", async || (status(page, "/readyz").await == Some(503)).then_some(())).await;
-            let begun = tokio::time::Instant::now();
-            miner.signal(Signal::TERM);
-            let ended = miner.end().await;
-            assert_eq!(ended.code, Some(130), "{ended}");
-            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
-        }
-    }
     net.rpc.stop().await;
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{LONG, PROVER, inside, settings, until};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::LeaseId;
-use compute_subnet::lease::LeaseState;
+use compute_subnet::lease::{EndReason, LeaseState};
 use compute_subnet::scoring::Points;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::store::Role;
@@ -199,13 +199,24 @@ fn maintenance_keeps_leases_away_and_a_drain_waits_for_the_last_one() {
         .await;
         assert!(error.contains("new disk"), "{error}");
 
+        // The operator of a miner may end a lease, by force only.
+        let rented = ["miner-0", "miner-1"].map(|miner| ControlClient::new(path.join(miner)));
+        let [first, second] = &rented;
+        let holder = if first.leases().await.unwrap().leases.is_empty() { second } else { first };
+        assert_eq!(code(&holder.release(lease.id, LONG).await.unwrap_err()), Code::Refused);
+        let unknown = holder.force_release(LeaseId([9; 16]), "broken fan", LONG).await.unwrap_err();
+        assert_eq!(code(&unknown), Code::UnknownLease);
+
         let drained = validator.drain(DrainWish { wait_for_leases: true }).await.unwrap();
         assert!(drained.drain.is_some_and(|drain| drain.wait_for_leases));
         assert!(refused().await.contains("draining"));
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         assert!(!ended.is_finished(), "a lease has not ended");
         assert_eq!(validator.status().await.unwrap().open_leases, Some(1));
-        validator.release(lease.id, LONG).await.unwrap();
+        // The miner's operator ends it; the validator notices by itself, and its drain with it.
+        let forced = holder.force_release(lease.id, "a broken fan & smoke", LONG).await.unwrap();
+        assert_eq!((forced.state, forced.end), (LeaseState::Released, Some(EndReason::Operator)));
+        assert!(holder.leases().await.unwrap().leases.is_empty());
         assert_eq!(tokio::time::timeout(LONG, ended).await.unwrap().unwrap(), Exit::Ok);
         assert!(validator.status().await.unwrap_err().is_not_running());
         assert!(!socket::path(&path.join("validator")).exists());

@@ -62,6 +62,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("supervision.silence_limit", NODE, "s.silence_limit"),
     ("supervision.probe_timeout", NODE, "s.probe_timeout"),
     ("supervision.drain_timeout", NODE, "settings.supervision.drain_timeout"),
+    ("evidence.segment_mib", NODE, "settings.evidence.segment_mib"),
+    ("evidence.keep_mib", NODE, "settings.evidence.keep_mib"),
     ("supervision.shutdown_timeout", NODE, "settings.supervision.shutdown_timeout"),
     ("supervision.mailbox", NODE, "settings.supervision.mailbox"),
     ("prover.path", LAUNCH, "settings.prover.path"),
@@ -138,6 +140,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("store.busy_timeout", NODE, "settings.store.busy_timeout"),
     ("store.queue", NODE, "settings.store.queue"),
     ("store.group_commit", NODE, "settings.store.group_commit"),
+    ("evidence.segment_mib", NODE, "settings.evidence.segment_mib"),
+    ("evidence.keep_mib", NODE, "settings.evidence.keep_mib"),
 ];
 
 /// Every leaf key of the shipped file, rows of tables as `*`.

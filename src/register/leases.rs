@@ -35,6 +35,12 @@ enum Command {
     Release {
         /// The lease.
         id: String,
+        /// On a miner: against its renter's will. The renting validator sees it with its next check.
+        #[arg(long, requires = "reason")]
+        force: bool,
+        /// Why it is forced.
+        #[arg(long, value_name = "TEXT", requires = "force")]
+        reason: Option<String>,
         /// Longest wait.
         #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration::parse)]
         timeout: Duration,
@@ -81,8 +87,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
             let history = client.lease(parse(&id, "lease")?).await.map_err(|e| failed(&e))?;
             context.answer(&history, |history| history_text(history, now_ms()))
         }
-        Command::Release { id, timeout } => {
-            let lease = client.release(parse(&id, "lease")?, timeout).await.map_err(|e| failed(&e))?;
+        Command::Release { id, reason, timeout, .. } => {
+            let id = parse(&id, "lease")?;
+            let released = match reason {
+                Some(reason) => client.force_release(id, &reason, timeout).await,
+                None => client.release(id, timeout).await,
+            };
+            let lease = released.map_err(|e| failed(&e))?;
             context.answer(&lease, |lease| lease_text(lease, now_ms()))
         }
     }

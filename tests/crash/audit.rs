@@ -10,6 +10,7 @@ use compute_subnet::sim::audit;
 use compute_subnet::sim::processes::{ChildInfo, ChildRole, Listing};
 use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
+use compute_subnet::store::records::RoundOutcome;
 
 use crate::net::{Down, epoch};
 
@@ -20,12 +21,16 @@ pub(crate) struct Verdicts {
     epochs: usize,
     gaps: usize,
     rented: usize,
+    void: usize,
 }
 
 impl fmt::Display for Verdicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Verdicts { epochs, gaps, rented, kinds } = self;
-        write!(f, "of {epochs} epochs, {rented} rented, {gaps} missing while the validator was down, {kinds:?}")
+        let Verdicts { epochs, gaps, rented, void, kinds } = self;
+        write!(
+            f,
+            "of {epochs} epochs, {rented} rented, {void} rented in void epochs, {gaps} missing while the validator was down, {kinds:?}"
+        )
     }
 }
 
@@ -38,7 +43,8 @@ fn validator(listing: &Listing) -> &ChildInfo {
 }
 
 /// One verdict for each miner and each of these epochs, except where the validator was down or had just started, and
-/// where the miner's device was rented, so that its last pass was scored; no fail but for being away.
+/// where the miner's device was rented: its last pass was scored then, or the whole epoch is on record as void. No fail
+/// but for being away.
 pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) -> Verdicts {
     let conn = open_read_only(&validator(listing).data_dir).unwrap();
     let mut found = Verdicts { epochs: (epochs.end - epochs.start) as usize, ..Verdicts::default() };
@@ -72,6 +78,7 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
             match given.get(&(epoch, miner.hotkey)).map_or(&[][..], Vec::as_slice) {
                 [_] => {}
                 [] if scored(epoch, miner.hotkey) => found.rented += 1,
+                [] if queries::round_outcome(&conn, epoch).unwrap() == Some(RoundOutcome::Void) => found.void += 1,
                 [] if validator_down(epoch) => found.gaps += 1,
                 [] => {
                     panic!("{} has no verdict of epoch {epoch}, in which the validator was up: {downs:#?}", miner.name)

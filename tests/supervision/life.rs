@@ -196,7 +196,7 @@ fn a_drain_ends_at_its_deadline_and_unfinished_callers_hear_of_it() {
         tokio::time::sleep(S(1)).await;
         drop(stop);
         let t = Instant::now();
-        assert_eq!(run.await.unwrap(), Exit::Ok);
+        assert_eq!(run.await.unwrap(), Exit::Unfinished);
         assert_eq!((t.elapsed().as_secs(), work.await.unwrap()), (3, Err(AskError::Gone)));
         assert_eq!(messages(&registry, "g", "Slow", "dropped"), 1);
     });

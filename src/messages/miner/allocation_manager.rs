@@ -30,6 +30,31 @@ pub struct Release {
     pub request: ReleaseRequest,
 }
 
+/// The operator of this machine ends a lease against its renter's will. Replies when the container is gone; the renting
+/// validator sees that with its next check.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Lease, ForceError>")]
+pub struct ForceRelease {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// The operator's reason, for the log.
+    pub reason: String,
+}
+
+/// Why a lease was not ended by the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForceError {
+    /// There is no such lease.
+    #[error("no lease with this id")]
+    Unknown,
+    /// The lease, or all of them, cannot be changed at this moment.
+    #[error("{0}, ask again")]
+    Busy(&'static str),
+    /// The step is not done; what is on record is finished by the next comparison with the engine.
+    #[error("{0}")]
+    NotDone(String),
+}
+
 /// A validator asks how a lease is.
 #[derive(Debug, Message)]
 #[rtype(result = "LeaseStatusReply")]

@@ -133,6 +133,18 @@ pub struct RentWish {
     pub ssh_key: String,
 }
 
+/// The query of `DELETE /v1/leases/{id}`. A miner ends a lease only by force, with a reason; a validator needs neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseWish {
+    /// Against the renter's will.
+    #[serde(default)]
+    pub force: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
 /// `GET /v1/table`: what the validator thinks of each neuron.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {

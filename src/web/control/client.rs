@@ -154,6 +154,16 @@ impl ControlClient {
         self.send(Method::DELETE, &format!("/v1/leases/{id}"), None::<&()>, deadline).await
     }
 
+    /// Ends a lease of this miner against its renter's will; answers when the container is gone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn force_release(&self, id: LeaseId, reason: &str, deadline: Duration) -> Result<Lease, ClientError> {
+        let encoded: String = reason.bytes().map(|b| format!("%{b:02x}")).collect();
+        let path = format!("/v1/leases/{id}?force=true&reason={encoded}");
+        self.send(Method::DELETE, &path, None::<&()>, deadline).await
+    }
+
     /// What the validator thinks of each neuron.
     ///
     /// # Errors

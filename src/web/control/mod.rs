@@ -7,7 +7,7 @@
 //! | `GET /actors` | both | each actor's vitals and its own snapshot |
 //! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
 //! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
-//! | `DELETE /leases/{id}` | validator | the lease, once the miner confirmed its end |
+//! | `DELETE /leases/{id}` with [`api::ReleaseWish`] | both | the lease, once its container is gone |
 //! | `GET /penalties`, `POST /penalties`, `DELETE /penalties/{hotkey}` | both | [`api::Penalties`], [`api::Lifted`] |
 //! | `GET /explain/{hotkey}` | validator | [`crate::store::explain::Explanation`] |
 //! | `GET /config`, `POST /reload` | both | [`api::Config`], [`crate::settings::reload::Changes`] |

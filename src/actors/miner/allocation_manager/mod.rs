@@ -34,7 +34,8 @@ use crate::lease::{
 };
 use crate::messages::journal::{EndedLeases, LiveLeases};
 use crate::messages::miner::allocation_manager::{
-    Allocate, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices, SetAside,
+    Allocate, ForceError, ForceRelease, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices,
+    SetAside,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -331,8 +332,16 @@ impl Actor for AllocationManager {
 }
 
 impl Supervised for AllocationManager {
-    const MESSAGES: &'static [&'static str] =
-        &["Allocate", "Release", "LeaseStatus", "ListLeases", "ListSetAside", "RentedDevices", "Reconcile"];
+    const MESSAGES: &'static [&'static str] = &[
+        "Allocate",
+        "Release",
+        "ForceRelease",
+        "LeaseStatus",
+        "ListLeases",
+        "ListSetAside",
+        "RentedDevices",
+        "Reconcile",
+    ];
 }
 
 impl Handler<Allocate> for AllocationManager {
@@ -494,6 +503,66 @@ impl Handler<Release> for AllocationManager {
                 Ok(()) if ended => ReleaseReply::Released,
                 Ok(()) => refuse(LeaseRefusal::Other, "the release is on record and will be finished".into()),
                 Err(problem) => refuse(LeaseRefusal::Other, problem),
+            }
+        }))
+    }
+}
+
+impl Handler<ForceRelease> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<Lease, ForceError>>;
+    fn handle(&mut self, ForceRelease { lease: id, reason }: ForceRelease, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, reply: Result<Lease, ForceError>| -> Self::Result {
+            Box::pin(async move { reply }.into_actor(act))
+        };
+        if !self.compared {
+            return answer(self, Err(ForceError::Busy("leases and engine have not been compared yet")));
+        }
+        match self.book.get(id) {
+            None if self.book.is_busy(id) => {
+                return answer(self, Err(ForceError::Busy("the lease is being made")));
+            }
+            None => return answer(self, Err(ForceError::Unknown)),
+            Some(known) if known.lease.state.is_final() => return answer(self, Ok(known.lease.clone())),
+            Some(_) => {}
+        }
+        let Some(entry) = self.book.take(id) else {
+            return answer(self, Err(ForceError::Busy("the lease is being changed")));
+        };
+        tracing::warn!(lease = %id, renter = %entry.lease.renter, reason, "the operator ends a lease");
+        let wish = Command::Release { why: EndReason::Operator };
+        let decision = match decide::decide(&entry.lease, &wish, self.setup.clock.now_ms()) {
+            Ok(decision) => decision,
+            Err(error) => {
+                self.book.put(id, None);
+                return answer(self, Err(ForceError::NotDone(error.to_string())));
+            }
+        };
+        let setup = self.setup.clone();
+        let work = async move {
+            let entry = match decision.events.is_empty() {
+                true => entry,
+                false => match write(&setup, &entry, &decision.events).await {
+                    Ok(entry) => entry,
+                    Err(error) => return (None, Some(error.to_string())),
+                },
+            };
+            // Wanted before this already: the effect is read off the state.
+            let Some(effect) = decision.effect.or_else(|| decide::effect_of(&entry.lease)) else {
+                return (Some(entry), None);
+            };
+            match carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await {
+                Ok(Some(entry)) => (Some(entry), None),
+                Ok(None) => (Some(entry), Some("the engine has not destroyed the container yet".to_owned())),
+                Err(problem) => (Some(entry), Some(problem)),
+            }
+        };
+        Box::pin(work.into_actor(self).map(move |(entry, problem), act, _| {
+            let lease = entry.as_ref().map(|entry| entry.lease.clone());
+            act.settle(id, Ok(entry));
+            match (lease, problem) {
+                (Some(lease), None) if lease.state.is_final() => Ok(lease),
+                (_, Some(problem)) => Err(ForceError::NotDone(problem)),
+                _ => Err(ForceError::NotDone("the release is on record and will be finished".into())),
             }
         }))
     }
