@@ -184,7 +184,7 @@ async fn reload_at_hangup(reloader: Arc<Reloader>) {
 }
 
 /// Runs a node until a signal, until its starter has ended, or until it has to give up.
-async fn serve(node: Node, child: &ChildArgs) -> Exit {
+pub async fn serve(node: Node, child: &ChildArgs) -> Exit {
     let axon = node.axon_address.map(|a| a.to_string());
     tracing::info!(metrics = format!("http://{}/metrics", node.web), axon, "the node is up");
     let orphaned = child.until_stdin_closes;
