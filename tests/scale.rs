@@ -117,6 +117,8 @@ impl Devnet {
             .args(["--miners", &count(mix.honest), "--cheaters", &count(mix.cheaters)])
             .args(["--duplicates", &count(mix.duplicates), "--rentals", "0"])
             .args(["--tempo", TEMPO, "--block-time", BLOCK_TIME])
+            // A cheater is judged in every epoch instead of being left out after some.
+            .args(["--set", "challenge.penalty=0s"])
             .arg("--config")
             .arg(work)
             .arg("--node.data_dir")

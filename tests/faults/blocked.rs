@@ -13,7 +13,7 @@
 use crate::probe::{Pages, Watch, assert_all_answered, until};
 use crate::subnet::{Role, Subnet, secs, settings};
 use compute_subnet::exit::Exit;
-use compute_subnet::launch::{self, Started};
+use compute_subnet::launch::{self, ChildArgs};
 use compute_subnet::runtime::{Fault, Placement};
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
@@ -167,7 +167,7 @@ fn say(word: &str) {
 /// Runs a node until it is told to stop or gives up, as the binaries do. Supervision is as shipped.
 fn be_a_node(role: Role, dir: &Path) -> Exit {
     let settings = settings();
-    let _logs = launch::logs(&settings, role.label()).unwrap();
+    let _logs = launch::logs(&settings, role.label(), &ChildArgs::default()).unwrap();
     launch::run(|runtime| async move {
         let subnet = Subnet::start(dir, settings, runtime.clone()).await;
         let node = match role {
@@ -195,7 +195,7 @@ fn be_a_node(role: Role, dir: &Path) -> Exit {
             }
             Some(watch)
         });
-        let exit = launch::serve(Started::from(node)).await;
+        let exit = launch::serve(node, &ChildArgs::default()).await;
         let worst = match timeout(secs(1), watching).await {
             Ok(watch) => match watch.unwrap() {
                 Some(watch) => {

@@ -37,6 +37,7 @@ fn options(dir: &tempfile::TempDir) -> DevnetOptions {
         speed: 0.5,
         dir: dir.path().join("devnet"),
         ledger: "127.0.0.1:0".parse().unwrap(),
+        validators: 1,
         without_validator: false,
         prover: (PathBuf::from(PROVER), Vec::new()),
     }

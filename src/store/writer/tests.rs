@@ -318,3 +318,73 @@ fn probes_of_a_disk_that_stays_full_come_ever_later_up_to_the_cap() {
     assert_eq!(pauses, [2, 4, 5, 5, 5]);
     assert_eq!(thread.health.borrow().degradation(), Some(Degradation::DiskFull));
 }
+
+/// A writer that keeps an evidence log.
+fn start_with_evidence(dir: &Path, cfg: WriterConfig) -> Writer {
+    let mut db = open(dir, Role::Validator, NOW).unwrap().db;
+    let keypair = crate::wallet::Keypair::from_uri("//Alice").unwrap();
+    let identity = crate::evidence::Identity { keypair, netuid: crate::ids::Netuid(1), program: "t".to_owned() };
+    let limits = crate::evidence::Limits { segment_bytes: 1 << 20, keep_bytes: 1 << 30 };
+    assert_eq!(db.with_evidence(identity, limits).unwrap(), []);
+    Writer::spawn(db, cfg).unwrap()
+}
+
+fn evidence(n: u64) -> Record {
+    Record::Evidence(EvidenceRecord::one(crate::evidence::Kind::Outage, NOW + n, serde_json::json!({ "n": n })))
+}
+
+/// The `n` of what is in the log, which must be whole and end where the database says.
+async fn logged(writer: &Writer, dir: &Path) -> Vec<u64> {
+    let head = writer.query(LIMIT, queries::evidence_head).await.unwrap();
+    let log = dir.join(crate::evidence::DIRECTORY);
+    let (report, problems) = crate::evidence::read::verify(&log, head).unwrap();
+    assert_eq!(problems, []);
+    assert_eq!(report.hash, head.map(|h| h.hash));
+    let records = crate::evidence::read::LogReader::new(&log).unwrap().map(Result::unwrap);
+    records.filter_map(|r| r.body.get("n")?.as_u64()).collect()
+}
+
+#[tokio::test]
+async fn evidence_is_logged_with_its_batch_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = start_with_evidence(dir.path(), WriterConfig::default());
+    writer.write(Record::Batch(vec![meta("a", "1"), evidence(1)])).await.unwrap();
+    writer.write(Record::Lease(fx::lease(1, 0))).await.unwrap();
+    let conflict = Record::Batch(vec![evidence(2), Record::Lease(fx::lease(2, 0)), evidence(3)]);
+    assert!(matches!(writer.write(conflict).await, Err(StoreError::Conflict(_))));
+    let fraction = EvidenceRecord::one(crate::evidence::Kind::Outage, NOW, serde_json::json!({ "n": 0.5 }));
+    assert!(matches!(writer.write(Record::Evidence(fraction)).await, Err(StoreError::Unstorable(_))));
+    writer.write(evidence(5)).await.unwrap();
+    assert_eq!(logged(&writer, dir.path()).await, [1, 5]);
+    assert_eq!(writer.stats().evidence.unwrap().records, 3, "the segment's first record counts");
+    writer.shutdown(LIMIT).await.unwrap();
+    let writer = start_with_evidence(dir.path(), WriterConfig::default());
+    writer.write(evidence(6)).await.unwrap();
+    assert_eq!(logged(&writer, dir.path()).await, [1, 5, 6]);
+    let miner = tempfile::tempdir().unwrap();
+    let refused = start(miner.path(), WriterConfig::default()).write(evidence(1)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unstorable(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_degrades_the_store_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = Duration::from_millis(20);
+    let cfg = WriterConfig { probe_first: probe, probe_cap: probe, ..WriterConfig::default() };
+    let writer = start_with_evidence(dir.path(), cfg);
+    let log = dir.path().join(crate::evidence::DIRECTORY);
+    std::fs::rename(&log, dir.path().join("elsewhere")).unwrap();
+    let failed = writer.write(Record::Batch(vec![meta("with", "it"), evidence(1)])).await.unwrap_err();
+    assert_eq!(failed.degradation(), Some(Degradation::Io), "{failed}");
+    assert!(writer.health().borrow().degradation().is_some());
+    assert_eq!(
+        writer.query(LIMIT, |c| queries::meta(c, "with")).await.unwrap(),
+        None,
+        "nothing of the batch is stored"
+    );
+    std::fs::rename(dir.path().join("elsewhere"), &log).unwrap();
+    let mut health = writer.health();
+    tokio::time::timeout(LIMIT, health.wait_for(|h| *h == Health::Healthy)).await.unwrap().unwrap();
+    writer.write(evidence(2)).await.unwrap();
+    assert_eq!(logged(&writer, dir.path()).await, [2]);
+}
