@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::watch;
 
+use crate::actors::chain_watcher::differs;
 use crate::actors::journal::Journal;
 use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
 use crate::chain::Metagraph;
@@ -58,12 +59,14 @@ pub struct BlacklistGuard {
     /// `None` until the journal has told.
     penalties: Option<HashMap<Hotkey, Penalty>>,
     view: Option<Arc<ChainView>>,
+    /// The peers of the view, taken over from block to block while nothing differs.
+    peers: Arc<HashMap<Hotkey, Peer>>,
 }
 
 impl BlacklistGuard {
     /// A guard that knows nobody.
     pub fn new(setup: Arc<BlacklistGuardSetup>) -> Self {
-        BlacklistGuard { setup, penalties: None, view: None }
+        BlacklistGuard { setup, penalties: None, view: None, peers: Arc::default() }
     }
 
     fn load(&mut self, ctx: &mut Ctx<Self>) {
@@ -85,6 +88,13 @@ impl BlacklistGuard {
         }));
     }
 
+    fn take(&mut self, view: Arc<ChainView>) {
+        if self.view.as_ref().is_none_or(|old| differs(&old.metagraph, &view.metagraph)) {
+            self.peers = Arc::new(peers(&view.metagraph));
+        }
+        self.view = Some(view);
+    }
+
     fn publish(&mut self) {
         let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
         let now = self.setup.clock.now_ms();
@@ -94,7 +104,7 @@ impl BlacklistGuard {
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
             taken_at_ms: now.saturating_sub(age_ms),
-            peers: peers(&view.metagraph),
+            peers: self.peers.clone(),
             penalties: penalties.clone(),
         };
         self.setup.snapshot.send_replace(Some(Arc::new(snapshot)));
@@ -169,7 +179,7 @@ impl Supervised for BlacklistGuard {
 impl Handler<NewBlock> for BlacklistGuard {
     type Result = ();
     fn handle(&mut self, NewBlock(view): NewBlock, _: &mut Ctx<Self>) {
-        self.view = Some(view);
+        self.take(view);
         self.publish();
     }
 }
@@ -178,7 +188,7 @@ impl Handler<MetagraphChanged> for BlacklistGuard {
     type Result = ();
     fn handle(&mut self, MetagraphChanged(view): MetagraphChanged, _: &mut Ctx<Self>) {
         self.setup.metrics.neurons(view.metagraph.neurons.len());
-        self.view = Some(view);
+        self.take(view);
         self.publish();
         self.record();
     }

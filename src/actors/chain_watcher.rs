@@ -249,7 +249,6 @@ async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<Chai
         Some(slots) => Some(slots),
         None => turns(chain, &metagraph).await.map(Arc::new),
     };
-    let metagraph = Arc::new(metagraph);
     Ok(Some(ChainView { metagraph, hyperparameters, slots, block_time: None, seen_at: Instant::now() }))
 }
 
@@ -271,7 +270,7 @@ async fn turns(chain: &dyn Chain, metagraph: &Metagraph) -> Option<SlotTable> {
 }
 
 /// Whether anything that admission or routing depends on differs.
-fn differs(a: &Metagraph, b: &Metagraph) -> bool {
+pub(super) fn differs(a: &Metagraph, b: &Metagraph) -> bool {
     let key = |n: &Neuron| {
         (
             n.uid,
@@ -279,6 +278,7 @@ fn differs(a: &Metagraph, b: &Metagraph) -> bool {
             n.coldkey,
             n.stake_rao,
             n.validator_permit,
+            n.registered_at,
             n.axon.as_ref().map(|x| (x.ip, x.port, x.version)),
         )
     };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::ids::{BlockNumber, Coldkey, Hotkey, Uid};
 
@@ -46,7 +47,7 @@ pub struct Snapshot {
     /// When it was taken, in milliseconds since the Unix epoch.
     pub taken_at_ms: u64,
     /// The registered neurons by hotkey.
-    pub peers: HashMap<Hotkey, Peer>,
+    pub peers: Arc<HashMap<Hotkey, Peer>>,
     /// The penalties by hotkey, those that ran out too.
     pub penalties: HashMap<Hotkey, Penalty>,
 }

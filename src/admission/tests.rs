@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ids::{Coldkey, Hotkey, Uid};
 
@@ -26,7 +28,7 @@ fn peer(uid: u16) -> Peer {
 }
 
 fn snapshot(uids: impl IntoIterator<Item = u16>) -> Snapshot {
-    let peers = uids.into_iter().map(|uid| (key(uid as u8), peer(uid))).collect();
+    let peers = Arc::new(uids.into_iter().map(|uid| (key(uid as u8), peer(uid))).collect());
     Snapshot { taken_block: 1, taken_at_ms: NOW, peers, ..Snapshot::default() }
 }
 
@@ -53,9 +55,9 @@ fn the_rules_come_in_their_order() {
     let check = |policy: &Policy, s: &Snapshot| ask(policy, s, 2, Need::Validator);
 
     assert_eq!(check(&policy, &s), refused(Refusal::NotRegistered));
-    s.peers.insert(key(2), Peer { stake_rao: 0, permit: false, ip: peer(1).ip, ..peer(2) });
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { stake_rao: 0, permit: false, ip: peer(1).ip, ..peer(2) });
     assert_eq!(check(&policy, &s), refused(Refusal::NotEnoughStake));
-    s.peers.insert(key(2), Peer { ip: peer(1).ip, ..peer(2) });
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { ip: peer(1).ip, ..peer(2) });
     assert_eq!(check(&policy, &s), refused(Refusal::DeniedHotkey));
     policy.deny_hotkeys.clear();
     assert_eq!(check(&policy, &s), refused(Refusal::DeniedColdkey));
@@ -94,7 +96,7 @@ fn not_being_on_the_allow_list_admits_nobody() {
         ..Policy::default()
     };
     let mut s = snapshot([1, 2, 3, 4]);
-    s.peers.insert(key(4), Peer { stake_rao: 0, permit: false, ..peer(4) });
+    Arc::make_mut(&mut s.peers).insert(key(4), Peer { stake_rao: 0, permit: false, ..peer(4) });
     assert_eq!(ask(&policy, &s, 50, Need::Validator), refused(Refusal::NotRegistered));
     assert_eq!(ask(&policy, &s, 2, Need::Validator), refused(Refusal::DeniedHotkey));
     assert_eq!(ask(&policy, &s, 3, Need::Validator), refused(Refusal::Exploiter));
@@ -124,7 +126,7 @@ fn stake_and_permit_follow_the_table() {
         let policy = Policy { require_permit, allow_not_enough_stake, ..Policy::default() };
         let mut s = snapshot([1]);
         let stake_rao = policy.min_stake_rao - u64::from(!enough);
-        s.peers.insert(key(1), Peer { permit, stake_rao, ..peer(1) });
+        Arc::make_mut(&mut s.peers).insert(key(1), Peer { permit, stake_rao, ..peer(1) });
         let expected = expected.map_or_else(Decision::Refused, Decision::Admitted);
         let row = (require_permit, allow_not_enough_stake, permit, enough);
         assert_eq!(ask(&policy, &s, 1, Need::Validator), expected, "{row:?}");
@@ -154,7 +156,7 @@ fn a_penalty_runs_out() {
 #[test]
 fn the_ninth_miner_with_anothers_address_is_refused_with_that_reason() {
     let mut s = snapshot(0..9);
-    s.peers.insert(key(8), Peer { ip: peer(3).ip, ..peer(8) });
+    Arc::make_mut(&mut s.peers).insert(key(8), Peer { ip: peer(3).ip, ..peer(8) });
     let verdicts = admit_miners(&Policy::default(), &s, NOW);
     let mut expected: Vec<_> = (0..8).map(|uid| (Uid(uid), Ok(()))).collect();
     expected.push((Uid(8), Err(Refusal::DuplicateIp { first: Uid(3) })));
@@ -171,9 +173,9 @@ fn the_ninth_miner_with_anothers_address_is_refused_with_that_reason() {
 fn an_address_belongs_to_the_earliest_registration_then_the_lowest_uid() {
     let shared = peer(1).ip;
     let mut s = snapshot([1, 2, 3]);
-    s.peers.insert(key(1), Peer { ip: shared, registered_at: 50, ..peer(1) });
-    s.peers.insert(key(2), Peer { ip: shared, registered_at: 40, ..peer(2) });
-    s.peers.insert(key(3), Peer { ip: shared, registered_at: 40, ..peer(3) });
+    Arc::make_mut(&mut s.peers).insert(key(1), Peer { ip: shared, registered_at: 50, ..peer(1) });
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { ip: shared, registered_at: 40, ..peer(2) });
+    Arc::make_mut(&mut s.peers).insert(key(3), Peer { ip: shared, registered_at: 40, ..peer(3) });
     let first = Err(Refusal::DuplicateIp { first: Uid(2) });
     let verdicts = admit_miners(&Policy::default(), &s, NOW);
     assert_eq!(verdicts, [(Uid(1), first.clone()), (Uid(2), Ok(())), (Uid(3), first)]);
@@ -182,7 +184,7 @@ fn an_address_belongs_to_the_earliest_registration_then_the_lowest_uid() {
 #[test]
 fn an_address_written_as_ipv6_is_the_same_address() {
     let mut s = snapshot([1, 2]);
-    s.peers.insert(key(2), Peer { ip: "::ffff:127.0.1.1".parse().ok(), ..peer(2) });
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { ip: "::ffff:127.0.1.1".parse().ok(), ..peer(2) });
     let verdicts = admit_miners(&Policy::default(), &s, NOW);
     assert_eq!(verdicts[1].1, Err(Refusal::DuplicateIp { first: Uid(1) }));
 }
@@ -190,7 +192,7 @@ fn an_address_written_as_ipv6_is_the_same_address() {
 #[test]
 fn a_denied_neuron_keeps_no_address_and_a_penalised_one_does() {
     let mut s = snapshot([1, 2]);
-    s.peers.insert(key(2), Peer { ip: peer(1).ip, ..peer(2) });
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { ip: peer(1).ip, ..peer(2) });
     let denies = Policy { deny_hotkeys: [key(1)].into(), ..Policy::default() };
     assert_eq!(admit_miners(&denies, &s, NOW), [(Uid(1), Err(Refusal::DeniedHotkey)), (Uid(2), Ok(()))]);
     assert!(ask(&denies, &s, 2, Need::Any).is_admitted());
@@ -204,7 +206,7 @@ fn a_denied_neuron_keeps_no_address_and_a_penalised_one_does() {
 fn a_neuron_that_serves_nothing_is_not_asked_and_takes_no_address() {
     let mut s = snapshot([1, 2, 3]);
     for (uid, ip) in [(1, None), (2, "0.0.0.0".parse().ok()), (3, "0.0.0.0".parse().ok())] {
-        s.peers.insert(key(uid as u8), Peer { ip, ..peer(uid) });
+        Arc::make_mut(&mut s.peers).insert(key(uid as u8), Peer { ip, ..peer(uid) });
     }
     assert!(admit_miners(&Policy::default(), &s, NOW).iter().all(|(_, v)| *v == Err(Refusal::NoAxon)));
     assert!(ask(&Policy::default(), &s, 3, Need::Any).is_admitted(), "a caller needs no axon");
@@ -215,7 +217,7 @@ fn callers_and_miners_agree_on_who_keeps_an_address() {
     let mut s = snapshot(0..6);
     for uid in 0..6u16 {
         let ip = Some(IpAddr::from([10, 0, 0, (uid % 2) as u8]));
-        s.peers.insert(key(uid as u8), Peer { ip, registered_at: u64::from(6 - uid), ..peer(uid) });
+        Arc::make_mut(&mut s.peers).insert(key(uid as u8), Peer { ip, registered_at: u64::from(6 - uid), ..peer(uid) });
     }
     let policy = Policy::default();
     for (uid, verdict) in admit_miners(&policy, &s, NOW) {

@@ -18,6 +18,7 @@ pub mod slots;
 pub mod types;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -49,7 +50,7 @@ pub trait Chain: Send + Sync {
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError>;
 
     /// The subnet's neurons as of one block.
-    async fn metagraph(&self) -> Result<Metagraph, ChainError>;
+    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError>;
 
     /// The subnet's rules as of the newest block.
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError>;

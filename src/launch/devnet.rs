@@ -1,6 +1,6 @@
 //! `compute-devnet`.
 //!
-//! The program is also its own children: started with [`AS_VALIDATOR`], [`AS_MINER`] or [`AS_PROVER`] it is that program,
+//! The program is also its own children: started with `AS_VALIDATOR`, `AS_MINER` or `AS_PROVER` it is that program,
 //! so that a devnet of processes needs no other file.
 
 use std::ffi::OsString;
@@ -36,10 +36,24 @@ const AS_MINER: &str = "--as-miner";
 /// How long measuring this machine may take before the devnet goes on without showing it.
 const MEASURE: Duration = Duration::from_secs(3);
 
-/// Runs a whole subnet in one process: a ledger, validators, miners that prove real work on this machine's CPU, and
-/// a renter. Ctrl-C ends it.
+/// What follows the options in `--help`.
+const HELP: &str = "\
+Examples:
+  compute-devnet                                       a ledger, one validator, four miners, one renter
+  compute-devnet --cheaters 1 --epochs 3               a cheater is caught; ends by itself
+  compute-devnet --validators 2                        two validators take turns and agree
+  compute-devnet --processes --speed 5                 kill -9 any node: it comes back and nothing is lost
+  compute-devnet --resume                              go on where the last one ended
+  compute-register status --data-dir ~/.compute-subnet/devnet/validator
+  compute-register replay --data-dir ~/.compute-subnet/devnet/validator
+
+Files: each node's directory, the ledger, the renters' logs and log/ in ~/.compute-subnet/devnet (--node.data_dir)";
+
+/// Runs a whole subnet on this machine: a ledger, validators, miners that prove real work on the CPU, and a renter.
+///
+/// Everything runs in this process, or with --processes each node in one of its own. Ctrl-C ends it.
 #[derive(Debug, Parser)]
-#[command(name = "compute-devnet", version)]
+#[command(name = "compute-devnet", version, after_long_help = HELP)]
 struct Args {
     /// Honest miners.
     #[arg(long, default_value_t = 4, value_name = "N")]

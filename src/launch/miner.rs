@@ -18,9 +18,25 @@ use crate::proof::prover::{Forgery, ForgingProver, Prover};
 use crate::settings::{self, Cli, Role};
 use crate::sim::devnet::MEMORY_OFFERED;
 
+/// What follows the options in `--help`.
+const HELP: &str = "\
+Start one with the key of miner 2 of a devnet whose ledger is at port 9950:
+  compute-miner --subtensor.network ledger=http://127.0.0.1:9950 \\
+      --devnet-keys ~/.compute-subnet/devnet:2 --device-class cpu-3 --axon.ip 127.0.1.77 --metrics.port 9465 \\
+      --set budget.challenges_per_hotkey=10000 --set budget.time=10m
+Then look at it:
+  compute-register --role miner status     ready? why not?
+  compute-register --role miner leases     who rents what
+  curl 127.0.0.1:9465/metrics              what Prometheus sees
+
+Files    database, control.sock, node.lock in ~/.compute-subnet/miner (--node.data_dir)";
+
 /// Offers this machine's devices: measures them, proves them, and runs renters' containers.
+///
+/// It announces its axon on chain, answers validators' challenges with one compute-prover child for each device, and owns
+/// the leases of this machine: they survive its end, and a start compares them with the engine before anything is served.
 #[derive(Debug, Parser)]
-#[command(name = "compute-miner", version)]
+#[command(name = "compute-miner", version, after_long_help = super::help(HELP))]
 struct Args {
     /// Take the key of miner N from this devnet directory instead of the wallet: DIR or DIR:N. Only with a ledger.
     #[arg(long, value_name = "DIR[:N]")]

@@ -36,6 +36,22 @@ pub fn arguments<T: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> R
     })
 }
 
+/// What the `--help` of a node ends with: its own words, then what all nodes share.
+fn help(own: &str) -> String {
+    format!(
+        "{own}
+Settings config.yaml < --config FILE < COMPUTE__SECTION__KEY < flags and --set;
+         compute-register config lists them with where each was written
+Signals  SIGINT or SIGTERM finishes what is in flight within supervision.shutdown_timeout (30 s)
+         and keeps the leases; a second one ends the node at once.
+         SIGHUP reads the settings again, as compute-register reload does.
+Exit      0 ended in order            64 wrong command line       65 a file cannot be used
+         69 something cannot be had: a port, a directory or hotkey in use, the chain, the prover
+         70 an actor failed too often 71 a thread is blocked      73 a file cannot be made
+         75 work was cut at the end   78 wrong configuration     130 a second signal"
+    )
+}
+
 /// Loads the settings of a role; on failure prints everything that is wrong.
 #[expect(clippy::print_stderr, reason = "logs are not set up before the settings are known")]
 pub fn load(role: Role, cli: &Cli) -> Result<Loaded, Exit> {

@@ -12,9 +12,24 @@ use crate::actors::validator::node::{ValidatorInput, start};
 use crate::exit::Exit;
 use crate::settings::{self, Cli, Role};
 
+/// What follows the options in `--help`.
+const HELP: &str = "\
+Start one beside a devnet that runs with --without-validator --ledger-port 9950:
+  compute-validator --subtensor.network ledger=http://127.0.0.1:9950 \\
+      --devnet-keys ~/.compute-subnet/devnet --set weights.interval_blocks=1
+Then look at it:
+  compute-register status            ready? why not?
+  curl 127.0.0.1:9464/metrics        what Prometheus sees
+
+Files    database, evidence/, control.sock, node.lock in ~/.compute-subnet/validator (--node.data_dir)";
+
 /// Proves miners' hardware, scores it, sets weights on chain and rents machines to people.
+///
+/// Each epoch, in its own slot, it asks every admitted miner for exact integer work that it checks in milliseconds, turns
+/// the verdicts into scores and sets weights. What it did and why is in its evidence log, from which anybody can derive
+/// the weights again (`compute-register replay`).
 #[derive(Debug, Parser)]
-#[command(name = "compute-validator", version)]
+#[command(name = "compute-validator", version, after_long_help = super::help(HELP))]
 struct Args {
     /// Take the key of validator N from this devnet directory instead of the wallet: DIR or DIR:N. Only with a ledger.
     #[arg(long, value_name = "DIR[:N]")]

@@ -1,7 +1,7 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
 //! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`; `text` lays tables
-//! out. A new group is a file here and a line in [`Command`].
+//! out. A new group is a file here and a line in `Command`.
 
 mod evidence;
 mod explain;

@@ -1,13 +1,13 @@
 //! Answers challenges with provers, one for each device, and keeps the commitments until they are opened.
 //!
-//! Invariants: a validator is served in its own slot, once an epoch ([`super::turn`]); nothing is allocated before the
+//! Invariants: a validator is served in its own slot, once an epoch (`super::turn`); nothing is allocated before the
 //! budget admits the challenge; one window is served at a time; a rented
 //! device is never proved; a commitment is opened only for the caller it was made for, and dropped (its prover with it)
 //! when its deadline has passed.
 //!
 //! Design notes: proving takes seconds and runs in the prover's process; the actor only keeps the books. A prover that
 //! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
-//! kept commitments are gone with their provers; what was accepted is on record ([`intents`]), so a commitment that is
+//! kept commitments are gone with their provers; what was accepted is on record (`intents`), so a commitment that is
 //! asked for within its time is made again, and the validator, which asks until its opening deadline, gets its bytes.
 
 mod intents;

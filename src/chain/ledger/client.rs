@@ -187,7 +187,7 @@ impl Chain for LedgerClient {
         self.read(self.link.block_hash(n)).await
     }
 
-    async fn metagraph(&self) -> Result<Metagraph, ChainError> {
+    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
         let graph = self.read(self.link.metagraph()).await?;
         if graph.netuid != self.netuid {
             return Err(ChainError::Protocol(format!(
@@ -249,10 +249,10 @@ impl Link {
         }
     }
 
-    async fn metagraph(&self) -> Result<Metagraph, ChainError> {
+    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
         match self {
-            Link::InProcess(ledger) => Ok(ledger.live_state()?.metagraph()),
-            Link::Http { base, client } => get(client, format!("{base}/metagraph")).await,
+            Link::InProcess(ledger) => ledger.live_metagraph(),
+            Link::Http { base, client } => get(client, format!("{base}/metagraph")).await.map(Arc::new),
         }
     }
 

@@ -8,7 +8,7 @@
 //! next tick tries again.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +18,7 @@ use super::call::SignedCall;
 use super::genesis::GenesisConfig;
 use super::state::State;
 use super::store::{Store, StoreError};
-use crate::chain::{BlockHead, ChainError, Inclusion, Rejection};
+use crate::chain::{BlockHead, ChainError, Inclusion, Metagraph, Rejection};
 use crate::clock::SharedClock;
 use crate::ids::{Coldkey, Hash32, Hotkey};
 
@@ -96,7 +96,7 @@ impl LedgerNode {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (heads, heads_seen) = watch::channel(state.head());
         let state = Arc::new(state);
-        let (states, states_seen) = watch::channel(state.clone());
+        let (states, states_seen) = watch::channel(Shown::new(state.clone()));
         let (degraded, degraded_seen) = watch::channel(None);
         let handle = LedgerHandle {
             commands,
@@ -111,11 +111,25 @@ impl LedgerNode {
     }
 }
 
+/// What a block publishes.
+#[derive(Debug)]
+struct Shown {
+    state: Arc<State>,
+    /// Made when first asked for: in a devnet every node asks for the same, once for each block.
+    metagraph: OnceLock<Arc<Metagraph>>,
+}
+
+impl Shown {
+    fn new(state: Arc<State>) -> Arc<Self> {
+        Arc::new(Shown { state, metagraph: OnceLock::new() })
+    }
+}
+
 /// A running ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerHandle {
     commands: mpsc::Sender<Command>,
-    states: watch::Receiver<Arc<State>>,
+    states: watch::Receiver<Arc<Shown>>,
     heads: watch::Receiver<BlockHead>,
     degraded: watch::Receiver<Option<String>>,
     block_time: Duration,
@@ -128,7 +142,7 @@ fn stopped<E>(_: E) -> ChainError {
 impl LedgerHandle {
     /// The state after the newest block, also of a ledger that has stopped.
     pub fn state(&self) -> Arc<State> {
-        self.states.borrow().clone()
+        self.states.borrow().state.clone()
     }
 
     /// The state after the newest block, while there may be a newer one.
@@ -137,6 +151,16 @@ impl LedgerHandle {
     /// `Unreachable` if the ledger has stopped: an old state must not pass for news.
     pub fn live_state(&self) -> Result<Arc<State>, ChainError> {
         if self.commands.is_closed() { Err(stopped(())) } else { Ok(self.state()) }
+    }
+
+    /// The subnet after the newest block, made once for everybody in this process that asks.
+    ///
+    /// # Errors
+    /// As for [`live_state`](Self::live_state).
+    pub fn live_metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
+        self.live_state()?;
+        let shown = self.states.borrow().clone();
+        Ok(shown.metagraph.get_or_init(|| Arc::new(shown.state.metagraph())).clone())
     }
 
     /// Follows the blocks: the receiver holds the newest, and changes with each.
@@ -212,7 +236,7 @@ struct Task {
     memory_only: bool,
     pool: Vec<Waiting>,
     clock: SharedClock,
-    states: watch::Sender<Arc<State>>,
+    states: watch::Sender<Arc<Shown>>,
     heads: watch::Sender<BlockHead>,
     degraded: watch::Sender<Option<String>>,
 }
@@ -285,7 +309,7 @@ impl Task {
         }
         self.degraded.send_if_modified(|d| d.take().is_some());
         self.state = next.clone();
-        self.states.send_replace(next);
+        self.states.send_replace(Shown::new(next));
         for waiting in self.pool.drain(..) {
             let hash = waiting.call.hash();
             let found = block.calls.iter().find(|c| c.call == waiting.call);

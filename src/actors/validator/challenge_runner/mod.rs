@@ -7,7 +7,7 @@
 //! epoch whose slot passes while this node looks on ends with verdicts: judged, or all unknown by its own fault.
 //!
 //! Design notes: a reconciler. A new block is the nudge; what is to be done follows from the epoch, the slots and what is
-//! closed: [`turn`], which is pure. The round itself is a plain async function, [`round::judge_all`], over
+//! closed: [`mod@turn`], which is pure. The round itself is a plain async function, [`round::judge_all`], over
 //! [`plan::plan`], which is pure; the past comes in through [`Judge`], which is pure too. On restart it is rebuilt from
 //! the journal's verdicts. Nobody is told of a void epoch: it has no scores and no weights.
 

@@ -196,7 +196,7 @@ async fn while_the_disk_is_full_there_are_no_blocks_and_then_the_waiting_calls_a
     let (mut store, state) = Store::open(dir.path(), &config(Duration::ZERO), 1_000).unwrap();
     let sound = store.fill_disk();
     let state = Arc::new(state);
-    let (states, _) = watch::channel(state.clone());
+    let (states, _) = watch::channel(Shown::new(state.clone()));
     let (heads, _) = watch::channel(state.head());
     let (degraded, health) = watch::channel(None);
     let clock: SharedClock = Arc::new(ManualClock::at_ns(1_000_000_000));
