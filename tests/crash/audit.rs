@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
+use compute_subnet::evidence;
 use compute_subnet::ids::{Epoch, Hotkey};
 use compute_subnet::sim::audit;
 use compute_subnet::sim::processes::{ChildInfo, ChildRole, Listing};
@@ -100,4 +101,17 @@ pub(crate) fn leases(net: &Path) -> String {
     leases.for_each(|kept| *states.entry(kept.lease.state.label()).or_default() += 1);
     assert!(states.values().sum::<usize>() > 2, "the renters rented: {states:?}");
     format!("{states:?}, all four sides agree on each")
+}
+
+/// The validator's evidence log is whole, and every verdict, score and weight in it follows from it alone.
+pub(crate) fn evidence(listing: &Listing) -> String {
+    let data = &validator(listing).data_dir;
+    let head = queries::evidence_head(&open_read_only(data).unwrap()).unwrap();
+    assert!(head.is_some());
+    let log = data.join(evidence::DIRECTORY);
+    let (report, problems) = evidence::read::verify(&log, head).unwrap();
+    assert_eq!(problems, [], "{}", report.to_text());
+    let replay = evidence::replay::replay(&log).unwrap();
+    assert!(replay.holds(), "{}", replay.to_text(1_000));
+    format!("{} records, {} epochs; {}", report.records, replay.epochs.len(), replay.verdict())
 }

@@ -68,12 +68,14 @@ async fn a_subnet_whose_nodes_are_killed_loses_no_lease_no_verdict_and_goes_on_s
     let children = &dir.listing;
     let verdicts = audit::verdicts(children, dir.epochs(), &downs);
     let leases = audit::leases(&dir.path().join("net"));
+    let evidence = audit::evidence(children);
     let longest = downs.iter().max_by_key(|down| down.took).unwrap();
     let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
     downs.iter().for_each(|down| *by_name.entry(&down.name).or_default() += 1);
     println!("\nkills      {} {by_name:?}, restarts {restarts}", downs.len());
     println!("leases     {leases}");
     println!("verdicts   {verdicts}");
+    println!("evidence   {evidence}");
     println!(
         "longest recovery {:.2} s ({}), {:.0} s in all",
         longest.took.as_secs_f64(),
