@@ -7,7 +7,7 @@
 //! What is decided here, beyond the rules of one device ([`super::history`]):
 //! - **Void epochs.** An epoch in which every verdict is our own fault judges nobody, and no weights are made of it. So
 //!   does one in which more than 4 of 5 miners that passed the last time, at least 3 of them, are all at once unreachable
-//!   or silent: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] epochs in a row, or a
+//!   or silent, also after their roots: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] epochs in a row, or a
 //!   subnet that is really gone would be taken for our outage for ever.
 //! - **Duplicates.** A GPU that two hotkeys prove, or that one proves and we rent from another, credits neither.
 //! - **Penalties.** At most one of a miner is in force; afterwards it begins without the Fails before it.
@@ -347,7 +347,11 @@ impl Judge {
             return Some("every verdict of the epoch is the validator's own fault".to_owned());
         }
         let silent = |v: &Verdict| {
-            matches!(v, Verdict::Unknown { cause: UnknownCause::Unreachable | UnknownCause::Timeout, .. }) || own(v)
+            matches!(
+                v,
+                Verdict::Unknown { cause: UnknownCause::Unreachable | UnknownCause::Timeout, .. }
+                    | Verdict::Fail { reason: FailReason::OpeningUnanswered, .. }
+            ) || own(v)
         };
         let asked = findings.iter().filter(|f| self.passed.contains(&f.hotkey) && f.verdicts().next().is_some());
         let (mut of, mut lost) = (0usize, 0usize);

@@ -379,6 +379,26 @@ fn an_own_outage_is_suspected_of_three_miners_that_passed_before_and_not_for_eve
     assert!(gone.all(&many(5, 5)).void.is_some(), "and after they came back it may be us again");
 }
 
+#[test]
+fn nearly_everybody_silent_after_the_roots_is_our_own_outage_but_one_alone_and_those_that_answer_fail() {
+    let fail = |reason| move |i| one(i, Verdict::fail(reason, "seen"));
+    let unanswered = fail(FailReason::OpeningUnanswered);
+    let mut court = Court::new();
+    court.all(&many(0, 10));
+    let mut cut_off = many(5, 10);
+    cut_off[5..].iter_mut().zip(6..).for_each(|(finding, i)| *finding = unanswered(i));
+    let judged = court.all(&cut_off);
+    assert!(judged.void.is_some());
+    assert!(judged.counted.iter().all(|c| c.verdict.reason() == "own_fault"));
+    assert!((1..=10).all(|i| court.proved(i, 1)));
+    assert_eq!(court.next(unanswered(1)).counted[0].verdict.reason(), "opening_unanswered");
+
+    let mut withheld = Court::new();
+    withheld.all(&many(0, 10));
+    let findings: Vec<_> = (1..=10).map(fail(FailReason::OpeningWithheld)).collect();
+    assert_eq!(withheld.all(&findings).void, None, "a refusal came over the network");
+}
+
 // === duplicates ===
 
 #[test]

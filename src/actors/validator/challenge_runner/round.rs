@@ -417,29 +417,47 @@ async fn openings(
         positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
     };
     let expected = challenge.work.opening_len() * positions.len();
-    let mut asked = false;
-    let mut last = String::from("never asked");
+    let mut attempts = Attempts::default();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(match asked {
-                true => Verdict::fail(FailReason::OpeningWithheld, last),
-                false => Verdict::unknown(UnknownCause::OwnFault, last),
-            });
+            return Err(attempts.verdict());
         }
         let call = setup.dendrite.call(peer, &request, left, expected + REPLY_SLACK);
         match timeout(left, call).await {
             Ok(Ok(reply)) => return Ok(reply.body.0),
-            Ok(Err(error)) => {
-                asked |= error.cause() != UnknownCause::OwnFault;
-                last = error.to_string();
-            }
-            Err(_) => {
-                asked = true;
-                last = "no answer before the opening deadline".into();
-            }
+            Ok(Err(error)) => attempts.failed(error.cause(), error.to_string()),
+            Err(_) => attempts.failed(UnknownCause::Timeout, "no answer before the opening deadline".into()),
         }
         sleep(OPENING_RETRY.min(until.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+/// What asking for openings in vain has come to.
+#[derive(Default)]
+struct Attempts {
+    /// A request was sent, or could have been.
+    asked: bool,
+    /// Something came back.
+    answered: bool,
+    last: Option<String>,
+}
+
+impl Attempts {
+    fn failed(&mut self, cause: UnknownCause, what: String) {
+        self.asked |= cause != UnknownCause::OwnFault;
+        self.answered |= !matches!(cause, UnknownCause::OwnFault | UnknownCause::Unreachable | UnknownCause::Timeout);
+        self.last = Some(what);
+    }
+
+    /// The verdict at the deadline. Silence has a reason of its own: where nearly all are silent, it may be our network.
+    fn verdict(self) -> Verdict {
+        let last = self.last.unwrap_or_else(|| "never asked".to_owned());
+        match (self.asked, self.answered) {
+            (false, _) => Verdict::unknown(UnknownCause::OwnFault, last),
+            (true, false) => Verdict::fail(FailReason::OpeningUnanswered, last),
+            (true, true) => Verdict::fail(FailReason::OpeningWithheld, last),
+        }
     }
 }
 
@@ -469,6 +487,20 @@ mod tests {
 
     fn gpu() -> DeviceId {
         "GPU-2bd1c2f4-0d2e-4b6a-9a53-7f7e1c0d9b11".parse().unwrap()
+    }
+
+    #[test]
+    fn openings_that_nobody_answered_differ_from_those_that_were_refused_and_from_our_own_fault() {
+        use UnknownCause::{OwnFault, Refused, Timeout, Unreachable};
+        let reason = |causes: &[UnknownCause]| {
+            let mut attempts = Attempts::default();
+            causes.iter().for_each(|cause| attempts.failed(*cause, "seen".into()));
+            attempts.verdict().reason()
+        };
+        assert_eq!(reason(&[]), "own_fault");
+        assert_eq!(reason(&[OwnFault]), "own_fault");
+        assert_eq!(reason(&[OwnFault, Unreachable, Timeout]), "opening_unanswered");
+        assert_eq!(reason(&[Unreachable, Refused, Timeout]), "opening_withheld");
     }
 
     #[test]
