@@ -7,8 +7,9 @@
 //! What is decided here, beyond the rules of one device ([`super::history`]):
 //! - **Void epochs.** An epoch in which every verdict is our own fault judges nobody, and no weights are made of it. So
 //!   does one in which more than 4 of 5 miners that passed the last time, at least 3 of them, are all at once unreachable
-//!   or silent, also after their roots: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] epochs in a row, or a
-//!   subnet that is really gone would be taken for our outage for ever.
+//!   or silent, also after their roots: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] of any
+//!   [`SUSPECTED_WINDOW`] epochs, or a subnet that is really gone would be taken for our outage for ever, and miners that
+//!   fall silent together could choose when they are judged.
 //! - **Duplicates.** A GPU that two hotkeys prove, or that one proves and we rent from another, credits neither.
 //! - **Penalties.** At most one of a miner is in force; afterwards it begins without the Fails before it.
 
@@ -30,8 +31,10 @@ use crate::verdict::{FailReason, UnknownCause, Verdict};
 pub const FORGET_EPOCHS: u32 = 64;
 /// Devices of one hotkey that are remembered; more are those it made up.
 const MAX_HISTORIES: usize = 64;
-/// Epochs in a row that may be void because miners are unreachable all at once.
-pub const MAX_SUSPECTED: u32 = 3;
+/// Epochs that may be void because miners are unreachable all at once …
+pub const MAX_SUSPECTED: usize = 3;
+/// … in any so many epochs one after the other.
+pub const SUSPECTED_WINDOW: u64 = 64;
 /// Fewest miners that passed before from which an outage of our own is suspected.
 const MIN_SUSPECTED: usize = 3;
 
@@ -169,11 +172,26 @@ pub struct Judge {
     last_at_ms: Option<u64>,
     /// Who passed with a device in the last epoch that was not void.
     passed: BTreeSet<Hotkey>,
-    /// Epochs in a row that were void because of a suspicion.
-    suspected: u32,
+    /// The last epochs that were void because of a suspicion.
+    #[serde(deserialize_with = "epochs_or_count")]
+    suspected: BTreeSet<Epoch>,
     /// Until when a penalty is in force, in milliseconds since the Unix epoch.
     penalties: BTreeMap<Hotkey, u64>,
     histories: BTreeMap<Subject, DeviceHistory>,
+}
+
+/// The epochs; where an earlier program wrote how many there were in a row, none.
+fn epochs_or_count<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeSet<Epoch>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Epochs(BTreeSet<Epoch>),
+        Count(#[expect(dead_code, reason = "only its form tells it apart")] u32),
+    }
+    Ok(match Written::deserialize(d)? {
+        Written::Epochs(epochs) => epochs,
+        Written::Count(_) => BTreeSet::new(),
+    })
 }
 
 impl Judge {
@@ -184,7 +202,7 @@ impl Judge {
             last_epoch: None,
             last_at_ms: None,
             passed: BTreeSet::new(),
-            suspected: 0,
+            suspected: BTreeSet::new(),
             penalties: BTreeMap::new(),
             histories: BTreeMap::new(),
         }
@@ -233,7 +251,7 @@ impl Judge {
         mut findings: Vec<MinerFinding>,
         again: bool,
     ) -> Judged {
-        let void = if again { None } else { self.void(&mut findings) };
+        let void = if again { None } else { self.void(epoch, &mut findings) };
         if !again && void.is_none() {
             self.settle_duplicates(table, &mut findings);
         }
@@ -339,7 +357,7 @@ impl Judge {
     }
 
     /// Whether nobody is to be judged in this epoch; its verdicts are then rewritten to our own fault.
-    fn void(&mut self, findings: &mut [MinerFinding]) -> Option<String> {
+    fn void(&mut self, epoch: Epoch, findings: &mut [MinerFinding]) -> Option<String> {
         let own = |v: &Verdict| matches!(v, Verdict::Unknown { cause: UnknownCause::OwnFault, .. });
         let verdicts = || findings.iter().flat_map(MinerFinding::verdicts);
         verdicts().next()?;
@@ -359,12 +377,12 @@ impl Judge {
             of += 1;
             lost += usize::from(finding.verdicts().all(silent));
         }
+        self.suspected.retain(|at| epoch.saturating_sub(*at) < SUSPECTED_WINDOW);
         // More than 80 %.
-        if of < MIN_SUSPECTED || lost * 5 <= of * 4 || self.suspected >= MAX_SUSPECTED {
-            self.suspected = 0;
+        if of < MIN_SUSPECTED || lost * 5 <= of * 4 || self.suspected.len() >= MAX_SUSPECTED {
             return None;
         }
-        self.suspected += 1;
+        self.suspected.insert(epoch);
         let why = format!("{lost} of {of} miners unreachable at once: suspected own outage");
         for verdict in findings.iter_mut().flat_map(MinerFinding::verdicts_mut).filter(|v| !own(v)) {
             *verdict = Verdict::unknown(UnknownCause::OwnFault, why.clone());
