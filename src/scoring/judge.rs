@@ -107,7 +107,7 @@ pub struct DuePenalty {
     pub until_ms: u64,
 }
 
-/// K of the last N judgements of a device were Fails.
+/// K of the last N judgements of a device were Fails, or a device failed in K of the last N epochs of its miner.
 pub const REPEATED_FAILS: &str = "repeated_fails";
 /// A device failed in its first judgement after a lease.
 pub const RELEASE_PROOF_FAILED: &str = "release_proof_failed";
@@ -279,8 +279,13 @@ impl Judge {
                 && !devices.is_empty()
                 && let Some(history) = self.histories.get_mut(&Subject { hotkey, device: None })
             {
+                seen.insert(Subject { hotkey, device: None });
                 history.answered();
             }
+            if !again && judged.void.is_none() {
+                self.succeed(hotkey, &devices);
+            }
+            let mut failed = None;
             let mut judgements = Vec::with_capacity(devices.len());
             for DeviceFinding { device, model, leased, verdict } in devices {
                 let subject = Subject { hotkey, device: Some(device) };
@@ -290,6 +295,7 @@ impl Judge {
                     Some(verdict) => {
                         let sight = Sight { model: &model, row: table.find(&model), ..now };
                         let recorded = history.record(&sight, verdict, &self.rules);
+                        failed = failed.max(recorded.counts);
                         if recorded.failed_release {
                             failed_release = failed_release.or(Some(device));
                         }
@@ -307,6 +313,10 @@ impl Judge {
                     None => {}
                 }
                 judgements.push(history.judgement(device, &model, epoch, at_ms, leased, &self.rules));
+            }
+            if let Some(failed) = failed {
+                seen.insert(Subject { hotkey, device: None });
+                self.sum_up(hotkey, epoch, failed);
             }
             if !again {
                 judged.penalties.extend(self.penalty(hotkey, failed_release, at_ms));
@@ -345,7 +355,10 @@ impl Judge {
         let Counted { hotkey, device, model, verdict, .. } = counted;
         let sight = Sight { epoch, at_ms, since_last_ms: 0, model, row: table.find(model) };
         let history = self.histories.entry(Subject { hotkey: *hotkey, device: *device }).or_default();
-        history.record(&sight, verdict.clone(), &self.rules);
+        let counts = history.record(&sight, verdict.clone(), &self.rules).counts;
+        if let Some(failed) = counts.filter(|_| device.is_some()) {
+            self.sum_up(*hotkey, epoch, failed);
+        }
         if self.last_epoch < Some(epoch) {
             self.last_epoch = Some(epoch);
             self.passed.clear();
@@ -353,6 +366,36 @@ impl Judge {
         self.last_at_ms = self.last_at_ms.max(Some(at_ms));
         if matches!(verdict, Verdict::Pass { .. }) {
             self.passed.insert(*hotkey);
+        }
+    }
+
+    /// An epoch counts for the miner as a whole, from the first in which a device of it failed.
+    fn sum_up(&mut self, hotkey: Hotkey, epoch: Epoch, failed: bool) {
+        let subject = Subject { hotkey, device: None };
+        if failed {
+            self.histories.entry(subject).or_default().sums_up(epoch, true);
+        } else if let Some(history) = self.histories.get_mut(&subject) {
+            history.sums_up(epoch, false);
+        }
+    }
+
+    /// Devices of a miner that appear for the first time take the place of those that come from a lease and are not
+    /// offered any more, one each: another id does not spare a miner the first judgement after a lease.
+    fn succeed(&mut self, hotkey: Hotkey, devices: &[DeviceFinding]) {
+        let of = |device| Subject { hotkey, device: Some(device) };
+        let offered: BTreeSet<DeviceId> = devices.iter().map(|d| d.device).collect();
+        let first = Subject { hotkey, device: None };
+        let own = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
+        let is_gone = |s: &Subject| s.device.is_some_and(|device| !offered.contains(&device));
+        let gone: Vec<Subject> = own.filter(|(s, h)| is_gone(s) && h.is_after_lease()).map(|(s, _)| *s).collect();
+        let new: Vec<Subject> =
+            devices.iter().map(|d| of(d.device)).filter(|s| !self.histories.contains_key(s)).collect();
+        for (gone, new) in gone.into_iter().zip(new) {
+            if let Some(gone) = self.histories.get_mut(&gone) {
+                let mut heir = DeviceHistory::default();
+                heir.succeeds(gone);
+                self.histories.insert(new, heir);
+            }
         }
     }
 
@@ -451,11 +494,13 @@ impl Judge {
             return None;
         }
         let first = Subject { hotkey, device: None };
-        let mut all = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
+        let all = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
         let (reason, detail) = match failed_release {
             Some(device) => (RELEASE_PROOF_FAILED, format!("{device} failed its first proof after a lease")),
             None => {
-                let (subject, fails) = all.find_map(|(s, h)| Some((s, h.penalty_due(&self.rules)?)))?;
+                let (subject, fails) = all
+                    .filter_map(|(s, h)| Some((s, h.penalty_due(&self.rules)?)))
+                    .min_by_key(|(s, _)| s.device.is_none())?;
                 let of = self.rules.penalty_window;
                 let device = subject.device.map_or_else(|| "the miner".to_owned(), |d| d.to_string());
                 (REPEATED_FAILS, format!("{device} failed {fails} of its last {of} judgements"))
