@@ -5,8 +5,8 @@
 //! order that nobody knows before the epoch begins.
 //!
 //! # Definition
-//! 1. *Holders*: the neurons with a validator permit, by stake from the highest, equal stakes by hotkey from the lowest;
-//!    the first 12 of them.
+//! 1. *Holders*: of the neurons with a validator permit, by stake from the highest, equal stakes by hotkey from the lowest,
+//!    the first 12; then those by hotkey from the lowest. Stakes that change places among the twelve change no order.
 //! 2. *Beacon*: the hash of the block before the epoch's first block (of block 0, where the epoch began before the chain).
 //! 3. *Order*: Fisher–Yates. For `i` from the last index down to 1, swap entries `i` and `j`, `j` uniform in `0..=i`. The
 //!    numbers come from the extended output of BLAKE3 `derive_key` with the context `compute-slots/1 shuffle` over
@@ -18,7 +18,8 @@
 //!    would not lie within the epoch have none (more holders than blocks).
 //!
 //! The stakes and permits are those of the first block of the epoch that a node sees. Nodes that first look at different
-//! blocks may disagree for that epoch if stakes or permits moved in between; a miner still serves one at a time.
+//! blocks disagree about that epoch only if another twelve had the highest stake in between; a miner still serves one at a
+//! time.
 
 use std::ops::Range;
 
@@ -75,6 +76,7 @@ pub fn slots(beacon: Hash32, validators: &[(Hotkey, u64)], netuid: Netuid, tempo
     let mut ranked = validators.to_vec();
     ranked.sort_by(|(a, a_stake), (b, b_stake)| b_stake.cmp(a_stake).then(a.cmp(b)));
     let mut holders: Vec<Hotkey> = ranked.into_iter().take(MAX_SLOTS).map(|(hotkey, _)| hotkey).collect();
+    holders.sort_unstable();
     shuffle(&mut holders, beacon, netuid, epoch);
     let length = u64::from(tempo) + 1;
     let blocks = if length >= MAX_SLOTS as u64 * SLOT_BLOCKS {

@@ -33,7 +33,7 @@ pub struct BudgetLimits {
     pub window: Duration,
 }
 
-/// Permission to do one challenge's work; hand it back with [`Budget::finish`].
+/// Permission to do one challenge's work; hand it back with [`Budget::finish`], or [`Budget::withdraw`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket {
     number: u64,
@@ -118,6 +118,7 @@ impl Refusal {
 #[derive(Debug)]
 struct Serving {
     number: u64,
+    hotkey: Hotkey,
     started_ms: u64,
     until_ms: u64,
 }
@@ -166,7 +167,7 @@ impl Budget {
         *self.callers.entry(hotkey).or_insert(0) += 1;
         self.tickets += 1;
         let until_ms = now_ms.saturating_add(most - self.used_ms);
-        self.serving = Some(Serving { number: self.tickets, started_ms: now_ms, until_ms });
+        self.serving = Some(Serving { number: self.tickets, hotkey, started_ms: now_ms, until_ms });
         Ok(Ticket { number: self.tickets, until_ms })
     }
 
@@ -183,6 +184,21 @@ impl Budget {
         self.advance(now_ms);
         if let Some(serving) = self.serving.take_if(|serving| serving.number == ticket.number) {
             self.used_ms = self.used_ms.saturating_add(now_ms.saturating_sub(serving.started_ms));
+        }
+    }
+
+    /// The work was not begun: it costs the caller neither time nor a challenge. A ticket that has ended by itself changes
+    /// nothing.
+    pub fn withdraw(&mut self, ticket: Ticket) {
+        if let Some(serving) = self.serving.take_if(|serving| serving.number == ticket.number) {
+            // A caller that is counted no more was so in a window that has passed.
+            let counted = self.callers.get_mut(&serving.hotkey);
+            if counted.is_some_and(|count| {
+                *count = count.saturating_sub(1);
+                *count == 0
+            }) {
+                self.callers.remove(&serving.hotkey);
+            }
         }
     }
 
@@ -322,6 +338,22 @@ mod tests {
         let ticket = budget.admit(200, B, &[work()]).unwrap();
         budget.finish(ticket, 250);
         assert!(budget.admit(60_000, A, &[work()]).is_ok());
+    }
+
+    #[test]
+    fn work_that_was_not_begun_costs_neither_time_nor_a_challenge() {
+        let mut budget = budget();
+        for at in 0..10_000 {
+            let ticket = budget.admit(at, A, &[work()]).unwrap();
+            budget.withdraw(ticket);
+        }
+        assert!(budget.callers.is_empty(), "nor a place in the table of callers");
+        let done = budget.admit(10_000, A, &[work()]).unwrap();
+        budget.finish(done, 10_001);
+        let ticket = budget.admit(10_001, A, &[work()]).unwrap();
+        assert_eq!(ticket.until_ms(), 20_000, "one millisecond is spent");
+        budget.withdraw(ticket);
+        assert!(budget.admit(10_002, A, &[work()]).is_ok(), "one of two challenges is spent");
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn verdict(conn: &Connection, r: &VerdictRecord) -> Result<(), StoreError> {
 }
 
 fn round(conn: &Connection, r: &RoundRecord) -> Result<(), StoreError> {
-    let (epoch, planned) = (int(r.epoch, "epoch")?, json(&r.planned, "planned")?);
+    let (epoch, planned) = (int(r.epoch, "epoch")?, bounded_json(&r.planned, "planned", MAX_PLAN)?);
     let added = conn
         .prepare_cached(
             "INSERT INTO round (epoch, block, planned, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",

@@ -14,6 +14,8 @@ use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
+/// Largest JSON text of a round's plan, in bytes: 256 miners with 16 devices each, whose models have 64 bytes, need more than 1 MB.
+pub const MAX_PLAN: usize = 8 << 20;
 /// Largest JSON text of the judge's memory, in bytes: 256 miners with all the devices that are remembered.
 pub const MAX_JUDGE: usize = 64 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
@@ -160,7 +162,7 @@ pub struct RoundRecord {
     pub epoch: Epoch,
     /// The head when it began.
     pub block: BlockNumber,
-    /// Everything that gets a verdict in it, also if this node does not live to give it; at most [`MAX_JSON`] bytes. Let go of
+    /// Everything that gets a verdict in it, also if this node does not live to give it; at most [`MAX_PLAN`] bytes. Let go of
     /// once the round is closed.
     pub planned: Vec<PlannedVerdict>,
     /// When it began.

@@ -3,7 +3,8 @@
 //! Invariants: a validator is served in its own slot, once an epoch (`super::turn`); nothing is allocated before the
 //! budget admits the challenge; one window is served at a time; a rented
 //! device is never proved; a commitment is opened only for the caller it was made for, and dropped (its prover with it)
-//! when its deadline has passed.
+//! when its deadline has passed, or when it was opened and another caller's challenge needs the memory; a challenge for
+//! which there is no room costs its caller nothing.
 //!
 //! Design notes: proving takes seconds and runs in the prover's process; the actor only keeps the books. A prover that
 //! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
@@ -82,6 +83,13 @@ struct Kept {
     commitment: Option<Box<dyn Commitment>>,
 }
 
+impl Kept {
+    /// It was opened, and is not being opened now.
+    fn is_opened(&self) -> bool {
+        self.opened > 0 && self.commitment.is_some()
+    }
+}
+
 /// The actor.
 pub struct ChallengeRunner {
     /// What it works with, as the settings have it now.
@@ -121,21 +129,39 @@ impl ChallengeRunner {
         Ok(())
     }
 
-    /// Whether the commitments that are kept leave room for this work; if not, until when the caller has to wait. A
-    /// caller's earlier commitments make room for its new ones: it has one challenge at a time.
+    /// Makes room for a challenge; if there is none, says until when the caller has to wait. A caller's earlier commitments
+    /// make room for its new ones: it has one challenge at a time. Another's make room once they were opened, the first to
+    /// expire first: their validator has what it asked for, and if the answer was lost they are made again.
     fn make_room(&mut self, caller: Hotkey, works: &[Work]) -> Result<(), ChallengeReply> {
         self.drop_expired();
         self.kept.retain(|(of, _, _), _| *of != caller);
+        let over = self.memory_over(works);
+        let mut opened: Vec<_> =
+            self.kept.iter().filter(|(_, k)| k.is_opened()).map(|(key, k)| (k.until, *key, k.work)).collect();
+        opened.sort_unstable_by_key(|(until, key, _)| (*until, *key));
+        let mut freed = 0u64;
+        opened.retain(|(_, _, work)| {
+            let needed = freed < over;
+            freed = freed.saturating_add(if needed { work.memory_bytes() } else { 0 });
+            needed
+        });
+        // Where even that is not enough, nothing is lost for nothing.
+        if freed >= over {
+            opened.iter().for_each(|(_, key, _)| drop(self.kept.remove(key)));
+        }
         self.room(works)
     }
 
+    /// How many bytes the commitments that are kept and this work need above the limit.
+    fn memory_over(&self, works: &[Work]) -> u64 {
+        let all = self.kept.values().map(|k| &k.work).chain(works);
+        all.map(Work::memory_bytes).fold(0, u64::saturating_add).saturating_sub(self.setup.limits.memory_bytes)
+    }
+
+    /// Whether there is room for this work beside what is kept.
     fn room(&self, works: &[Work]) -> Result<(), ChallengeReply> {
-        let memory =
-            |works: &mut dyn Iterator<Item = &Work>| works.map(Work::memory_bytes).fold(0, u64::saturating_add);
-        let kept = memory(&mut self.kept.values().map(|k| &k.work));
-        let first = self.kept.values().map(|k| k.until).min();
-        match first {
-            Some(first) if kept.saturating_add(memory(&mut works.iter())) > self.setup.limits.memory_bytes => {
+        match self.kept.values().map(|k| k.until).min() {
+            Some(first) if self.memory_over(works) > 0 => {
                 let wait = first.saturating_duration_since(Instant::now()).as_millis() as u64;
                 Err(ChallengeReply::Busy { until_ms: self.setup.clock.now_ms().saturating_add(wait) })
             }
@@ -183,7 +209,7 @@ impl ChallengeRunner {
             Err(refusal) => return Err(OpenError::NotAgain(refusal.to_string())),
         };
         if self.room(&works).is_err() {
-            self.budget.finish(ticket, now);
+            self.budget.withdraw(ticket);
             return Err(OpenError::Busy);
         }
         tracing::info!(%challenge, devices = jobs.len(), "the commitments of a challenge are made again");
@@ -346,7 +372,7 @@ impl Handler<Prove> for ChallengeRunner {
         };
         if let Err(busy) = self.make_room(caller, &works) {
             self.refusals += 1;
-            self.budget.finish(ticket, setup.clock.now_ms());
+            self.budget.withdraw(ticket);
             return Box::pin(async move { busy }.into_actor(self));
         }
         let begun = Instant::now();

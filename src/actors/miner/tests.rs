@@ -116,6 +116,9 @@ struct Miner {
     dir: tempfile::TempDir,
 }
 
+/// Challenges of one validator in a window.
+const PER_WINDOW: u32 = 100;
+
 fn work() -> Work {
     Work::new(32, 64, 1).unwrap()
 }
@@ -174,7 +177,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
             memory_bytes: work().memory_bytes() * 3 / 2,
             prover_memory_bytes: work().memory_bytes(),
             time_per_window: Duration::from_secs(3600),
-            challenges_per_hotkey_per_window: 100,
+            challenges_per_hotkey_per_window: PER_WINDOW,
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
@@ -356,6 +359,25 @@ fn commitments_that_are_kept_count_against_the_memory_and_a_callers_new_one_take
         assert_eq!(miner.open(A, 1, 66).await, Err(OpenError::Unknown));
         assert_eq!(miner.open(B, 2, 66).await, Err(OpenError::Unknown), "it is another's");
         assert!(miner.open(A, 2, 66).await.is_ok());
+    });
+}
+
+#[test]
+fn a_challenge_without_room_costs_its_caller_nothing_and_has_room_when_the_others_commitment_was_opened() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        assert!(matches!(miner.prove(A, 1).await, ChallengeReply::Roots { .. }));
+        // As often as a caller may challenge in a window, and once more.
+        for _ in 0..=PER_WINDOW {
+            let waits = miner.prove(B, 1).await;
+            assert!(matches!(waits, ChallengeReply::Busy { .. }), "A's commitment was not opened yet: {waits:?}");
+        }
+        assert!(miner.open(A, 1, 66).await.is_ok());
+        let roots = miner.prove(B, 1).await;
+        assert!(matches!(roots, ChallengeReply::Roots { .. }), "{roots:?}");
+        assert_eq!(miner.open(A, 1, 66).await, Err(OpenError::Busy), "B's is there now, and was not opened");
+        assert!(miner.open(B, 1, 66).await.is_ok());
     });
 }
 

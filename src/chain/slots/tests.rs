@@ -39,7 +39,8 @@ fn the_order_is_the_one_of_the_definition() {
 
 #[test]
 fn a_vector_that_another_implementation_can_be_held_against() {
-    let four: Vec<(Hotkey, u64)> = (1..=4).map(|i| (Hotkey([i; 32]), 100 - u64::from(i))).collect();
+    // The stakes rise with the hotkeys: an order that began with the highest stake would be another one.
+    let four: Vec<(Hotkey, u64)> = (1..=4).map(|i| (Hotkey([i; 32]), 100 + u64::from(i))).collect();
     let order = |beacon: u8, epoch| {
         let table = slots(Hash32([beacon; 32]), &four, Netuid(27), 360, epoch);
         table.holders().iter().map(|h| h.0[0]).collect::<Vec<_>>()
@@ -57,6 +58,19 @@ fn the_twelve_with_the_highest_stake_have_slots_and_equal_stakes_go_by_hotkey() 
     holders.sort_unstable();
     assert_eq!(holders, [0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
     assert_eq!(table.slot_of(&Hotkey([2; 32])), None, "out of the first twelve: no slot");
+}
+
+#[test]
+fn stakes_that_change_places_among_the_twelve_change_no_order_and_a_new_one_among_them_does() {
+    let staked =
+        |stake: fn(u8) -> u64| -> Vec<(Hotkey, u64)> { (0..20).map(|i| (Hotkey([i; 32]), stake(i))).collect() };
+    let (up, down) = (|i: u8| u64::from(i), |i: u8| if i < 8 { 0 } else { 100 - u64::from(i) });
+    let other = |i: u8| if i == 7 { 100 } else { u64::from(i) };
+    for epoch in 0..50 {
+        let order = |stake| slots(Hash32([1; 32]), &staked(stake), Netuid(27), 360, epoch).holders().to_vec();
+        assert_eq!(order(up), order(down));
+        assert_ne!(order(up), order(other));
+    }
 }
 
 #[test]

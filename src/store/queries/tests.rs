@@ -102,6 +102,29 @@ fn a_round_is_begun_once_and_closed_once() {
 }
 
 #[test]
+fn the_round_of_a_full_subnet_fits_and_one_without_end_does_not() {
+    let db = database();
+    let planned = |device: u16, model: usize| PlannedVerdict {
+        uid: Uid(u16::MAX),
+        hotkey: hotkey(1),
+        coldkey: Coldkey([255; 32]),
+        device: Some(DeviceId::cpu((device % 16) as u8)),
+        model: "\"".repeat(model),
+    };
+    // 256 miners with 16 devices; each byte of a model may become two in JSON.
+    let round = |model| RoundRecord {
+        epoch: 1,
+        block: 40,
+        planned: (0..256 * 16).map(|d| planned(d, model)).collect(),
+        at_ms: NOW,
+    };
+    write(&db, [Record::Round(round(64))]);
+    assert_eq!(open_rounds(&db).unwrap(), [round(64)]);
+    let refused = apply(&db, &Record::Round(RoundRecord { epoch: 2, ..round(1024) }));
+    assert!(matches!(refused, Err(StoreError::Unstorable(_))), "{refused:?}");
+}
+
+#[test]
 fn a_verdict_nobody_can_read_is_an_error_not_a_gap() {
     let db = database();
     write(&db, [Record::Verdict(fx::verdict(1, 1, 0, fx::forged()))]);

@@ -232,11 +232,11 @@ mod tests {
         // Epoch 8 is the blocks 46 to 51.
         assert_eq!(look(&mut epochs, &view(47, alone)), (Due::Round(8, 46..52), Some(4..8)));
         assert_eq!(look(&mut epochs, &view(48, alone)), (Due::Round(8, 46..52), None), "told once");
-        let mut late = Epochs::after(Some(3));
-        let over = (46..52).find(|head| turn(&view(*head, Some(&[OWN, OTHER])), &OWN) == Turn::Over);
-        if let Some(head) = over {
-            assert_eq!(look(&mut late, &view(head, Some(&[OWN, OTHER]))), (Due::Nothing, Some(4..9)));
-        }
+        // An epoch of two in which ours is the first slot, and the head is past it.
+        let early = (8..40).find(|epoch| slot(*epoch).end < epoch * 6 + 4).unwrap();
+        let passed = view(slot(early).end, Some(&[OWN, OTHER]));
+        assert_eq!(turn(&passed, &OWN), Turn::Over);
+        assert_eq!(look(&mut Epochs::after(Some(3)), &passed), (Due::Nothing, Some(4..early + 1)));
         assert_eq!(look(&mut Epochs::after(Some(7)), &view(47, alone)), (Due::Round(8, 46..52), None));
         assert_eq!(look(&mut Epochs::after(None), &view(47, alone)), (Due::Round(8, 46..52), None), "a new node");
     }
