@@ -48,6 +48,7 @@ reasons! {
         PathMismatch = "path_mismatch", "a tile's path does not lead to the committed root", "open the tiles that were committed, at the positions asked";
         EntryMismatch = "entry_mismatch", "an entry of an opened tile is not the product's", "compute the product; a single skipped tile is enough for this verdict";
         OpeningWithheld = "opening_withheld", "the roots were sent but the openings were not", "keep the commitment until the opening deadline has passed";
+        OpeningUnanswered = "opening_unanswered", "the roots were sent, then no answer at all until the opening deadline", "check that the axon stays reachable until the opening deadline has passed";
         BelowFloor = "below_floor", "the proved rate is below the floor of the claimed model", "claim the model that is installed, and keep the device free for proofs";
         DuplicateDevice = "duplicate_device", "two hotkeys claim the same device", "register each device with one hotkey";
         Unresponsive = "unresponsive", "no answer in several windows of its own in a row", "check that the axon is reachable from outside and that the prover starts";

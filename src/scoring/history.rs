@@ -18,7 +18,9 @@
 //! **What becomes of failing.**
 //! - K misses in a row of the validator's own slot are `Fail(Unresponsive)`, or refusing would be free.
 //! - K Fails among the last N judgements make a penalty due, a Fail in the first judgement after a lease at once.
-//!   Only what nobody but the miner can cause counts there: see [`FailReason::penalised`].
+//!   Only what nobody but the miner can cause counts there: see [`FailReason::penalised`]. Device ids are the miner's
+//!   own words, so epochs in which any of its devices failed count for the miner as a whole as well, and a device that
+//!   appears when one that comes from a lease is gone is judged in its place.
 
 use std::collections::VecDeque;
 
@@ -174,6 +176,8 @@ pub struct Recorded {
     pub verdict: Verdict,
     /// Whether it is a Fail in the first judgement after a lease.
     pub failed_release: bool,
+    /// Whether it counts as a Fail among the last N judgements; `None` if it is none of them.
+    pub counts: Option<bool>,
 }
 
 /// The verdicts of one device, as far as they still matter.
@@ -191,6 +195,9 @@ pub struct DeviceHistory {
     after_lease: bool,
     /// Epochs judged since it was seen.
     idle: u32,
+    /// Of a miner as a whole: the last epoch whose devices were summed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    summed: Option<Epoch>,
 }
 
 impl DeviceHistory {
@@ -200,7 +207,7 @@ impl DeviceHistory {
     pub fn record(&mut self, sight: &Sight<'_>, verdict: Verdict, rules: &HistoryRules) -> Recorded {
         self.idle = 0;
         if let Some(latest) = self.latest.as_ref().filter(|latest| latest.epoch >= sight.epoch) {
-            return Recorded { verdict: latest.verdict.clone(), failed_release: false };
+            return Recorded { verdict: latest.verdict.clone(), failed_release: false, counts: None };
         }
         let (verdict, rate) = self.settle(sight, verdict, rules);
         let mut failed_release = false;
@@ -228,13 +235,41 @@ impl DeviceHistory {
             }
         };
         if let Some(outcome) = outcome {
-            if self.recent.len() == MAX_RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(outcome);
+            self.push(outcome);
         }
+        let counts = outcome.map(|outcome| outcome == Outcome::Fail);
         self.latest = Some(Latest { epoch: sight.epoch, verdict: verdict.clone(), rate });
-        Recorded { verdict, failed_release }
+        Recorded { verdict, failed_release, counts }
+    }
+
+    fn push(&mut self, outcome: Outcome) {
+        if self.recent.len() == MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(outcome);
+    }
+
+    /// For a miner as a whole: what its devices' judgements of an epoch come to, one of the last N. Told again of the
+    /// same epoch, a Fail stays one.
+    pub fn sums_up(&mut self, epoch: Epoch, failed: bool) {
+        if self.summed == Some(epoch) {
+            if failed && let Some(last) = self.recent.back_mut() {
+                *last = Outcome::Fail;
+            }
+            return;
+        }
+        self.summed = Some(epoch);
+        self.push(if failed { Outcome::Fail } else { Outcome::Unknown });
+    }
+
+    /// A device that was never seen takes the place of one that is not offered any more: so does its first judgement.
+    pub fn succeeds(&mut self, gone: &mut DeviceHistory) {
+        self.after_lease |= std::mem::take(&mut gone.after_lease);
+    }
+
+    /// Whether it was leased, and neither passed nor failed since.
+    pub fn is_after_lease(&self) -> bool {
+        self.after_lease
     }
 
     fn settle(&mut self, sight: &Sight<'_>, verdict: Verdict, rules: &HistoryRules) -> (Verdict, Option<JudgedRate>) {
@@ -324,6 +359,7 @@ impl DeviceHistory {
 
     /// The miner answered, if not about this: its misses are not in a row any more.
     pub fn answered(&mut self) {
+        self.idle = 0;
         self.misses = 0;
     }
 

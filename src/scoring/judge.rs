@@ -7,8 +7,9 @@
 //! What is decided here, beyond the rules of one device ([`super::history`]):
 //! - **Void epochs.** An epoch in which every verdict is our own fault judges nobody, and no weights are made of it. So
 //!   does one in which more than 4 of 5 miners that passed the last time, at least 3 of them, are all at once unreachable
-//!   or silent: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] epochs in a row, or a
-//!   subnet that is really gone would be taken for our outage for ever.
+//!   or silent, also after their roots: that many do not fail together, our own network does. At most [`MAX_SUSPECTED`] of any
+//!   [`SUSPECTED_WINDOW`] epochs, or a subnet that is really gone would be taken for our outage for ever, and miners that
+//!   fall silent together could choose when they are judged.
 //! - **Duplicates.** A GPU that two hotkeys prove, or that one proves and we rent from another, credits neither.
 //! - **Penalties.** At most one of a miner is in force; afterwards it begins without the Fails before it.
 
@@ -30,8 +31,10 @@ use crate::verdict::{FailReason, UnknownCause, Verdict};
 pub const FORGET_EPOCHS: u32 = 64;
 /// Devices of one hotkey that are remembered; more are those it made up.
 const MAX_HISTORIES: usize = 64;
-/// Epochs in a row that may be void because miners are unreachable all at once.
-pub const MAX_SUSPECTED: u32 = 3;
+/// Epochs that may be void because miners are unreachable all at once …
+pub const MAX_SUSPECTED: usize = 3;
+/// … in any so many epochs one after the other.
+pub const SUSPECTED_WINDOW: u64 = 64;
 /// Fewest miners that passed before from which an outage of our own is suspected.
 const MIN_SUSPECTED: usize = 3;
 
@@ -104,7 +107,7 @@ pub struct DuePenalty {
     pub until_ms: u64,
 }
 
-/// K of the last N judgements of a device were Fails.
+/// K of the last N judgements of a device were Fails, or a device failed in K of the last N epochs of its miner.
 pub const REPEATED_FAILS: &str = "repeated_fails";
 /// A device failed in its first judgement after a lease.
 pub const RELEASE_PROOF_FAILED: &str = "release_proof_failed";
@@ -169,11 +172,26 @@ pub struct Judge {
     last_at_ms: Option<u64>,
     /// Who passed with a device in the last epoch that was not void.
     passed: BTreeSet<Hotkey>,
-    /// Epochs in a row that were void because of a suspicion.
-    suspected: u32,
+    /// The last epochs that were void because of a suspicion.
+    #[serde(deserialize_with = "epochs_or_count")]
+    suspected: BTreeSet<Epoch>,
     /// Until when a penalty is in force, in milliseconds since the Unix epoch.
     penalties: BTreeMap<Hotkey, u64>,
     histories: BTreeMap<Subject, DeviceHistory>,
+}
+
+/// The epochs; where an earlier program wrote how many there were in a row, none.
+fn epochs_or_count<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeSet<Epoch>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Epochs(BTreeSet<Epoch>),
+        Count(#[expect(dead_code, reason = "only its form tells it apart")] u32),
+    }
+    Ok(match Written::deserialize(d)? {
+        Written::Epochs(epochs) => epochs,
+        Written::Count(_) => BTreeSet::new(),
+    })
 }
 
 impl Judge {
@@ -184,7 +202,7 @@ impl Judge {
             last_epoch: None,
             last_at_ms: None,
             passed: BTreeSet::new(),
-            suspected: 0,
+            suspected: BTreeSet::new(),
             penalties: BTreeMap::new(),
             histories: BTreeMap::new(),
         }
@@ -233,7 +251,7 @@ impl Judge {
         mut findings: Vec<MinerFinding>,
         again: bool,
     ) -> Judged {
-        let void = if again { None } else { self.void(&mut findings) };
+        let void = if again { None } else { self.void(epoch, &mut findings) };
         if !again && void.is_none() {
             self.settle_duplicates(table, &mut findings);
         }
@@ -261,8 +279,13 @@ impl Judge {
                 && !devices.is_empty()
                 && let Some(history) = self.histories.get_mut(&Subject { hotkey, device: None })
             {
+                seen.insert(Subject { hotkey, device: None });
                 history.answered();
             }
+            if !again && judged.void.is_none() {
+                self.succeed(hotkey, &devices);
+            }
+            let mut failed = None;
             let mut judgements = Vec::with_capacity(devices.len());
             for DeviceFinding { device, model, leased, verdict } in devices {
                 let subject = Subject { hotkey, device: Some(device) };
@@ -272,6 +295,7 @@ impl Judge {
                     Some(verdict) => {
                         let sight = Sight { model: &model, row: table.find(&model), ..now };
                         let recorded = history.record(&sight, verdict, &self.rules);
+                        failed = failed.max(recorded.counts);
                         if recorded.failed_release {
                             failed_release = failed_release.or(Some(device));
                         }
@@ -289,6 +313,10 @@ impl Judge {
                     None => {}
                 }
                 judgements.push(history.judgement(device, &model, epoch, at_ms, leased, &self.rules));
+            }
+            if let Some(failed) = failed {
+                seen.insert(Subject { hotkey, device: None });
+                self.sum_up(hotkey, epoch, failed);
             }
             if !again {
                 judged.penalties.extend(self.penalty(hotkey, failed_release, at_ms));
@@ -327,7 +355,10 @@ impl Judge {
         let Counted { hotkey, device, model, verdict, .. } = counted;
         let sight = Sight { epoch, at_ms, since_last_ms: 0, model, row: table.find(model) };
         let history = self.histories.entry(Subject { hotkey: *hotkey, device: *device }).or_default();
-        history.record(&sight, verdict.clone(), &self.rules);
+        let counts = history.record(&sight, verdict.clone(), &self.rules).counts;
+        if let Some(failed) = counts.filter(|_| device.is_some()) {
+            self.sum_up(*hotkey, epoch, failed);
+        }
         if self.last_epoch < Some(epoch) {
             self.last_epoch = Some(epoch);
             self.passed.clear();
@@ -338,8 +369,38 @@ impl Judge {
         }
     }
 
+    /// An epoch counts for the miner as a whole, from the first in which a device of it failed.
+    fn sum_up(&mut self, hotkey: Hotkey, epoch: Epoch, failed: bool) {
+        let subject = Subject { hotkey, device: None };
+        if failed {
+            self.histories.entry(subject).or_default().sums_up(epoch, true);
+        } else if let Some(history) = self.histories.get_mut(&subject) {
+            history.sums_up(epoch, false);
+        }
+    }
+
+    /// Devices of a miner that appear for the first time take the place of those that come from a lease and are not
+    /// offered any more, one each: another id does not spare a miner the first judgement after a lease.
+    fn succeed(&mut self, hotkey: Hotkey, devices: &[DeviceFinding]) {
+        let of = |device| Subject { hotkey, device: Some(device) };
+        let offered: BTreeSet<DeviceId> = devices.iter().map(|d| d.device).collect();
+        let first = Subject { hotkey, device: None };
+        let own = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
+        let is_gone = |s: &Subject| s.device.is_some_and(|device| !offered.contains(&device));
+        let gone: Vec<Subject> = own.filter(|(s, h)| is_gone(s) && h.is_after_lease()).map(|(s, _)| *s).collect();
+        let new: Vec<Subject> =
+            devices.iter().map(|d| of(d.device)).filter(|s| !self.histories.contains_key(s)).collect();
+        for (gone, new) in gone.into_iter().zip(new) {
+            if let Some(gone) = self.histories.get_mut(&gone) {
+                let mut heir = DeviceHistory::default();
+                heir.succeeds(gone);
+                self.histories.insert(new, heir);
+            }
+        }
+    }
+
     /// Whether nobody is to be judged in this epoch; its verdicts are then rewritten to our own fault.
-    fn void(&mut self, findings: &mut [MinerFinding]) -> Option<String> {
+    fn void(&mut self, epoch: Epoch, findings: &mut [MinerFinding]) -> Option<String> {
         let own = |v: &Verdict| matches!(v, Verdict::Unknown { cause: UnknownCause::OwnFault, .. });
         let verdicts = || findings.iter().flat_map(MinerFinding::verdicts);
         verdicts().next()?;
@@ -347,7 +408,11 @@ impl Judge {
             return Some("every verdict of the epoch is the validator's own fault".to_owned());
         }
         let silent = |v: &Verdict| {
-            matches!(v, Verdict::Unknown { cause: UnknownCause::Unreachable | UnknownCause::Timeout, .. }) || own(v)
+            matches!(
+                v,
+                Verdict::Unknown { cause: UnknownCause::Unreachable | UnknownCause::Timeout, .. }
+                    | Verdict::Fail { reason: FailReason::OpeningUnanswered, .. }
+            ) || own(v)
         };
         let asked = findings.iter().filter(|f| self.passed.contains(&f.hotkey) && f.verdicts().next().is_some());
         let (mut of, mut lost) = (0usize, 0usize);
@@ -355,12 +420,12 @@ impl Judge {
             of += 1;
             lost += usize::from(finding.verdicts().all(silent));
         }
+        self.suspected.retain(|at| epoch.saturating_sub(*at) < SUSPECTED_WINDOW);
         // More than 80 %.
-        if of < MIN_SUSPECTED || lost * 5 <= of * 4 || self.suspected >= MAX_SUSPECTED {
-            self.suspected = 0;
+        if of < MIN_SUSPECTED || lost * 5 <= of * 4 || self.suspected.len() >= MAX_SUSPECTED {
             return None;
         }
-        self.suspected += 1;
+        self.suspected.insert(epoch);
         let why = format!("{lost} of {of} miners unreachable at once: suspected own outage");
         for verdict in findings.iter_mut().flat_map(MinerFinding::verdicts_mut).filter(|v| !own(v)) {
             *verdict = Verdict::unknown(UnknownCause::OwnFault, why.clone());
@@ -429,11 +494,13 @@ impl Judge {
             return None;
         }
         let first = Subject { hotkey, device: None };
-        let mut all = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
+        let all = self.histories.range(first..).take_while(|(s, _)| s.hotkey == hotkey);
         let (reason, detail) = match failed_release {
             Some(device) => (RELEASE_PROOF_FAILED, format!("{device} failed its first proof after a lease")),
             None => {
-                let (subject, fails) = all.find_map(|(s, h)| Some((s, h.penalty_due(&self.rules)?)))?;
+                let (subject, fails) = all
+                    .filter_map(|(s, h)| Some((s, h.penalty_due(&self.rules)?)))
+                    .min_by_key(|(s, _)| s.device.is_none())?;
                 let of = self.rules.penalty_window;
                 let device = subject.device.map_or_else(|| "the miner".to_owned(), |d| d.to_string());
                 (REPEATED_FAILS, format!("{device} failed {fails} of its last {of} judgements"))

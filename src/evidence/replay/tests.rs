@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use serde::Deserialize as _;
 use serde_json::json;
 
 use super::*;
+use crate::actors::validator::challenge_runner::memory;
 use crate::actors::validator::challenge_runner::recorder::{Closed, Recorder};
 use crate::evidence::record::{RulesBody, entry};
 use crate::evidence::{EvidenceRecord, Identity, Limits, Log};
 use crate::ids::{Coldkey, DeviceId, Hotkey, Netuid};
 use crate::scoring::{DeviceFinding, HistoryRules, ModelRow, WeightLimits};
 use crate::store::Record;
+use crate::store::records::JudgeRecord;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::wallet::Keypair;
 
@@ -57,7 +58,8 @@ fn finding(epoch: Epoch, miner: u8) -> MinerFinding {
 struct Validator {
     log: Log,
     judge: Judge,
-    stored: Option<Value>,
+    stored: Option<JudgeRecord>,
+    rules: HistoryRules,
     recorder: Recorder,
 }
 
@@ -69,12 +71,12 @@ impl Validator {
         let judge = Judge::new(HistoryRules::default());
         let mut recorder = Recorder::default();
         recorder.remembered(&judge, None, 0).unwrap();
-        Validator { log, judge, stored: None, recorder }
+        Validator { log, judge, stored: None, rules: HistoryRules::default(), recorder }
     }
 
     /// A new process with what the database holds.
     fn restart(&mut self, rebuilt: Option<&str>) {
-        self.judge = Judge::deserialize(self.stored.as_ref().unwrap()).unwrap();
+        self.judge = memory(Vec::new(), self.stored.as_ref(), &self.rules, &table()).0;
         self.recorder = Recorder::default();
         self.recorder.remembered(&self.judge, rebuilt, 0).unwrap();
     }
@@ -93,6 +95,7 @@ impl Validator {
     fn epoch_with(&mut self, epoch: Epoch, scores: impl Fn(&mut ScoresBody), weights: impl Fn(&mut WeightsBody)) {
         let (table, at_ms) = (table(), 1_000_000 + epoch * 60_000);
         let findings: Vec<MinerFinding> = (0..4).map(|miner| finding(epoch, miner)).collect();
+        self.judge.set_rules(self.rules.clone());
         let begun = self.recorder.begin(&self.judge, &table, at_ms).unwrap();
         let judged = self.judge.judge(epoch, at_ms, &table, &findings);
         let closed = Closed {
@@ -107,7 +110,7 @@ impl Validator {
         let [Record::Evidence(evidence), Record::Judge(stored)] = self.recorder.close(begun, closed).unwrap() else {
             panic!("an epoch is evidence and a judge");
         };
-        self.stored = Some((*stored.json).clone());
+        self.stored = Some(stored);
         self.write(&evidence);
         let allocated = BTreeMap::from([(Hotkey([0; 32]), vec![DeviceId::cpu(0)])]);
         let rows = scoring::score_all(&table, &judged.miners, &allocated);
@@ -168,12 +171,28 @@ fn an_honest_log_follows_through_segments_restarts_and_outages() {
 }
 
 #[test]
+fn rules_that_changed_while_the_validator_was_out_hold_from_the_next_epoch_on() {
+    let (_guard, dir) = temp();
+    let mut validator = Validator::start(&dir, 1 << 20);
+    // Miner 2's proof has just run out, by the rules of then.
+    (0..=5).for_each(|epoch| validator.epoch(epoch));
+    validator.rules.pass_epochs = 5;
+    validator.restart(None);
+    let outage = OutageBody { from: 6, to: 8, lost_ms: 180_000 };
+    validator.judge.outage(outage.from, outage.to, outage.lost_ms);
+    validator.recorder.outage(outage, 0).unwrap();
+    (9..12).for_each(|epoch| validator.epoch(epoch));
+    let all = replay(&dir).unwrap();
+    assert!(all.holds(), "{}", all.to_text(99));
+}
+
+#[test]
 fn a_judge_that_was_rebuilt_is_taken_from_the_log_and_said_so() {
     let (_guard, dir) = temp();
     let mut validator = Validator::start(&dir, 1 << 20);
     validator.epoch(0);
     let lost = Judge::new(HistoryRules { misses: 5, ..HistoryRules::default() });
-    validator.stored = Some(serde_json::to_value(&lost).unwrap());
+    validator.stored = Some(JudgeRecord { epoch: 0, json: serde_json::to_value(&lost).unwrap().into() });
     validator.restart(Some("the database was lost"));
     validator.epoch(1);
     let replay = replay(&dir).unwrap();
@@ -184,7 +203,7 @@ fn a_judge_that_was_rebuilt_is_taken_from_the_log_and_said_so() {
     let (_guard, dir) = temp();
     let mut validator = Validator::start(&dir, 1 << 20);
     validator.epoch(0);
-    validator.stored = Some(serde_json::to_value(&lost).unwrap());
+    validator.stored = Some(JudgeRecord { epoch: 0, json: serde_json::to_value(&lost).unwrap().into() });
     validator.restart(None);
     validator.epoch(1);
     let replay = super::replay(&dir).unwrap();

@@ -237,7 +237,56 @@ fn fails_that_others_can_cause_and_a_duration_of_0_bring_no_penalty() {
     }
 }
 
+/// Miner 1 with its GPU under the `n`-th name.
+fn renamed(n: u8, verdict: Verdict) -> MinerFinding {
+    let mut finding = one(1, verdict);
+    finding.devices[0].device = gpu(100 + n);
+    finding
+}
+
+#[test]
+fn fails_count_for_the_miner_also_where_its_devices_change_their_names() {
+    let mut court = Court::new();
+    for n in 0..2 {
+        assert_eq!(court.next(renamed(n, forged())).penalties, []);
+        assert_eq!(court.next(renamed(10 + n, unknown(UnknownCause::OwnFault))).penalties, [], "no judgement");
+    }
+    let judged = court.next(renamed(3, forged()));
+    assert_eq!(judged.penalties.len(), 1);
+    assert_eq!(judged.penalties[0].detail, "the miner failed 3 of its last 6 judgements");
+    // It is an epoch that counts, however many of its devices fail in it, and only the last ones.
+    let mut court = Court::new();
+    let two = |n| {
+        let mut finding = renamed(n, forged());
+        finding.devices.extend(renamed(50 + n, forged()).devices);
+        finding
+    };
+    assert_eq!(court.next(two(0)).penalties, []);
+    assert_eq!(court.next(two(1)).penalties, []);
+    (2..6).for_each(|n| assert_eq!(court.next(renamed(n, pass(100 * T))).penalties, []));
+    assert_eq!(court.next(two(6)).penalties, []);
+}
+
 // === leases ===
+
+#[test]
+fn another_device_id_does_not_spare_a_miner_the_first_judgement_after_a_lease() {
+    let mut court = Court::new();
+    court.next(one(1, pass(100 * T)));
+    court.next(leased(1));
+    court.next(renamed(1, unknown(UnknownCause::Timeout)));
+    let judged = court.next(renamed(2, forged()));
+    assert_eq!(judged.penalties.len(), 1);
+    assert_eq!(judged.penalties[0].reason, RELEASE_PROOF_FAILED);
+    // Beside the leased device that is still there, and for the second in its place, it is an ordinary Fail.
+    let mut court = Court::new();
+    court.next(leased(1));
+    let mut both = leased(1);
+    both.devices.extend(renamed(1, forged()).devices);
+    assert_eq!(court.next(both).penalties, []);
+    court.next(renamed(2, pass(100 * T)));
+    assert_eq!(court.next(renamed(3, forged())).penalties, []);
+}
 
 #[test]
 fn a_fail_in_the_first_judgement_after_a_lease_is_a_penalty_at_once() {
@@ -375,8 +424,46 @@ fn an_own_outage_is_suspected_of_three_miners_that_passed_before_and_not_for_eve
     assert_eq!(void, [true, true, true, false, false, false, false, false]);
     let history = gone.0.history(key(1), Some(gpu(1))).unwrap();
     assert_eq!(history.misses(), 5, "a subnet that is really gone is judged then");
-    assert_eq!(gone.all(&many(0, 5)).void, None);
-    assert!(gone.all(&many(5, 5)).void.is_some(), "and after they came back it may be us again");
+}
+
+#[test]
+fn an_own_outage_is_suspected_in_at_most_three_of_any_64_epochs() {
+    let mut court = Court::new();
+    let first = court.1 + 2;
+    for _ in 0..100 {
+        court.all(&many(0, 5));
+        let void = court.all(&many(5, 5)).void.is_some();
+        let at = court.1 - first;
+        assert_eq!(void, at % 64 < 6, "in epoch {at} after the first");
+    }
+}
+
+#[test]
+fn a_judge_of_a_program_that_counted_its_suspicions_is_read() {
+    let new = Judge::new(HistoryRules::default());
+    let mut text = serde_json::to_value(&new).unwrap();
+    text["suspected"] = 2.into();
+    assert_eq!(serde_json::from_value::<Judge>(text).unwrap(), new);
+}
+
+#[test]
+fn nearly_everybody_silent_after_the_roots_is_our_own_outage_but_one_alone_and_those_that_answer_fail() {
+    let fail = |reason| move |i| one(i, Verdict::fail(reason, "seen"));
+    let unanswered = fail(FailReason::OpeningUnanswered);
+    let mut court = Court::new();
+    court.all(&many(0, 10));
+    let mut cut_off = many(5, 10);
+    cut_off[5..].iter_mut().zip(6..).for_each(|(finding, i)| *finding = unanswered(i));
+    let judged = court.all(&cut_off);
+    assert!(judged.void.is_some());
+    assert!(judged.counted.iter().all(|c| c.verdict.reason() == "own_fault"));
+    assert!((1..=10).all(|i| court.proved(i, 1)));
+    assert_eq!(court.next(unanswered(1)).counted[0].verdict.reason(), "opening_unanswered");
+
+    let mut withheld = Court::new();
+    withheld.all(&many(0, 10));
+    let findings: Vec<_> = (1..=10).map(fail(FailReason::OpeningWithheld)).collect();
+    assert_eq!(withheld.all(&findings).void, None, "a refusal came over the network");
 }
 
 // === duplicates ===
@@ -455,6 +542,13 @@ fn verdicts_of_a_program_that_stored_no_judge_are_taken_in() {
         judged.counted.iter().for_each(|c| recalled.recall(court.1, court.1 * HOUR, &table(), c));
     }
     assert_eq!(recalled, court.0);
+    for n in 0..2 {
+        let judged = court.next(renamed(n, forged()));
+        judged.counted.iter().for_each(|c| recalled.recall(court.1, court.1 * HOUR, &table(), c));
+    }
+    let whole = |judge: &Judge| judge.history(key(1), None).cloned();
+    assert!(whole(&recalled).is_some());
+    assert_eq!(whole(&recalled), whole(&court.0));
 }
 
 fn holds_no_fraction(value: &serde_json::Value) -> bool {

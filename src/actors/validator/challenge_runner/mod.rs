@@ -44,7 +44,7 @@ use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Targ
 use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
 use crate::scoring::{Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
 use crate::settings::Live;
-use crate::store::records::{PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
+use crate::store::records::{JudgeRecord, PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
 use crate::store::{Record, StoreError};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
@@ -204,39 +204,11 @@ impl ChallengeRunner {
 
     fn recall(&mut self, past: Vec<VerdictRecord>, rounds: Rounds) {
         let Rounds { open, last_closed: last, judge: stored } = rounds;
-        let newest = past.iter().map(|v| v.epoch).max();
-        let stored = stored.and_then(|stored| match Judge::deserialize(&*stored.json) {
-            Ok(judge) => Some(judge),
-            Err(error) => {
-                tracing::warn!(epoch = stored.epoch, %error, "the stored judge cannot be read");
-                None
-            }
-        });
-        // Verdicts of a later epoch than it knows were given without it.
-        let stored = stored.filter(|judge| judge.last_epoch() >= newest);
-        let first = past.is_empty();
-        let mut judge = Judge::new(self.setup.history.clone());
-        self.last_at_ms = None;
-        for v in past {
-            let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
-            // Oldest first; an epoch without any verdict is one in which we were out.
-            if let Some(before) = judge.last_epoch().filter(|before| before + 1 < epoch) {
-                let lost_ms = at_ms.saturating_sub(self.last_at_ms.unwrap_or(at_ms));
-                judge.outage(before + 1, epoch - 1, lost_ms);
-            }
-            self.last_at_ms = self.last_at_ms.max(Some(at_ms));
-            judge.recall(epoch, at_ms, &self.setup.table, &Counted { uid, hotkey, device, model, verdict });
-        }
-        let rebuilt = match &stored {
-            Some(_) => None,
-            None if first => Some("nothing was judged before"),
-            None => Some("rebuilt from the verdicts in the database, which holds no judge that knows all of them"),
-        };
-        let mut judge = stored.unwrap_or(judge);
+        self.last_at_ms = past.iter().map(|v| v.at_ms).max();
+        let (judge, rebuilt) = memory(past, stored.as_ref(), &self.setup.history, &self.setup.table);
         if let Err(error) = self.recorder.remembered(&judge, rebuilt, self.setup.clock.now_ms()) {
             tracing::error!(error = error_chain(&error), "the judge cannot be logged");
         }
-        judge.set_rules(self.setup.history.clone());
         self.epochs = Epochs::after(last.max(judge.last_epoch()));
         self.judge = Some(judge);
         for round in &open {
@@ -482,6 +454,40 @@ impl ChallengeRunner {
             ctx.run_later(Duration::ZERO, move |act, ctx| act.on_block(view, ctx));
         }
     }
+}
+
+/// The judge that a validator begins with: the stored one, if it knows all verdicts of the `past` (oldest first), else one
+/// that is made of them, and why it had to be. A stored one keeps the rules it was stored with until it judges again: an
+/// outage is taken in before, here as in the evidence log.
+pub(crate) fn memory(
+    past: Vec<VerdictRecord>,
+    stored: Option<&JudgeRecord>,
+    rules: &HistoryRules,
+    table: &ScoreTable,
+) -> (Judge, Option<&'static str>) {
+    let newest = past.iter().map(|v| v.epoch).max();
+    match stored.map(|stored| (stored.epoch, Judge::deserialize(&*stored.json))) {
+        // Verdicts of a later epoch than it knows were given without it.
+        Some((_, Ok(judge))) if judge.last_epoch() >= newest => return (judge, None),
+        Some((epoch, Err(error))) => tracing::warn!(epoch, %error, "the stored judge cannot be read"),
+        Some((_, Ok(_))) | None => {}
+    }
+    let rebuilt = match past.is_empty() {
+        true => "nothing was judged before",
+        false => "rebuilt from the verdicts in the database, which holds no judge that knows all of them",
+    };
+    let mut judge = Judge::new(rules.clone());
+    let mut last_at_ms: Option<u64> = None;
+    for v in past {
+        let VerdictRecord { epoch, uid, hotkey, device, model, verdict, at_ms, .. } = v;
+        // An epoch without any verdict is one in which we were out.
+        if let Some(before) = judge.last_epoch().filter(|before| before + 1 < epoch) {
+            judge.outage(before + 1, epoch - 1, at_ms.saturating_sub(last_at_ms.unwrap_or(at_ms)));
+        }
+        last_at_ms = last_at_ms.max(Some(at_ms));
+        judge.recall(epoch, at_ms, table, &Counted { uid, hotkey, device, model, verdict });
+    }
+    (judge, Some(rebuilt))
 }
 
 /// The findings of an epoch without a round: one unknown for everything that was to be judged, by our own fault.

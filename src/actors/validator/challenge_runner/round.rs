@@ -201,7 +201,15 @@ enum Asked {
     NotNow(Verdict, Option<u64>),
 }
 
-/// Asks for the roots once, with a nonce and a challenge id that were never used before.
+/// The verdict on a miner that straggles. `whole`: it was asked through the whole of the slot, also if it was busy at
+/// first and said so; who comes late to the work by its own doing has missed the slot.
+fn straggled(whole: bool, waited: Duration) -> Verdict {
+    let cause = if whole { UnknownCause::Timeout } else { UnknownCause::OwnFault };
+    Verdict::unknown(cause, format!("no roots within {waited:?}, and the next slot has begun"))
+}
+
+/// Asks for the roots once, with a nonce and a challenge id that were never used before. `whole`: whether it was asked
+/// for the first time when the slot had only just begun.
 async fn ask(
     setup: &ChallengeRunnerSetup,
     epoch: Epoch,
@@ -209,6 +217,7 @@ async fn ask(
     peer: &Peer,
     jobs: &[(DeviceId, Work)],
     tracer: &Tracer,
+    whole: bool,
 ) -> Asked {
     let (nonce, id) = match (random::<32>(), random::<16>()) {
         (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
@@ -224,16 +233,13 @@ async fn ask(
             .collect(),
     };
     let roots_size: usize = jobs.iter().map(|(_, w)| w.rounds as usize * 80 + 256).sum();
-    let young = window.is_young();
     let since = Instant::now();
     tracer.sent(id, request.nonce, setup.clock.now_ms(), jobs);
     let call = setup.dendrite.call(peer, &request, setup.rules.commit_timeout, roots_size + REPLY_SLACK);
     let reply = tokio::select! {
         reply = call => reply,
         () = window.straggler(since) => {
-            let detail = format!("no roots within {:?}, and the next slot has begun", since.elapsed());
-            let cause = if young { UnknownCause::Timeout } else { UnknownCause::OwnFault };
-            return Asked::Unknown(Verdict::unknown(cause, detail));
+            return Asked::Unknown(straggled(whole, since.elapsed()));
         }
     };
     match reply {
@@ -264,7 +270,7 @@ async fn ask_in_slot(
     let mut pause = first;
     let mut last = None;
     while window.is_open() {
-        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs, tracer).await {
+        let (verdict, until_ms) = match ask(setup, epoch, window, peer, jobs, tracer, whole).await {
             Asked::Answer(request, reply) => return Ok((request, reply)),
             Asked::Unknown(verdict) => return Err(verdict),
             Asked::NotNow(verdict, until_ms) => (verdict, until_ms),
@@ -417,29 +423,47 @@ async fn openings(
         positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
     };
     let expected = challenge.work.opening_len() * positions.len();
-    let mut asked = false;
-    let mut last = String::from("never asked");
+    let mut attempts = Attempts::default();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(match asked {
-                true => Verdict::fail(FailReason::OpeningWithheld, last),
-                false => Verdict::unknown(UnknownCause::OwnFault, last),
-            });
+            return Err(attempts.verdict());
         }
         let call = setup.dendrite.call(peer, &request, left, expected + REPLY_SLACK);
         match timeout(left, call).await {
             Ok(Ok(reply)) => return Ok(reply.body.0),
-            Ok(Err(error)) => {
-                asked |= error.cause() != UnknownCause::OwnFault;
-                last = error.to_string();
-            }
-            Err(_) => {
-                asked = true;
-                last = "no answer before the opening deadline".into();
-            }
+            Ok(Err(error)) => attempts.failed(error.cause(), error.to_string()),
+            Err(_) => attempts.failed(UnknownCause::Timeout, "no answer before the opening deadline".into()),
         }
         sleep(OPENING_RETRY.min(until.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+/// What asking for openings in vain has come to.
+#[derive(Default)]
+struct Attempts {
+    /// A request was sent, or could have been.
+    asked: bool,
+    /// Something came back.
+    answered: bool,
+    last: Option<String>,
+}
+
+impl Attempts {
+    fn failed(&mut self, cause: UnknownCause, what: String) {
+        self.asked |= cause != UnknownCause::OwnFault;
+        self.answered |= !matches!(cause, UnknownCause::OwnFault | UnknownCause::Unreachable | UnknownCause::Timeout);
+        self.last = Some(what);
+    }
+
+    /// The verdict at the deadline. Silence has a reason of its own: where nearly all are silent, it may be our network.
+    fn verdict(self) -> Verdict {
+        let last = self.last.unwrap_or_else(|| "never asked".to_owned());
+        match (self.asked, self.answered) {
+            (false, _) => Verdict::unknown(UnknownCause::OwnFault, last),
+            (true, false) => Verdict::fail(FailReason::OpeningUnanswered, last),
+            (true, true) => Verdict::fail(FailReason::OpeningWithheld, last),
+        }
     }
 }
 
@@ -469,6 +493,26 @@ mod tests {
 
     fn gpu() -> DeviceId {
         "GPU-2bd1c2f4-0d2e-4b6a-9a53-7f7e1c0d9b11".parse().unwrap()
+    }
+
+    #[test]
+    fn who_was_asked_through_the_whole_slot_and_straggles_has_missed_it() {
+        assert_eq!(straggled(true, Duration::from_secs(9)).reason(), "timeout");
+        assert_eq!(straggled(false, Duration::from_secs(9)).reason(), "own_fault", "it was asked late");
+    }
+
+    #[test]
+    fn openings_that_nobody_answered_differ_from_those_that_were_refused_and_from_our_own_fault() {
+        use UnknownCause::{OwnFault, Refused, Timeout, Unreachable};
+        let reason = |causes: &[UnknownCause]| {
+            let mut attempts = Attempts::default();
+            causes.iter().for_each(|cause| attempts.failed(*cause, "seen".into()));
+            attempts.verdict().reason()
+        };
+        assert_eq!(reason(&[]), "own_fault");
+        assert_eq!(reason(&[OwnFault]), "own_fault");
+        assert_eq!(reason(&[OwnFault, Unreachable, Timeout]), "opening_unanswered");
+        assert_eq!(reason(&[Unreachable, Refused, Timeout]), "opening_withheld");
     }
 
     #[test]
