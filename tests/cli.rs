@@ -19,7 +19,7 @@ use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::store::{self, Role};
 use compute_subnet::wallet::Keypair;
 use compute_subnet::wire::dendrite::{Dendrite, Peer};
-use compute_subnet::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, SpecsRequest};
+use compute_subnet::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, SpecsRequest, WhoRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use wait::{LONG, free_ports, until};
 
@@ -312,6 +312,79 @@ async fn a_miner_joins_a_ledger_and_ends_with_0_at_sigint() {
     let ended = net.node(MINER, "miner", page, &axon_flags).end().await;
     assert_eq!(ended.code, Some(65), "{ended}");
     assert!(ended.err.contains("has schema version 99") && ended.err.contains("it was not altered"), "{ended}");
+    net.rpc.stop().await;
+}
+
+/// A page of a node as text.
+async fn text(port: u16, path: &str) -> String {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let page = reqwest::Client::new().get(format!("http://{address}{path}")).timeout(LONG).send().await.unwrap();
+    page.text().await.unwrap()
+}
+
+#[actix_rt::test]
+async fn a_hotkey_has_one_miner_also_across_machines_and_what_another_announced_is_not_taken_back() {
+    let net = Devnet::start().await;
+    let hotkey = net.hotkey(1);
+    let announced = || net.ledger.state().metagraph().by_hotkey(&hotkey).unwrap().axon.map(|a| (a.ip, a.port));
+    // Another machine is one with another directory of locks.
+    let miner = |name: &str, page: u16, at: SocketAddr| {
+        let lock = format!("node.lock_dir={}", net.dir.path().join(name).join("locks").display());
+        let (ip, port) = (at.ip().to_string(), at.port().to_string());
+        let flags = ["--device-class", "cpu-1", "--axon.ip", &ip, "--axon.port", &port, "--set", &lock];
+        net.node(MINER, name, page, &flags)
+    };
+    let pages = (free_ports(), free_ports());
+    let one = SocketAddr::from(([127, 0, 9, 4], free_ports()));
+    let two = SocketAddr::from(([127, 0, 9, 5], free_ports()));
+    let mut first = miner("one", pages.0, one);
+    ready(&mut first, pages.0).await;
+    until("its axon is on the ledger", async || (announced() == Some((one.ip(), one.port()))).then_some(())).await;
+
+    let refused = miner("two", pages.1, two).end().await;
+    assert_eq!(refused.code, Some(69), "{refused}");
+    let told = format!("hotkey {hotkey} is already served at {one} since 20");
+    assert!(refused.err.contains(&told) && refused.err.contains("end that node or use another hotkey"), "{refused}");
+    assert_eq!(announced(), Some((one.ip(), one.port())), "the first one is not disturbed");
+    assert_eq!(status(pages.0, "/readyz").await, Some(200));
+    assert!(text(pages.0, "/metrics").await.contains("compute_hotkey_conflict 0\n"));
+
+    // Nobody else is told which process it is.
+    let key = DevnetKeys::load(net.dir.path()).unwrap().validator(0);
+    let stranger = Dendrite::new(key, Arc::new(SystemClock), None).unwrap();
+    let asked = stranger.call(&Peer { hotkey, addr: one }, &WhoRequest {}, LONG, 1 << 10).await;
+    let refusal = asked.unwrap_err().to_string();
+    assert!(refusal.contains("403 not_this_hotkey"), "{refusal}");
+
+    // Nobody answers for one that was killed: the next one takes its place.
+    first.signal(Signal::KILL);
+    drop(first.end().await);
+    let mut second = miner("two", pages.1, two);
+    ready(&mut second, pages.1).await;
+    until("the new axon is on the ledger", async || (announced() == Some((two.ip(), two.port()))).then_some(())).await;
+    let seen = net.ledger.state().head().number;
+    until("the miner has seen it", async || {
+        let page = text(pages.1, "/metrics").await;
+        let block = page.lines().find_map(|l| l.strip_prefix("compute_chain_block ")?.parse::<u64>().ok())?;
+        (block > seen).then_some(())
+    })
+    .await;
+
+    // A node that could not ask announces the same hotkey elsewhere.
+    let key = Arc::new(DevnetKeys::load(net.dir.path()).unwrap().miner(0));
+    let elsewhere = LedgerClient::in_process(net.ledger.clone(), Netuid(27), key, Deadlines::default());
+    until("it is announced elsewhere", async || elsewhere.serve_axon(one.ip(), 7, 183).await.ok()).await;
+    until("the miner is not ready", async || (status(pages.1, "/readyz").await == Some(503)).then_some(())).await;
+    let told = text(pages.1, "/readyz").await;
+    assert!(told.contains(&format!("another node announced hotkey {hotkey} at {}:7 in block ", one.ip())), "{told}");
+    assert!(text(pages.1, "/metrics").await.contains("compute_hotkey_conflict 1\n"));
+    let until_block = net.ledger.state().head().number + 20;
+    until("blocks pass", async || (net.ledger.state().head().number >= until_block).then_some(())).await;
+    assert_eq!(announced(), Some((one.ip(), 7)), "it is not taken back");
+    second.signal(Signal::TERM);
+    let ended = second.end().await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert_eq!(ended.err.matches("another node acts with this hotkey").count(), 1, "{ended}");
     net.rpc.stop().await;
 }
 

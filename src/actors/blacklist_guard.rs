@@ -18,6 +18,7 @@ use crate::actors::journal::Journal;
 use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
 use crate::chain::Metagraph;
 use crate::clock::{SharedClock, millis};
+use crate::evidence::{EvidenceRecord, Kind};
 use crate::ids::Hotkey;
 use crate::messages::blacklist_guard::{AdmitMiners, Lift, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
@@ -193,13 +194,27 @@ impl Handler<MetagraphChanged> for BlacklistGuard {
     }
 }
 
+impl BlacklistGuard {
+    /// What a validator's evidence log says of a penalty: those of the operator follow from nothing else in it.
+    fn evidence(&self, at_ms: u64, body: serde_json::Value) -> Option<Record> {
+        self.setup.records_neurons.then(|| Record::Evidence(EvidenceRecord::one(Kind::Penalty, at_ms, body)))
+    }
+}
+
 impl Handler<Penalise> for BlacklistGuard {
     type Result = ();
     fn handle(&mut self, Penalise(due): Penalise, _: &mut Ctx<Self>) {
         let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due;
         PenaltyGiven { hotkey, reason: &reason, detail: &detail, until_ms }.emit(&self.setup.metrics);
         let record = PenaltyRecord { hotkey, reason: reason.clone(), detail, from_ms, until_ms };
-        if let Err(error) = self.setup.journal.tell(Note(Record::Penalty(record))) {
+        let evidence = self.evidence(
+            from_ms,
+            serde_json::json!({
+                "hotkey": hotkey, "reason": reason, "detail": record.detail, "from_ms": from_ms, "until_ms": until_ms,
+            }),
+        );
+        let records = std::iter::once(Record::Penalty(record)).chain(evidence).collect();
+        if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
             tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
         }
         if let Some(penalties) = &mut self.penalties {
@@ -219,7 +234,8 @@ impl Handler<Lift> for BlacklistGuard {
         let at_ms = self.setup.clock.now_ms();
         let known = self.penalties.as_ref().is_some_and(|p| p.get(&hotkey).is_some_and(|p| p.until_ms > at_ms));
         let journal = self.setup.journal.clone();
-        let lifted = Write(vec![Record::PenaltyLifted { hotkey, at_ms }]);
+        let evidence = self.evidence(at_ms, serde_json::json!({ "hotkey": hotkey, "lifted_ms": at_ms }));
+        let lifted = Write(std::iter::once(Record::PenaltyLifted { hotkey, at_ms }).chain(evidence).collect());
         // On disk first: a penalty that is gone only until the next restart is not lifted.
         let work = async move { journal.ask(lifted, ASK).await.unwrap_or(Err(StoreError::Stopped)) };
         Box::pin(work.into_actor(self).map(move |written, act, _| {

@@ -6,7 +6,9 @@
 //!
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
-//! there, and corrected. On restart the first read rebuilds everything.
+//! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes
+//! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. On
+//! restart the first read rebuilds everything.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,8 +20,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Subscriber;
+use super::exclusive::{Conflict, Exclusive, Rival};
 use crate::chain::slots::{beacon_block, slots_of};
-use crate::chain::{BlockHead, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SlotTable};
+use crate::chain::{AxonInfo, BlockHead, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SlotTable};
 use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
 use crate::runtime::{Ctx, Inspect, Supervised};
@@ -30,6 +33,16 @@ use crate::telemetry::events::ChainStalled;
 const ANNOUNCE_EVERY: BlockNumber = 3;
 /// Heads from which the time between two blocks is taken.
 const TIMED_HEADS: usize = 16;
+
+/// An axon that the chain is to show.
+pub struct AxonToAnnounce {
+    /// Its address as others reach it.
+    pub address: SocketAddr,
+    /// The version it claims.
+    pub version: u32,
+    /// Asks the address that the chain shows instead.
+    pub rival: Rival,
+}
 
 /// What the watcher works with.
 pub struct ChainWatcherSetup {
@@ -43,8 +56,10 @@ pub struct ChainWatcherSetup {
     pub deadline: Duration,
     /// Time without a new block after which the chain counts as standing still.
     pub stalled_after: Duration,
-    /// The axon to announce, with its version; a validator that serves none announces none.
-    pub axon: Option<(SocketAddr, u32)>,
+    /// The axon to announce; a validator that serves none announces none.
+    pub axon: Option<AxonToAnnounce>,
+    /// What is known of other nodes with our hotkey.
+    pub exclusive: Arc<Exclusive>,
     /// The metrics endpoint to announce, if it is public.
     pub prometheus: Option<(SocketAddr, u32)>,
     /// Announce the metrics endpoint once even if the chain has it.
@@ -165,14 +180,32 @@ impl ChainWatcher {
         self.announce(&view, ctx);
     }
 
+    /// Looks what became of our axon on chain; whether it is to be announced.
+    fn axon(&self, own: &Neuron) -> Option<Announce> {
+        let AxonToAnnounce { address, version, .. } = self.setup.axon.as_ref()?;
+        let exclusive = &self.setup.exclusive;
+        match axon_step(own.axon.as_ref(), *address, *version, exclusive.shown_at()) {
+            AxonStep::Shown { block } => {
+                exclusive.axon_shown(block);
+                None
+            }
+            AxonStep::Announce(announce) => Some(announce).filter(|_| exclusive.problem().is_none()),
+            AxonStep::Older => None,
+            AxonStep::Moved { to, block } => {
+                exclusive.report(Conflict::AxonMoved { to, block });
+                None
+            }
+        }
+    }
+
     /// Corrects what the chain says of our endpoints, at most one call at a time.
     fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
+        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
+        let axon = self.axon(own);
         let head = view.metagraph.head.number;
         if self.announcing || self.announced_at.is_some_and(|at| head.saturating_sub(at) < ANNOUNCE_EVERY) {
             return;
         }
-        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
-        let axon = self.setup.axon.filter(|(at, version)| !own.serves_axon(at.ip(), at.port(), *version));
         let again = !self.forced;
         let prometheus =
             self.setup.prometheus.filter(|(at, v)| again || !own.serves_prometheus(at.ip(), at.port(), *v));
@@ -183,7 +216,14 @@ impl ChainWatcher {
         let setup = self.setup.clone();
         let work = async move {
             let calls = async {
-                if let Some((at, version)) = axon {
+                if let (Some(step), Some(AxonToAnnounce { address: at, version, rival })) = (axon, &setup.axon) {
+                    if let Some(there) = step.ask
+                        && let Some(conflict) = rival.ask(there).await
+                    {
+                        setup.exclusive.report(conflict);
+                        return Ok(());
+                    }
+                    let version = *version;
                     setup.chain.serve_axon(at.ip(), at.port(), version).await?;
                     tracing::info!(address = %at, version, "axon announced on chain");
                 }
@@ -205,6 +245,45 @@ impl ChainWatcher {
                 }
             }
         }));
+    }
+}
+
+/// What the chain's word on our axon calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AxonStep {
+    /// Nothing: it is there, announced in this block.
+    Shown { block: BlockNumber },
+    /// Announce it.
+    Announce(Announce),
+    /// Nothing: this is the chain as it was before it showed our axon.
+    Older,
+    /// Another node with our hotkey replaced it.
+    Moved { to: SocketAddr, block: BlockNumber },
+}
+
+/// An axon that is to be announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Announce {
+    /// Another address, which is asked first.
+    ask: Option<SocketAddr>,
+}
+
+/// Compares the axon that the chain shows for our hotkey with ours. `shown_at` is the block of our newest announcement
+/// that the chain has shown to this process.
+fn axon_step(shown: Option<&AxonInfo>, at: SocketAddr, version: u32, shown_at: Option<BlockNumber>) -> AxonStep {
+    // None after ours had been there: the neuron was registered anew.
+    let Some(shown) = shown else { return AxonStep::Announce(Announce { ask: None }) };
+    let there = SocketAddr::new(shown.ip, shown.port);
+    if there == at {
+        return match shown.version == version {
+            true => AxonStep::Shown { block: shown.block },
+            false => AxonStep::Announce(Announce { ask: None }),
+        };
+    }
+    match shown_at {
+        None => AxonStep::Announce(Announce { ask: Some(there) }),
+        Some(ours) if shown.block > ours => AxonStep::Moved { to: there, block: shown.block },
+        Some(_) => AxonStep::Older,
     }
 }
 
@@ -323,6 +402,21 @@ impl Handler<Inspect> for ChainWatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_axon_is_announced_once_asked_about_and_never_taken_back() {
+        let at = |ip: u8| SocketAddr::from(([10, 0, 0, ip], 8091));
+        let on = |ip: u8, version, block| AxonInfo { block, version, ip: at(ip).ip(), port: 8091, protocol: 4 };
+        let step = |shown: Option<AxonInfo>, shown_at| axon_step(shown.as_ref(), at(1), 183, shown_at);
+        let announce = |ask| AxonStep::Announce(Announce { ask });
+        assert_eq!(step(None, None), announce(None));
+        assert_eq!(step(Some(on(1, 183, 5)), None), AxonStep::Shown { block: 5 });
+        assert_eq!(step(Some(on(1, 1, 5)), Some(5)), announce(None), "our address, an old version");
+        assert_eq!(step(Some(on(2, 183, 5)), None), announce(Some(at(2))));
+        assert_eq!(step(Some(on(2, 183, 6)), Some(5)), AxonStep::Moved { to: at(2), block: 6 });
+        assert_eq!(step(Some(on(2, 183, 4)), Some(5)), AxonStep::Older, "an endpoint that is behind");
+        assert_eq!(step(None, Some(5)), announce(None), "registered anew");
+    }
 
     #[test]
     fn each_standstill_is_told_once_and_so_is_its_end() {

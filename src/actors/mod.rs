@@ -8,6 +8,7 @@ pub mod auto_updater;
 pub mod blacklist_guard;
 pub mod chain_watcher;
 pub mod duty;
+pub mod exclusive;
 pub mod journal;
 pub mod lease_book;
 pub mod listener;

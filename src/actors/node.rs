@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::Subscriber;
 use super::auto_updater::AutoUpdater;
 use super::blacklist_guard::{BlacklistGuard, BlacklistGuardSetup};
-use super::chain_watcher::{ChainWatcher, ChainWatcherSetup};
+use super::chain_watcher::{AxonToAnnounce, ChainWatcher, ChainWatcherSetup};
 use super::duty::{Drain, Duty, META_MAINTENANCE, Maintenance};
+use super::exclusive::{Exclusive, Rival};
 use super::journal::Journal;
 use super::listener::{Bound, Listener, ListenerSpec, Place};
 use super::reloader::{Check, Layers, Reloader};
@@ -39,6 +40,7 @@ use crate::wallet::{HotkeyLock, HotkeyLockError, Keypair};
 use crate::web::control::{self, ControlState, RoleActors};
 use crate::web::{self, Health, WebState};
 use crate::wire::axon::AxonOutcome;
+use crate::wire::dendrite::Dendrite;
 
 /// A view of the chain or an admission snapshot older than this is not acted on.
 pub const MAX_CHAIN_AGE: Duration = Duration::from_secs(120);
@@ -158,6 +160,7 @@ pub struct Node {
     tree: Tree,
     writer: Writer,
     hotkey: HotkeyLock,
+    exclusive: Arc<Exclusive>,
     duty: watch::Receiver<Duty>,
     role_actors: Arc<OnceLock<RoleActors>>,
     axon: Option<Handle<Listener>>,
@@ -178,17 +181,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// Runs until `stop` resolves or the node has to give up; then stops the intake, drains the actors in reverse start
+    /// Runs until `stop` resolves, the node has to give up, or another node was found to serve its hotkey; then stops the intake, drains the actors in reverse start
     /// order, and closes the database.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Exit {
         let (axon, bound) = (self.axon, self.shutdown);
         let intake_cut = Arc::new(AtomicBool::new(false));
         let cut = intake_cut.clone();
         let drained = drained(self.duty, self.role_actors);
+        let (exclusive, rival) = (self.exclusive.clone(), self.exclusive);
         let stop = async move {
             tokio::select! {
                 () = stop => {}
                 () = drained => tracing::info!("drained, the node ends"),
+                () = rival.must_end() => {} // told when it was found
             }
             let until = Instant::now() + bound;
             if let Some(axon) = axon
@@ -200,6 +205,7 @@ impl Node {
             Some(until)
         };
         let exit = match self.tree.run_until(stop).await {
+            Exit::Ok if exclusive.ends() => Exit::Unavailable,
             Exit::Ok if intake_cut.load(Ordering::Relaxed) => Exit::Unfinished,
             exit => exit,
         };
@@ -270,6 +276,11 @@ pub(crate) struct Frame {
     view: watch::Sender<Option<Arc<ChainView>>>,
     writer: Writer,
     hotkey: HotkeyLock,
+    pub(crate) exclusive: Arc<Exclusive>,
+    /// Random text for this start of the node.
+    pub(crate) instance: String,
+    /// When that was, in milliseconds since the Unix epoch.
+    pub(crate) started_at_ms: u64,
     web: SocketAddr,
     role_actors: Arc<OnceLock<RoleActors>>,
     axon_status: watch::Sender<ListenerStatus>,
@@ -382,7 +393,8 @@ impl Frame {
         // The lock of the directory is held from here on: no living node loses its socket.
         let socket = control::socket::bind(&input.data_dir)
             .map_err(|source| NodeError::Control { dir: input.data_dir.clone(), source })?;
-        let instance = instance()?;
+        let (instance, started_at_ms) = (instance()?, input.clock.now_ms());
+        let exclusive = Arc::new(Exclusive::new(input.keypair.hotkey(), metrics.clone()));
         let writer = Writer::spawn(opened.db, config).map_err(NodeError::Writer)?;
 
         let mut tree = Tree::new(supervision(input), runtime_metrics, input.runtime.clone());
@@ -420,6 +432,7 @@ impl Frame {
             chain: chain.clone(),
             store: writer.health(),
             duty: duty.subscribe(),
+            exclusive: exclusive.clone(),
         };
         let health = Arc::new(health);
         let state =
@@ -433,8 +446,8 @@ impl Frame {
         let state = ControlState {
             role,
             hotkey: input.keypair.hotkey(),
-            instance,
-            started_at_ms: input.clock.now_ms(),
+            instance: instance.clone(),
+            started_at_ms,
             data_dir: input.data_dir.clone(),
             view: tree.view(),
             health,
@@ -480,6 +493,9 @@ impl Frame {
             view,
             writer,
             hotkey,
+            exclusive,
+            instance,
+            started_at_ms,
             web,
             role_actors,
             axon_status,
@@ -519,11 +535,12 @@ impl Frame {
         Ok(BoundAxon { seat, status: self.axon_status.clone(), listener, address })
     }
 
-    /// Starts what is left, the chain watcher last: it wakes everybody else.
+    /// Starts what is left, the chain watcher last: it wakes everybody else. `announce` is the axon's address as others
+    /// reach it, with what asks another such address.
     pub(crate) fn finish(
         mut self,
         input: &NodeInput,
-        announce: Option<SocketAddr>,
+        announce: Option<(SocketAddr, Dendrite)>,
         on_block: Vec<Subscriber<NewBlock>>,
         on_metagraph: Vec<Subscriber<MetagraphChanged>>,
     ) -> Result<Node, NodeError> {
@@ -542,13 +559,20 @@ impl Frame {
         blocks.extend(on_block);
         let mut metagraphs = vec![Subscriber::new("blacklist_guard", &self.guard)];
         metagraphs.extend(on_metagraph);
+        let instance = self.instance.clone();
+        let axon = announce.map(|(address, dendrite)| AxonToAnnounce {
+            address,
+            version: AXON_VERSION,
+            rival: Rival { dendrite, instance },
+        });
         let watcher = Arc::new(ChainWatcherSetup {
             chain: input.chain.clone(),
             hotkey: input.keypair.hotkey(),
             period: settings.subtensor.poll_interval,
             deadline: settings.subtensor.request_timeout,
             stalled_after: MAX_CHAIN_AGE,
-            axon: announce.map(|at| (at, AXON_VERSION)),
+            axon,
+            exclusive: self.exclusive.clone(),
             prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
             force_prometheus: settings.validator.force_update_prometheus,
             on_block: blocks,
@@ -563,6 +587,7 @@ impl Frame {
             tree: self.tree,
             writer: self.writer,
             hotkey: self.hotkey,
+            exclusive: self.exclusive,
             axon_address: self.axon.as_ref().map(|(_, address)| *address),
             axon: self.axon.map(|(handle, _)| handle),
             shutdown: settings.supervision.shutdown_timeout,
@@ -611,7 +636,7 @@ fn report(notes: &[OpenNote]) {
 
 /// Random text for one start of a node.
 fn instance() -> Result<String, NodeError> {
-    let mut random = [0u8; 8];
+    let mut random = [0u8; 16];
     getrandom::fill(&mut random).map_err(NodeError::Random)?;
     Ok(hex::encode(random))
 }

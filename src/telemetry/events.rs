@@ -140,6 +140,23 @@ impl Recovered {
     }
 }
 
+/// Another node was found to act with this node's hotkey.
+#[derive(Debug, Clone, Copy)]
+pub struct HotkeyConflict<'a> {
+    /// The hotkey.
+    pub hotkey: Hotkey,
+    /// What was found, and what to do.
+    pub problem: &'a str,
+}
+
+impl HotkeyConflict<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.hotkey_conflict(true);
+        error!(hotkey = %self.hotkey, problem = self.problem, "another node acts with this hotkey");
+    }
+}
+
 /// A caller was turned away.
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionRefused<'a> {

@@ -134,6 +134,7 @@ pub struct NodeMetrics {
     journal_commit: Histogram,
     journal_degraded: Gauge,
     maintenance: Gauge,
+    hotkey_conflict: Gauge,
     prover_runs: Counts,
     prover_duration: Histogram,
     specs_age: AgeGauge,
@@ -229,6 +230,7 @@ impl NodeMetrics {
             journal_commit: histogram(r, Metric::JournalCommit, COMMIT_BUCKETS)?,
             journal_degraded: gauge(r, Metric::JournalDegraded)?,
             maintenance: gauge(r, Metric::Maintenance)?,
+            hotkey_conflict: gauge(r, Metric::HotkeyConflict)?,
             prover_runs: Counts::new(r, Metric::ProverRuns, singles(&labels.prover_outcomes))?,
             prover_duration: histogram(r, Metric::ProverDuration, WORK_BUCKETS)?,
             specs_age: registered(r, AgeGauge::new(Metric::SpecsAge, clock.clone())?)?,
@@ -368,6 +370,10 @@ impl NodeMetrics {
     /// Whether the operator keeps new leases away.
     pub fn maintenance(&self, on: bool) {
         self.maintenance.set(f64::from(u8::from(on)));
+    }
+    /// Whether another node acts with this hotkey.
+    pub fn hotkey_conflict(&self, found: bool) {
+        self.hotkey_conflict.set(f64::from(u8::from(found)));
     }
     /// A prover's run ended.
     pub fn prover_run(&self, outcome: &str, took: Duration) {

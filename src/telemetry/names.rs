@@ -43,6 +43,7 @@ metrics! {
 
     BuildInfo = "compute_build_info", Gauge, ["version", "commit", "role"], "Always 1; what is running is in the labels.";
     UpdateState = "compute_update_state", Gauge, ["state"], "1 for the state the updater is in, 0 for the others.";
+    HotkeyConflict = "compute_hotkey_conflict", Gauge, [], "1 since another node was found to act with this hotkey, else 0.";
 
     ChainBlock = "compute_chain_block", Gauge, [], "Newest block seen, 0 before the first.";
     ChainBlockAge = "compute_chain_block_age_seconds", Gauge, [], "Time since the newest block was seen, since start before the first.";

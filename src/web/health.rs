@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::actors::duty::Duty;
+use crate::actors::exclusive::Exclusive;
 use crate::ids::Hotkey;
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::listener::ListenerStatus;
@@ -16,7 +17,7 @@ use crate::store::Health as StoreHealth;
 /// One reason why a node is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotReady {
-    /// What is not ready: an actor, `chain`, `registration`, `journal` or a listener.
+    /// What is not ready: an actor, `chain`, `registration`, `hotkey`, `drain`, `journal` or a listener.
     pub part: String,
     /// Why, for people.
     pub reason: String,
@@ -48,6 +49,8 @@ pub struct Health {
     pub store: watch::Receiver<StoreHealth>,
     /// The operator's word.
     pub duty: watch::Receiver<Duty>,
+    /// Whether another node acts with the same hotkey.
+    pub exclusive: Arc<Exclusive>,
 }
 
 impl Health {
@@ -74,6 +77,9 @@ impl Health {
                     not_ready("registration", format!("hotkey {} is not registered on the subnet", self.hotkey));
                 }
             }
+        }
+        if let Some(problem) = self.exclusive.problem() {
+            not_ready("hotkey", problem);
         }
         if self.duty.borrow().drain.is_some() {
             not_ready("drain", "the node drains and will end".into());

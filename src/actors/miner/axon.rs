@@ -27,7 +27,7 @@ use crate::telemetry::events::AdmissionRefused;
 use crate::wire::axon::{self, AdmissionRefusal, AxonEvents, AxonGate, AxonOutcome, Refusal};
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
-    SpecsReply, SpecsRequest, Synapse,
+    SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
 };
 
 /// What the routes share.
@@ -44,6 +44,8 @@ pub struct AxonState {
     pub prove_deadline: Duration,
     /// How long everything else may take.
     pub deadline: Duration,
+    /// Answers [`WhoRequest`].
+    pub who: WhoReply,
     /// The wall clock.
     pub clock: SharedClock,
     /// The node's metrics.
@@ -108,7 +110,8 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
             .route(OpeningsRequest::PATH, web::post().to(openings))
             .route(AllocateRequest::PATH, web::post().to(allocate))
             .route(ReleaseRequest::PATH, web::post().to(release))
-            .route(LeaseStatusRequest::PATH, web::post().to(lease));
+            .route(LeaseStatusRequest::PATH, web::post().to(lease))
+            .route(WhoRequest::PATH, web::post().to(who));
     }
 }
 
@@ -183,4 +186,17 @@ async fn lease(state: State, request: HttpRequest, body: Payload) -> HttpRespons
         state.allocations.ask(LeaseStatus { caller, request }, state.deadline).await.map_err(unavailable)
     })
     .await
+}
+
+/// Answers our own hotkey and nobody else, whatever the subnet says of it: so that a second node of it finds the first.
+async fn who(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    let own = state.gate.hotkey();
+    let admission = |caller: &Hotkey| match *caller == own {
+        true => Ok(()),
+        false => Err(AdmissionRefusal::Forbidden {
+            reason: "not_this_hotkey",
+            detail: "only the hotkey that is served here is told which process serves it".to_owned(),
+        }),
+    };
+    axon::handle(&state.gate, request, body, admission, async |_, _: WhoRequest| Ok(state.who.clone())).await
 }

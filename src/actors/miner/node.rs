@@ -22,7 +22,9 @@ use crate::store::Role;
 use crate::web::control::RoleActors;
 use crate::wire::axon::{AxonGate, AxonLimits};
 use crate::wire::btauth::AuthPolicy;
+use crate::wire::dendrite::Dendrite;
 use crate::wire::nonces::NonceLimits;
+use crate::wire::synapse::WhoReply;
 
 /// What a miner is given beside what every node is given.
 pub struct MinerInput {
@@ -74,6 +76,8 @@ pub fn lease_health(settings: &Settings) -> HealthPolicy {
 pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     let MinerInput { node: input, prover, engine, probe, device_classes } = input;
     let settings = input.settings.clone();
+    let dendrite = Dendrite::new(input.keypair.clone(), input.clock.clone(), None)
+        .map_err(|e| NodeError::Config(format!("no HTTP client: {}", crate::telemetry::error_chain(&e))))?;
     let mut frame = Frame::new(&input, Role::Miner, |_| Ok(()))?;
     let axon = frame.bind_axon(&input)?;
     let announce = input.announce.unwrap_or(axon.address);
@@ -160,6 +164,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         max_snapshot_age: MAX_CHAIN_AGE,
         prove_deadline,
         deadline: settings.leases.request_timeout,
+        who: WhoReply { instance: frame.instance.clone(), since_ms: frame.started_at_ms },
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),
         specs: specs.clone(),
@@ -175,7 +180,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     frame.tree.start(axon.seat, move |_| Listener::new(spec.clone(), status.clone()))?;
 
     frame.control(RoleActors::Miner { allocations: allocations.clone() });
-    let node = frame.finish(&input, Some(announce), Vec::new(), Vec::new())?;
+    let node = frame.finish(&input, Some((announce, dendrite)), Vec::new(), Vec::new())?;
     Ok(MinerNode { node, allocations, specs, hotkey: input.keypair.hotkey() })
 }
 

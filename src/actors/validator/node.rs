@@ -173,9 +173,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (chain, allocations) = (input.chain.clone(), allocations.clone());
-        let hotkey = input.keypair.hotkey();
+        let (hotkey, exclusive) = (input.keypair.hotkey(), frame.exclusive.clone());
         frame.live.derived(move |settings| WeightSetterSetup {
             hotkey,
+            exclusive: exclusive.clone(),
             chain: chain.clone(),
             deadline: settings.weights.confirm_timeout,
             version_key: settings.weights.version_key,

@@ -2,20 +2,22 @@
 //!
 //! Invariants: scores are computed once for each judged epoch and stored with their arithmetic; the intent to set
 //! weights is on disk before the chain is called; an epoch's weights are set at most once, and count as set only when
-//! the chain shows them; between two settings the chain's rate limit is kept.
+//! the chain shows them; between two settings the chain's rate limit is kept; once the chain shows weights of our hotkey
+//! that were never meant to be set here, none are set any more until the next start.
 //!
 //! Design notes: a reconciler. What should be on the chain is the last scoreboard; every new block is a nudge to compare
 //! and correct, at most one attempt a block, and later ones after refusals. An attempt that ended without an answer is
 //! remembered until the chain shows its weights or others are set. On restart the journal tells the last weights and what
 //! became of them; the scores come back with the judged epoch, which is told again with every block.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::time::Instant;
 
+use crate::actors::exclusive::{Conflict, Exclusive};
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
@@ -42,11 +44,15 @@ use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long the validator's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
+/// Newest intents that are known again when the chain shows them.
+const INTENTS: usize = 16;
 
 /// What the setter works with.
 pub struct WeightSetterSetup {
     /// Our own key.
     pub hotkey: Hotkey,
+    /// What is known of other nodes with it.
+    pub exclusive: Arc<Exclusive>,
     /// Where weights go.
     pub chain: Arc<dyn Chain>,
     /// How long one setting may take until it is included.
@@ -102,6 +108,11 @@ pub struct WeightSetter {
     refused: usize,
     not_before: Option<Instant>,
     unclear: Option<Unclear>,
+    /// The entries of the last intents, the newest last.
+    intents: VecDeque<Vec<(Uid, u16)>>,
+    /// The chain's last update of our weights when this actor first looked, or the block of our last inclusion: what is
+    /// not newer is not judged.
+    known_update: Option<BlockNumber>,
 }
 
 impl WeightSetter {
@@ -119,7 +130,30 @@ impl WeightSetter {
             refused: 0,
             not_before: None,
             unclear: None,
+            intents: VecDeque::with_capacity(INTENTS),
+            known_update: None,
         }
+    }
+
+    fn intend(&mut self, entries: Vec<(Uid, u16)>) {
+        if self.intents.len() == INTENTS {
+            self.intents.pop_front();
+        }
+        self.intents.push_back(entries);
+    }
+
+    /// Whether another node is known to act with our hotkey, which is looked for here in the weights that the chain shows.
+    fn conflicts(&mut self, own: &Neuron) -> bool {
+        let known = *self.known_update.get_or_insert(own.last_update);
+        // While an attempt of ours is unclear, what the chain shows may be about to become it.
+        if self.unclear.is_none() && foreign(own, known, &self.intents) {
+            self.setup.exclusive.report(Conflict::ForeignWeights { block: own.last_update });
+        }
+        let Some(problem) = self.setup.exclusive.problem() else { return false };
+        if self.board.problem.as_ref() != Some(&problem) {
+            Arc::make_mut(&mut self.board).problem = Some(problem);
+        }
+        true
     }
 
     fn remember(&mut self, ctx: &mut Ctx<Self>) {
@@ -129,6 +163,9 @@ impl WeightSetter {
             Ok(Ok(past)) => {
                 if let Some(row) = &past.included {
                     act.setup.metrics.weights_last_set_at(row.updated_ms as f64 / 1000.0);
+                }
+                for row in past.included.iter().chain(&past.last) {
+                    act.intend(row.weights.entries.iter().map(|e| (e.uid, e.weight)).collect());
                 }
                 let epoch = past.included.map(|row| row.weights.epoch);
                 act.past = Some(Past { next_id: past.next_id, epoch });
@@ -241,6 +278,9 @@ impl WeightSetter {
             self.done(epoch, id, Ok(own.last_update));
             return;
         }
+        if self.conflicts(own) {
+            return;
+        }
         let Some(epoch) = self.board.epoch.filter(|epoch| past.epoch.is_none_or(|set| set < *epoch)) else { return };
         let head = view.metagraph.head.number;
         if self.attempted_at == Some(head) || self.not_before.is_some_and(|at| Instant::now() < at) {
@@ -268,6 +308,7 @@ impl WeightSetter {
             }
         };
         Arc::make_mut(&mut self.board).weights = entries.clone();
+        self.intend(entries.clone());
         let version_key = self.setup.version_key.max(view.hyperparameters.weights_version_key);
         self.attempted_at = Some(head);
         self.working = true;
@@ -354,6 +395,7 @@ impl WeightSetter {
         match &done {
             Ok(block) => {
                 (self.refused, self.not_before) = (0, None);
+                self.known_update = self.known_update.max(Some(*block));
                 board.epoch_on_chain = Some(epoch);
                 board.problem = None;
                 if board.epoch == Some(epoch) {
@@ -446,6 +488,13 @@ fn evidence(
     let rules = digest(&*judged.table)?;
     let body = ScoresBody { epoch: judged.epoch, rules, allocated, rows: ScoresBody::rows_of(rows) };
     Ok(EvidenceRecord { entries: vec![entry(Kind::Scores, at_ms, &body)?], state: None, closes: None })
+}
+
+/// Whether the chain shows weights as ours, set after the block `known`, that are none of our intents.
+fn foreign(own: &Neuron, known: BlockNumber, intents: &VecDeque<Vec<(Uid, u16)>>) -> bool {
+    // A registration counts as an update, and has no weights of its own.
+    let set = own.last_update > known.max(own.registered_at) && !own.weights.is_empty();
+    set && !intents.iter().any(|entries| shows(own, entries))
 }
 
 /// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
@@ -599,5 +648,21 @@ mod tests {
         assert!(weights.iter().all(|(_, w)| u32::from(*w) * 2 <= sum + 2), "{weights:?}");
         let none = [row(1, 1, 0)];
         assert!(entries(&none, &view(neurons(), Hyperparameters::default())).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_newer_weights_that_were_never_intended_are_somebody_elses() {
+        let ours = vec![(Uid(1), 65_535), (Uid(2), 32_768)];
+        let intents = VecDeque::from([vec![(Uid(3), 65_535)], ours.clone()]);
+        let on_chain =
+            |weights: &[(Uid, u16)], last_update| Neuron { last_update, weights: weights.to_vec(), ..neuron(0, 0) };
+        let others = [(Uid(1), 65_535), (Uid(2), 1)];
+        assert!(foreign(&on_chain(&others, 8), 7, &intents));
+        assert!(!foreign(&on_chain(&others, 7), 7, &intents), "they were there when we first looked");
+        assert!(!foreign(&on_chain(&ours, 8), 7, &intents));
+        assert!(!foreign(&on_chain(&[(Uid(3), 65_535)], 8), 7, &intents), "an earlier intent that came late");
+        assert!(!foreign(&on_chain(&[], 8), 7, &intents));
+        let anew = Neuron { registered_at: 8, ..on_chain(&others, 8) };
+        assert!(!foreign(&anew, 7, &intents), "registered anew");
     }
 }

@@ -1,4 +1,4 @@
-//! The requests between a validator and a miner, and their replies: typed, one POST path each.
+//! The requests between a validator and a miner, and between two nodes of one hotkey, and their replies: typed, one POST path each.
 //!
 //! Bodies are JSON: lenient in (unknown fields are ignored, unknown reasons become `Other`), exact out. The one
 //! exception is the reply to [`OpeningsRequest`], which is raw bytes. Times are milliseconds since the Unix epoch.
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod challenge;
 mod lease;
+mod who;
 
 pub use crate::lease::OwnerToken;
 pub use challenge::{
@@ -21,6 +22,7 @@ pub use lease::{
     AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
     ReleaseRequest, RenewReply, RenewRequest,
 };
+pub use who::{WhoReply, WhoRequest};
 
 /// A request: the type decides path and reply.
 pub trait Synapse: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -99,8 +101,9 @@ synapses! {
     "/ComputeRelease": ReleaseRequest => ReleaseReply;
     "/ComputeLease": LeaseStatusRequest => LeaseStatusReply;
     "/ComputeRenew": RenewRequest => RenewReply;
+    "/ComputeWho": WhoRequest => WhoReply;
 }
-json_replies!(SpecsReply, ChallengeReply, AllocateReply, ReleaseReply, LeaseStatusReply, RenewReply);
+json_replies!(SpecsReply, ChallengeReply, AllocateReply, ReleaseReply, LeaseStatusReply, RenewReply, WhoReply);
 
 /// What every error reply holds, signed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
