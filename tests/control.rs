@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{LONG, PROVER, inside, settings, until};
+use compute_subnet::clock::{Clock as _, SystemClock};
 use compute_subnet::exit::Exit;
-use compute_subnet::ids::LeaseId;
-use compute_subnet::lease::{EndReason, LeaseState};
+use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};
+use compute_subnet::lease::engine::SimulatedEngine;
+use compute_subnet::lease::{ContainerEngine as _, ContainerSpec, EndReason, LeaseState};
 use compute_subnet::scoring::Points;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::store::Role;
@@ -220,6 +222,44 @@ fn maintenance_keeps_leases_away_and_a_drain_waits_for_the_last_one() {
         assert_eq!(tokio::time::timeout(LONG, ended).await.unwrap().unwrap(), Exit::Ok);
         assert!(validator.status().await.unwrap_err().is_not_running());
         assert!(!socket::path(&path.join("validator")).exists());
+    });
+}
+
+#[test]
+fn a_miner_lists_the_containers_that_no_lease_of_its_explains() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    inside(|runtime| async move {
+        let spec = ContainerSpec {
+            lease: LeaseId([8; 16]),
+            fencing_epoch: 3,
+            expires_at_ms: SystemClock.now_ms() + 3_600_000,
+            renter: Hotkey([2; 32]),
+            devices: vec![DeviceId::cpu(1)],
+            ssh_public_key: None,
+        };
+        SimulatedEngine::new(path.join("engine/miner-0.json")).create(&spec).await.unwrap();
+        let web = "127.0.0.1:0".parse().unwrap();
+        let devnet = Devnet::start(&options(&path), Arc::new(settings(&path)), web, runtime).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let ended = tokio::task::spawn_local(devnet.run(0, async {
+            let _ = stopped.await;
+        }));
+        let miner = ControlClient::new(path.join("miner-0"));
+        let listed = until("the engine was looked at", async || {
+            miner.leases().await.ok().filter(|listed| !listed.set_aside.is_empty())
+        })
+        .await;
+        let [aside] = &listed.set_aside[..] else { panic!("{listed:?}") };
+        assert_eq!((aside.lease, aside.renter, &aside.devices), (spec.lease, spec.renter, &spec.devices));
+        assert!(aside.until_ms > spec.expires_at_ms, "its time and a grace: {aside:?}");
+        let others = [ControlClient::new(path.join("miner-1")), ControlClient::new(path.join("validator"))];
+        for other in others {
+            let listed = until("its leases", async || other.leases().await.ok()).await;
+            assert!(listed.set_aside.is_empty());
+        }
+        let _ = stop.send(());
+        assert_eq!(ended.await.unwrap(), Exit::Ok);
     });
 }
 

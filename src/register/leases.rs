@@ -9,6 +9,8 @@ use super::text::{away, columns, now_ms, or_dash, row, time};
 use super::{Context, complain, failed, parse};
 use crate::exit::Exit;
 use crate::lease::Lease;
+use crate::lease::reconcile::QuarantineReason;
+use crate::messages::miner::allocation_manager::SetAside;
 use crate::settings::duration;
 use crate::store::records::LeaseEventRecord;
 use crate::web::control::api::{LeaseHistory, Leases, RentWish};
@@ -139,10 +141,15 @@ fn public_key(path: &std::path::Path) -> Result<String, Exit> {
     Ok(key.to_owned())
 }
 
-fn list_text(Leases { leases }: &Leases, now_ms: u64) -> String {
-    if leases.is_empty() {
-        return "no leases".to_owned();
+fn list_text(Leases { leases, set_aside }: &Leases, now_ms: u64) -> String {
+    let leases = if leases.is_empty() { "no leases".to_owned() } else { leases_text(leases, now_ms) };
+    if set_aside.is_empty() {
+        return leases;
     }
+    format!("{leases}\n\ncontainers that no lease explains\n{}", set_aside_text(set_aside, now_ms))
+}
+
+fn leases_text(leases: &[Lease], now_ms: u64) -> String {
     let mut rows = vec![row(["lease", "state", "devices", "ends", "login", "miner"])];
     for lease in leases {
         let devices: Vec<String> = lease.devices.iter().map(ToString::to_string).collect();
@@ -154,6 +161,26 @@ fn list_text(Leases { leases }: &Leases, now_ms: u64) -> String {
             away(lease.expires_at_ms, now_ms),
             or_dash(login),
             lease.miner.to_string(),
+        ]);
+    }
+    columns(&rows)
+}
+
+fn set_aside_text(set_aside: &[SetAside], now_ms: u64) -> String {
+    let mut rows = vec![row(["container", "lease", "devices", "destroyed", "why", "renter"])];
+    for container in set_aside {
+        let devices: Vec<String> = container.devices.iter().map(ToString::to_string).collect();
+        let why = match container.why {
+            QuarantineReason::UnknownLease => "unknown lease",
+            QuarantineReason::NewerEpoch => "newer than on record",
+        };
+        rows.push(vec![
+            container.container.clone(),
+            container.lease.to_string(),
+            devices.join(","),
+            away(container.until_ms, now_ms),
+            why.to_owned(),
+            container.renter.to_string(),
         ]);
     }
     columns(&rows)
@@ -196,6 +223,26 @@ fn history_text(LeaseHistory { lease, history }: &LeaseHistory, now_ms: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{DeviceId, Hotkey, LeaseId};
+
+    #[test]
+    fn containers_that_are_set_aside_are_listed_with_the_time_that_is_left() {
+        let none = Leases { leases: Vec::new(), set_aside: Vec::new() };
+        assert_eq!(list_text(&none, 0), "no leases");
+        let container = SetAside {
+            container: "compute-08".to_owned(),
+            lease: LeaseId([8; 16]),
+            fencing_epoch: 3,
+            renter: Hotkey([2; 32]),
+            devices: vec![DeviceId::cpu(1)],
+            why: QuarantineReason::UnknownLease,
+            until_ms: 90_000,
+        };
+        let text = list_text(&Leases { set_aside: vec![container], ..none }, 30_000);
+        for part in ["no leases", "compute-08", &"08".repeat(16), "in 1m", "unknown lease"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
 
     #[test]
     fn a_private_key_is_never_sent() {

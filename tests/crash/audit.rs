@@ -11,7 +11,8 @@ use compute_subnet::sim::audit;
 use compute_subnet::sim::processes::{ChildInfo, ChildRole, Listing};
 use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
-use compute_subnet::store::records::RoundOutcome;
+use compute_subnet::store::records::{RoundOutcome, VerdictRecord};
+use compute_subnet::verdict::{FailReason, Side, Verdict};
 
 use crate::net::{Down, epoch};
 
@@ -43,14 +44,79 @@ fn validator(listing: &Listing) -> &ChildInfo {
     listing.children.iter().find(|child| child.role == ChildRole::Validator).unwrap()
 }
 
+/// Misses of a miner in a row, in slots of the validator, that are a `Fail(Unresponsive)`; the default of the settings.
+const MISSES: usize = 3;
+
+/// What a slot of the validator showed of a miner; slots in which the validator itself was the reason show nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Seen {
+    Answer,
+    Miss,
+    /// A miss that was one too many.
+    Unresponsive,
+}
+
+impl Seen {
+    fn of(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Fail { reason: FailReason::Unresponsive, .. } => Some(Seen::Unresponsive),
+            Verdict::Pass { .. } | Verdict::Fail { .. } => Some(Seen::Answer),
+            Verdict::Unknown { cause, .. } => (cause.side() != Side::Validator).then_some(Seen::Miss),
+        }
+    }
+}
+
+/// The epochs in which a miner failed as unresponsive although it was not away in that slot and in those before it, as
+/// many in a row as it takes. The slots are in the order of their epochs.
+fn unearned(slots: &[(Epoch, Seen)], away: impl Fn(Epoch) -> bool) -> Vec<Epoch> {
+    let fails = slots.iter().enumerate().filter(|(_, (_, seen))| *seen == Seen::Unresponsive);
+    let missed = |(epoch, seen): &(Epoch, Seen)| *seen != Seen::Answer && away(*epoch);
+    fails
+        .filter(|(at, _)| (at + 1).checked_sub(MISSES).is_none_or(|from| !slots[from..=*at].iter().all(missed)))
+        .map(|(_, (epoch, _))| *epoch)
+        .collect()
+}
+
+/// Every miner that failed as unresponsive was down in each of the slots in a row that it takes.
+fn unresponsive_is_earned(listing: &Listing, since: Epoch, verdicts: &[VerdictRecord], downs: &[Down]) {
+    for miner in miners(listing) {
+        let of_it = verdicts.iter().filter(|verdict| verdict.hotkey == miner.hotkey);
+        let slots: Vec<_> = of_it.filter_map(|v| Some((v.epoch, Seen::of(&v.verdict)?))).collect();
+        let downs: Vec<&Down> = downs.iter().filter(|down| down.name == miner.name).collect();
+        // Before the first epoch that is looked at, the devnet was starting.
+        let away = |at: Epoch| at < since || downs.iter().any(|d| (epoch(d.from)..=epoch(d.to)).contains(&at));
+        let unearned = unearned(&slots, away);
+        assert!(unearned.is_empty(), "{} failed in {unearned:?}: {downs:#?} {slots:?}", miner.name);
+    }
+}
+
+#[test]
+fn only_a_miner_that_was_away_in_three_slots_in_a_row_may_have_failed_as_unresponsive() {
+    use Seen::{Answer, Miss, Unresponsive};
+    let away = |epoch: Epoch| (10..=12).contains(&epoch);
+    // An epoch that showed nothing (11, in the second) neither ends a row nor counts in it.
+    for (slots, expected) in [
+        (&[(9, Answer), (10, Miss), (11, Miss), (12, Unresponsive), (13, Answer)][..], &[][..]),
+        (&[(10, Miss), (12, Miss), (13, Unresponsive)], &[13]),
+        (&[(9, Miss), (10, Miss), (11, Unresponsive), (12, Unresponsive)], &[11]),
+        (&[(10, Miss), (11, Answer), (12, Unresponsive)], &[12]),
+        (&[(11, Miss), (12, Unresponsive)], &[12]),
+        (&[(20, Miss), (21, Miss), (22, Miss)], &[]),
+    ] {
+        assert_eq!(unearned(slots, away), expected, "{slots:?}");
+    }
+}
+
 /// One verdict for each miner and each of these epochs, except where the validator was down or had just started, and
 /// where the miner's device was rented: its last pass was scored then, or the whole epoch is on record as void. No fail
-/// but for being away.
+/// but for being away, and that only after being away for [`MISSES`] slots in a row.
 pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) -> Verdicts {
     let conn = open_read_only(&validator(listing).data_dir).unwrap();
     let mut found = Verdicts { epochs: (epochs.end - epochs.start) as usize, ..Verdicts::default() };
     let mut given: BTreeMap<(Epoch, Hotkey), Vec<String>> = BTreeMap::new();
-    for verdict in queries::verdicts_since(&conn, epochs.start).unwrap() {
+    let all = queries::verdicts_since(&conn, 0).unwrap();
+    unresponsive_is_earned(listing, epochs.start, &all, downs);
+    for verdict in all {
         if !epochs.contains(&verdict.epoch) {
             continue;
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::actors::duty::Duty;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
+use crate::messages::miner::allocation_manager::SetAside;
 use crate::scoring::Points;
 use crate::settings::Line;
 use crate::store::Role;
@@ -100,6 +101,10 @@ pub struct Lifted {
 pub struct Leases {
     /// In the order they were asked for.
     pub leases: Vec<Lease>,
+    /// On a miner: containers that no lease here explains, kept until somebody claims them or their time is over, in that
+    /// order; `until_ms` says when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
 }
 
 /// `GET /v1/leases/{id}`: one lease, ended or not, with its steps.

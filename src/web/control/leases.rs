@@ -51,12 +51,15 @@ fn lease_id(text: &str) -> Result<LeaseId, ControlError> {
 }
 
 pub(super) async fn list(node: Caller) -> Result<Json<Leases>, ControlError> {
-    let mut leases = match node.actors()? {
-        RoleActors::Miner { allocations } => allocations.ask(miner::ListLeases, ASK).await?,
-        RoleActors::Validator(actors) => actors.allocations.ask(validator::ListLeases, ASK).await?,
+    let (mut leases, mut set_aside) = match node.actors()? {
+        RoleActors::Miner { allocations } => {
+            (allocations.ask(miner::ListLeases, ASK).await?, allocations.ask(miner::ListSetAside, ASK).await?)
+        }
+        RoleActors::Validator(actors) => (actors.allocations.ask(validator::ListLeases, ASK).await?, Vec::new()),
     };
     leases.sort_by_key(|lease| (lease.requested_at_ms, lease.id));
-    Ok(Json(Leases { leases }))
+    set_aside.sort_by(|a, b| (a.until_ms, &a.container).cmp(&(b.until_ms, &b.container)));
+    Ok(Json(Leases { leases, set_aside }))
 }
 
 pub(super) async fn show(node: Caller, id: Path<String>) -> Result<Json<LeaseHistory>, ControlError> {
