@@ -337,7 +337,7 @@ fn evidence(n: u64) -> Record {
 async fn logged(writer: &Writer, dir: &Path) -> Vec<u64> {
     let head = writer.query(LIMIT, queries::evidence_head).await.unwrap();
     let log = dir.join(crate::evidence::DIRECTORY);
-    let (report, problems) = crate::evidence::read::verify(&log, head).unwrap();
+    let (report, problems) = crate::evidence::read::verify(&log, head, None).unwrap();
     assert_eq!(problems, []);
     assert_eq!(report.hash, head.map(|h| h.hash));
     let records = crate::evidence::read::LogReader::new(&log).unwrap().map(Result::unwrap);
