@@ -272,6 +272,8 @@ fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() 
         (vec![telemetry(), Record::Lease(fx::lease(1, 0)), telemetry()], full),
         (vec![Record::Verdict(fx::verdict(1, 1, 0, fx::forged()))], normal),
         (vec![Record::Batch(vec![telemetry(), Record::Weights(fx::weights(1, &[]))])], full),
+        (vec![telemetry()], normal),
+        (vec![evidence(1)], full), // refused: this node keeps no log
     ] {
         let jobs = records.into_iter().map(|r| Job { record: Box::new(r), ack: oneshot::channel().0 }).collect();
         thread.counters.depth.store(9, Ordering::Relaxed);
@@ -281,7 +283,7 @@ fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() 
     }
     assert_eq!(
         (thread.counters.written.load(Ordering::Relaxed), thread.counters.failed.load(Ordering::Relaxed)),
-        (6, 0)
+        (7, 1)
     );
 }
 
@@ -337,7 +339,7 @@ fn evidence(n: u64) -> Record {
 async fn logged(writer: &Writer, dir: &Path) -> Vec<u64> {
     let head = writer.query(LIMIT, queries::evidence_head).await.unwrap();
     let log = dir.join(crate::evidence::DIRECTORY);
-    let (report, problems) = crate::evidence::read::verify(&log, head).unwrap();
+    let (report, problems) = crate::evidence::read::verify(&log, head, None).unwrap();
     assert_eq!(problems, []);
     assert_eq!(report.hash, head.map(|h| h.hash));
     let records = crate::evidence::read::LogReader::new(&log).unwrap().map(Result::unwrap);
