@@ -260,3 +260,25 @@ fn an_epoch_is_closed_once_however_often_it_is_written() {
     write(&mut log, &epoch(4));
     assert_eq!((log.head(), sound(dir.path(), head)), (head, 3));
 }
+
+#[test]
+fn a_write_that_failed_takes_back_nothing_that_it_did_not_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), None);
+    let first = dir.path().join(segment_name(1));
+    // Somebody else's file where the first segment should begin.
+    fs::write(&first, "not ours").unwrap();
+    log.append(&epoch(0)).unwrap();
+    log.flush().unwrap_err();
+    log.abandon();
+    assert_eq!(fs::read_to_string(&first).unwrap(), "not ours");
+    fs::remove_file(&first).unwrap();
+    write(&mut log, &epoch(0));
+    // Somebody else's bytes behind ours, since the segment was looked at.
+    log.append(&epoch(1)).unwrap();
+    let longer = fs::read_to_string(&first).unwrap() + "not ours";
+    fs::write(&first, &longer).unwrap();
+    log.flush().unwrap_err();
+    log.abandon();
+    assert_eq!(fs::read_to_string(&first).unwrap(), longer);
+}
