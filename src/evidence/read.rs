@@ -256,8 +256,8 @@ impl<'a> SegmentReader<'a> {
         let unsealed = self.link.unsealed.take();
         match self.check(&line, end.is_some(), &bytes) {
             Ok(record) => {
-                if record.kind != Kind::Seal.label() {
-                    self.ready.extend(unsealed.map(|problem| Err(*problem)));
+                if let Some(problem) = unsealed.filter(|_| record.kind != Kind::Seal.label()) {
+                    self.ready.push_back(Err(*problem));
                 }
                 if record.kind == Kind::Weights.label() {
                     self.link.unsealed = Some(Box::new(record.problem(Fault::Unsealed)));
