@@ -86,12 +86,12 @@ fn the_weights_on_the_ledger_follow_from_the_log_alone_and_its_samples_hold() {
         // Whole, as far as hashes, seals and the database know.
         let head = queries::evidence_head(&open_read_only(&data).unwrap()).unwrap();
         assert!(head.is_some());
-        let (report, problems) = verify(&log, head).unwrap();
+        let (report, problems) = verify(&log, head, None).unwrap();
         assert_eq!(problems, [], "{}", report.to_text());
         assert!(report.seals as usize >= EPOCHS, "{}", report.to_text());
 
         // Derived again: every epoch, every score, every vector.
-        let replay = replay(&log).unwrap();
+        let replay = replay(&log, None).unwrap();
         assert!(replay.holds(), "{}", replay.to_text(100));
         assert!(replay.epochs.len() >= EPOCHS, "{}", replay.to_text(100));
         assert!(replay.vectors.iter().all(|v| v.follows == Some(true)), "{}", replay.to_text(100));
@@ -161,6 +161,16 @@ fn the_tool_says_so(data: &Path) {
     let (code, text) = register(data, &["evidence", "verify"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("every seal is the validator's"), "{text}");
+    let hotkey = text.lines().find_map(|l| l.strip_prefix("validator ")).unwrap().to_owned();
+    for command in [&["evidence", "verify"][..], &["replay"]] {
+        let (code, text) = register(data, &[command, &["--hotkey", &hotkey]].concat());
+        assert_eq!(code, Some(0), "{text}");
+        let stranger = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+        assert_ne!(hotkey, stranger);
+        let (code, text) = register(data, &[command, &["--hotkey", stranger, "--json"]].concat());
+        assert_eq!(code, Some(65), "{text}");
+        assert!(text.contains(&hotkey), "{text}");
+    }
     let (code, text) = register(data, &["evidence", "sample", "--json"]);
     assert_eq!(code, Some(0), "{text}");
 }
@@ -172,7 +182,7 @@ fn a_changed_log_says_where(data: &Path, log: &Path) {
     let mut changed = sound.clone();
     changed[at] ^= 1;
     std::fs::write(&path, &changed).unwrap();
-    let (_, problems) = verify(log, None).unwrap();
+    let (_, problems) = verify(log, None, None).unwrap();
     assert!(problems.iter().any(|p| p.bytes.contains(&(at as u64))), "byte {at}: {problems:?}");
     let (code, text) = register(data, &["evidence", "verify"]);
     assert_eq!(code, Some(65), "{text}");

@@ -157,6 +157,8 @@ struct Chunk {
     /// The segment's length before.
     start: u64,
     bytes: Vec<u8>,
+    /// Whether the file was created, or is about to be extended, by [`Log::flush`]: what [`Log::abandon`] may undo.
+    touched: bool,
 }
 
 /// A point to [`Log::rewind`] to.
@@ -325,7 +327,7 @@ impl Log {
             "broken": self.cursor.begin.take().flatten(),
             "state": state,
         });
-        self.chunks.push(Chunk { segment, start: 0, bytes: Vec::new() });
+        self.chunks.push(Chunk { segment, start: 0, bytes: Vec::new(), touched: false });
         self.cursor.head = Some(Head { segment, bytes: 0, seq: seq.wrapping_sub(1), hash: prev, epoch });
         self.cursor.has_state = state.is_some();
         self.push(Kind::Segment, at_ms, &body)
@@ -341,7 +343,7 @@ impl Log {
         *head = Head { bytes: start + line.len() as u64, seq, hash, ..*head };
         match self.chunks.last_mut() {
             Some(chunk) if chunk.segment == head.segment => chunk.bytes.extend_from_slice(line.as_bytes()),
-            _ => self.chunks.push(Chunk { segment: head.segment, start, bytes: line.into_bytes() }),
+            _ => self.chunks.push(Chunk { segment: head.segment, start, bytes: line.into_bytes(), touched: false }),
         }
         self.pending_records += 1;
         Ok(())
@@ -352,19 +354,21 @@ impl Log {
     /// # Errors
     /// [`LogError::File`].
     pub fn flush(&mut self) -> Result<(), LogError> {
-        for chunk in &self.chunks {
-            let path = self.path(chunk.segment);
+        for chunk in &mut self.chunks {
+            let path = self.dir.join(segment_name(chunk.segment));
             let mut file = OpenOptions::new()
                 .write(true)
                 .create_new(chunk.start == 0)
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed("open", &path))?;
+            chunk.touched = chunk.start == 0; // `create_new`: the file was not there
             let end = file.seek(SeekFrom::End(0)).map_err(failed("read", &path))?;
             if end != chunk.start {
                 let source = io::Error::other(format!("it has {end} bytes, {} were written", chunk.start));
                 return Err(LogError::File { what: "append to", path, source });
             }
+            chunk.touched = true;
             file.write_all(&chunk.bytes).and_then(|()| file.sync_data()).map_err(failed("write", &path))?;
             if chunk.start == 0 {
                 sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
@@ -387,9 +391,10 @@ impl Log {
         }
     }
 
-    /// Takes back everything since the last [`Log::settle`], also from the disk.
+    /// Takes back everything since the last [`Log::settle`], also from the disk: what [`Log::flush`] put there, never what it
+    /// found there.
     pub fn abandon(&mut self) {
-        for chunk in std::mem::take(&mut self.chunks) {
+        for chunk in std::mem::take(&mut self.chunks).into_iter().filter(|chunk| chunk.touched) {
             let path = self.path(chunk.segment);
             let cut = match chunk.start {
                 0 => fs::remove_file(&path),

@@ -45,6 +45,17 @@ impl Located {
     pub fn epoch(&self) -> Option<u64> {
         self.body.get("epoch").and_then(Value::as_u64)
     }
+
+    /// The validator that it names, if it is a segment's first record.
+    pub fn hotkey(&self) -> Option<Hotkey> {
+        (self.kind == Kind::Segment.label()).then(|| self.body.get("hotkey")?.as_str()?.parse().ok())?
+    }
+
+    fn problem(&self, fault: Fault) -> Problem {
+        let Located { segment, line, seq, .. } = *self;
+        let (bytes, kind) = (self.bytes.clone(), Some(self.kind.clone()));
+        Problem { segment, line, bytes, seq: Some(seq), kind, epoch: self.epoch(), fault }
+    }
 }
 
 /// What is wrong with a place in the log.
@@ -108,6 +119,17 @@ pub enum Fault {
     /// A seal is not the validator's over the record before.
     #[error("the seal is not the validator's signature over the record before")]
     WrongSeal,
+    /// Weights that are followed by something else than their seal.
+    #[error("the weights are not followed by their seal: nobody vouches for them")]
+    Unsealed,
+    /// The segment is another validator's.
+    #[error("the segment is of the validator {found}, expected {expected}")]
+    WrongHotkey {
+        /// Who was demanded, or wrote the segment before.
+        expected: Hotkey,
+        /// Who its header names.
+        found: Hotkey,
+    },
     /// The log ends before what the database knows.
     #[error("the log ends before record {seq} {hash}, which the database knows: its end was cut off or replaced")]
     EndsEarly {
@@ -186,6 +208,10 @@ pub(super) struct Link {
     seq: Option<u64>,
     /// Whether there was any record before.
     begun: bool,
+    /// Whose log it is, as demanded or as the segment before says.
+    hotkey: Option<Hotkey>,
+    /// What is to be said of the weights before, unless their seal is next.
+    unsealed: Option<Box<Problem>>,
 }
 
 /// The records of one segment.
@@ -227,8 +253,18 @@ impl<'a> SegmentReader<'a> {
         let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().to_vec();
         self.at += length;
         self.line += 1;
+        let unsealed = self.link.unsealed.take();
         match self.check(&line, end.is_some(), &bytes) {
-            Ok(record) => self.ready.push_back(Ok(record)),
+            Ok(record) => {
+                if let Some(problem) = unsealed.filter(|_| record.kind != Kind::Seal.label()) {
+                    self.ready.push_back(Err(*problem));
+                }
+                if record.kind == Kind::Weights.label() {
+                    self.link.unsealed = Some(Box::new(record.problem(Fault::Unsealed)));
+                }
+                self.ready.push_back(Ok(record));
+            }
+            // The damaged line may have been the seal.
             Err(problem) => self.ready.push_back(Err(*problem)),
         }
     }
@@ -247,6 +283,7 @@ impl<'a> SegmentReader<'a> {
         let first = self.line == 1;
         let link = std::mem::take(&mut self.link);
         self.link.begun = true;
+        self.link.hotkey = link.hotkey;
         let recorded = recorded_hash(line);
         let text = line.get(DIGITS + 1..).unwrap_or_default();
         // A header names what it follows.
@@ -288,6 +325,10 @@ impl<'a> SegmentReader<'a> {
         if first {
             let hotkey = check_header(segment, seq, header, &body).map_err(&problem)?;
             self.hotkey = Some(hotkey);
+            self.link.hotkey = Some(hotkey);
+            if let Some(expected) = link.hotkey.filter(|expected| *expected != hotkey) {
+                self.ready.push_back(Err(*problem(Fault::WrongHotkey { expected, found: hotkey })));
+            }
             if let Some(said) = body.get("broken").filter(|b| !b.is_null()) {
                 let why = said.get("why").and_then(Value::as_str).unwrap_or("nothing");
                 self.ready.push_back(Err(*problem(Fault::DeclaredBreak(why.to_owned()))));
@@ -396,7 +437,7 @@ pub struct LogReader {
     left: VecDeque<u64>,
     current: Option<SegmentReader<'static>>,
     last: Option<u64>,
-    link: Option<Link>,
+    link: Link,
 }
 
 impl LogReader {
@@ -406,7 +447,18 @@ impl LogReader {
     /// If the directory cannot be listed. One that is not there is an empty log.
     pub fn new(dir: &Path) -> std::io::Result<Self> {
         let left = segments(dir)?.into();
-        Ok(LogReader { dir: dir.to_path_buf(), left, current: None, last: None, link: None })
+        Ok(LogReader { dir: dir.to_path_buf(), left, current: None, last: None, link: Link::default() })
+    }
+
+    /// Demands that the log is this validator's, if one is given.
+    pub fn of(mut self, hotkey: Option<Hotkey>) -> Self {
+        self.link.hotkey = hotkey;
+        self
+    }
+
+    /// Forgets what the next segment must follow, but not whose it must be.
+    fn unlink(&mut self) {
+        self.link = Link { hotkey: self.link.hotkey, ..Link::default() };
     }
 }
 
@@ -418,12 +470,12 @@ impl Iterator for LogReader {
                 return Some(next);
             }
             if let Some(done) = self.current.take() {
-                self.link = Some(done.into_link());
+                self.link = done.into_link();
             }
             let segment = *self.left.front()?;
             if let Some(last) = self.last.filter(|last| last + 1 < segment) {
                 self.last = Some(segment - 1);
-                self.link = None;
+                self.unlink();
                 let fault = Fault::MissingSegments { from: last + 1, to: segment - 1 };
                 return Some(Err(Problem::of_segment(segment, fault)));
             }
@@ -434,9 +486,11 @@ impl Iterator for LogReader {
                     let fault = Fault::WrongHeader("it is empty".to_owned());
                     return Some(Err(Problem::of_segment(segment, fault)));
                 }
-                Ok(content) => self.current = Some(SegmentReader::new(segment, content, self.link.take())),
+                Ok(content) => {
+                    self.current = Some(SegmentReader::new(segment, content, Some(std::mem::take(&mut self.link))))
+                }
                 Err(error) => {
-                    self.link = None;
+                    self.unlink();
                     return Some(Err(Problem::of_segment(segment, Fault::Unreadable(error.to_string()))));
                 }
             }
@@ -447,6 +501,8 @@ impl Iterator for LogReader {
 /// What a look at the whole log came to.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Report {
+    /// The validator that the log names. Whether it is the right one only the reader can tell.
+    pub hotkey: Option<Hotkey>,
     /// Segments that hold a record.
     pub segments: u64,
     /// Records that are in order.
@@ -473,6 +529,8 @@ impl Report {
         use std::fmt::Write as _;
         let mut out = String::new();
         let range = |range: Option<(u64, u64)>| range.map_or("none".to_owned(), |(a, b)| format!("{a} to {b}"));
+        let hotkey = self.hotkey.map_or("none".to_owned(), |hotkey| hotkey.to_string());
+        let _ = writeln!(out, "validator {hotkey}");
         let _ = writeln!(out, "segments  {}", self.segments);
         let _ = writeln!(out, "records   {} ({}), {} bytes", self.records, range(self.seqs), self.bytes);
         let _ = writeln!(out, "epochs    {}", range(self.epochs));
@@ -495,19 +553,20 @@ impl Report {
 }
 
 /// Checks the whole log in `dir`. `head` is what the database says of its end, where that is known; a log that goes on
-/// behind it is in order.
+/// behind it is in order. `hotkey` is the validator whose log it must be; without it, any one validator's will do.
 ///
 /// # Errors
 /// If the directory cannot be listed.
-pub fn verify(dir: &Path, head: Option<Head>) -> std::io::Result<(Report, Vec<Problem>)> {
+pub fn verify(dir: &Path, head: Option<Head>, hotkey: Option<Hotkey>) -> std::io::Result<(Report, Vec<Problem>)> {
     let mut report = Report::default();
     let mut problems = Vec::new();
     let mut head_seen = head.is_none();
     let (mut last_segment, mut last_bytes) = (0, 0..0);
-    for record in LogReader::new(dir)? {
+    for record in LogReader::new(dir)?.of(hotkey) {
         match record {
             Ok(record) => {
                 report.records += 1;
+                report.hotkey = record.hotkey().or(report.hotkey);
                 report.bytes += record.bytes.end - record.bytes.start;
                 report.seqs = Some((report.seqs.map_or(record.seq, |s| s.0), record.seq));
                 report.hash = Some(record.hash);

@@ -14,11 +14,12 @@ use serde_json::Value;
 use super::Kind;
 use super::read::{Located, LogReader};
 use super::record::{
-    EpochBody, MinerBody, OutageBody, RulesBody, ScoresBody, State, StateBody, WeightsBody, counted_digest, digest,
-    digest_of_value,
+    EpochBody, MinerBody, OutageBody, RulesBody, ScoresBody, State, StateBody, WeightsBody, WeightsStatusBody,
+    counted_digest, digest, digest_of_value,
 };
-use crate::ids::{Epoch, Hash32, Uid};
+use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey, Uid};
 use crate::scoring::{self, Judge, Judged, MinerFinding, MinerJudgement, ScoreRow, ScoreTable};
+use crate::store::records::WeightsStatus;
 
 /// Epochs whose judgements and scores are kept while reading: weights follow their epoch closely.
 const REMEMBER: usize = 64;
@@ -64,11 +65,30 @@ pub struct VectorReplay {
     pub entries: Vec<(Uid, u16)>,
     /// Whether it follows from the log; `None` where its epoch is not kept.
     pub follows: Option<bool>,
+    /// Whether the validator's seal follows it.
+    pub sealed: bool,
+    /// What the log says became of it; `None` where it says nothing.
+    pub status: Option<WeightsStatus>,
+    /// The block that it says they were included in.
+    pub included: Option<BlockNumber>,
+}
+
+impl VectorReplay {
+    fn became(&self) -> String {
+        match (self.status, self.included) {
+            (Some(WeightsStatus::Included), Some(block)) => format!("included at block {block}"),
+            (Some(WeightsStatus::Included), None) => "included".to_owned(),
+            (Some(WeightsStatus::Failed), _) => "refused or not included".to_owned(),
+            (Some(WeightsStatus::Pending) | None, _) => "whether included is not known".to_owned(),
+        }
+    }
 }
 
 /// What a replay came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Replay {
+    /// The validator that the log names. Whether it is the right one only the reader can tell.
+    pub hotkey: Option<Hotkey>,
     /// Every epoch that was derived again, in order.
     pub epochs: Vec<EpochReplay>,
     /// Every weight vector, in order.
@@ -82,7 +102,7 @@ pub struct Replay {
 impl Replay {
     /// Whether there is something to derive, and all of it follows.
     pub fn holds(&self) -> bool {
-        self.differences.is_empty() && self.vectors.last().is_some_and(|v| v.follows == Some(true))
+        self.differences.is_empty() && self.vectors.last().is_some_and(|v| v.follows == Some(true) && v.sealed)
     }
 
     /// The sentence that a replay ends with.
@@ -93,8 +113,12 @@ impl Replay {
                 n => format!("the log holds no weight vector, and {n} of its statements do not follow"),
             };
         };
-        let vector = format!("the last weight vector (epoch {}, {} entries)", last.epoch, last.entries.len());
+        let vector = {
+            let (epoch, entries, became) = (last.epoch, last.entries.len(), last.became());
+            format!("the last weight vector (epoch {epoch}, {entries} entries, {became})")
+        };
         match (last.follows, self.differences.len()) {
+            (Some(true), 0) if !last.sealed => format!("{vector} follows from the log, but bears no seal"),
             (Some(true), 0) => format!("{vector} follows from the log, bit for bit"),
             (Some(true), n) => format!("{vector} follows from the log, but {n} other statements of it do not"),
             (Some(false), _) => format!("{vector} does not follow from the log"),
@@ -106,6 +130,9 @@ impl Replay {
     /// The replay as text: its last `epochs` epochs, the last vector, and the sentence.
     pub fn to_text(&self, epochs: usize) -> String {
         let mut out = String::new();
+        if let Some(hotkey) = self.hotkey {
+            let _ = writeln!(out, "validator {hotkey}");
+        }
         let shown = self.epochs.iter().skip(self.epochs.len().saturating_sub(epochs));
         let _ = writeln!(
             out,
@@ -147,13 +174,14 @@ impl Replay {
     }
 }
 
-/// Derives everything in the log of a directory again.
+/// Derives everything in the log of a directory again. `hotkey` is the validator whose log it must be; without it, any one
+/// validator's will do.
 ///
 /// # Errors
 /// If the directory cannot be listed.
-pub fn replay(dir: &Path) -> std::io::Result<Replay> {
+pub fn replay(dir: &Path, hotkey: Option<Hotkey>) -> std::io::Result<Replay> {
     let mut replayer = Replayer::default();
-    for record in LogReader::new(dir)? {
+    for record in LogReader::new(dir)?.of(hotkey) {
         match record {
             Ok(record) => {
                 if let Err(what) = replayer.take(&record) {
@@ -228,7 +256,21 @@ impl Replayer {
             () if is(Kind::Epoch) => self.epoch(read(body)?),
             () if is(Kind::Scores) => self.scores(read(body)?),
             () if is(Kind::Weights) => self.weights(read(body)?),
-            () if is(Kind::WeightsStatus) || is(Kind::Seal) || is(Kind::Penalty) => Ok(()),
+            () if is(Kind::Seal) => {
+                // The reader has checked the signature; a seal follows nothing but weights.
+                if let Some(vector) = self.out.vectors.last_mut() {
+                    vector.sealed = true;
+                }
+                Ok(())
+            }
+            () if is(Kind::WeightsStatus) => {
+                let WeightsStatusBody { id, status, block } = read(body)?;
+                if let Some(vector) = self.out.vectors.iter_mut().rev().find(|v| v.id == id) {
+                    (vector.status, vector.included) = (Some(status), block);
+                }
+                Ok(())
+            }
+            () if is(Kind::Penalty) => Ok(()),
             () => {
                 self.out
                     .notes
@@ -239,6 +281,7 @@ impl Replayer {
     }
 
     fn segment(&mut self, record: &Located) -> Result<(), String> {
+        self.out.hotkey = record.hotkey();
         let state = record.body.get("state").filter(|s| !s.is_null());
         let Some(state) = state else { return Ok(()) };
         let State { judge, table } = read(state)?;
@@ -369,7 +412,15 @@ impl Replayer {
             self.out
                 .notes
                 .push(format!("weights {id} of epoch {epoch} cannot be derived: it lies before what is kept"));
-            self.out.vectors.push(VectorReplay { id, epoch, entries, follows: None });
+            self.out.vectors.push(VectorReplay {
+                id,
+                epoch,
+                entries,
+                follows: None,
+                sealed: false,
+                status: None,
+                included: None,
+            });
             return Ok(());
         };
         let derived = scoring::weigh(rows, &neurons, &limits).map_err(|error| error.to_string());
@@ -400,7 +451,15 @@ impl Replayer {
                 self.differ(Some(epoch), None, format!("weights {id} are recorded, but none follow: {error}"))
             }
         }
-        self.out.vectors.push(VectorReplay { id, epoch, entries, follows: Some(follows) });
+        self.out.vectors.push(VectorReplay {
+            id,
+            epoch,
+            entries,
+            follows: Some(follows),
+            sealed: false,
+            status: None,
+            included: None,
+        });
         Ok(())
     }
 }

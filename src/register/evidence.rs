@@ -3,7 +3,7 @@
 use super::{Context, complain};
 use crate::evidence::{DIRECTORY, read, replay, sample};
 use crate::exit::Exit;
-use crate::ids::{Epoch, Uid};
+use crate::ids::{Epoch, Hotkey, Uid};
 use crate::store::queries;
 use crate::store::read_only::open_read_only;
 use crate::telemetry::error_chain;
@@ -17,7 +17,11 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Check every byte: form, hashes, numbers, seals, and the end that the database knows.
-    Verify,
+    Verify {
+        /// Demand that the log is this validator's (SS58). A log names its validator itself: who checks must know which.
+        #[arg(long, value_name = "SS58")]
+        hotkey: Option<Hotkey>,
+    },
     /// Check the logged samples of proofs: recompute tiles, walk their paths to the roots the miner signed.
     Sample {
         /// Only this epoch.
@@ -34,12 +38,15 @@ pub(super) struct ReplayArgs {
     /// How many of the last epochs are listed; all are derived.
     #[arg(long, default_value_t = 20, value_name = "N")]
     epochs: usize,
+    /// Demand that the log is this validator's (SS58).
+    #[arg(long, value_name = "SS58")]
+    hotkey: Option<Hotkey>,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<(), Exit> {
     let dir = context.dir.join(DIRECTORY);
     match args.command {
-        Command::Verify => {
+        Command::Verify { hotkey } => {
             // Read before the log: a node that runs only adds to it.
             let head = match open_read_only(&context.dir) {
                 Ok(conn) => queries::evidence_head(&conn).unwrap_or_else(|error| {
@@ -51,7 +58,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<(), Exit> {
                     None
                 }
             };
-            let (report, problems) = read::verify(&dir, head).map_err(|error| unreadable(context, &error))?;
+            let (report, problems) = read::verify(&dir, head, hotkey).map_err(|error| unreadable(context, &error))?;
             context.answer(&report, read::Report::to_text)?;
             ended(problems.is_empty())
         }
@@ -64,7 +71,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<(), Exit> {
 }
 
 pub(super) fn replay(context: &Context, args: &ReplayArgs) -> Result<(), Exit> {
-    let replay = replay::replay(&context.dir.join(DIRECTORY)).map_err(|error| unreadable(context, &error))?;
+    let replay =
+        replay::replay(&context.dir.join(DIRECTORY), args.hotkey).map_err(|error| unreadable(context, &error))?;
     context.answer(&replay, |replay| replay.to_text(args.epochs))?;
     ended(replay.holds())
 }

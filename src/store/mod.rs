@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - a write is acknowledged after its transaction has committed, and after an fsync for what a node must not forget
-//!   ([`Record::durable`]): leases, weights, penalties, settings of the node;
+//!   ([`Record::durable`]): leases, weights, penalties, evidence, settings of the node;
 //! - a batch is written whole or not at all; one bad record never takes its neighbours down;
 //! - nothing a person may want back is deleted: a corrupt file is moved aside, a database of a newer version is not touched,
 //!   and every migration is preceded by a backup;

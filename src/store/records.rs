@@ -99,7 +99,10 @@ impl Record {
             | Record::LeaseEvent(_)
             | Record::Penalty(_)
             | Record::PenaltyLifted { .. }
-            | Record::Meta { .. } => true,
+            | Record::Meta { .. }
+            // The log's file is synced before the commit that names its end: were the commit lost, records that are
+            // acknowledged would be cut off at the next start as if they were not.
+            | Record::Evidence(_) => true,
             // The intent must be there after a crash; how the run ended need not.
             Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
@@ -107,7 +110,6 @@ impl Record {
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
-            | Record::Evidence(_)
             | Record::Judge(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),

@@ -98,7 +98,9 @@ impl Writer {
             cfg: cfg.clone(),
             synced: true,
             probe_pause: cfg.probe_first,
+            probed: Instant::now(),
             log: None,
+            log_failed: false,
         };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -223,8 +225,12 @@ struct WriterThread {
     /// Whether the connection syncs at every commit (`synchronous = FULL`), as `open` leaves it.
     synced: bool,
     probe_pause: Duration,
+    /// When the first write failed, or the last probe was made.
+    probed: Instant,
     /// The evidence log, if this node keeps one.
     log: Option<Log>,
+    /// The log did not take its last write: a commit without evidence says nothing of it.
+    log_failed: bool,
 }
 
 impl WriterThread {
@@ -232,12 +238,15 @@ impl WriterThread {
         loop {
             let degraded = self.health.borrow().degradation().is_some();
             let first = if degraded {
-                match self.queue.recv_timeout(self.probe_pause) {
+                // Not only when nothing else is to do: other jobs do not show that the evidence log takes writes again.
+                let left = self.probe_pause.saturating_sub(self.probed.elapsed());
+                if left.is_zero() {
+                    self.probe(conn);
+                    continue;
+                }
+                match self.queue.recv_timeout(left) {
                     Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.probe(conn);
-                        continue;
-                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
             } else {
@@ -336,6 +345,7 @@ impl WriterThread {
         if let Some(log) = self.log.as_mut().filter(|log| log.is_pending()) {
             // On disk before the commit: the database never names an end that the log does not have.
             log.flush()?;
+            self.log_failed = false;
             if let Some(head) = log.head() {
                 evidence_head(&tx, &head)?;
             }
@@ -353,7 +363,11 @@ impl WriterThread {
         };
         let log = || self.log.as_ref().map_or(Ok(()), |log| log.probe().map_err(StoreError::from));
         let result = write(conn).map_err(StoreError::from).and_then(|()| log());
+        if result.is_ok() {
+            self.log_failed = false;
+        }
         self.judge(&result);
+        self.probed = Instant::now();
         self.probe_pause = if result.is_ok() {
             self.cfg.probe_first
         } else {
@@ -363,6 +377,7 @@ impl WriterThread {
 
     fn judge(&mut self, result: &Result<(), StoreError>) {
         match result {
+            Ok(()) if self.log_failed => {}
             Ok(()) => {
                 self.probe_pause = self.cfg.probe_first;
                 self.health.send_if_modified(|health| match health.degradation() {
@@ -373,7 +388,14 @@ impl WriterThread {
                     }
                 });
             }
-            Err(error) => degrade(&self.health, error),
+            Err(error) => {
+                self.log_failed |= matches!(error, StoreError::Log(..));
+                // Failures after this one do not put off the probe.
+                if self.health.borrow().degradation().is_none() {
+                    self.probed = Instant::now();
+                }
+                degrade(&self.health, error);
+            }
         }
     }
 }

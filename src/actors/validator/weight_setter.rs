@@ -1,7 +1,7 @@
 //! Turns judgements into scores and weights, sets them on chain, and confirms that they are there.
 //!
 //! Invariants: scores are computed once for each judged epoch and stored with their arithmetic; the intent to set
-//! weights is on disk before the chain is called; an epoch's weights are set at most once, and count as set only when
+//! weights is on disk, behind the scores that it follows from, before the chain is called; an epoch's weights are set at most once, and count as set only when
 //! the chain shows them; between two settings the chain's rate limit is kept; once the chain shows weights of our hotkey
 //! that were never meant to be set here, none are set any more until the next start.
 //!
@@ -93,12 +93,33 @@ struct Unclear {
     entries: Vec<(Uid, u16)>,
 }
 
+/// The scores of the board for as long as the journal has not acknowledged them.
+#[derive(Debug, Default)]
+struct Unlogged(Option<(u64, Record)>);
+
+impl Unlogged {
+    fn scored(&mut self, epoch: u64, scores: Record) {
+        self.0 = Some((epoch, scores));
+    }
+
+    fn acknowledged(&mut self, epoch: u64) {
+        self.0.take_if(|(of, _)| *of == epoch);
+    }
+
+    /// What an intent is written with: never without the scores that it follows from. Twice in the log they do no harm.
+    fn with(&self, intent: WeightsRecord, evidence: EvidenceRecord) -> Vec<Record> {
+        let scores = self.0.iter().map(|(_, scores)| scores.clone());
+        scores.chain([Record::Weights(intent), Record::Evidence(evidence)]).collect()
+    }
+}
+
 /// The actor.
 pub struct WeightSetter {
     /// What it works with, as the settings have it now.
     live: Live<Arc<WeightSetterSetup>>,
     setup: Arc<WeightSetterSetup>,
     board: Arc<Scoreboard>,
+    unlogged: Unlogged,
     past: Option<Past>,
     working: bool,
     /// The judged epoch whose leases are being asked for.
@@ -123,6 +144,7 @@ impl WeightSetter {
             live,
             setup,
             board: Arc::default(),
+            unlogged: Unlogged::default(),
             past: None,
             working: false,
             scoring: None,
@@ -191,13 +213,13 @@ impl WeightSetter {
         self.scoring = Some(judged.epoch);
         let allocations = self.setup.allocations.clone();
         let work = async move { (judged, allocations.ask(AllocatedDevices, ASK).await) };
-        ctx.spawn(work.into_actor(self).map(|(judged, leased), act, _| {
+        ctx.spawn(work.into_actor(self).map(|(judged, leased), act, ctx| {
             if act.scoring == Some(judged.epoch) {
                 act.scoring = None;
             }
             match leased {
                 _ if act.board.epoch.is_some_and(|epoch| epoch >= judged.epoch) => {}
-                Ok(leased) => act.score(&judged, leased),
+                Ok(leased) => act.score(&judged, leased, ctx),
                 Err(error) => {
                     tracing::warn!(epoch = judged.epoch, %error, "leases are not known, the epoch is scored when told again");
                 }
@@ -205,9 +227,18 @@ impl WeightSetter {
         }));
     }
 
-    fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>) {
+    fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>, ctx: &mut Ctx<Self>) {
         let leased: BTreeMap<Hotkey, Vec<DeviceId>> = leased.into_iter().collect();
         let rows = scoring::score_all(&judged.table, &judged.miners, &leased);
+        let scores = match self.records(judged, &rows, leased) {
+            Ok(scores) => scores,
+            Err(error) => {
+                let (epoch, error) = (judged.epoch, error_chain(&error));
+                tracing::error!(epoch, error, "scores that cannot be logged as evidence make no weights");
+                Arc::make_mut(&mut self.board).problem = Some(format!("the scores cannot be logged: {error}"));
+                return;
+            }
+        };
         let totals: Vec<(Uid, Points)> = rows.iter().map(|r| (r.uid, r.score.total)).collect();
         let weights = match scoring::weights(&totals) {
             Ok(weights) => weights,
@@ -223,7 +254,8 @@ impl WeightSetter {
         let share = |uid: Uid| weights.iter().find(|(u, _)| *u == uid).map_or(0.0, |(_, w)| f64::from(*w) / sum as f64);
         let by_uid: Vec<(Uid, f64)> = totals.iter().map(|(uid, _)| (*uid, share(*uid))).collect();
         self.setup.metrics.weights(&by_uid);
-        self.record(judged, &rows, leased);
+        self.unlogged.scored(judged.epoch, scores.clone());
+        self.record(judged.epoch, scores, ctx);
         self.board = Arc::new(Scoreboard {
             epoch: Some(judged.epoch),
             rows,
@@ -234,7 +266,21 @@ impl WeightSetter {
         });
     }
 
-    fn record(&self, judged: &EpochJudged, rows: &[ScoreRow], leased: BTreeMap<Hotkey, Vec<DeviceId>>) {
+    fn record(&self, epoch: u64, scores: Record, ctx: &mut Ctx<Self>) {
+        let journal = self.setup.journal.clone();
+        let work = async move { journal.ask(Write(vec![scores]), ASK).await };
+        ctx.spawn(work.into_actor(self).map(move |written, act, _| match written {
+            Ok(Ok(())) => act.unlogged.acknowledged(epoch),
+            failed => tracing::warn!(epoch, ?failed, "scores not recorded yet, they go with the weights"),
+        }));
+    }
+
+    fn records(
+        &self,
+        judged: &EpochJudged,
+        rows: &[ScoreRow],
+        leased: BTreeMap<Hotkey, Vec<DeviceId>>,
+    ) -> Result<Record, CanonError> {
         let at_ms = self.setup.clock.now_ms();
         let mut records: Vec<Record> = judged
             .miners
@@ -251,19 +297,8 @@ impl WeightSetter {
                 })
             })
             .collect();
-        match evidence(judged, rows, leased, at_ms) {
-            Ok(evidence) => records.push(Record::Evidence(evidence)),
-            Err(error) => {
-                tracing::error!(
-                    epoch = judged.epoch,
-                    error = error_chain(&error),
-                    "scores cannot be logged as evidence"
-                );
-            }
-        }
-        if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
-            tracing::warn!(epoch = judged.epoch, %error, "scores not recorded");
-        }
+        records.push(Record::Evidence(evidence(judged, rows, leased, at_ms)?));
+        Ok(Record::Batch(records))
     }
 
     /// Sets the board's weights if they are not on the chain yet and may be set now.
@@ -349,8 +384,12 @@ impl WeightSetter {
                 return;
             }
         };
-        let work = set(self.setup.clone(), intent, evidence, Weights { entries, version_key });
+        let records = self.unlogged.with(intent, evidence);
+        let work = set(self.setup.clone(), records, Weights { entries, version_key });
         ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+            if done.as_ref().map_or_else(|attempt| attempt.recorded, |_| true) {
+                act.unlogged.acknowledged(epoch);
+            }
             let unclear = done.as_ref().is_err_and(|attempt| attempt.unclear);
             if (unclear || done.is_ok())
                 && let Some(old) = act.unclear.take()
@@ -436,14 +475,9 @@ struct Attempt {
     unclear: bool,
 }
 
-async fn set(
-    setup: Arc<WeightSetterSetup>,
-    intent: WeightsRecord,
-    evidence: EvidenceRecord,
-    weights: Weights,
-) -> Result<BlockNumber, Attempt> {
+async fn set(setup: Arc<WeightSetterSetup>, records: Vec<Record>, weights: Weights) -> Result<BlockNumber, Attempt> {
     let journal = |detail: String| Attempt { result: "error", detail, recorded: false, unclear: false };
-    match setup.journal.ask(Write(vec![Record::Weights(intent), Record::Evidence(evidence)]), ASK).await {
+    match setup.journal.ask(Write(records), ASK).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(journal(format!("the intent is not recorded: {}", error_chain(&error)))),
         Err(error) => return Err(journal(format!("the intent is not recorded: {error}"))),
@@ -624,6 +658,29 @@ mod tests {
         let scaling = Scaling { max_devices: 8, max_base_micro: 4_000_000 };
         let score = Score { total, gpu: total, bonus: Points(0), scaling, parts: vec![] };
         ScoreRow { uid: Uid(uid), hotkey: Hotkey([hotkey; 32]), score }
+    }
+
+    #[test]
+    fn weights_are_written_behind_their_scores_in_one_batch_until_those_are_acknowledged() {
+        let evidence = |kind| EvidenceRecord::one(kind, 1, serde_json::json!({ "epoch": 7 }));
+        let intent = || WeightsRecord { id: 1, epoch: 7, block: 10, entries: vec![], at_ms: 1 };
+        let kinds = |unlogged: &Unlogged| -> Vec<&'static str> {
+            fn of(record: &Record) -> Vec<&'static str> {
+                match record {
+                    Record::Batch(records) => records.iter().flat_map(of).collect(),
+                    Record::Evidence(evidence) => evidence.entries.iter().map(|e| e.kind.label()).collect(),
+                    _ => vec![],
+                }
+            }
+            unlogged.with(intent(), evidence(Kind::Weights)).iter().flat_map(of).collect()
+        };
+        let mut unlogged = Unlogged::default();
+        unlogged.scored(7, Record::Batch(vec![Record::Evidence(evidence(Kind::Scores))]));
+        assert_eq!(kinds(&unlogged), ["scores", "weights"]);
+        unlogged.acknowledged(6);
+        assert_eq!(kinds(&unlogged), ["scores", "weights"], "that was an earlier epoch's");
+        unlogged.acknowledged(7);
+        assert_eq!(kinds(&unlogged), ["weights"]);
     }
 
     #[test]

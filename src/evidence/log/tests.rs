@@ -45,7 +45,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn sound(dir: &Path, head: Option<Head>) -> u64 {
-    let (report, problems) = verify(dir, head).unwrap();
+    let (report, problems) = verify(dir, head, None).unwrap();
     assert_eq!(problems, [], "{}", report.to_text());
     report.records
 }
@@ -60,7 +60,7 @@ fn what_is_written_reads_back_in_order_sealed_and_private() {
         write(&mut log, &epoch(n));
         write(&mut log, &weights(n));
     }
-    let (report, problems) = verify(&at, log.head()).unwrap();
+    let (report, problems) = verify(&at, log.head(), None).unwrap();
     assert_eq!(problems, []);
     assert_eq!((report.segments, report.records, report.seals), (1, 1 + 3 * 4, 3));
     assert_eq!((report.seqs, report.epochs, report.sealed), (Some((0, 12)), Some((0, 2)), Some(11)));
@@ -211,7 +211,7 @@ fn a_damaged_log_is_left_as_it_is_and_continued_in_a_segment_that_says_so() {
         if damage != "gone" {
             assert_eq!(fs::read(&path).unwrap(), content, "{damage}");
         }
-        let (report, problems) = verify(dir.path(), log.head()).unwrap();
+        let (report, problems) = verify(dir.path(), log.head(), None).unwrap();
         assert!(problems.iter().any(|p| p.segment == 2 && p.is_declared()), "{damage}: {}", report.to_text());
         assert_eq!(problems.iter().any(|p| p.segment == 1), damage != "gone", "{damage}: {}", report.to_text());
         assert_eq!(log.head().unwrap().seq, head.unwrap().seq + 3, "{damage}: the numbers go on");
@@ -228,7 +228,7 @@ fn a_log_that_is_cut_while_the_node_runs_is_continued_in_a_segment_that_says_so(
     fs::write(dir.path().join("0000000001.log"), b"").unwrap();
     write(&mut log, &epoch(1));
     assert_eq!(names(dir.path()).len(), 2);
-    let (report, problems) = verify(dir.path(), log.head()).unwrap();
+    let (report, problems) = verify(dir.path(), log.head(), None).unwrap();
     assert!(problems.iter().any(|p| p.is_declared()), "{}", report.to_text());
 }
 
@@ -259,4 +259,26 @@ fn an_epoch_is_closed_once_however_often_it_is_written() {
     let (mut log, _) = open(dir.path(), head);
     write(&mut log, &epoch(4));
     assert_eq!((log.head(), sound(dir.path(), head)), (head, 3));
+}
+
+#[test]
+fn a_write_that_failed_takes_back_nothing_that_it_did_not_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), None);
+    let first = dir.path().join(segment_name(1));
+    // Somebody else's file where the first segment should begin.
+    fs::write(&first, "not ours").unwrap();
+    log.append(&epoch(0)).unwrap();
+    log.flush().unwrap_err();
+    log.abandon();
+    assert_eq!(fs::read_to_string(&first).unwrap(), "not ours");
+    fs::remove_file(&first).unwrap();
+    write(&mut log, &epoch(0));
+    // Somebody else's bytes behind ours, since the segment was looked at.
+    log.append(&epoch(1)).unwrap();
+    let longer = fs::read_to_string(&first).unwrap() + "not ours";
+    fs::write(&first, &longer).unwrap();
+    log.flush().unwrap_err();
+    log.abandon();
+    assert_eq!(fs::read_to_string(&first).unwrap(), longer);
 }

@@ -68,13 +68,13 @@ fn every_single_flipped_byte_of_a_log_is_found_and_located() {
             let mask = [1, 0x20, sound[at] ^ b'\n'][at % 3];
             let mask = if mask == 0 { 0x80 } else { mask };
             let _flipped = Flipped::new(&path, &sound, at, mask);
-            let (_, problems) = verify(dir.path(), None).unwrap();
+            let (_, problems) = verify(dir.path(), None, None).unwrap();
             assert!(located(&problems, segment, at), "segment {segment}, byte {at}, mask {mask:#x}: {problems:?}");
             // The neighbours are not accused: one damaged line, or the two halves of a split one.
             assert!(problems.len() <= 2, "segment {segment}, byte {at}, mask {mask:#x}: {problems:#?}");
         }
     }
-    assert_eq!(verify(dir.path(), None).unwrap().1, []);
+    assert_eq!(verify(dir.path(), None, None).unwrap().1, []);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn flipped_bytes_of_a_larger_log_are_found_and_located() {
         let sound = fs::read(&path).unwrap();
         let (at, mask) = (rng.random_range(0..sound.len()), 1 << rng.random_range(0..8));
         let _flipped = Flipped::new(&path, &sound, at, mask);
-        let (_, problems) = verify(dir.path(), Some(head)).unwrap();
+        let (_, problems) = verify(dir.path(), Some(head), None).unwrap();
         assert!(located(&problems, segment, at), "segment {segment}, byte {at}, mask {mask:#x}: {problems:?}");
     }
 }
@@ -104,7 +104,7 @@ fn two_damaged_places_are_two_problems_with_their_records() {
     let text = text.replacen("\"entries\":[[1,65535]],\"epoch\":1", "\"entries\":[[2,65535]],\"epoch\":1", 1);
     let text = text.replacen("\"entries\":[[1,65535]],\"epoch\":4", "\"entries\":[[3,65535]],\"epoch\":4", 1);
     fs::write(&path, text).unwrap();
-    let (report, problems) = verify(dir.path(), None).unwrap();
+    let (report, problems) = verify(dir.path(), None, None).unwrap();
     let places: Vec<_> = problems.iter().map(|p| (p.kind.as_deref(), p.epoch)).collect();
     assert_eq!(places, [(Some("weights"), Some(1)), (Some("weights"), Some(4))], "{problems:#?}");
     assert!(report.to_text().ends_with("the log is damaged in 2 places\n"));
@@ -126,10 +126,76 @@ fn a_log_that_was_rewritten_with_new_hashes_is_betrayed_by_its_seals_and_its_dat
         forged += &format!("{prev} {text}\n");
     }
     fs::write(&path, forged).unwrap();
-    let (_, problems) = verify(dir.path(), None).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
     assert_eq!(problems.iter().filter(|p| p.fault == Fault::WrongSeal).count(), 3, "{problems:?}");
-    let (_, problems) = verify(dir.path(), Some(head)).unwrap();
+    let (_, problems) = verify(dir.path(), Some(head), None).unwrap();
     assert!(matches!(problems.last().unwrap().fault, Fault::EndsEarly { .. }), "{problems:?}");
+}
+
+/// Writes every segment again with new hashes, without the lines that `keep` refuses, in the name of `of` and with its seals.
+fn rewrite(dir: &Path, of: &Keypair, keep: impl Fn(&str) -> bool) {
+    let (mut prev, mut seq) = (chain::genesis(&of.hotkey()), 0);
+    for segment in segments(dir).unwrap() {
+        let path = dir.join(segment_name(segment));
+        let mut forged = String::new();
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let mut record: Value = serde_json::from_str(&line[65..]).unwrap();
+            let kind = record["kind"].as_str().unwrap().to_owned();
+            if !keep(&kind) {
+                continue;
+            }
+            if kind == "segment" {
+                record["body"]["hotkey"] = json!(of.hotkey());
+                record["body"]["prev"] = json!(prev);
+                record["body"]["first_seq"] = json!(seq);
+            } else if kind == "seal" {
+                record["body"] = chain::seal(of, seq - 1, &prev);
+            }
+            let text = chain::text(seq, record["at_ms"].as_u64().unwrap(), &kind, &record["body"]).unwrap();
+            prev = chain::next(&prev, text.as_bytes());
+            forged += &format!("{prev} {text}\n");
+            seq += 1;
+        }
+        fs::write(&path, forged).unwrap();
+    }
+}
+
+#[test]
+fn a_log_rewritten_without_its_seals_is_refused_at_every_weights_but_the_very_last() {
+    let (alice, dir) = (Keypair::from_uri("//Alice").unwrap(), tempfile::tempdir().unwrap());
+    make(dir.path(), 3, 1);
+    rewrite(dir.path(), &alice, |_| true);
+    assert_eq!(verify(dir.path(), None, Some(alice.hotkey())).unwrap().1, [], "the rewriting itself is sound");
+    rewrite(dir.path(), &alice, |kind| kind != "seal");
+    let (report, problems) = verify(dir.path(), None, None).unwrap();
+    assert_eq!(report.seals, 0);
+    // In each segment the weights are last: what follows the first two is the next segment's header.
+    let places: Vec<_> = problems.iter().map(|p| (p.segment, p.epoch, p.kind.as_deref(), &p.fault)).collect();
+    let unsealed = |segment, epoch| (segment, Some(epoch), Some("weights"), &Fault::Unsealed);
+    assert_eq!(places, [unsealed(1, 0), unsealed(2, 1)], "the reader of a running log may come before its last seal");
+}
+
+#[test]
+fn a_log_in_another_validators_name_is_refused_where_the_name_changes_or_one_is_demanded() {
+    let (alice, mallory) = (Keypair::from_uri("//Alice").unwrap(), Keypair::from_uri("//Mallory").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 3, 1);
+    let sound = fs::read(dir.path().join(segment_name(1))).unwrap();
+    rewrite(dir.path(), &mallory, |_| true);
+    // Nothing contradicts itself; it says whose it is, and is not the demanded one's.
+    let (report, problems) = verify(dir.path(), None, None).unwrap();
+    assert_eq!((problems, report.hotkey), (vec![], Some(mallory.hotkey())));
+    assert!(report.to_text().contains(&format!("validator {}\n", mallory.hotkey())), "{}", report.to_text());
+    let (_, problems) = verify(dir.path(), None, Some(alice.hotkey())).unwrap();
+    let fault = Fault::WrongHotkey { expected: alice.hotkey(), found: mallory.hotkey() };
+    assert_eq!(problems.iter().map(|p| (p.segment, &p.fault)).collect::<Vec<_>>(), [(1, &fault)]);
+    // Alice's first segment with Mallory's behind it, also where one between them is missing.
+    fs::write(dir.path().join(segment_name(1)), sound).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
+    assert!(problems.iter().any(|p| p.segment == 2 && p.fault == fault), "{problems:?}");
+    fs::remove_file(dir.path().join(segment_name(2))).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
+    assert!(problems.iter().any(|p| p.segment == 3 && p.fault == fault), "{problems:?}");
 }
 
 #[test]
@@ -140,19 +206,19 @@ fn a_log_that_ends_early_or_lacks_a_segment_is_found() {
     let content = fs::read_to_string(&last).unwrap();
     let cut: String = content.lines().take(2).map(|l| format!("{l}\n")).collect();
     fs::write(&last, &cut).unwrap();
-    assert_eq!(verify(dir.path(), None).unwrap().1, [], "a log cut at a record's end looks whole by itself");
-    let (_, problems) = verify(dir.path(), Some(head)).unwrap();
+    assert_eq!(verify(dir.path(), None, None).unwrap().1, [], "a log cut at a record's end looks whole by itself");
+    let (_, problems) = verify(dir.path(), Some(head), None).unwrap();
     let end = cut.len() as u64;
     assert_eq!(problems.len(), 1);
     assert_eq!((problems[0].segment, problems[0].bytes.clone()), (4, end..end));
     assert_eq!(problems[0].fault, Fault::EndsEarly { seq: head.seq, hash: head.hash });
 
     fs::remove_file(dir.path().join(segment_name(2))).unwrap();
-    let (_, problems) = verify(dir.path(), None).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].fault, Fault::MissingSegments { from: 2, to: 2 });
     fs::remove_file(dir.path().join(segment_name(1))).unwrap();
-    assert_eq!(verify(dir.path(), None).unwrap().1, [], "the oldest may go");
+    assert_eq!(verify(dir.path(), None, None).unwrap().1, [], "the oldest may go");
 }
 
 #[test]
@@ -162,11 +228,11 @@ fn segments_cannot_change_places_or_come_from_another_log() {
     make(other.path(), 3, 1);
     // Seals are randomised: the second segments differ, and each follows its own first.
     fs::copy(other.path().join(segment_name(2)), dir.path().join(segment_name(2))).unwrap();
-    let (_, problems) = verify(dir.path(), None).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
     assert!(problems.iter().all(|p| matches!(p.fault, Fault::WrongLink { .. })), "{problems:?}");
     assert_eq!(problems.iter().map(|p| p.segment).collect::<Vec<_>>(), [2, 3]);
     fs::copy(dir.path().join(segment_name(1)), dir.path().join(segment_name(3))).unwrap();
-    let (_, problems) = verify(dir.path(), None).unwrap();
+    let (_, problems) = verify(dir.path(), None, None).unwrap();
     assert!(problems.iter().any(|p| p.segment == 3 && matches!(p.fault, Fault::WrongHeader(_))), "{problems:?}");
 }
 
@@ -178,6 +244,6 @@ fn arbitrary_bytes_are_problems_and_never_a_panic() {
         let mut bytes = vec![0u8; length];
         rng.fill(&mut bytes[..]);
         fs::write(dir.path().join(segment_name(1)), &bytes).unwrap();
-        assert!(!verify(dir.path(), None).unwrap().1.is_empty(), "{length}");
+        assert!(!verify(dir.path(), None, None).unwrap().1.is_empty(), "{length}");
     }
 }

@@ -153,19 +153,26 @@ fn an_honest_log_follows_through_segments_restarts_and_outages() {
     validator.recorder.outage(outage, 0).unwrap();
     (19..30).for_each(|epoch| validator.epoch(epoch));
     assert!(validator.log.head().unwrap().segment > 2, "the log went through segments");
-    let all = replay(&dir).unwrap();
+    let all = replay(&dir, None).unwrap();
     assert!(all.holds(), "{}", all.to_text(99));
     assert_eq!((all.epochs.len(), all.vectors.len()), (26, 26));
     assert!(all.epochs.iter().all(|e| e.scores == Some(true) && e.weights == 1));
     assert_eq!(all.notes, Vec::<String>::new());
-    assert!(
-        all.to_text(1).ends_with("the last weight vector (epoch 29, 4 entries) follows from the log, bit for bit\n")
-    );
+    let sentence = "the last weight vector (epoch 29, 4 entries, whether included is not known) follows from the log, bit for bit\n";
+    assert!(all.to_text(1).ends_with(sentence), "{}", all.to_text(1));
+    let alice = Keypair::from_uri("//Alice").unwrap().hotkey();
+    assert_eq!(all.hotkey, Some(alice));
+    assert!(all.to_text(1).starts_with(&format!("validator {alice}\n")), "{}", all.to_text(1));
+
+    // Whose log it is can be demanded.
+    assert!(replay(&dir, Some(alice)).unwrap().holds());
+    let other = replay(&dir, Some(Hotkey([7; 32]))).unwrap();
+    assert!(!other.holds() && other.epochs.is_empty(), "{}", other.to_text(99));
 
     // The oldest segments are gone: it begins where the log does, and only what hangs on the past is left out.
     std::fs::remove_file(dir.join("0000000001.log")).unwrap();
     std::fs::remove_file(dir.join("0000000002.log")).unwrap();
-    let rest = replay(&dir).unwrap();
+    let rest = replay(&dir, None).unwrap();
     assert!(rest.holds(), "{}", rest.to_text(99));
     assert!(rest.epochs.len() < all.epochs.len() && rest.epochs.last() == all.epochs.last());
 }
@@ -195,7 +202,7 @@ fn a_judge_that_was_rebuilt_is_taken_from_the_log_and_said_so() {
     validator.stored = Some(JudgeRecord { epoch: 0, json: serde_json::to_value(&lost).unwrap().into() });
     validator.restart(Some("the database was lost"));
     validator.epoch(1);
-    let replay = replay(&dir).unwrap();
+    let replay = replay(&dir, None).unwrap();
     assert!(replay.holds(), "{}", replay.to_text(9));
     assert!(replay.notes.iter().any(|n| n.contains("the database was lost")), "{:?}", replay.notes);
 
@@ -206,7 +213,7 @@ fn a_judge_that_was_rebuilt_is_taken_from_the_log_and_said_so() {
     validator.stored = Some(JudgeRecord { epoch: 0, json: serde_json::to_value(&lost).unwrap().into() });
     validator.restart(None);
     validator.epoch(1);
-    let replay = super::replay(&dir).unwrap();
+    let replay = super::replay(&dir, None).unwrap();
     assert!(replay.differences.iter().any(|d| d.what.contains("was judged from the state")), "{}", replay.to_text(9));
 }
 
@@ -217,12 +224,44 @@ fn a_score_or_weight_that_does_not_follow_is_named_with_its_epoch_and_uid() {
     validator.epoch(0);
     validator.epoch_with(1, |scores| scores.rows[2].2.0 += 1, |_| {});
     validator.epoch_with(2, |_| {}, |weights| weights.entries[0].1 -= 1);
-    let replay = replay(&dir).unwrap();
+    let replay = replay(&dir, None).unwrap();
     let named: Vec<_> = replay.differences.iter().map(|d| (d.epoch, d.uid)).collect();
     assert_eq!(named, [(Some(1), Some(Uid(3))), (Some(2), Some(Uid(1)))], "{}", replay.to_text(9));
     assert!(replay.differences[1].what.starts_with("the weight: "), "{}", replay.to_text(9));
     assert!(!replay.holds());
-    assert!(replay.verdict().starts_with("the last weight vector (epoch 2, 4 entries) does not follow"));
+    assert!(replay.verdict().contains(") does not follow"), "{}", replay.verdict());
+}
+
+#[test]
+fn the_last_vector_is_named_with_what_the_log_says_became_of_it() {
+    let (_guard, dir) = temp();
+    let mut validator = Validator::start(&dir, 1 << 20);
+    validator.epoch(0);
+    for (status, block, said) in [
+        (WeightsStatus::Pending, None, "entries, whether included is not known) follows"),
+        (WeightsStatus::Failed, None, "entries, refused or not included) follows"),
+        (WeightsStatus::Included, Some(77), "entries, included at block 77) follows"),
+    ] {
+        let body = WeightsStatusBody { id: 0, status, block };
+        validator.write(&EvidenceRecord::one(Kind::WeightsStatus, 1, serde_json::to_value(&body).unwrap()));
+        let verdict = replay(&dir, None).unwrap().verdict();
+        assert!(verdict.contains(said), "{verdict}");
+    }
+}
+
+#[test]
+fn weights_at_the_end_of_a_log_that_bear_no_seal_do_not_hold() {
+    let (_guard, dir) = temp();
+    Validator::start(&dir, 1 << 20).epoch(0);
+    assert!(replay(&dir, None).unwrap().holds());
+    let path = dir.join("0000000001.log");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.last().unwrap().contains("\"kind\":\"seal\""));
+    std::fs::write(&path, lines[..lines.len() - 1].join("\n") + "\n").unwrap();
+    let unsealed = replay(&dir, None).unwrap();
+    assert!(!unsealed.holds(), "{}", unsealed.to_text(9));
+    assert!(unsealed.verdict().ends_with("follows from the log, but bears no seal"), "{}", unsealed.verdict());
 }
 
 #[test]
@@ -233,7 +272,7 @@ fn rules_under_a_wrong_name_and_records_of_a_wrong_form_are_differences() {
     let body = RulesBody { digest: Hash32([1; 32]), table: table(), history: None };
     validator.write(&EvidenceRecord::one(Kind::Rules, 1, serde_json::to_value(&body).unwrap()));
     validator.write(&EvidenceRecord::one(Kind::Outage, 1, json!({ "from": 1 })));
-    let replay = replay(&dir).unwrap();
+    let replay = replay(&dir, None).unwrap();
     assert_eq!(replay.differences.len(), 2, "{}", replay.to_text(9));
     assert!(replay.verdict().contains("but 2 other statements of it do not"), "{}", replay.verdict());
 }
@@ -241,7 +280,7 @@ fn rules_under_a_wrong_name_and_records_of_a_wrong_form_are_differences() {
 #[test]
 fn an_empty_log_holds_nothing_and_says_so() {
     let (_guard, dir) = temp();
-    let replay = replay(&dir).unwrap();
+    let replay = replay(&dir, None).unwrap();
     assert!(!replay.holds());
     assert_eq!(replay.verdict(), "the log holds no weight vector yet");
 }

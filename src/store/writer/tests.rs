@@ -254,9 +254,11 @@ fn thread(cfg: WriterConfig) -> WriterThread {
         counters: Arc::default(),
         health: Arc::new(watch::Sender::new(Health::Healthy)),
         probe_pause: cfg.probe_first,
+        probed: Instant::now(),
         cfg,
         synced: true,
         log: None,
+        log_failed: false,
     }
 }
 
@@ -272,6 +274,8 @@ fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() 
         (vec![telemetry(), Record::Lease(fx::lease(1, 0)), telemetry()], full),
         (vec![Record::Verdict(fx::verdict(1, 1, 0, fx::forged()))], normal),
         (vec![Record::Batch(vec![telemetry(), Record::Weights(fx::weights(1, &[]))])], full),
+        (vec![telemetry()], normal),
+        (vec![evidence(1)], full), // refused: this node keeps no log
     ] {
         let jobs = records.into_iter().map(|r| Job { record: Box::new(r), ack: oneshot::channel().0 }).collect();
         thread.counters.depth.store(9, Ordering::Relaxed);
@@ -281,7 +285,7 @@ fn groups_with_a_durable_record_are_synced_at_their_commit_and_others_are_not() 
     }
     assert_eq!(
         (thread.counters.written.load(Ordering::Relaxed), thread.counters.failed.load(Ordering::Relaxed)),
-        (6, 0)
+        (7, 1)
     );
 }
 
@@ -337,7 +341,7 @@ fn evidence(n: u64) -> Record {
 async fn logged(writer: &Writer, dir: &Path) -> Vec<u64> {
     let head = writer.query(LIMIT, queries::evidence_head).await.unwrap();
     let log = dir.join(crate::evidence::DIRECTORY);
-    let (report, problems) = crate::evidence::read::verify(&log, head).unwrap();
+    let (report, problems) = crate::evidence::read::verify(&log, head, None).unwrap();
     assert_eq!(problems, []);
     assert_eq!(report.hash, head.map(|h| h.hash));
     let records = crate::evidence::read::LogReader::new(&log).unwrap().map(Result::unwrap);
@@ -387,4 +391,44 @@ async fn a_log_that_cannot_be_written_degrades_the_store_until_it_can() {
     tokio::time::timeout(LIMIT, health.wait_for(|h| *h == Health::Healthy)).await.unwrap().unwrap();
     writer.write(evidence(2)).await.unwrap();
     assert_eq!(logged(&writer, dir.path()).await, [2]);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_is_not_forgotten_over_writes_without_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3_600);
+    let cfg = WriterConfig { probe_first: hour, probe_cap: hour, ..WriterConfig::default() };
+    let writer = start_with_evidence(dir.path(), cfg);
+    let log = dir.path().join(crate::evidence::DIRECTORY);
+    std::fs::rename(&log, dir.path().join("elsewhere")).unwrap();
+    writer.write(evidence(1)).await.unwrap_err();
+    writer.write(meta("without", "it")).await.unwrap();
+    assert_eq!(writer.health().borrow().degradation(), Some(Degradation::Io));
+    std::fs::rename(dir.path().join("elsewhere"), &log).unwrap();
+    writer.write(meta("still", "without")).await.unwrap();
+    assert_eq!(writer.health().borrow().degradation(), Some(Degradation::Io), "nobody has looked");
+    writer.write(evidence(2)).await.unwrap();
+    assert_eq!(*writer.health().borrow(), Health::Healthy, "evidence was written");
+}
+
+#[tokio::test]
+async fn a_log_is_probed_however_busy_the_store_is_with_other_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = Duration::from_millis(20);
+    let cfg = WriterConfig { probe_first: probe, probe_cap: probe, ..WriterConfig::default() };
+    let writer = start_with_evidence(dir.path(), cfg);
+    let log = dir.path().join(crate::evidence::DIRECTORY);
+    std::fs::rename(&log, dir.path().join("elsewhere")).unwrap();
+    writer.write(evidence(1)).await.unwrap_err();
+    std::fs::rename(dir.path().join("elsewhere"), &log).unwrap();
+    let mut health = writer.health();
+    let busy = async {
+        loop {
+            writer.write(fx::telemetry(0, 1)).await.unwrap();
+        }
+    };
+    tokio::select! {
+        healed = tokio::time::timeout(LIMIT, health.wait_for(|h| *h == Health::Healthy)) => drop(healed.unwrap().unwrap()),
+        () = busy => {}
+    }
 }
