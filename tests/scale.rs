@@ -6,20 +6,21 @@
 //! Environment: `COMPUTE_SCALE_MINERS` (sizes, ascending, such as `16,64,256`), `COMPUTE_SCALE_EPOCHS` (epochs measured
 //! after the first), `COMPUTE_SCALE_PROGRAM` (the `compute-devnet` to run instead of the tests' own).
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a panic is a failed test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use compute_subnet::ids::{Epoch, Hotkey};
 use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
 use compute_subnet::verdict::{FailReason, Verdict};
+use tokio::time::Instant;
 
 /// Blocks of an epoch less one, and their time. A round of 256 miners takes two to three seconds on two cores, and all
 /// sizes get the same epoch, so that what nodes cost by time alone weighs the same in each.

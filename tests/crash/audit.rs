@@ -175,9 +175,9 @@ pub(crate) fn evidence(listing: &Listing) -> String {
     let head = queries::evidence_head(&open_read_only(data).unwrap()).unwrap();
     assert!(head.is_some());
     let log = data.join(evidence::DIRECTORY);
-    let (report, problems) = evidence::read::verify(&log, head).unwrap();
+    let (report, problems) = evidence::read::verify(&log, head, None).unwrap();
     assert_eq!(problems, [], "{}", report.to_text());
-    let replay = evidence::replay::replay(&log).unwrap();
+    let replay = evidence::replay::replay(&log, None).unwrap();
     assert!(replay.holds(), "{}", replay.to_text(1_000));
     format!("{} records, {} epochs; {}", report.records, replay.epochs.len(), replay.verdict())
 }

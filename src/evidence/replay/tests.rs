@@ -189,7 +189,7 @@ fn rules_that_changed_while_the_validator_was_out_hold_from_the_next_epoch_on() 
     validator.judge.outage(outage.from, outage.to, outage.lost_ms);
     validator.recorder.outage(outage, 0).unwrap();
     (9..12).for_each(|epoch| validator.epoch(epoch));
-    let all = replay(&dir).unwrap();
+    let all = replay(&dir, None).unwrap();
     assert!(all.holds(), "{}", all.to_text(99));
 }
 
