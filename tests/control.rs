@@ -22,18 +22,7 @@ use compute_subnet::web::control::api::{DrainWish, MaintenanceWish, PenaltyWish,
 use compute_subnet::web::control::{ClientError, Code, ControlClient, socket};
 
 fn options(dir: &Path) -> DevnetOptions {
-    DevnetOptions {
-        miners: 2,
-        cheaters: 0,
-        duplicates: 0,
-        rentals: 0,
-        speed: 1.0,
-        dir: dir.to_owned(),
-        ledger: "127.0.0.1:0".parse().unwrap(),
-        validators: 1,
-        without_validator: false,
-        prover: (PathBuf::from(PROVER), Vec::new()),
-    }
+    DevnetOptions { miners: 2, ..DevnetOptions::new(dir, PROVER) }
 }
 
 /// Runs `look` on a devnet of two miners, whose nodes are in directories below the one given.

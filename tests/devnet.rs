@@ -10,7 +10,7 @@ mod validators;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use common::{LONG, PROVER, assert_unharmed, free_ports, inside, metrics, settings, until};
@@ -38,18 +38,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 fn options(dir: &Path) -> DevnetOptions {
-    DevnetOptions {
-        miners: 4,
-        cheaters: 0,
-        duplicates: 0,
-        rentals: 0,
-        speed: 1.0,
-        dir: dir.to_owned(),
-        ledger: "127.0.0.1:0".parse().unwrap(),
-        validators: 1,
-        without_validator: false,
-        prover: (PathBuf::from(PROVER), Vec::new()),
-    }
+    DevnetOptions::new(dir, PROVER)
 }
 
 /// A miner as the test knows it.

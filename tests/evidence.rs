@@ -6,7 +6,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,18 +29,7 @@ use tokio::sync::oneshot;
 const EPOCHS: usize = 20;
 
 fn options(dir: &Path) -> DevnetOptions {
-    DevnetOptions {
-        validators: 1,
-        miners: 3,
-        cheaters: 1,
-        duplicates: 0,
-        rentals: 0,
-        speed: 1.0,
-        dir: dir.to_owned(),
-        ledger: "127.0.0.1:0".parse().unwrap(),
-        without_validator: false,
-        prover: (PathBuf::from(PROVER), Vec::new()),
-    }
+    DevnetOptions { miners: 3, cheaters: 1, ..DevnetOptions::new(dir, PROVER) }
 }
 
 /// The validator's weights as the ledger had them, by the block they were set in.

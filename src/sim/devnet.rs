@@ -77,6 +77,24 @@ pub struct DevnetOptions {
     pub prover: (PathBuf, Vec<std::ffi::OsString>),
 }
 
+impl DevnetOptions {
+    /// Four honest miners and a validator that all begin in `dir`, on a free port, at the ledger's own pace, with this prover.
+    pub fn new(dir: impl Into<PathBuf>, prover: impl Into<PathBuf>) -> Self {
+        DevnetOptions {
+            miners: 4,
+            cheaters: 0,
+            duplicates: 0,
+            rentals: 0,
+            speed: 1.0,
+            dir: dir.into(),
+            ledger: SocketAddr::from(([127, 0, 0, 1], 0)),
+            validators: 1,
+            without_validator: false,
+            prover: (prover.into(), Vec::new()),
+        }
+    }
+}
+
 /// Why a devnet does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DevnetError {

@@ -1,7 +1,7 @@
 //! Several validators on one devnet: they take turns within an epoch, and come to the same scores.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,18 +25,7 @@ fn epochs() -> u64 {
 }
 
 fn options(dir: &Path) -> DevnetOptions {
-    DevnetOptions {
-        miners: 4,
-        cheaters: 0,
-        duplicates: 0,
-        rentals: 0,
-        speed: 1.0,
-        dir: dir.to_owned(),
-        ledger: "127.0.0.1:0".parse().unwrap(),
-        validators: 2,
-        without_validator: false,
-        prover: (PathBuf::from(PROVER), Vec::new()),
-    }
+    DevnetOptions { validators: 2, ..DevnetOptions::new(dir, PROVER) }
 }
 
 /// What one validator wrote down.

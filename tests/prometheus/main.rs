@@ -14,7 +14,6 @@ mod server;
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{LONG, PROVER, assert_unharmed, inside, settings};
@@ -29,18 +28,8 @@ use tokio::time::Instant;
 const SCRAPES: u32 = 25;
 
 fn options(dir: &tempfile::TempDir) -> DevnetOptions {
-    DevnetOptions {
-        miners: 3,
-        cheaters: 1,
-        duplicates: 0,
-        rentals: 1,
-        speed: 0.5,
-        dir: dir.path().join("devnet"),
-        ledger: "127.0.0.1:0".parse().unwrap(),
-        validators: 1,
-        without_validator: false,
-        prover: (PathBuf::from(PROVER), Vec::new()),
-    }
+    let base = DevnetOptions::new(dir.path().join("devnet"), PROVER);
+    DevnetOptions { miners: 3, cheaters: 1, rentals: 1, speed: 0.5, ..base }
 }
 
 #[test]
