@@ -18,7 +18,7 @@ pub mod reply;
 mod signature;
 pub mod synapse;
 
-pub use axon::{AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Refusal, handle};
+pub use axon::{AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Refusal, RequestSeen, handle};
 pub use btauth::{AuthError, AuthHeaders, AuthPolicy, Caller};
 pub use dendrite::{CallError, Dendrite, Peer, Reply};
 pub use nonces::{NonceLimits, NonceTable};

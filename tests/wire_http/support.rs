@@ -16,7 +16,7 @@ use compute_subnet::wire::synapse::{
 };
 use compute_subnet::wire::{
     AdmissionRefusal, AuthPolicy, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Dendrite, NonceLimits, Peer, Refusal,
-    handle,
+    RequestSeen, handle,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,8 +35,8 @@ pub(crate) fn key(name: &str) -> Keypair {
 pub(crate) struct Recorded(Mutex<Vec<(&'static str, AxonOutcome, Option<Hotkey>)>>);
 
 impl AxonEvents for Recorded {
-    fn request(&self, path: &'static str, outcome: AxonOutcome, caller: Option<&Hotkey>) {
-        self.0.lock().unwrap().push((path, outcome, caller.copied()));
+    fn request(&self, seen: RequestSeen<'_>) {
+        self.0.lock().unwrap().push((seen.path, seen.outcome, seen.caller.copied()));
     }
 }
 

@@ -49,7 +49,7 @@ use crate::wallet::Keypair;
 
 mod outcome;
 
-pub use outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, NoEvents, Refusal};
+pub use outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, NoEvents, Refusal, RequestSeen};
 
 /// Bounds on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +178,9 @@ where
             Answer { sign_for: caller, ..answer }
         }
     };
-    gate.events.request(S::PATH, answer.outcome, caller.as_ref().map(|c| &c.hotkey));
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let caller = caller.as_ref().map(|c| &c.hotkey);
+    gate.events.request(RequestSeen { path: S::PATH, outcome: answer.outcome, caller, peer });
     respond(gate, answer)
 }
 

@@ -1,5 +1,7 @@
 //! How a request can end, and who hears of it.
 
+use std::net::IpAddr;
+
 use crate::ids::Hotkey;
 use crate::wire::btauth::AuthError;
 
@@ -67,17 +69,30 @@ impl From<&AuthError> for AxonOutcome {
     }
 }
 
+/// A request that was answered.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSeen<'a> {
+    /// Where it went, as routes name it: [`Synapse::PATH`](crate::wire::synapse::Synapse::PATH) for ours.
+    pub path: &'static str,
+    /// How it ended.
+    pub outcome: AxonOutcome,
+    /// Who sent it, known once the signature held and never before.
+    pub caller: Option<&'a Hotkey>,
+    /// The address it came from; none on a socket without addresses.
+    pub peer: Option<IpAddr>,
+}
+
 /// Hears of every request once it is answered. Called in the HTTP worker: it must not block.
 pub trait AxonEvents: Send + Sync {
-    /// `path` is a [`Synapse::PATH`](crate::wire::synapse::Synapse::PATH); `caller` is known once the signature held.
-    fn request(&self, path: &'static str, outcome: AxonOutcome, caller: Option<&Hotkey>);
+    /// One request.
+    fn request(&self, seen: RequestSeen<'_>);
 }
 
 /// Counts nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoEvents;
 impl AxonEvents for NoEvents {
-    fn request(&self, _: &'static str, _: AxonOutcome, _: Option<&Hotkey>) {}
+    fn request(&self, _: RequestSeen<'_>) {}
 }
 
 /// Why a hotkey is not admitted.
