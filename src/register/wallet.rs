@@ -17,6 +17,8 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// All wallets below wallet.path, with their hotkeys; also without a word. Never asks for a password.
+    ///
+    /// Another directory goes before the command: compute-register --wallet.path DIR wallet list.
     List,
     /// One wallet: its addresses, which secrets each file holds (their names), and whether its public parts agree.
     Show {
@@ -40,7 +42,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<(), Exit> {
         Command::List => {
             let listing = listing::list(&settings.path).map_err(|error| {
                 complain(&format!("wallets in {} cannot be listed: {error}", settings.path.display()));
-                complain("name their directory: --wallet.path");
+                complain("name their directory: compute-register --wallet.path DIR wallet");
                 Exit::Data
             })?;
             context.answer(&listing, list_text)
@@ -49,7 +51,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<(), Exit> {
             let name = name.as_deref().unwrap_or(&settings.name);
             let mut wallet = listing::show(&settings.path, OsStr::new(name)).map_err(|why| {
                 complain(&format!("no wallet {name:?} in {}: {why}", settings.path.display()));
-                complain("compute-register wallet list shows which there are; --wallet.path names another directory");
+                complain("compute-register wallet list shows which there are; compute-register --wallet.path DIR wallet looks elsewhere");
                 Exit::Data
             })?;
             if let Some(hotkey) = &hotkey {
