@@ -375,6 +375,10 @@ section! {
         pub min_stake: f64 [within(0.0, 21e6)],
         /// Whether a caller needs a validator permit beside the stake.
         pub require_permit: bool,
+        /// Serve callers below `update.minimal_validator_version` too.
+        pub whitelist_not_updated: bool,
+        /// Share of validators, in percent, above which those below the least version are refused.
+        pub whitelist_updated_threshold: u8 [within(0, 100)],
     }
 }
 
@@ -393,6 +397,10 @@ section! {
         pub require_permit: bool,
         /// Query only the first uid of each address.
         pub one_ip_per_uid: bool,
+        /// Query miners that announce no version too.
+        pub whitelist_unrecognized: bool,
+        /// Share of miners, in percent, above which those below the least version are not queried.
+        pub whitelist_updated_threshold: u8 [within(0, 100)],
     }
 }
 
@@ -403,6 +411,10 @@ section! {
         pub auto_update: bool,
         /// Time between two looks for a new version.
         pub interval: Duration [within(s(60), s(30 * DAY))],
+        /// Least version of miners, in the original's whole-number form; 0 asks for none.
+        pub minimal_miner_version: u32,
+        /// Least version of validators; 0 asks for none.
+        pub minimal_validator_version: u32,
     }
 }
 
