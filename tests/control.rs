@@ -142,6 +142,15 @@ fn penalties_are_given_shown_and_lifted_and_count_in_the_table() {
         assert!(validator.lift(judged.hotkey.into()).await.unwrap().lifted);
         assert!(!validator.lift(judged.hotkey.into()).await.unwrap().lifted);
         assert!(validator.penalties().await.unwrap().penalties.is_empty());
+
+        // An address is named in any spelling, and is not the business of whoever judges miners.
+        let address = |text: &str| text.parse::<compute_subnet::admission::Subject>().unwrap();
+        let of_address = PenaltyWish { subject: address("2001:db8::1"), ..wish.clone() };
+        let given = validator.penalise(&of_address).await.unwrap().penalties;
+        assert_eq!((given.len(), given[0].subject.to_string().as_str()), (1, "2001:db8::/64"));
+        assert!(validator.lift(address("2001:db8::2")).await.unwrap().lifted);
+        assert!(!validator.lift(address("203.0.113.9")).await.unwrap().lifted);
+        assert!(validator.penalties().await.unwrap().penalties.is_empty());
         until("it is judged again", async || {
             let row = validator.table().await.unwrap().rows.into_iter().find(|r| r.hotkey == judged.hotkey)?;
             (row.verdict == "pass").then_some(())

@@ -306,8 +306,8 @@ impl Handler<Inspect> for BlacklistGuard {
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
             "peers": self.view.as_ref().map(|v| v.metagraph.neurons.len()),
-            "penalties": self.loaded.then(|| self.penalties.hotkeys.len()),
-            "penalties_of_addresses": self.loaded.then(|| self.penalties.addresses.len()),
+            "penalties": self.loaded.then_some(self.penalties.hotkeys.len()),
+            "penalties_of_addresses": self.loaded.then_some(self.penalties.addresses.len()),
             "snapshot_block": self.setup.snapshot.borrow().as_ref().map(|s| s.taken_block),
         }))
     }

@@ -666,3 +666,6 @@ pub(crate) fn secret(path: &Path) -> Result<secrecy::SecretBox<[u8; 32]>, NodeEr
     }
     Ok(secrecy::SecretBox::new(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,5 +92,14 @@ mod tests {
         let (hotkey, rest) = text.lines().nth(1).unwrap().split_once("  ").unwrap();
         assert_eq!((hotkey, rest), (Hotkey([1; 32]).to_string().as_str(), "operator  in 1m  spam"));
         assert_eq!(list_text(&Penalties { penalties: Vec::new() }, 0), "no penalties");
+        let address = PenaltyRecord {
+            subject: "203.0.113.9".parse().unwrap(),
+            reason: "replays".into(),
+            detail: "more than 20".into(),
+            from_ms: 0,
+            until_ms: 61_000,
+        };
+        let text = list_text(&Penalties { penalties: vec![address] }, 1_000);
+        assert_eq!(text.lines().nth(1), Some("203.0.113.9  replays  in 1m  more than 20"));
     }
 }

@@ -351,6 +351,16 @@ section! {
         pub hotkeys: Vec<Hotkey>,
         /// The operator's own list of owners.
         pub coldkeys: Vec<Coldkey>,
+        /// The time that the limits below are counted over.
+        pub anomaly_window: Duration [within(s(1), s(3600))],
+        /// Bad signatures of one address per window; 0 = no limit.
+        pub max_bad_signatures: u64,
+        /// Replays of one address per window; 0 = no limit.
+        pub max_replays: u64,
+        /// Signed requests of one hotkey per window whose body cannot be read; 0 = no limit.
+        pub max_malformed: u64,
+        /// How long going beyond a limit is punished; none at 0.
+        pub anomaly_penalty: Duration [within(s(0), s(30 * DAY))],
     }
 }
 
