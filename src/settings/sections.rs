@@ -375,6 +375,8 @@ section! {
         pub min_stake: f64 [within(0.0, 21e6)],
         /// Whether a caller needs a validator permit beside the stake.
         pub require_permit: bool,
+        /// Port of the containers' SSH server, as callers of the original's protocol are told.
+        pub ssh_port: u16 [port],
     }
 }
 

@@ -163,6 +163,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         health: HealthPolicy::default(),
         rules: ReconcileRules::default(),
         specs: specs.clone(),
+        offer: watch::Sender::new(None),
         duty: tokio::sync::watch::Sender::new(Default::default()).subscribe(),
         journal: journal.clone(),
         clock: clock.clone(),

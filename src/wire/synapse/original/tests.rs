@@ -9,7 +9,7 @@ use sha2::Sha256;
 use super::*;
 use crate::hardware;
 use crate::wire::classic::envelope::{TerminalJson, Whole};
-use crate::wire::classic::{Base, ClassicSynapse, EMPTY_BODY_HASH, Envelope};
+use crate::wire::classic::{ClassicSynapse, EMPTY_BODY_HASH, Envelope};
 
 const VECTORS: &str = include_str!("../../../../tests/vectors/axon/compute_subnet_9.0.0.json");
 /// A key of 2048 bits for these tests.
