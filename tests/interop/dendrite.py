@@ -3,14 +3,18 @@
 Jobs:
   {"keys": N}      makes N RSA key pairs; answers with their public keys
   {"call": {"as": "//Bob", "synapse": "Allocate", "fields": {..}, "axon": {"ip", "port", "hotkey"}, "timeout": 12,
-            "after_signing": {"nonce": 1}, "again": false}}
-      one call. `after_signing` changes what the headers say of the caller once they are signed; `again` sends what the
-      last call sent. Answers with what the dendrite made of the reply.
+            "clock_s": 0, "after_signing": {"nonce": 1}, "again": false}}
+      one call. `clock_s` is how far the caller's clock is ahead; `after_signing` changes what the headers say of the
+      caller once they are signed; `again` sends the headers of its last call. Answers with what the dendrite made of the
+      reply.
+  {"calls": [..]}  several calls at the same time, each of a dendrite of its own
   {"decrypt": {"key": 0, "info": "base64"}}   what the pair's private key reads in an allocation's `info`
 """
 
 import asyncio
 import base64
+import time
+from unittest import mock
 
 import driver
 
@@ -28,12 +32,15 @@ import synapses
 class Dendrite(bittensor.Dendrite):
     """The SDK's own, with a hook between signing and sending."""
 
+    clock_s = 0
     after_signing = {}
     again = False
     sent = None
 
     def preprocess_synapse_for_request(self, *args, **kwargs):
-        synapse = super().preprocess_synapse_for_request(*args, **kwargs)
+        now = time.time_ns() + int(self.clock_s * 1e9)
+        with mock.patch("time.time_ns", lambda: now):
+            synapse = super().preprocess_synapse_for_request(*args, **kwargs)
         for field, value in self.after_signing.items():
             setattr(synapse.dendrite, field, value)
         if self.again:
@@ -48,11 +55,17 @@ loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
 
 
-def call(job):
-    who = job["as"]
+def known(who):
     if who not in dendrites:
         dendrites[who] = Dendrite(wallet=Keypair.create_from_uri(who))
-    dendrite = dendrites[who]
+    return dendrites[who]
+
+
+BASE = set(bittensor.Synapse.model_fields)
+
+
+async def call(dendrite, job):
+    dendrite.clock_s = job.get("clock_s", 0)
     dendrite.after_signing = job.get("after_signing", {})
     dendrite.again = job.get("again", False)
     axon = job["axon"]
@@ -60,8 +73,7 @@ def call(job):
         version=183, ip=axon["ip"], port=axon["port"], ip_type=4, hotkey=axon["hotkey"], coldkey=axon["hotkey"]
     )
     synapse = synapses.ALL[job["synapse"]](**job.get("fields", {}))
-    asked = dendrite.forward(target, synapse, timeout=job.get("timeout", 12), deserialize=False)
-    reply = loop.run_until_complete(asked)
+    reply = await dendrite.forward(target, synapse, timeout=job.get("timeout", 12), deserialize=False)
     own = {name: getattr(reply, name) for name in type(reply).model_fields if name not in BASE}
     return {
         "is_success": reply.is_success,
@@ -73,9 +85,6 @@ def call(job):
     }
 
 
-BASE = set(bittensor.Synapse.model_fields)
-
-
 def answer(job):
     if "keys" in job:
         pairs.extend(RSA.generate(2048) for _ in range(job["keys"]))
@@ -84,7 +93,10 @@ def answer(job):
         cipher = PKCS1_OAEP.new(pairs[job["decrypt"]["key"]], hashAlgo=SHA256)
         raw = base64.b64decode(job["decrypt"]["info"], validate=True)
         return {"text": cipher.decrypt(raw).decode(), "bytes": len(raw)}
-    return call(job["call"])
+    if "calls" in job:
+        fresh = [call(Dendrite(wallet=Keypair.create_from_uri(one["as"])), one) for one in job["calls"]]
+        return loop.run_until_complete(asyncio.gather(*fresh))
+    return loop.run_until_complete(call(known(job["call"]["as"]), job["call"]))
 
 
 driver.serve(answer)
