@@ -1,7 +1,7 @@
 //! Signed HTTP between neurons.
 //!
-//! A request is a POST with a JSON body, signed by its sender with `btauth/1` ([`btauth`]) and admitted once
-//! ([`nonces`]). The reply is signed by the responder ([`reply`]). [`synapse`] has the typed bodies, [`axon`] the
+//! A request is a POST with a JSON body, signed by its sender with `btauth/1` ([`btauth`]) or with the scheme of Bittensor
+//! SDK 6 to 10 ([`classic`]), and admitted once ([`nonces`]). The reply is signed by the responder ([`reply`]). [`synapse`] has the typed bodies, [`axon`] the
 //! serving side, [`dendrite`] the calling side.
 //!
 //! Invariants:
@@ -12,6 +12,7 @@
 
 pub mod axon;
 pub mod btauth;
+pub mod classic;
 pub mod dendrite;
 pub mod nonces;
 pub mod reply;
