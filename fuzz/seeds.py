@@ -14,11 +14,15 @@ from pathlib import Path
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
 out = Path(sys.argv[1])
 made = {}
+known = set()
 
 
 def seed(target, content):
     if isinstance(content, str):
         content = content.encode()
+    if (target, content) in known:
+        return
+    known.add((target, content))
     made[target] = made.get(target, 0) + 1
     folder = out / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +45,27 @@ for file in vectors("*btauth1*.json"):
         body = (case.get("body_utf8") or "").encode()
         headers = [(k, v) for k, v in case["headers"].items() if isinstance(v, str)]
         seed("headers", request(case["method"], case["path"], headers, body))
+
+# The classic scheme: every request that was captured, and every value whose Python text was.
+for file in vectors("axon/*.json"):
+    for case in file.get("vectors", []):
+        if "raw_b64" not in case.get("request", {}):
+            continue
+        raw = base64.b64decode(case["request"]["raw_b64"])
+        head, _, body = raw.partition(b"\r\n\r\n")
+        method, target = head.split(b"\r\n")[0].split(b" ")[:2]
+        lines = head.split(b"\r\n")[1:]
+        seed("headers", b"\n".join([method + b" " + target] + lines) + b"\n\n" + body)
+        seed("body", body)
+        try:
+            fields = json.loads(body)
+        except ValueError:
+            continue
+        for value in fields.values() if isinstance(fields, dict) else []:
+            seed("body_hash", json.dumps(value))
+for file in vectors("python_str_body_hash.json"):
+    for case in file["values"]:
+        seed("body_hash", case["json_as_sent"])
 
 # Frames between a node and its prover: a byte that chooses the reader's bound, then `length u32 LE, kind u8, body`.
 def frame(kind, body):

@@ -33,9 +33,9 @@ fn tells_nothing(error: &KeyfileError, fields: &Value) {
         let secret = fields.get(field).and_then(Value::as_str).unwrap_or_default();
         let secret = secret.strip_prefix("0x").unwrap_or(secret);
         // Public fields may be quoted, and may hold the same text; short texts may stand in any message.
-        let public = ["publicKey", "accountId", "ss58Address"].iter().any(|f| {
-            fields.get(*f).and_then(Value::as_str).is_some_and(|t| t.contains(secret))
-        });
+        let public = ["publicKey", "accountId", "ss58Address"]
+            .iter()
+            .any(|f| fields.get(*f).and_then(Value::as_str).is_some_and(|t| t.contains(secret)));
         assert!(secret.len() < 24 || public || !text.contains(secret), "{field} in: {text}");
     }
 }

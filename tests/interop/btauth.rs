@@ -108,9 +108,7 @@ fn the_sdk_accepts_what_we_sign_and_nothing_else() {
             let headers = btauth::sign(&bob, "POST", PATH, b"{}", nonce, &alice);
             headers.iter().map(|(name, value)| (name, value.to_owned())).collect()
         };
-        let job = |headers: &BTreeMap<&'static str, String>| {
-            json!({ "headers": headers, "body": "{}", "method": "POST", "path": PATH, "receiver": alice.to_string() })
-        };
+        let job = |headers: &BTreeMap<&'static str, String>| json!({ "headers": headers, "body": "{}", "method": "POST", "path": PATH, "receiver": alice.to_string() });
         let accepted = json!({ "caller": bob.hotkey().to_string() });
         let refused = |class: &str| json!({ "error": class });
 

@@ -8,12 +8,15 @@ Jobs:
       caller once they are signed; `again` sends the headers of its last call. Answers with what the dendrite made of the
       reply.
   {"calls": [..]}  several calls at the same time, each of a dendrite of its own
+  {"hash": [json, ..]}   of each JSON text: Python's text of the value, and the SDK's body hash over it
   {"decrypt": {"key": 0, "info": "base64"}}   what the pair's private key reads in an allocation's `info`
 """
 
 import asyncio
 import base64
+import json
 import time
+import typing
 from unittest import mock
 
 import driver
@@ -85,7 +88,19 @@ async def call(dendrite, job):
     }
 
 
+class Anything(bittensor.Synapse):
+    value: typing.Any = None
+    required_hash_fields: typing.ClassVar[tuple] = ("value",)
+
+
+def hashed(text):
+    value = json.loads(text)
+    return {"str": str(value), "body_hash": Anything(value=value).body_hash}
+
+
 def answer(job):
+    if "hash" in job:
+        return [hashed(text) for text in job["hash"]]
     if "keys" in job:
         pairs.extend(RSA.generate(2048) for _ in range(job["keys"]))
         return {"public": [pair.public_key().export_key("PEM").decode() for pair in pairs]}

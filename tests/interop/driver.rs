@@ -1,5 +1,6 @@
 //! A Python driver with an SDK: one job a line, one answer a line.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,13 +11,16 @@ use tokio::time::timeout;
 
 use crate::common::LONG;
 
+/// What the driver and its SDK say beside their answers, in its home.
+const SAID: &str = "stderr";
+
 /// A driver's process. It is killed when this is dropped.
 pub(crate) struct Driver {
     name: String,
     _child: Child,
     jobs: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Driver {
@@ -37,12 +41,13 @@ impl Driver {
             .env("BT_NO_PARSE_CLI_ARGS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(File::create(home.path().join(SAID)).unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let (jobs, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let answers = BufReader::new(answers).lines();
-        Driver { name: format!("{script} of {version}"), _child: child, jobs, answers, _home: home }
+        Driver { name: format!("{script} of {version}"), _child: child, jobs, answers, home }
     }
 
     /// The answer to a job. A job that raises in Python fails the test.
@@ -51,10 +56,14 @@ impl Driver {
             self.jobs.write_all(format!("{job}\n").as_bytes()).await.unwrap();
             self.answers.next_line().await.unwrap()
         };
-        let line = timeout(LONG, talk).await.unwrap_or_else(|_| panic!("{} does not answer {job}", self.name));
-        let line = line.unwrap_or_else(|| panic!("{} ended at {job}; its complaint is above", self.name));
+        let line = timeout(LONG, talk).await.ok().flatten();
+        let line = line.unwrap_or_else(|| panic!("{} gives no answer to {job}:\n{}", self.name, self.said()));
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}: {e}: {line}", self.name));
-        assert!(answer.get("raised").is_none(), "{}: {answer} at {job}", self.name);
+        assert!(answer.get("raised").is_none(), "{}: {answer} at {job}:\n{}", self.name, self.said());
         answer
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.home.path().join(SAID)).unwrap_or_default()
     }
 }

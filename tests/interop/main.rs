@@ -7,9 +7,10 @@
 //! `scripts/python-sdks` installs the SDKs, `COMPUTE_TEST_PYTHON` names another directory of virtual environments.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers fail the test")]
 
+mod body_hash;
 mod btauth;
 mod checks;
-#[expect(dead_code, reason = "other tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "other tests use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;

@@ -8,7 +8,6 @@ use compute_subnet::exit::Exit;
 use compute_subnet::ids::Hotkey;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::wallet::Keypair;
-use compute_subnet::wire::Peer;
 use tokio::sync::oneshot;
 
 use crate::common::{PROVER, get, settings, until};
@@ -51,11 +50,6 @@ impl Node {
         }));
         until("the miner is ready", async || (get(page, "/readyz").await.status == 200).then_some(())).await;
         Node { axon, hotkey, stop, task, _dir: dir }
-    }
-
-    /// Whom our dendrite calls.
-    pub(crate) fn peer(&self) -> Peer {
-        Peer { hotkey: self.hotkey, addr: self.axon }
     }
 
     pub(crate) async fn end(self) {
