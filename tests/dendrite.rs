@@ -1,4 +1,5 @@
 //! The calling side against sockets that do as told: replies as the SDK's client judges them, connections, many at once.
+#![expect(clippy::unwrap_used, reason = "test helpers outside test functions")]
 
 #[path = "dendrite/ask.rs"]
 mod ask;

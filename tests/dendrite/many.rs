@@ -62,15 +62,17 @@ async fn full() -> (Peer, TcpListener, Vec<tokio::task::JoinHandle<std::io::Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_the_silent_nor_the_refusing_nor_the_full_make_another_answer_late() {
     let answering = miners(64).await;
-    let (mut peers, mut held, mut full_ones) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peers, mut held, mut refused, mut full_ones) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..64 {
         // Accepts (the system does) and never answers.
         let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         peers.push(Peer { hotkey: key("Alice").hotkey(), addr: silent.local_addr().unwrap() });
         held.push(silent);
-        let refusing = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        // Bound, so that nobody else gets the port, and not listening.
+        let refusing = TcpSocket::new_v4().unwrap();
+        refusing.bind(([127, 0, 0, 1], 0).into()).unwrap();
         peers.push(Peer { hotkey: key("Alice").hotkey(), addr: refusing.local_addr().unwrap() });
-        drop(refusing);
+        refused.push(refusing);
         full_ones.push(full().await);
     }
     // Some fill attempts hang for good, which is the point; give those that do not a moment.
