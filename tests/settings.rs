@@ -515,3 +515,22 @@ fn help_names_every_flag() {
     let help = Program::command().term_width(120).render_help().to_string();
     insta::assert_snapshot!("help", help);
 }
+
+// ---- Bittensor's own variables ----
+
+#[test]
+fn the_variables_of_bittensors_tools_name_a_wallet_unless_we_are_told_otherwise() {
+    let bt = [("BT_WALLET_NAME", "theirs"), ("BT_WALLET_HOTKEY", "hot"), ("BT_WALLET_PATH", "~/elsewhere")];
+    let loaded = load(Role::Miner, &Cli::default(), env(&bt)).unwrap();
+    let file = loaded.settings.wallet.hotkey_file();
+    assert_eq!(file, PathBuf::from("/home/op/elsewhere/theirs/hotkeys/hot"));
+    assert_eq!(loaded.sources["wallet.name"], Source::Env("BT_WALLET_NAME".into()));
+    let name = |loaded: Loaded| loaded.settings.wallet.name;
+    assert_eq!(name(conf("wallet: { name: file }").load_with(Role::Miner, &[], &bt).unwrap()), "file");
+    let ours = [bt[0], ("COMPUTE__WALLET__NAME", "env")];
+    assert_eq!(name(load(Role::Miner, &Cli::default(), env(&ours)).unwrap()), "env");
+    assert_eq!(name(load(Role::Miner, &cli(&["--wallet.name", "flag"]), env(&ours)).unwrap()), "flag");
+    assert_eq!(name(load(Role::Miner, &Cli::default(), env(&[("BT_WALLET_NAME", "")])).unwrap()), "default");
+    let wrong = load(Role::Miner, &Cli::default(), env(&[("BT_WALLET_NAME", "../x")])).unwrap_err().to_string();
+    assert!(wrong.contains("BT_WALLET_NAME") && wrong.contains("is not a file name"), "{wrong}");
+}

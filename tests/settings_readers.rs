@@ -37,6 +37,7 @@ const READERS: &[(&str, &str, &str)] = &[
     ("wallet.hotkey", LAUNCH, "settings.wallet.hotkey_file()"),
     ("wallet.path", DERIVED, "self.path.join(&self.name)"),
     ("wallet.path", LAUNCH, "settings.wallet.hotkey_file()"),
+    ("wallet.password_file", LAUNCH, "settings.wallet.password_file"),
     ("subtensor.network", LAUNCH, "&settings.subtensor.network"),
     ("subtensor.chain_endpoint", DERIVED, "self.chain_endpoint"),
     ("subtensor.chain_endpoint", LAUNCH, "settings.subtensor.endpoint()"),

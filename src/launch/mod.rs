@@ -25,7 +25,8 @@ use crate::runtime::Placement;
 use crate::settings::{self, Cli, Loaded, LogFormat, Network, Role, Settings};
 use crate::sim::keys::DevnetKeys;
 use crate::telemetry::logging::{self, Format, LogFile, LogGuard, LogOptions};
-use crate::wallet::Keypair;
+use crate::wallet::password::Sources;
+use crate::wallet::{Keypair, unlock};
 
 /// Reads the command line of a program whose arguments are `T`; ends the process with help, version or what was wrong.
 pub fn arguments<T: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, Exit> {
@@ -247,7 +248,7 @@ impl std::fmt::Display for DevnetKey {
     }
 }
 
-/// The hotkey of a node: from the wallet, or from a devnet's directory.
+/// The hotkey of a node, before any actor starts: from the wallet, decrypted if it must be, or from a devnet's directory.
 fn keypair(
     settings: &Settings,
     devnet: Option<&DevnetKey>,
@@ -263,11 +264,15 @@ fn keypair(
     // Before the wallet is asked for: a node that cannot run anyway must not first send its operator to make a key.
     ledger(settings)?;
     let file = settings.wallet.hotkey_file();
-    let loaded = crate::wallet::keyfile::load(&file).map_err(|error| {
+    let passwords = Sources::of_process(settings.wallet.password_file.as_deref());
+    let loaded = unlock::load(&file, &passwords, |sealed, source| {
+        tracing::info!(file = %file.display(), %sealed, password = %source, takes = sealed.cost(), "decrypting the hotkey");
+    });
+    let loaded = loaded.map_err(|error| {
         tracing::error!("the hotkey cannot be used: {}", crate::telemetry::error_chain(&error));
         Exit::Data
     })?;
-    if let Some(warning) = loaded.warning {
+    for warning in loaded.warnings {
         tracing::warn!(file = %file.display(), "{warning}");
     }
     Ok(loaded.keypair)

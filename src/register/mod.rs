@@ -1,7 +1,7 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`; `text` lays tables
-//! out. A new group is a file here and a line in `Command`.
+//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`; `text`
+//! lays tables out. A new group is a file here and a line in `Command`.
 
 mod evidence;
 mod explain;
@@ -9,6 +9,7 @@ mod leases;
 mod node;
 mod penalties;
 mod text;
+mod wallet;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,7 +20,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::launch;
-use crate::settings::{Cli, FLAGS, Loaded, Role};
+use crate::settings::{Cli, FLAGS, Loaded, Role, Wallet};
 use crate::telemetry::error_chain;
 use crate::web::control::{ClientError, Code, ControlClient};
 
@@ -41,6 +42,7 @@ Examples:
   compute-register maintenance on --note 'new disk'  no new leases; running ones go on
   compute-register drain --wait-for-leases           end the node once its leases have ended
   compute-register reload                            read config.yaml again, as SIGHUP does
+  compute-register wallet show default --unlock      does the password open my hotkeys?
 
 Exit codes: 0 done; 64 wrong command line; 65 the node refused, or its answer or database cannot be used;
 69 no node runs there, or it does not answer; 78 wrong configuration."
@@ -99,6 +101,8 @@ enum Command {
     Drain(node::DrainArgs),
     /// The settings in force, with where each was written.
     Config,
+    /// The wallets of this machine: which keys there are, and whether a node could act with them.
+    Wallet(wallet::Args),
 }
 
 /// The settings' flags, all understood and only `--config` shown: a node's help explains the others.
@@ -128,6 +132,7 @@ impl clap::FromArgMatches for Quiet {
 struct Context {
     client: ControlClient,
     dir: PathBuf,
+    wallet: Wallet,
     json: bool,
 }
 
@@ -144,7 +149,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
     };
     let Loaded { settings, .. } = launch::load(role, &cli.0)?;
     let dir = data_dir.unwrap_or(settings.node.data_dir);
-    let context = Context { client: ControlClient::new(&dir), dir, json };
+    let context = Context { client: ControlClient::new(&dir), dir, wallet: settings.wallet, json };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         complain(&format!("cannot start: {error}"));
         Exit::Unavailable
@@ -168,6 +173,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Maintenance(args) => node::maintenance(context, args).await,
         Command::Drain(args) => node::drain(context, args).await,
         Command::Config => node::config(context).await,
+        Command::Wallet(args) => wallet::run(context, args),
     }
 }
 

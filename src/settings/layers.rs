@@ -1,4 +1,4 @@
-//! The layers above the shipped configuration: a file, the environment, the command line.
+//! The layers above the shipped configuration: Bittensor's own variables, a file, our variables, the command line.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -56,6 +56,20 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("longer than {} bytes; this is not a configuration", yaml::MAX_BYTES));
     }
     String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
+}
+
+/// The variables by which Bittensor's own tools name a wallet.
+const WALLET_VARIABLES: [(&str, &str); 3] =
+    [("BT_WALLET_NAME", "wallet.name"), ("BT_WALLET_HOTKEY", "wallet.hotkey"), ("BT_WALLET_PATH", "wallet.path")];
+
+/// Lays the variables of Bittensor's own tools on top of the shipped file, below everything that is meant for us.
+pub(crate) fn wallet_variables(env: &[(String, String)], tree: &mut Value, problems: &mut Vec<Problem>) {
+    for (name, key) in WALLET_VARIABLES {
+        let given = env.iter().find(|(variable, value)| variable == name && !value.trim().is_empty());
+        if let Some((_, value)) = given {
+            put(key, value, Source::Env(name.to_owned()), tree, problems);
+        }
+    }
 }
 
 /// Lays `COMPUTE__SECTION__KEY` variables on top, in the order of their names.

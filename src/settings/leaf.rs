@@ -228,6 +228,12 @@ pub(crate) fn port(value: &u16) -> Option<String> {
     within(1025, 65534)(value)
 }
 
+/// A name in a directory, which it cannot leave.
+pub(crate) fn file_name(value: &String) -> Option<String> {
+    let fits = !value.is_empty() && value != "." && value != ".." && !value.contains(['/', '\\', '\0']);
+    (!fits).then(|| format!("{value:?} is not a file name: use one without slashes, other than . and .."))
+}
+
 /// A power of two in this range.
 pub(crate) fn power_of_two(min: u32, max: u32) -> impl Fn(&u32) -> Option<String> {
     move |value| {

@@ -138,9 +138,12 @@ pub struct Line {
     pub source: String,
 }
 
-/// The process's environment, for [`load`]. Text that is not UTF-8 is kept as far as it can be read.
+/// The process's environment, for [`load`]. Text that is not UTF-8 is kept as far as it can be read; variables with
+/// passwords are left out, since a node keeps this for as long as it runs.
 pub fn process_env() -> Vec<(String, String)> {
-    std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned())).collect()
+    let texts = std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v));
+    let texts = texts.filter(|(name, _)| !name.starts_with(crate::wallet::password::VARIABLE_PREFIX));
+    texts.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
 }
 
 /// Reads all layers. Blocking: it reads the file of `--config`.
@@ -157,6 +160,7 @@ pub fn load(role: Role, cli: &Cli, env: impl IntoIterator<Item = (String, String
 fn read_layers(role: Role, cli: &Cli, env: &[(String, String)]) -> Result<Loaded, Problems> {
     let (mut tree, mut problems) = yaml::parse(SHIPPED, None);
     let mut warnings = Vec::new();
+    layers::wallet_variables(env, &mut tree, &mut problems);
     if let Some(path) = &cli.config {
         layers::file(path, &mut tree, &mut problems);
     }

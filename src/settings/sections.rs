@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::section;
-use super::leaf::{DAY, LogFormat, if_given, ms, port, power_of_two, s, within};
+use super::leaf::{DAY, LogFormat, file_name, if_given, ms, port, power_of_two, s, within};
 use super::network::Network;
 use crate::ids::{Coldkey, Hotkey, Netuid};
 
@@ -91,12 +91,14 @@ section! {
 section! {
     /// Which hotkey the node acts with.
     pub struct Wallet {
-        /// Name of the wallet.
-        pub name: String,
-        /// Name of the hotkey in it.
-        pub hotkey: String,
+        /// Name of the wallet: a file name.
+        pub name: String [file_name],
+        /// Name of the hotkey in it: a file name.
+        pub hotkey: String [file_name],
         /// Directory of all wallets.
         pub path: PathBuf,
+        /// File with the password of an encrypted hotkey.
+        pub password_file: Option<PathBuf>,
     }
 }
 

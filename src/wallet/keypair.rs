@@ -6,10 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use schnorrkel::derive::ChainCode;
+use schnorrkel::derive::{ChainCode, Derivation as _};
 use schnorrkel::{ExpansionMode, MiniSecretKey, PublicKey, SecretKey, Signature};
 use secrecy::zeroize::{Zeroize, Zeroizing};
 
+use super::phrase;
 use crate::ids::Hotkey;
 
 /// The signing context of substrate accounts.
@@ -27,8 +28,10 @@ pub enum KeyError {
     /// The bytes are no secret key in schnorrkel's form. The ed25519-style form of polkadot-js exports ends here too.
     #[error("not a secret key in schnorrkel's form (32 bytes of canonical scalar, 32 bytes of nonce)")]
     SecretForm,
-    /// The text is no development key.
-    #[error("not a development key: expected hard junctions such as //Alice or //miner//3, each of 1 to 31 bytes")]
+    /// The text is no key URI.
+    #[error(
+        "not a key: expected junctions such as //Alice or //miner/3, each of 1 to 31 bytes, perhaps after a phrase"
+    )]
     Uri,
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
@@ -73,18 +76,31 @@ impl Keypair {
         Ok(Self::from_pair(secret.to_keypair()))
     }
 
-    /// A development key: hard junctions from substrate's published phrase, `//Alice` for example. For tests and the
-    /// devnet only, since everybody can derive it.
+    /// The key of a URI as substrate's tools have them: a recovery phrase, then hard (`//name`) and soft (`/name`)
+    /// junctions. Without a phrase it is a development key, `//Alice` for example, derived from substrate's published
+    /// phrase: for tests and the devnet only, since everybody can derive it.
     ///
     /// # Errors
-    /// [`KeyError::Uri`] for anything but hard junctions of 1 to 31 bytes.
+    /// [`KeyError::Uri`] if there is neither a phrase nor a junction, or one of them is wrong. A password (`///word`) is
+    /// not supported.
     pub fn from_uri(uri: &str) -> Result<Self, KeyError> {
-        let path = uri.strip_prefix("//").ok_or(KeyError::Uri)?;
-        let mut key = Self::from_seed(&DEV_MINI_SECRET);
-        for junction in path.split("//") {
-            let (mini, _) = key.0.pair.hard_derive_mini_secret_key(Some(ChainCode(chain_code(junction)?)), b"");
-            let mini = Zeroizing::new(mini);
-            key = Self::from_pair(mini.expand_to_keypair(ExpansionMode::Ed25519));
+        let (words, mut path) = uri.split_at(uri.find('/').unwrap_or(uri.len()));
+        let mut key = match words {
+            "" if path.is_empty() => return Err(KeyError::Uri),
+            "" => Self::from_seed(&DEV_MINI_SECRET),
+            words => Self::from_seed(&*phrase::mini_secret(words).ok_or(KeyError::Uri)?),
+        };
+        while let Some(rest) = path.strip_prefix('/') {
+            let (hard, rest) = rest.strip_prefix('/').map_or((false, rest), |rest| (true, rest));
+            let (junction, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let code = ChainCode(chain_code(junction)?);
+            key = if hard {
+                let mini = Zeroizing::new(key.0.pair.hard_derive_mini_secret_key(Some(code), b"").0);
+                Self::from_pair(mini.expand_to_keypair(ExpansionMode::Ed25519))
+            } else {
+                Self::from_pair(key.0.pair.derived_key_simple(code, b"").0)
+            };
+            path = rest;
         }
         Ok(key)
     }
@@ -127,9 +143,9 @@ pub fn verify(hotkey: &Hotkey, message: &[u8], signature: &[u8; 64]) -> bool {
     public.verify_simple(CONTEXT, message, &signature).is_ok()
 }
 
-/// The chain code of a hard junction: a number as u64, other text with its SCALE length, both padded with zeros.
+/// The chain code of a junction: a number as u64, other text with its SCALE length, both padded with zeros.
 fn chain_code(junction: &str) -> Result<[u8; 32], KeyError> {
-    if junction.is_empty() || junction.len() > 31 || junction.contains('/') {
+    if junction.is_empty() || junction.len() > 31 {
         return Err(KeyError::Uri);
     }
     let mut code = [0u8; 32];
@@ -168,10 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn soft_or_empty_or_long_junctions_are_refused() {
-        for uri in ["", "Alice", "/Alice", "//", "//Alice/soft", "////", "//an-overlong-junction-of-33-bytes-xx"] {
+    fn empty_or_long_junctions_wrong_words_and_passwords_are_refused() {
+        for uri in ["", "Alice", "/", "//", "//Alice/", "////", "//Alice///pw", "//an-overlong-junction-of-33-bytes-xx"]
+        {
             assert_eq!(Keypair::from_uri(uri).unwrap_err(), KeyError::Uri, "{uri}");
         }
+    }
+
+    #[test]
+    fn a_phrase_with_hard_and_soft_junctions_gives_the_address_that_other_tools_give() {
+        let words = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+        let address = |uri: &str| Keypair::from_uri(uri).unwrap().hotkey().to_string();
+        assert_eq!(address(&format!("{words}//hard/soft")), "5FncfQd6TSSpUMsaoMFpibpTtF8wRnrfEk8yx9HSZWvr1HQ9");
+        assert_eq!(address(words), "5EPCUjPxiHAcNooYipQFWr9NmmXJKpNG5RhcntXwbtUySrgH");
+        let soft = Keypair::from_uri("//Alice/soft").unwrap();
+        assert!(verify(&soft.hotkey(), b"m", &soft.sign(b"m")));
     }
 
     #[test]

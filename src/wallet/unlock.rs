@@ -1,0 +1,107 @@
+//! From a hotkey's file to its key, with whatever password it takes.
+
+use std::path::{Path, PathBuf};
+
+use super::keyfile::{self, Keyfile, KeyfileError, KeyfileErrorKind, KeyfileWarning};
+use super::keypair::Keypair;
+use super::password::{self, Found, PasswordError, Source, Sources};
+use super::sealed::{SealError, Sealed};
+
+/// A key read from its file.
+#[derive(Debug, Clone)]
+pub struct LoadedKey {
+    /// The key.
+    pub keypair: Keypair,
+    /// What the operator should be told.
+    pub warnings: Vec<KeyfileWarning>,
+}
+
+/// Why a hotkey cannot be had from its file.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    /// The file cannot be used.
+    #[error(transparent)]
+    Keyfile(#[from] KeyfileError),
+    /// A source of passwords cannot be used.
+    #[error("key file {} is encrypted ({sealed})", path.display())]
+    Password {
+        /// The key file.
+        path: PathBuf,
+        /// Its scheme.
+        sealed: Sealed,
+        /// What is wrong with the source.
+        #[source]
+        source: PasswordError,
+    },
+    /// No source has a password.
+    #[error("key file {} is encrypted ({sealed}), and there is no password: {}", path.display(), places(path))]
+    NoPassword {
+        /// The key file.
+        path: PathBuf,
+        /// Its scheme.
+        sealed: Sealed,
+    },
+    /// The password does not open the file.
+    #[error("the password from {from} does not open key file {} ({sealed}): it is wrong, or the file was altered; {}",
+        path.display(), places(path))]
+    WrongPassword {
+        /// The key file.
+        path: PathBuf,
+        /// Its scheme.
+        sealed: Sealed,
+        /// Where the password came from.
+        from: Source,
+    },
+}
+
+/// Where a password can come from, for a message.
+fn places(path: &Path) -> String {
+    format!(
+        "give it by wallet.password_file, the systemd credential {}, the variable {}, or at a terminal",
+        password::CREDENTIAL,
+        password::variable(path)
+    )
+}
+
+/// Reads a hotkey's file, and the password if it takes one. `before` is told of a decryption before it begins. Blocking:
+/// on files, on the person at the terminal, and for what [`Sealed::cost`] says.
+///
+/// # Errors
+/// [`UnlockError`], naming the file, the source of the password, and what to do.
+pub fn load(
+    path: &Path,
+    sources: &Sources<'_>,
+    before: impl FnOnce(Sealed, &Source),
+) -> Result<LoadedKey, UnlockError> {
+    let file = keyfile::read(path)?;
+    let mut warnings = file.warnings().to_vec();
+    let keypair = match file.sealed() {
+        None => file.open(None)?,
+        Some(sealed) => {
+            let path = path.to_owned();
+            let found = match sources.find(&path) {
+                Err(source) => return Err(UnlockError::Password { path, sealed, source }),
+                Ok(None) => return Err(UnlockError::NoPassword { path, sealed }),
+                Ok(Some(found)) => found,
+            };
+            before(sealed, &found.source);
+            warnings.extend(found.warning.clone());
+            match open(&file, &found)? {
+                Some(keypair) => keypair,
+                None => return Err(UnlockError::WrongPassword { path, sealed, from: found.source }),
+            }
+        }
+    };
+    Ok(LoadedKey { keypair, warnings })
+}
+
+/// The key by the first reading of the password that opens the file; `None` if none does.
+fn open(file: &Keyfile, found: &Found) -> Result<Option<Keypair>, KeyfileError> {
+    for reading in &found.readings {
+        match file.open(Some(reading)) {
+            Err(KeyfileError { kind: KeyfileErrorKind::Sealed { error: SealError::Refused, .. }, .. }) => {}
+            other => return other.map(Some),
+        }
+    }
+    Ok(None)
+}
