@@ -1,6 +1,6 @@
 //! A day of requests through both nonce tables, on a clock that is only counted.
 //!
-//! The rate is one that a subnet can have: 100 a second, from 256 callers in turn. Under the classic scheme every request
+//! The rate is one that a subnet can have: 400 a second, from 256 callers in turn. Under the classic scheme every request
 //! comes from an object of its own, the worst that a Python validator does (a fresh dendrite for each call), so each
 //! leaves an entry.
 
@@ -13,7 +13,7 @@ use compute_subnet::wire::classic::{ClassicCaller, ClassicPolicy, EndpointLimits
 use compute_subnet::wire::nonces::{NonceLimits, NonceTable};
 
 /// Requests a second under each scheme, and callers.
-const RATE: u64 = 100;
+const RATE: u64 = 400;
 const CALLERS: u64 = 256;
 const HOURS: u64 = 24;
 const HOUR: u64 = 3600;

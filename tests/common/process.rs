@@ -96,7 +96,7 @@ impl Subnet {
         command.arg("--devnet-keys").arg(&self.dir).args(["--device-class", "cpu-1"]);
         command.arg("--engine-file").arg(self.dir.join("containers.json"));
         command.arg("--node.data_dir").arg(data);
-        command.args(["--axon.ip", "0.0.0.0", "--axon.external_ip", "127.0.0.1"]);
+        command.args(["--axon.ip", "0.0.0.0", "--axon.external_ip", "127.0.1.1"]);
         command.args(["--axon.port", &port.to_string(), "--metrics.port", &(port + 1).to_string()]);
         command.args(["--set", "subtensor.poll_interval=1s"]).args(further);
         let log = self.dir.join("miner.log");
