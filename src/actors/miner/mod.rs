@@ -6,6 +6,7 @@ pub mod challenge_runner;
 pub mod node;
 pub mod specs_collector;
 mod turn;
+pub mod watch_callers;
 
 #[cfg(test)]
 mod tests;
