@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{self, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, Resource, Route, guard};
 use tokio::sync::watch;
 
 use super::allocation_manager::AllocationManager;
@@ -24,7 +24,8 @@ use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::AdmissionRefused;
-use crate::wire::axon::{self, AdmissionRefusal, AxonGate, Refusal};
+use crate::wire::axon::{self, AdmissionRefusal, AxonGate, Declined, Refusal};
+use crate::wire::classic::{ClassicSynapse, Ping, path};
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
     SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
@@ -103,8 +104,44 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
             .route(AllocateRequest::PATH, web::post().to(allocate))
             .route(ReleaseRequest::PATH, web::post().to(release))
             .route(LeaseStatusRequest::PATH, web::post().to(lease))
-            .route(WhoRequest::PATH, web::post().to(who));
+            .route(WhoRequest::PATH, web::post().to(who))
+            .service(original::<Ping>(|| web::route().to(ping)))
+            .default_service(web::to(unknown));
     }
+}
+
+/// The names of the original's synapses that are served.
+pub const ORIGINAL: &[&str] = &[Ping::NAME];
+
+/// A class of the original at its path, for the methods that the SDK's axon takes.
+fn original<S: ClassicSynapse>(handler: impl Fn() -> Route) -> Resource {
+    web::resource(path::<S>())
+        .route(handler().guard(guard::Post()))
+        .route(handler().guard(guard::Get()))
+        .default_service(web::to(wrong_method))
+}
+
+/// Serves one request of the original's classes.
+async fn serve_original<S, H, F>(state: &AxonState, request: HttpRequest, body: Payload, handler: H) -> HttpResponse
+where
+    S: ClassicSynapse,
+    H: FnOnce(Hotkey, S) -> F,
+    F: Future<Output = Result<S, Declined<S>>>,
+{
+    axon::handle_classic(&state.gate, request, body, |caller: &Hotkey| state.admit(caller), handler).await
+}
+
+/// Answers that we are here.
+async fn ping(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_original(&state, request, body, async |_, ping: Ping| Ok(ping)).await
+}
+
+async fn unknown(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    axon::not_found(&state.gate, request, body, ORIGINAL).await
+}
+
+async fn wrong_method(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    axon::method_not_allowed(&state.gate, request, body).await
 }
 
 /// Serves one request: verified and admitted before `handler` hears of it, with the caller's proved hotkey.
