@@ -125,7 +125,7 @@ fn penalties_are_given_shown_and_lifted_and_count_in_the_table() {
             validator.table().await.ok()?.rows.into_iter().find(|r| r.verdict == "pass")
         })
         .await;
-        let wish = PenaltyWish { hotkey: judged.hotkey, reason: "spam\nspam".into(), duration_s: 600 };
+        let wish = PenaltyWish { subject: judged.hotkey.into(), reason: "spam\nspam".into(), duration_s: 600 };
         let given = validator.penalise(&wish).await.unwrap().penalties;
         assert_eq!((given.len(), given[0].reason.as_str(), given[0].detail.as_str()), (1, "operator", "spam?spam"));
         until("the penalty counts", async || {
@@ -139,8 +139,17 @@ fn penalties_are_given_shown_and_lifted_and_count_in_the_table() {
         {
             assert_eq!(code(&validator.penalise(&wrong).await.unwrap_err()), Code::Invalid);
         }
-        assert!(validator.lift(judged.hotkey).await.unwrap().lifted);
-        assert!(!validator.lift(judged.hotkey).await.unwrap().lifted);
+        assert!(validator.lift(judged.hotkey.into()).await.unwrap().lifted);
+        assert!(!validator.lift(judged.hotkey.into()).await.unwrap().lifted);
+        assert!(validator.penalties().await.unwrap().penalties.is_empty());
+
+        // An address is named in any spelling, and is not the business of whoever judges miners.
+        let address = |text: &str| text.parse::<compute_subnet::admission::Subject>().unwrap();
+        let of_address = PenaltyWish { subject: address("2001:db8::1"), ..wish.clone() };
+        let given = validator.penalise(&of_address).await.unwrap().penalties;
+        assert_eq!((given.len(), given[0].subject.to_string().as_str()), (1, "2001:db8::/64"));
+        assert!(validator.lift(address("2001:db8::2")).await.unwrap().lifted);
+        assert!(!validator.lift(address("203.0.113.9")).await.unwrap().lifted);
         assert!(validator.penalties().await.unwrap().penalties.is_empty());
         until("it is judged again", async || {
             let row = validator.table().await.unwrap().rows.into_iter().find(|r| r.hotkey == judged.hotkey)?;

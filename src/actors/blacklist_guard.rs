@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::actors::chain_watcher::differs;
 use crate::actors::journal::Journal;
-use crate::admission::{Peer, Penalty, Policy, Snapshot, admit_miners};
+use crate::admission::{Address, Peer, Penalty, Policy, Quorum, Snapshot, Subject, admit_miners};
 use crate::chain::Metagraph;
 use crate::clock::{SharedClock, millis};
 use crate::evidence::{EvidenceRecord, Kind};
@@ -24,7 +24,6 @@ use crate::messages::blacklist_guard::{AdmitMiners, Lift, Penalise};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock};
 use crate::messages::journal::{Note, PenaltiesAt, Write};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
-use crate::scoring::DuePenalty;
 use crate::settings::Live;
 use crate::store::records::{AdmissionNote, NeuronEntry, NeuronsRecord, PenaltyRecord};
 use crate::store::{Record, StoreError};
@@ -53,11 +52,58 @@ pub struct BlacklistGuardSetup {
     pub metrics: Arc<NodeMetrics>,
 }
 
+/// The penalties in force.
+#[derive(Default)]
+struct Penalties {
+    hotkeys: HashMap<Hotkey, Penalty>,
+    addresses: Arc<HashMap<Address, Penalty>>,
+}
+
+impl Penalties {
+    fn get(&self, subject: &Subject) -> Option<&Penalty> {
+        match subject {
+            Subject::Hotkey(hotkey) => self.hotkeys.get(hotkey),
+            Subject::Address(address) => self.addresses.get(address),
+        }
+    }
+    fn holds(&self, subject: &Subject, now_ms: u64) -> bool {
+        self.get(subject).is_some_and(|p| p.until_ms > now_ms)
+    }
+    /// A penalty that lasts longer stays in force.
+    fn put(&mut self, subject: Subject, reason: String, until_ms: u64) {
+        if self.get(&subject).is_some_and(|p| p.until_ms >= until_ms) {
+            return;
+        }
+        let penalty = Penalty { reason, until_ms };
+        match subject {
+            Subject::Hotkey(hotkey) => self.hotkeys.insert(hotkey, penalty),
+            Subject::Address(address) => Arc::make_mut(&mut self.addresses).insert(address, penalty),
+        };
+    }
+    fn remove(&mut self, subject: &Subject) {
+        match subject {
+            Subject::Hotkey(hotkey) => self.hotkeys.remove(hotkey),
+            Subject::Address(address) => Arc::make_mut(&mut self.addresses).remove(address),
+        };
+    }
+    fn forget_ended(&mut self, now_ms: u64) {
+        self.hotkeys.retain(|_, p| p.until_ms > now_ms);
+        if self.addresses.values().any(|p| p.until_ms <= now_ms) {
+            Arc::make_mut(&mut self.addresses).retain(|_, p| p.until_ms > now_ms);
+        }
+    }
+    fn count(&self, kind: &str) -> usize {
+        let of = |subject: &str, count| if kind == subject { count } else { 0 };
+        of("hotkey", self.hotkeys.len()) + of("address", self.addresses.len())
+    }
+}
+
 /// The actor.
 pub struct BlacklistGuard {
     setup: Arc<BlacklistGuardSetup>,
-    /// `None` until the journal has told.
-    penalties: Option<HashMap<Hotkey, Penalty>>,
+    penalties: Penalties,
+    /// Whether the journal has told of the penalties that were given before this start.
+    loaded: bool,
     view: Option<Arc<ChainView>>,
     /// The peers of the view, taken over from block to block while nothing differs.
     peers: Arc<HashMap<Hotkey, Peer>>,
@@ -66,7 +112,7 @@ pub struct BlacklistGuard {
 impl BlacklistGuard {
     /// A guard that knows nobody.
     pub fn new(setup: Arc<BlacklistGuardSetup>) -> Self {
-        BlacklistGuard { setup, penalties: None, view: None, peers: Arc::default() }
+        BlacklistGuard { setup, penalties: Penalties::default(), loaded: false, view: None, peers: Arc::default() }
     }
 
     fn load(&mut self, ctx: &mut Ctx<Self>) {
@@ -74,9 +120,8 @@ impl BlacklistGuard {
         let work = async move { journal.ask(PenaltiesAt(now), ASK).await };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok(Ok(stored)) => {
-                let penalties =
-                    stored.into_iter().map(|p| (p.hotkey, Penalty { reason: p.reason, until_ms: p.until_ms }));
-                act.penalties = Some(penalties.collect());
+                stored.into_iter().for_each(|p| act.penalties.put(p.subject, p.reason, p.until_ms));
+                act.loaded = true;
                 act.publish();
                 // What was recorded before the penalties were known says nothing of admission.
                 act.record();
@@ -96,16 +141,20 @@ impl BlacklistGuard {
     }
 
     fn publish(&mut self) {
-        let (Some(view), Some(penalties)) = (&self.view, &mut self.penalties) else { return };
         let now = self.setup.clock.now_ms();
-        penalties.retain(|_, p| p.until_ms > now);
-        self.setup.metrics.penalties(penalties.len());
+        self.penalties.forget_ended(now);
+        self.setup.metrics.penalties(|kind| self.penalties.count(kind));
+        let Some(view) = self.view.as_ref().filter(|_| self.loaded) else { return };
+        let policy = self.setup.policy.get();
         let age_ms = millis(view.seen_at.elapsed());
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
             taken_at_ms: now.saturating_sub(age_ms),
             peers: self.peers.clone(),
-            penalties: penalties.clone(),
+            validators: Quorum::of_validators(&policy, &self.peers),
+            miners: Quorum::of_miners(&policy, &self.peers),
+            penalties: self.penalties.hotkeys.clone(),
+            address_penalties: self.penalties.addresses.clone(),
         };
         self.setup.snapshot.send_replace(Some(Arc::new(snapshot)));
     }
@@ -160,6 +209,8 @@ fn peers(metagraph: &Metagraph) -> HashMap<Hotkey, Peer> {
         stake_rao: n.stake_rao,
         permit: n.validator_permit,
         ip: n.axon.as_ref().map(|a| a.ip),
+        axon_version: n.axon.as_ref().map_or(0, |a| a.version),
+        prometheus_version: n.prometheus.as_ref().map_or(0, |p| p.version),
         registered_at: n.registered_at,
     };
     metagraph.neurons.iter().map(|n| (n.hotkey, peer(n))).collect()
@@ -195,55 +246,48 @@ impl Handler<MetagraphChanged> for BlacklistGuard {
 }
 
 impl BlacklistGuard {
-    /// What a validator's evidence log says of a penalty: those of the operator follow from nothing else in it.
-    fn evidence(&self, at_ms: u64, body: serde_json::Value) -> Option<Record> {
-        self.setup.records_neurons.then(|| Record::Evidence(EvidenceRecord::one(Kind::Penalty, at_ms, body)))
+    /// What a validator's evidence log says of a penalty: those of the operator follow from nothing else in it. A penalty
+    /// of an address changes nothing that is judged, so it is no evidence.
+    fn evidence(&self, of: Subject, at_ms: u64, body: impl FnOnce(Hotkey) -> serde_json::Value) -> Option<Record> {
+        let hotkey = of.hotkey().filter(|_| self.setup.records_neurons)?;
+        Some(Record::Evidence(EvidenceRecord::one(Kind::Penalty, at_ms, body(hotkey))))
     }
 }
 
 impl Handler<Penalise> for BlacklistGuard {
     type Result = ();
-    fn handle(&mut self, Penalise(due): Penalise, _: &mut Ctx<Self>) {
-        let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due;
-        PenaltyGiven { hotkey, reason: &reason, detail: &detail, until_ms }.emit(&self.setup.metrics);
-        let record = PenaltyRecord { hotkey, reason: reason.clone(), detail, from_ms, until_ms };
-        let evidence = self.evidence(
-            from_ms,
+    fn handle(&mut self, Penalise(record): Penalise, _: &mut Ctx<Self>) {
+        let PenaltyRecord { subject, reason, detail, from_ms, until_ms } = record.clone();
+        PenaltyGiven { subject, reason: &reason, detail: &detail, until_ms }.emit(&self.setup.metrics);
+        let evidence = self.evidence(subject, from_ms, |hotkey| {
             serde_json::json!({
-                "hotkey": hotkey, "reason": reason, "detail": record.detail, "from_ms": from_ms, "until_ms": until_ms,
-            }),
-        );
+                "hotkey": hotkey, "reason": reason, "detail": detail, "from_ms": from_ms, "until_ms": until_ms,
+            })
+        });
         let records = std::iter::once(Record::Penalty(record)).chain(evidence).collect();
         if let Err(error) = self.setup.journal.tell(Note(Record::Batch(records))) {
-            tracing::warn!(%hotkey, %error, "penalty not recorded, it lasts until the next restart");
+            tracing::warn!(%subject, %error, "penalty not recorded, it lasts until the next restart");
         }
-        if let Some(penalties) = &mut self.penalties {
-            // One that lasts longer stays in force.
-            let longer = penalties.get(&hotkey).is_some_and(|p| p.until_ms >= until_ms);
-            if !longer {
-                penalties.insert(hotkey, Penalty { reason, until_ms });
-            }
-        }
+        self.penalties.put(subject, reason, until_ms);
         self.publish();
     }
 }
 
 impl Handler<Lift> for BlacklistGuard {
     type Result = ResponseActFuture<Self, Result<bool, StoreError>>;
-    fn handle(&mut self, Lift(hotkey): Lift, _: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, Lift(subject): Lift, _: &mut Ctx<Self>) -> Self::Result {
         let at_ms = self.setup.clock.now_ms();
-        let known = self.penalties.as_ref().is_some_and(|p| p.get(&hotkey).is_some_and(|p| p.until_ms > at_ms));
+        let known = self.penalties.holds(&subject, at_ms);
         let journal = self.setup.journal.clone();
-        let evidence = self.evidence(at_ms, serde_json::json!({ "hotkey": hotkey, "lifted_ms": at_ms }));
-        let lifted = Write(std::iter::once(Record::PenaltyLifted { hotkey, at_ms }).chain(evidence).collect());
+        let evidence =
+            self.evidence(subject, at_ms, |hotkey| serde_json::json!({ "hotkey": hotkey, "lifted_ms": at_ms }));
+        let lifted = Write(std::iter::once(Record::PenaltyLifted { subject, at_ms }).chain(evidence).collect());
         // On disk first: a penalty that is gone only until the next restart is not lifted.
         let work = async move { journal.ask(lifted, ASK).await.unwrap_or(Err(StoreError::Stopped)) };
         Box::pin(work.into_actor(self).map(move |written, act, _| {
             written?;
-            if let Some(penalties) = &mut act.penalties {
-                penalties.remove(&hotkey);
-            }
-            tracing::warn!(%hotkey, "penalty lifted by the operator");
+            act.penalties.remove(&subject);
+            tracing::warn!(%subject, "penalty lifted by the operator");
             act.publish();
             Ok(known)
         }))
@@ -262,7 +306,8 @@ impl Handler<Inspect> for BlacklistGuard {
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
             "peers": self.view.as_ref().map(|v| v.metagraph.neurons.len()),
-            "penalties": self.penalties.as_ref().map(HashMap::len),
+            "penalties": self.loaded.then_some(self.penalties.hotkeys.len()),
+            "penalties_of_addresses": self.loaded.then_some(self.penalties.addresses.len()),
             "snapshot_block": self.setup.snapshot.borrow().as_ref().map(|s| s.taken_block),
         }))
     }

@@ -359,6 +359,7 @@ pub(super) fn differs(a: &Metagraph, b: &Metagraph) -> bool {
             n.validator_permit,
             n.registered_at,
             n.axon.as_ref().map(|x| (x.ip, x.port, x.version)),
+            n.prometheus.as_ref().map(|x| x.version),
         )
     };
     a.neurons.len() != b.neurons.len() || a.neurons.iter().map(key).ne(b.neurons.iter().map(key))

@@ -325,6 +325,12 @@ fn policy(settings: &Settings) -> Policy {
         allow_not_enough_stake: settings.miner.whitelist_not_enough_stake,
         require_permit: settings.miner.require_permit,
         one_ip_per_uid: settings.validator.one_ip_per_uid,
+        minimal_validator_version: settings.update.minimal_validator_version,
+        validators_updated_threshold: settings.miner.whitelist_updated_threshold,
+        allow_not_updated: settings.miner.whitelist_not_updated,
+        minimal_miner_version: settings.update.minimal_miner_version,
+        miners_updated_threshold: settings.validator.whitelist_updated_threshold,
+        allow_unrecognised: settings.validator.whitelist_unrecognized,
     }
 }
 
@@ -660,3 +666,6 @@ pub(crate) fn secret(path: &Path) -> Result<secrecy::SecretBox<[u8; 32]>, NodeEr
     }
     Ok(secrecy::SecretBox::new(bytes))
 }
+
+#[cfg(test)]
+mod tests;

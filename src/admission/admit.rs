@@ -9,6 +9,7 @@ use crate::ids::{Hotkey, Uid};
 use super::policy::Policy;
 use super::refusal::Refusal;
 use super::snapshot::{Peer, Snapshot};
+use super::subject::Address;
 
 /// What a call demands of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +77,18 @@ impl Decision {
     }
 }
 
+/// Whether anything from this address is listened to at all. The first rule: it is asked before a signature is checked, so
+/// it knows no hotkey and holds for those on the allow-list too. Without a snapshot nothing is known against anybody.
+///
+/// # Errors
+/// [`Refusal::PenalisedAddress`].
+pub fn admit_address(snapshot: Option<&Snapshot>, now_ms: u64, ip: IpAddr) -> Result<(), Refusal> {
+    match snapshot.and_then(|snapshot| snapshot.address_penalty(Address::of(ip), now_ms)) {
+        Some(penalty) => Err(Refusal::PenalisedAddress { until_ms: penalty.until_ms }),
+        None => Ok(()),
+    }
+}
+
 /// Whether this caller may do what needs `need`. Without a snapshot, or with one older than `max_age`, nobody may.
 ///
 /// The hotkey is the one whose signature was verified, never one that a body names.
@@ -119,6 +132,9 @@ fn caller(
         Need::Validator => standing(policy, peer)?,
     };
     refuse_listed(policy, hotkey, peer)?;
+    if need == Need::Validator {
+        refuse_outdated_validator(policy, snapshot, peer)?;
+    }
     if need == Need::Any && policy.one_ip_per_uid {
         refuse_second_at_ip(policy, snapshot, hotkey, peer)?;
     }
@@ -150,6 +166,27 @@ fn refuse_listed(policy: &Policy, hotkey: &Hotkey, peer: &Peer) -> Result<(), Re
     if policy.exploiters && exploits { Err(Refusal::Exploiter) } else { Ok(()) }
 }
 
+/// A validator that announces no version is served: its metrics address may be private, and what we could not learn is
+/// held against nobody. It counts among those who are not updated.
+fn refuse_outdated_validator(policy: &Policy, snapshot: &Snapshot, peer: &Peer) -> Result<(), Refusal> {
+    let version = peer.prometheus_version;
+    match snapshot.validators.in_force(policy.validators_updated_threshold) {
+        Some(minimal) if !policy.allow_not_updated && version != 0 && version < minimal => {
+            Err(Refusal::NotUpdated { version, minimal })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_outdated_miner(policy: &Policy, snapshot: &Snapshot, peer: &Peer) -> Result<(), Refusal> {
+    match (snapshot.miners.in_force(policy.miners_updated_threshold), peer.axon_version) {
+        (Some(_), 0) if policy.allow_unrecognised => Ok(()),
+        (Some(minimal), 0) => Err(Refusal::Unrecognised { minimal }),
+        (Some(minimal), version) if version < minimal => Err(Refusal::NotUpdated { version, minimal }),
+        _ => Ok(()),
+    }
+}
+
 fn refuse_penalised(snapshot: &Snapshot, hotkey: &Hotkey, now_ms: u64) -> Result<(), Refusal> {
     match snapshot.penalty(hotkey, now_ms) {
         Some(penalty) => Err(Refusal::Penalised { until_ms: penalty.until_ms }),
@@ -157,12 +194,15 @@ fn refuse_penalised(snapshot: &Snapshot, hotkey: &Hotkey, now_ms: u64) -> Result
     }
 }
 
-/// Who keeps an address: the earliest registration, then the lowest uid. Neurons that the lists refuse keep none.
+/// Who keeps an address: the earliest registration, then the lowest uid. Neurons that the lists or their versions refuse
+/// keep none. It looks at every neuron, which is too slow for what validators call: they do not come here.
 fn refuse_second_at_ip(policy: &Policy, snapshot: &Snapshot, hotkey: &Hotkey, peer: &Peer) -> Result<(), Refusal> {
     let Some(ip) = peer.axon_ip() else { return Ok(()) };
     let rivals = snapshot.peers.iter().filter(|(_, p)| p.axon_ip() == Some(ip));
     let first = rivals
-        .filter(|(rival, p)| refuse_listed(policy, rival, p).is_ok())
+        .filter(|(rival, p)| {
+            refuse_listed(policy, rival, p).is_ok() && refuse_outdated_miner(policy, snapshot, p).is_ok()
+        })
         .min_by_key(|(_, p)| (p.registered_at, p.uid));
     match first {
         Some((keeper, first)) if keeper != hotkey => Err(Refusal::DuplicateIp { first: first.uid }),
@@ -173,7 +213,7 @@ fn refuse_second_at_ip(policy: &Policy, snapshot: &Snapshot, hotkey: &Hotkey, pe
 /// Which miners a validator asks, by uid in ascending order, and why not the others. The caller leaves itself out.
 ///
 /// The order of the rules is that of callers, without those that only callers meet: denied hotkey, denied coldkey,
-/// exploiter, no axon, one IP per UID, penalty. A penalised miner still keeps its address, so a second registration at
+/// exploiter, no axon, version, one IP per UID, penalty. A penalised miner still keeps its address, so a second registration at
 /// the same machine does not get around the penalty.
 pub fn admit_miners(policy: &Policy, snapshot: &Snapshot, now_ms: u64) -> Vec<(Uid, Result<(), Refusal>)> {
     let mut peers: Vec<(&Hotkey, &Peer)> = snapshot.peers.iter().collect();
@@ -197,6 +237,7 @@ fn miner(
 ) -> Result<(), Refusal> {
     refuse_listed(policy, hotkey, peer)?;
     let ip = peer.axon_ip().ok_or(Refusal::NoAxon)?;
+    refuse_outdated_miner(policy, snapshot, peer)?;
     let keeper = *keepers.entry(ip).or_insert(peer.uid);
     if policy.one_ip_per_uid && keeper != peer.uid {
         return Err(Refusal::DuplicateIp { first: keeper });

@@ -6,6 +6,8 @@ use crate::ids::{Coldkey, Hotkey};
 
 /// The original's least stake of a validator, 1,024 τ, in rao (10⁻⁹ τ).
 pub const DEFAULT_MIN_STAKE_RAO: u64 = 1_024_000_000_000;
+/// The original's share of a group, in percent, above which earlier versions are left out.
+pub const DEFAULT_UPDATED_THRESHOLD: u8 = 60;
 
 /// The rules an operator sets. Lists are exact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +37,22 @@ pub struct Policy {
     pub require_permit: bool,
     /// Whether only one miner for each IP address is asked.
     pub one_ip_per_uid: bool,
+    /// The least version of validators, in the original's whole-number form; 0 asks for none.
+    pub minimal_validator_version: u32,
+    /// The share of validators, in percent, above which callers of earlier versions are refused.
+    pub validators_updated_threshold: u8,
+    /// Whether callers of earlier versions are served all the same.
+    pub allow_not_updated: bool,
+    /// The least version of miners, in the original's whole-number form; 0 asks for none.
+    pub minimal_miner_version: u32,
+    /// The share of miners, in percent, above which those of earlier versions are not asked.
+    pub miners_updated_threshold: u8,
+    /// Whether miners that announce no version are asked all the same.
+    pub allow_unrecognised: bool,
 }
 
 impl Default for Policy {
-    /// Empty lists, every switch on its safe side, the original's stake.
+    /// Empty lists, every switch on its safe side, the original's stake and thresholds, no least version.
     fn default() -> Self {
         Policy {
             allow_hotkeys: BTreeSet::new(),
@@ -53,6 +67,12 @@ impl Default for Policy {
             allow_not_enough_stake: false,
             require_permit: false,
             one_ip_per_uid: true,
+            minimal_validator_version: 0,
+            validators_updated_threshold: DEFAULT_UPDATED_THRESHOLD,
+            allow_not_updated: false,
+            minimal_miner_version: 0,
+            miners_updated_threshold: DEFAULT_UPDATED_THRESHOLD,
+            allow_unrecognised: false,
         }
     }
 }

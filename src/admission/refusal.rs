@@ -34,6 +34,18 @@ pub enum Refusal {
     Exploiter,
     /// It serves no axon.
     NoAxon,
+    /// It runs an earlier version than most of its kind.
+    NotUpdated {
+        /// The version it announced, in the original's whole-number form.
+        version: u32,
+        /// The least one.
+        minimal: u32,
+    },
+    /// It announces no version, and most of its kind run the least one.
+    Unrecognised {
+        /// The least version.
+        minimal: u32,
+    },
     /// Another neuron came first at its IP address.
     DuplicateIp {
         /// The neuron that keeps the address.
@@ -41,6 +53,11 @@ pub enum Refusal {
     },
     /// A penalty is in force.
     Penalised {
+        /// Until when, in milliseconds since the Unix epoch.
+        until_ms: u64,
+    },
+    /// A penalty is in force against the address that it calls from.
+    PenalisedAddress {
         /// Until when, in milliseconds since the Unix epoch.
         until_ms: u64,
     },
@@ -63,8 +80,11 @@ impl Refusal {
         "denied_coldkey",
         "exploiter",
         "no_axon",
+        "not_updated",
+        "unrecognised",
         "duplicate_ip",
         "penalised",
+        "penalised_address",
         "snapshot_missing",
         "snapshot_stale",
     ];
@@ -98,12 +118,27 @@ impl Refusal {
             Refusal::NoAxon => {
                 ("no_axon", "the neuron serves no axon", "start the miner, it announces its axon on the chain")
             }
+            Refusal::NotUpdated { .. } => (
+                "not_updated",
+                "the version it announced is below the least one",
+                "update to the newest release, it announces its version on the chain",
+            ),
+            Refusal::Unrecognised { .. } => (
+                "unrecognised",
+                "no version was announced with the axon",
+                "update to the newest release, it announces its version on the chain",
+            ),
             Refusal::DuplicateIp { .. } => (
                 "duplicate_ip",
                 "another neuron came first at this IP address",
                 "give each neuron an address of its own",
             ),
             Refusal::Penalised { .. } => ("penalised", "a penalty is in force", "wait until it runs out"),
+            Refusal::PenalisedAddress { .. } => (
+                "penalised_address",
+                "a penalty is in force against this address",
+                "find what sends such requests from it, and wait until the penalty runs out",
+            ),
             Refusal::SnapshotMissing => {
                 ("snapshot_missing", "the subnet's neurons are not known yet", "try again in a minute")
             }
@@ -148,7 +183,9 @@ impl std::fmt::Display for Refusal {
         f.write_str(self.text())?;
         match self {
             Refusal::DuplicateIp { first } => write!(f, " (uid {first})"),
-            Refusal::Penalised { until_ms } => {
+            Refusal::NotUpdated { version, minimal } => write!(f, " (it is {version}, at least {minimal} is needed)"),
+            Refusal::Unrecognised { minimal } => write!(f, " (at least {minimal} is needed)"),
+            Refusal::Penalised { until_ms } | Refusal::PenalisedAddress { until_ms } => {
                 // humantime cannot write years above 9999; such a penalty has no end worth naming.
                 if *until_ms >= YEAR_10000_MS {
                     return Ok(());

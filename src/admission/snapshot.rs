@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::quorum::Quorum;
+use super::subject::Address;
 use crate::ids::{BlockNumber, Coldkey, Hotkey, Uid};
 
 /// A registered neuron.
@@ -19,6 +21,10 @@ pub struct Peer {
     pub permit: bool,
     /// The address of its axon; none (or 0.0.0.0) when it serves nothing.
     pub ip: Option<IpAddr>,
+    /// The version announced with its axon; 0 when none was.
+    pub axon_version: u32,
+    /// The version announced with its metrics address; 0 when none was.
+    pub prometheus_version: u32,
     /// The block of its registration.
     pub registered_at: BlockNumber,
 }
@@ -48,13 +54,23 @@ pub struct Snapshot {
     pub taken_at_ms: u64,
     /// The registered neurons by hotkey.
     pub peers: Arc<HashMap<Hotkey, Peer>>,
+    /// How many of the validators are updated.
+    pub validators: Quorum,
+    /// How many of the miners are updated.
+    pub miners: Quorum,
     /// The penalties by hotkey, those that ran out too.
     pub penalties: HashMap<Hotkey, Penalty>,
+    /// The penalties by address, those that ran out too.
+    pub address_penalties: Arc<HashMap<Address, Penalty>>,
 }
 
 impl Snapshot {
     /// The penalty in force against this hotkey.
     pub fn penalty(&self, hotkey: &Hotkey, now_ms: u64) -> Option<&Penalty> {
         self.penalties.get(hotkey).filter(|p| p.until_ms > now_ms)
+    }
+    /// The penalty in force against this address.
+    pub fn address_penalty(&self, address: Address, now_ms: u64) -> Option<&Penalty> {
+        self.address_penalties.get(&address).filter(|p| p.until_ms > now_ms)
     }
 }

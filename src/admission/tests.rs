@@ -23,6 +23,8 @@ fn peer(uid: u16) -> Peer {
         stake_rao: policy::DEFAULT_MIN_STAKE_RAO,
         permit: true,
         ip: Some(IpAddr::from([127, 0, 1, uid as u8])),
+        axon_version: 183,
+        prometheus_version: 183,
         registered_at: u64::from(uid),
     }
 }
@@ -64,6 +66,9 @@ fn the_rules_come_in_their_order() {
     policy.deny_coldkeys.clear();
     assert_eq!(check(&policy, &s), refused(Refusal::Exploiter));
     policy.exploiters = false;
+    s.validators = Quorum { minimal: 184, updated: 7, all: 10 };
+    assert_eq!(check(&policy, &s), refused(Refusal::NotUpdated { version: 183, minimal: 184 }));
+    policy.allow_not_updated = true;
     assert_eq!(ask(&policy, &s, 2, Need::Any), refused(Refusal::DuplicateIp { first: Uid(1) }));
     policy.one_ip_per_uid = false;
     assert_eq!(check(&policy, &s), refused(Refusal::Penalised { until_ms: NOW + 1 }));
@@ -235,8 +240,11 @@ fn every_reason_has_its_own_label_in_the_list() {
         Refusal::DeniedColdkey,
         Refusal::Exploiter,
         Refusal::NoAxon,
+        Refusal::NotUpdated { version: 182, minimal: 183 },
+        Refusal::Unrecognised { minimal: 183 },
         Refusal::DuplicateIp { first: Uid(0) },
         Refusal::Penalised { until_ms: u64::MAX },
+        Refusal::PenalisedAddress { until_ms: 7_000 },
         Refusal::SnapshotMissing,
         Refusal::SnapshotStale { age_ms: 1 },
     ];
@@ -246,4 +254,131 @@ fn every_reason_has_its_own_label_in_the_list() {
         let text = serde_json::to_string(refusal).unwrap();
         assert_eq!(&serde_json::from_str::<Refusal>(&text).unwrap(), refusal);
     }
+}
+
+/// Validators with these versions on uids 1, 2, …, counted against `minimal`.
+fn validators(minimal: u32, versions: &[u32]) -> (Policy, Snapshot) {
+    let policy = Policy { minimal_validator_version: minimal, ..Policy::default() };
+    let mut s = snapshot(1..=versions.len() as u16);
+    for (uid, version) in (1u16..).zip(versions) {
+        let peer = Peer { prometheus_version: *version, ..peer(uid) };
+        Arc::make_mut(&mut s.peers).insert(key(uid as u8), peer);
+    }
+    s.validators = Quorum::of_validators(&policy, &s.peers);
+    (policy, s)
+}
+
+#[test]
+fn validators_of_an_earlier_version_are_refused_above_the_threshold_and_not_at_it() {
+    let outdated = Err(Refusal::NotUpdated { version: 182, minimal: 183 });
+    // (least version, versions of uids 1…, flag, threshold) → what uid 1 is told.
+    let table = [
+        (183, &[182, 183, 183, 183, 182][..], false, 60, Ok(())), // exactly 60 %
+        (183, &[182, 183, 183, 183, 184], false, 60, outdated.clone()),
+        (183, &[182, 183, 183, 183, 184], true, 60, Ok(())),
+        (183, &[183, 183, 183, 183, 182], false, 60, Ok(())),
+        (183, &[182, 182], false, 0, Ok(())), // nobody is updated
+        (183, &[182, 183], false, 0, outdated),
+        (183, &[182, 183, 183, 183, 183], false, 100, Ok(())),
+        (0, &[182, 183, 183, 183, 183], false, 60, Ok(())), // no least version is known
+        (183, &[0, 183, 183, 183, 183], false, 60, Ok(())), // its version is not known to us
+    ];
+    for (minimal, versions, allow_not_updated, threshold, expected) in table {
+        let (policy, s) = validators(minimal, versions);
+        let policy = Policy { allow_not_updated, validators_updated_threshold: threshold, ..policy };
+        let expected = expected.map_or_else(Decision::Refused, |()| Decision::Admitted(Via::Permit));
+        assert_eq!(ask(&policy, &s, 1, Need::Validator), expected, "{minimal} {versions:?} {threshold}");
+        assert!(ask(&policy, &s, 1, Need::Any).is_admitted(), "the rule is for validators");
+    }
+}
+
+#[test]
+fn a_quorum_of_validators_counts_permits_and_stakes_and_nobody_else() {
+    let (policy, mut s) = validators(183, &[183, 183, 182, 0]);
+    let peers = Arc::make_mut(&mut s.peers);
+    peers.insert(key(1), Peer { stake_rao: 0, ..peers[&key(1)] });
+    peers.insert(key(2), Peer { permit: false, ..peers[&key(2)] });
+    peers.insert(key(9), Peer { permit: false, stake_rao: policy.min_stake_rao - 1, ..peer(9) });
+    assert_eq!(Quorum::of_validators(&policy, &s.peers), Quorum { minimal: 183, updated: 2, all: 4 });
+    assert_eq!(Quorum::of_validators(&policy, &Default::default()), Quorum { minimal: 183, updated: 0, all: 0 });
+}
+
+#[test]
+fn a_trusted_validator_needs_no_version() {
+    let (policy, s) = validators(183, &[182, 183, 183, 183, 183]);
+    let policy = Policy { trusted_hotkeys: [key(1)].into(), ..policy };
+    assert_eq!(ask(&policy, &s, 1, Need::Validator), Decision::Admitted(Via::Trusted));
+}
+
+/// Miners with these versions on uids 0, 1, …, counted against 183.
+fn miners(policy: &Policy, versions: &[u32]) -> Vec<Result<(), Refusal>> {
+    let mut s = snapshot(0..versions.len() as u16);
+    for (uid, version) in (0u16..).zip(versions) {
+        Arc::make_mut(&mut s.peers).insert(key(uid as u8), Peer { axon_version: *version, ..peer(uid) });
+    }
+    s.miners = Quorum::of_miners(policy, &s.peers);
+    admit_miners(policy, &s, NOW).into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+#[test]
+fn miners_of_an_earlier_or_no_version_are_left_out_above_the_threshold() {
+    let policy = Policy { minimal_miner_version: 183, ..Policy::default() };
+    let (old, none) = (Refusal::NotUpdated { version: 182, minimal: 183 }, Refusal::Unrecognised { minimal: 183 });
+    assert_eq!(miners(&policy, &[183, 183, 183, 182, 0]), vec![Ok(()); 5], "exactly 60 %");
+    let above = [183, 183, 183, 184, 182, 0];
+    let told = [Ok(()), Ok(()), Ok(()), Ok(()), Err(old.clone()), Err(none)];
+    assert_eq!(miners(&policy, &above), told);
+    let recognises_all = Policy { allow_unrecognised: true, ..policy.clone() };
+    assert_eq!(miners(&recognises_all, &above)[4..], [Err(old), Ok(())]);
+    let never = Policy { miners_updated_threshold: 100, ..policy.clone() };
+    assert_eq!(miners(&never, &above), vec![Ok(()); 6]);
+    let unknown = Policy { minimal_miner_version: 0, miners_updated_threshold: 0, ..policy };
+    assert_eq!(miners(&unknown, &above), vec![Ok(()); 6], "no least version is known");
+}
+
+/// The original divided the miners left after its other filters by all there had been at its start.
+#[test]
+fn the_share_of_updated_miners_is_of_all_miners_and_not_of_those_left() {
+    let policy = Policy { minimal_miner_version: 183, deny_hotkeys: (0..4).map(key).collect(), ..Policy::default() };
+    // Four of five updated ones are denied: still five of eight are updated, 62.5 %.
+    let verdicts = miners(&policy, &[183, 183, 183, 183, 183, 182, 182, 182]);
+    assert_eq!(verdicts[4], Ok(()));
+    assert_eq!(verdicts[5..], vec![Err(Refusal::NotUpdated { version: 182, minimal: 183 }); 3]);
+    // A neuron without an axon is no miner.
+    let mut s = snapshot(0..3);
+    Arc::make_mut(&mut s.peers).insert(key(2), Peer { ip: None, axon_version: 0, ..peer(2) });
+    assert_eq!(Quorum::of_miners(&policy, &s.peers), Quorum { minimal: 183, updated: 2, all: 2 });
+}
+
+#[test]
+fn an_outdated_miner_keeps_no_address_for_callers_and_miners_alike() {
+    let policy = Policy { minimal_miner_version: 183, ..Policy::default() };
+    let mut s = snapshot(0..6);
+    Arc::make_mut(&mut s.peers).insert(key(0), Peer { axon_version: 182, ip: peer(1).ip, ..peer(0) });
+    s.miners = Quorum::of_miners(&policy, &s.peers);
+    let verdicts = admit_miners(&policy, &s, NOW);
+    assert_eq!(verdicts[0].1, Err(Refusal::NotUpdated { version: 182, minimal: 183 }));
+    assert_eq!(verdicts[1].1, Ok(()));
+    assert!(ask(&policy, &s, 1, Need::Any).is_admitted());
+}
+
+#[test]
+fn a_penalised_address_is_refused_until_the_penalty_ends_and_its_neighbours_are_not() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let mut s = snapshot([1]);
+    let penalty = Penalty { reason: "replays".into(), until_ms: NOW + 5 };
+    for address in ["203.0.113.9", "2001:db8:1:2::1"] {
+        Arc::make_mut(&mut s.address_penalties).insert(Address::of(ip(address)), penalty.clone());
+    }
+    let told = |now, text| admit_address(Some(&s), now, ip(text));
+    let refused = Err(Refusal::PenalisedAddress { until_ms: NOW + 5 });
+    for same in ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8:1:2:ffff::"] {
+        assert_eq!(told(NOW, same), refused);
+        assert_eq!(told(NOW + 5, same), Ok(()));
+    }
+    for other in ["203.0.113.10", "2001:db8:1:3::1", "127.0.0.1"] {
+        assert_eq!(told(NOW, other), Ok(()));
+    }
+    assert_eq!(admit_address(None, NOW, ip("203.0.113.9")), Ok(()));
+    assert_eq!(Refusal::PenalisedAddress { until_ms: 0 }.http_status(), 403);
 }

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::text::{away, columns, now_ms, row};
 use super::{Context, failed, parse};
+use crate::admission::Subject;
 use crate::exit::Exit;
-use crate::ids::Hotkey;
 use crate::settings::duration;
 use crate::web::control::api::{Lifted, Penalties, PenaltyWish};
 
@@ -21,10 +21,10 @@ pub(super) struct Args {
 enum Command {
     /// The penalties in force; also without a word.
     List,
-    /// Refuse a peer for a while.
+    /// Refuse a hotkey or an address for a while.
     Add {
-        /// Whom: an SS58 address.
-        hotkey: String,
+        /// Whom: an SS58 address, or an IP address. An IPv6 address stands for its /64.
+        subject: String,
         /// Why; anybody may read it.
         #[arg(long, value_name = "TEXT")]
         reason: String,
@@ -32,10 +32,10 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
         lasting: Duration,
     },
-    /// End every penalty of a peer.
+    /// End every penalty of a hotkey or an address.
     Lift {
-        /// Whose: an SS58 address.
-        hotkey: String,
+        /// Whose: an SS58 address, or an IP address.
+        subject: String,
     },
 }
 
@@ -46,17 +46,17 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
             let penalties = client.penalties().await.map_err(|e| failed(&e))?;
             context.answer(&penalties, |penalties| list_text(penalties, now_ms()))
         }
-        Command::Add { hotkey, reason, lasting } => {
-            let wish = PenaltyWish { hotkey: parse(&hotkey, "hotkey")?, reason, duration_s: lasting.as_secs() };
+        Command::Add { subject, reason, lasting } => {
+            let wish = PenaltyWish { subject: parse(&subject, "peer")?, reason, duration_s: lasting.as_secs() };
             let penalties = client.penalise(&wish).await.map_err(|e| failed(&e))?;
             context.answer(&penalties, |penalties| list_text(penalties, now_ms()))
         }
-        Command::Lift { hotkey } => {
-            let hotkey: Hotkey = parse(&hotkey, "hotkey")?;
-            let lifted = client.lift(hotkey).await.map_err(|e| failed(&e))?;
+        Command::Lift { subject } => {
+            let subject: Subject = parse(&subject, "peer")?;
+            let lifted = client.lift(subject).await.map_err(|e| failed(&e))?;
             context.answer(&lifted, |Lifted { lifted }| match lifted {
-                true => format!("{hotkey} has no penalty any more"),
-                false => format!("{hotkey} had no penalty"),
+                true => format!("{subject} has no penalty any more"),
+                false => format!("{subject} had no penalty"),
             })
         }
     }
@@ -66,9 +66,9 @@ fn list_text(Penalties { penalties }: &Penalties, now_ms: u64) -> String {
     if penalties.is_empty() {
         return "no penalties".to_owned();
     }
-    let mut rows = vec![row(["hotkey", "reason", "ends", "detail"])];
+    let mut rows = vec![row(["peer", "reason", "ends", "detail"])];
     rows.extend(
-        penalties.iter().map(|p| row([&p.hotkey.to_string(), &p.reason, &away(p.until_ms, now_ms), &p.detail])),
+        penalties.iter().map(|p| row([&p.subject.to_string(), &p.reason, &away(p.until_ms, now_ms), &p.detail])),
     );
     columns(&rows)
 }
@@ -76,12 +76,13 @@ fn list_text(Penalties { penalties }: &Penalties, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Hotkey;
     use crate::store::records::PenaltyRecord;
 
     #[test]
     fn penalties_are_listed_with_their_ends() {
         let penalty = PenaltyRecord {
-            hotkey: Hotkey([1; 32]),
+            subject: Hotkey([1; 32]).into(),
             reason: "operator".into(),
             detail: "spam".into(),
             from_ms: 0,
@@ -91,5 +92,14 @@ mod tests {
         let (hotkey, rest) = text.lines().nth(1).unwrap().split_once("  ").unwrap();
         assert_eq!((hotkey, rest), (Hotkey([1; 32]).to_string().as_str(), "operator  in 1m  spam"));
         assert_eq!(list_text(&Penalties { penalties: Vec::new() }, 0), "no penalties");
+        let address = PenaltyRecord {
+            subject: "203.0.113.9".parse().unwrap(),
+            reason: "replays".into(),
+            detail: "more than 20".into(),
+            from_ms: 0,
+            until_ms: 61_000,
+        };
+        let text = list_text(&Penalties { penalties: vec![address] }, 1_000);
+        assert_eq!(text.lines().nth(1), Some("203.0.113.9  replays  in 1m  more than 20"));
     }
 }

@@ -84,7 +84,6 @@ const fn ours(name: &'static str, kind: FlagKind, effect: Effect, help: &'static
 use Effect::{Key, NoEffect};
 use FlagKind::{Assignment, List, Switch, Value};
 
-const NO_VERSIONS: &str = "peers' versions are not compared yet, nobody is left out for an old or unknown one";
 const NO_HASHCAT: &str = "devices are proved by matrix products, hashcat is not used";
 
 /// Every flag, in the order of `--help`.
@@ -161,8 +160,8 @@ pub static FLAGS: &[Flag] = &[
         "validator.whitelist.unrecognized",
         Switch,
         "false",
-        NoEffect(NO_VERSIONS),
-        "No effect: versions are not compared yet",
+        Key("validator.whitelist_unrecognized"),
+        "Ask miners that announce no version too",
     ),
     original(
         "validator.perform.hardware.query",
@@ -196,8 +195,8 @@ pub static FLAGS: &[Flag] = &[
         "validator.whitelist.updated.threshold",
         Value,
         "60",
-        NoEffect(NO_VERSIONS),
-        "No effect: versions are not compared yet",
+        Key("validator.whitelist_updated_threshold"),
+        "Percent of updated miners above which the others are not asked",
     ),
     original("miner.hashcat.path", Value, "hashcat", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
     original("miner.hashcat.workload.profile", Value, "3", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
@@ -213,15 +212,15 @@ pub static FLAGS: &[Flag] = &[
         "miner.whitelist.not.updated",
         Switch,
         "false",
-        NoEffect(NO_VERSIONS),
-        "No effect: versions are not compared yet",
+        Key("miner.whitelist_not_updated"),
+        "Serve validators of earlier versions too",
     ),
     original(
         "miner.whitelist.updated.threshold",
         Value,
         "60",
-        NoEffect(NO_VERSIONS),
-        "No effect: versions are not compared yet",
+        Key("miner.whitelist_updated_threshold"),
+        "Percent of updated validators above which the others are refused",
     ),
     original(
         "strict",
@@ -238,3 +237,23 @@ pub static FLAGS: &[Flag] = &[
         "No effect",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_about_admission_has_an_effect() {
+        let about = |flag: &&Flag| {
+            ["blacklist.", "whitelist.", "miner.whitelist.", "validator.whitelist."]
+                .iter()
+                .any(|p| flag.name.starts_with(p))
+                || flag.name == "validator.perform.hardware.query"
+        };
+        let flags: Vec<_> = FLAGS.iter().filter(about).collect();
+        assert_eq!(flags.len(), 11, "{flags:?}");
+        for flag in flags {
+            assert!(matches!(flag.effect, Effect::Key(_)), "{flag:?}");
+        }
+    }
+}

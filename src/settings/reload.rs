@@ -73,7 +73,12 @@ pub const CLASSES: &[(&str, Class)] = &[
     ("validator.force_update_prometheus", Class::Restart),
     ("validator.require_permit", Class::Live),
     ("validator.one_ip_per_uid", Class::Live),
-    ("update.*", Class::Restart),
+    ("validator.whitelist_unrecognized", Class::Live),
+    ("validator.whitelist_updated_threshold", Class::Live),
+    ("update.auto_update", Class::Restart),
+    ("update.interval", Class::Restart),
+    ("update.minimal_miner_version", Class::Live),
+    ("update.minimal_validator_version", Class::Live),
     ("store.*", Class::Restart),
     ("evidence.*", Class::Restart),
 ];

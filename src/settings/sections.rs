@@ -353,6 +353,16 @@ section! {
         pub hotkeys: Vec<Hotkey>,
         /// The operator's own list of owners.
         pub coldkeys: Vec<Coldkey>,
+        /// The time that the limits below are counted over.
+        pub anomaly_window: Duration [within(s(1), s(3600))],
+        /// Bad signatures of one address per window; 0 = no limit.
+        pub max_bad_signatures: u64,
+        /// Replays of one address per window; 0 = no limit.
+        pub max_replays: u64,
+        /// Signed requests of one hotkey per window whose body cannot be read; 0 = no limit.
+        pub max_malformed: u64,
+        /// How long going beyond a limit is punished; none at 0.
+        pub anomaly_penalty: Duration [within(s(0), s(30 * DAY))],
     }
 }
 
@@ -377,6 +387,10 @@ section! {
         pub min_stake: f64 [within(0.0, 21e6)],
         /// Whether a caller needs a validator permit beside the stake.
         pub require_permit: bool,
+        /// Serve callers below `update.minimal_validator_version` too.
+        pub whitelist_not_updated: bool,
+        /// Share of validators, in percent, above which those below the least version are refused.
+        pub whitelist_updated_threshold: u8 [within(0, 100)],
         /// Port of the containers' SSH server, as callers of the original's protocol are told.
         pub ssh_port: u16 [port],
     }
@@ -397,6 +411,10 @@ section! {
         pub require_permit: bool,
         /// Query only the first uid of each address.
         pub one_ip_per_uid: bool,
+        /// Query miners that announce no version too.
+        pub whitelist_unrecognized: bool,
+        /// Share of miners, in percent, above which those below the least version are not queried.
+        pub whitelist_updated_threshold: u8 [within(0, 100)],
     }
 }
 
@@ -407,6 +425,10 @@ section! {
         pub auto_update: bool,
         /// Time between two looks for a new version.
         pub interval: Duration [within(s(60), s(30 * DAY))],
+        /// Least version of miners, in the original's whole-number form; 0 asks for none.
+        pub minimal_miner_version: u32,
+        /// Least version of validators; 0 asks for none.
+        pub minimal_validator_version: u32,
     }
 }
 

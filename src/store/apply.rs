@@ -22,9 +22,9 @@ pub(super) fn apply_with(conn: &Connection, log: Option<&mut Log>, record: &Reco
         Record::Lease(r) => lease(conn, r),
         Record::LeaseEvent(r) => lease_event(conn, r),
         Record::Penalty(r) => penalty(conn, r),
-        Record::PenaltyLifted { hotkey, at_ms } => {
-            conn.prepare_cached("UPDATE penalty SET until_ms = ?2 WHERE hotkey = ?1 AND until_ms > ?2")?
-                .execute(params![hotkey.to_string(), int(*at_ms, "at_ms")?])?;
+        Record::PenaltyLifted { subject, at_ms } => {
+            conn.prepare_cached("UPDATE penalty SET until_ms = ?2 WHERE subject = ?1 AND until_ms > ?2")?
+                .execute(params![subject.to_string(), int(*at_ms, "at_ms")?])?;
             Ok(())
         }
         Record::Neurons(r) => neurons(conn, r),
@@ -283,11 +283,11 @@ fn lease_event(conn: &Connection, r: &LeaseEventRecord) -> Result<(), StoreError
 
 fn penalty(conn: &Connection, r: &PenaltyRecord) -> Result<(), StoreError> {
     conn.prepare_cached(
-        "INSERT INTO penalty (hotkey, reason, detail, from_ms, until_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO penalty (subject, reason, detail, from_ms, until_ms) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET detail = excluded.detail, until_ms = excluded.until_ms",
     )?
     .execute(params![
-        r.hotkey.to_string(),
+        r.subject.to_string(),
         text(&r.reason, "reason")?,
         text(&r.detail, "detail")?,
         int(r.from_ms, "from_ms")?,

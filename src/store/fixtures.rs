@@ -100,7 +100,7 @@ pub(super) fn weights_status(id: u64, status: WeightsStatus, block: Option<u64>,
 
 pub(super) fn penalty(miner: u8, from_ms: u64, until_ms: u64) -> PenaltyRecord {
     PenaltyRecord {
-        hotkey: hotkey(miner),
+        subject: hotkey(miner).into(),
         reason: "forged_proof".to_owned(),
         detail: "epoch 40".to_owned(),
         from_ms,

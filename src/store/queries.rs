@@ -357,7 +357,7 @@ pub fn lease_events(conn: &Connection, id: &LeaseId) -> Result<Vec<LeaseEventRec
 
 fn penalty(row: &Row<'_>) -> Result<PenaltyRecord> {
     Ok(PenaltyRecord {
-        hotkey: parsed(row, 0)?,
+        subject: parsed(row, 0)?,
         reason: row.get(1)?,
         detail: row.get(2)?,
         from_ms: unsigned(row, 3)?,
@@ -368,13 +368,13 @@ fn penalty(row: &Row<'_>) -> Result<PenaltyRecord> {
 /// Every penalty that has not ended, the one that ends first first.
 pub fn penalties(conn: &Connection, now_ms: u64) -> Result<Vec<PenaltyRecord>> {
     let sql =
-        "SELECT hotkey, reason, detail, from_ms, until_ms FROM penalty WHERE until_ms > ?1 ORDER BY until_ms, hotkey";
+        "SELECT subject, reason, detail, from_ms, until_ms FROM penalty WHERE until_ms > ?1 ORDER BY until_ms, subject";
     list(conn, sql, [bound(now_ms)], penalty)
 }
 
 /// A hotkey's penalties that have not ended.
 pub fn penalties_of(conn: &Connection, hotkey: &Hotkey, now_ms: u64) -> Result<Vec<PenaltyRecord>> {
-    let sql = "SELECT hotkey, reason, detail, from_ms, until_ms FROM penalty WHERE hotkey = ?1 AND until_ms > ?2 ORDER BY until_ms";
+    let sql = "SELECT subject, reason, detail, from_ms, until_ms FROM penalty WHERE subject = ?1 AND until_ms > ?2 ORDER BY until_ms";
     list(conn, sql, params![hotkey.to_string(), bound(now_ms)], penalty)
 }
 

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Role;
+use crate::admission::Subject;
 pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
-use crate::scoring::{JudgedRate, Points, Scaling};
+use crate::scoring::{DuePenalty, JudgedRate, Points, Scaling};
 use crate::verdict::Verdict;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
@@ -56,12 +57,12 @@ pub enum Record {
     Lease(LeaseRecord),
     /// A step in a lease's history. The same step again is accepted, another step under the same number is a `Conflict`.
     LeaseEvent(LeaseEventRecord),
-    /// A peer is penalised. The same penalty (hotkey, reason, start) again moves its end.
+    /// A peer is penalised. The same penalty (subject, reason, start) again moves its end.
     Penalty(PenaltyRecord),
-    /// Every penalty of the hotkey ends at this time.
+    /// Every penalty of the hotkey or the address ends at this time.
     PenaltyLifted {
         /// Whose penalties end.
-        hotkey: Hotkey,
+        subject: Subject,
         /// When, unless they end earlier.
         at_ms: u64,
     },
@@ -417,8 +418,8 @@ pub struct LeaseEventRecord {
 /// A penalty and its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PenaltyRecord {
-    /// Who.
-    pub hotkey: Hotkey,
+    /// Whom it is for.
+    pub subject: Subject,
     /// The label of the reason.
     pub reason: String,
     /// What was seen, safe to publish.
@@ -427,6 +428,13 @@ pub struct PenaltyRecord {
     pub from_ms: u64,
     /// Until when; the penalty no longer holds at this time.
     pub until_ms: u64,
+}
+
+impl From<DuePenalty> for PenaltyRecord {
+    fn from(due: DuePenalty) -> Self {
+        let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due;
+        PenaltyRecord { subject: hotkey.into(), reason, detail, from_ms, until_ms }
+    }
 }
 
 /// The neurons of the subnet at a block. A slot belongs to whoever was seen in it last.

@@ -25,6 +25,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "rounds", sql: ROUNDS },
     Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
     Migration { name: "where the evidence log ends, the judge's memory", sql: EVIDENCE_LOG },
+    Migration { name: "penalties of addresses", sql: PENALTIES_OF_ADDRESSES },
 ];
 
 /// The version this program reads and writes.
@@ -184,6 +185,9 @@ CREATE TABLE evidence_head (
 CREATE TABLE judge (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
 ";
 
+/// A subject is a hotkey or an address as text; no text is both.
+const PENALTIES_OF_ADDRESSES: &str = "ALTER TABLE penalty RENAME COLUMN hotkey TO subject;";
+
 /// The version of a database, 0 for one without tables.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -256,6 +260,28 @@ mod tests {
         assert_eq!((second.nominal, second.factor_ppb), (Some(150_000_000_000_000), 666_666_667));
         assert_eq!((second.base_micro, second.counted), (340_000, false));
         assert_eq!(super::super::queries::scores(&conn, 5).unwrap()[0].score, points(0));
+    }
+
+    #[test]
+    fn penalties_of_hotkeys_are_kept_when_addresses_may_have_them_too() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        (0..6).for_each(|from| migrate_one(&mut conn, from, 1).unwrap());
+        let hotkey = crate::ids::Hotkey([1; 32]);
+        conn.execute(
+            "INSERT INTO penalty (hotkey, reason, detail, from_ms, until_ms) VALUES (?1, 'operator', 'spam', 5, 90)",
+            [hotkey.to_string()],
+        )
+        .unwrap();
+        (6..LATEST).for_each(|from| migrate_one(&mut conn, from, 2).unwrap());
+        let read = super::super::queries::penalties(&conn, 6).unwrap();
+        let expected = super::super::records::PenaltyRecord {
+            subject: hotkey.into(),
+            reason: "operator".into(),
+            detail: "spam".into(),
+            from_ms: 5,
+            until_ms: 90,
+        };
+        assert_eq!(read, [expected]);
     }
 
     #[test]

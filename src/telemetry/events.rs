@@ -5,6 +5,7 @@ use tracing::{error, info, warn};
 
 use super::metrics::NodeMetrics;
 use super::redact::printable;
+use crate::admission::Subject;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::verdict::Verdict;
 
@@ -174,11 +175,11 @@ impl AdmissionRefused<'_> {
     }
 }
 
-/// A miner is left out for a while.
+/// A neuron or an address is refused for a while.
 #[derive(Debug, Clone, Copy)]
 pub struct PenaltyGiven<'a> {
-    /// The miner.
-    pub hotkey: Hotkey,
+    /// Whom it is for.
+    pub subject: Subject,
     /// Why, in one word.
     pub reason: &'a str,
     /// What led to it.
@@ -190,10 +191,10 @@ pub struct PenaltyGiven<'a> {
 impl PenaltyGiven<'_> {
     /// Logs and counts.
     pub fn emit(&self, metrics: &NodeMetrics) {
-        metrics.penalty_given();
-        let PenaltyGiven { hotkey, until_ms, .. } = self;
+        metrics.penalty_given(self.subject.kind());
+        let PenaltyGiven { subject, until_ms, .. } = self;
         let (reason, detail) = (printable(self.reason, MAX_DETAIL), printable(self.detail, MAX_DETAIL));
-        warn!(%hotkey, reason, detail, until_ms, "penalty given");
+        warn!(%subject, reason, detail, until_ms, "penalty given");
     }
 }
 

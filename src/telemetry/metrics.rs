@@ -16,6 +16,7 @@ use super::events::Recovered;
 use super::labels::{Labels, OTHER};
 use super::names::Metric;
 use super::uids::UidGauge;
+use crate::admission::Subject;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
 use crate::ids::{BlockNumber, Epoch, Uid};
@@ -122,8 +123,8 @@ pub struct NodeMetrics {
     lease_transitions: Counts,
     lease_recovery: Counts,
     admissions: Counts,
-    penalties: Gauge,
-    penalties_given: IntCounter,
+    penalties: State,
+    penalties_given: Counts,
     axon_requests: Counts,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
@@ -215,11 +216,8 @@ impl NodeMetrics {
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
             lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
-            penalties: gauge(r, Metric::Penalties)?,
-            penalties_given: registered(
-                r,
-                IntCounter::new(Metric::PenaltiesGiven.name(), Metric::PenaltiesGiven.help())?,
-            )?,
+            penalties: State::new(r, Metric::Penalties, Subject::KINDS)?,
+            penalties_given: Counts::new(r, Metric::PenaltiesGiven, singles(Subject::KINDS))?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
@@ -334,13 +332,13 @@ impl NodeMetrics {
     pub fn admission(&self, decision: &str, reason: &str) {
         self.admissions.add(&[decision, reason]);
     }
-    /// How many penalties are in force.
-    pub fn penalties(&self, count: usize) {
-        self.penalties.set(count as f64);
+    /// How many penalties are in force against each kind of [`Subject`].
+    pub fn penalties(&self, count: impl Fn(&str) -> usize) {
+        self.penalties.each(|kind| count(kind) as f64);
     }
-    /// A penalty was given.
-    pub fn penalty_given(&self) {
-        self.penalties_given.inc();
+    /// A penalty was given to a [`Subject`] of this kind.
+    pub fn penalty_given(&self, kind: &str) {
+        self.penalties_given.add(&[kind]);
     }
     /// A request at the axon ended. Unknown paths are counted as `other`.
     pub fn axon_request(&self, path: &str, outcome: &str) {

@@ -68,8 +68,8 @@ metrics! {
     Maintenance = "compute_maintenance", Gauge, [], "1 while the operator keeps new leases away, else 0.";
 
     Admissions = "compute_admissions_total", Counter, ["decision", "reason"], "Callers by decision and reason.";
-    Penalties = "compute_penalties_in_force", Gauge, [], "Miners that are left out by a penalty.";
-    PenaltiesGiven = "compute_penalties_total", Counter, [], "Penalties given since the start.";
+    Penalties = "compute_penalties_in_force", Gauge, ["kind"], "Hotkeys and addresses that are refused by a penalty.";
+    PenaltiesGiven = "compute_penalties_total", Counter, ["kind"], "Penalties given since the start, to hotkeys and to addresses.";
     AxonRequests = "compute_axon_requests_total", Counter, ["path", "outcome"], "Requests at the axon by path and outcome.";
 
     JournalQueueDepth = "compute_journal_queue_depth", Gauge, [], "Records waiting for the writer.";

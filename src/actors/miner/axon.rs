@@ -25,7 +25,7 @@ use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::AdmissionRefused;
-use crate::wire::axon::{self, AdmissionRefusal, AxonEvents, AxonGate, Refusal, RequestSeen};
+use crate::wire::axon::{self, AdmissionRefusal, AxonGate, Refusal};
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
     SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
@@ -82,14 +82,6 @@ impl AxonState {
                 })
             }
         }
-    }
-}
-
-/// Counts requests by path and outcome.
-pub struct CountRequests(pub Arc<NodeMetrics>);
-impl AxonEvents for CountRequests {
-    fn request(&self, seen: RequestSeen<'_>) {
-        self.0.axon_request(seen.path, seen.outcome.label());
     }
 }
 

@@ -7,6 +7,7 @@ pub mod node;
 pub mod original;
 pub mod specs_collector;
 mod turn;
+pub mod watch_callers;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
-use super::axon::{AxonState, CountRequests, routes};
+use super::axon::{AxonState, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Listener, ListenerSpec, Place};
 use crate::actors::node::{Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
+use crate::admission::AnomalyLimits;
+use crate::clock::millis;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::lease::ContainerEngine;
 use crate::lease::health::HealthPolicy;
@@ -70,6 +73,17 @@ pub fn budget(settings: &Settings) -> BudgetLimits {
 /// How many misses lose a lease, from the settings.
 pub fn lease_health(settings: &Settings) -> HealthPolicy {
     HealthPolicy { misses: settings.leases.misses_to_lose, rounds: settings.leases.of_checks }
+}
+
+/// What callers are penalised for by themselves, from the settings.
+pub fn anomaly_limits(settings: &Settings) -> AnomalyLimits {
+    AnomalyLimits {
+        window_ms: millis(settings.blacklist.anomaly_window),
+        bad_signatures: settings.blacklist.max_bad_signatures,
+        replays: settings.blacklist.max_replays,
+        malformed: settings.blacklist.max_malformed,
+        penalty_ms: millis(settings.blacklist.anomaly_penalty),
+    }
 }
 
 /// Assembles and starts a miner.
@@ -153,7 +167,14 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         handler_deadline: prove_deadline * 2,
         at_once: settings.axon.max_workers,
     };
-    let events = Arc::new(CountRequests(frame.metrics.clone()));
+    let events = Arc::new(WatchCallers::new(WatchCallersSetup {
+        own: vec![announce.ip(), axon.address.ip()],
+        limits: frame.live.value(anomaly_limits),
+        guard: frame.guard.clone(),
+        snapshot: frame.snapshot.clone(),
+        clock: input.clock.clone(),
+        metrics: frame.metrics.clone(),
+    }));
     let gate = AxonGate::new(
         input.keypair.clone(),
         input.clock.clone(),

@@ -4,6 +4,7 @@ use super::super::apply::apply;
 use super::super::fixtures::{self as fx, NOW, hotkey};
 use super::super::{Role, StoreError, schema};
 use super::*;
+use crate::admission::Subject;
 use crate::ids::{ChallengeId, Coldkey};
 
 fn database() -> Connection {
@@ -266,10 +267,17 @@ fn a_penalty_holds_until_its_end_or_until_it_is_lifted() {
     let db = database();
     write(&db, [(1, 100), (2, 200), (3, 300)].map(|(m, until)| Record::Penalty(fx::penalty(m, 0, until))));
     assert_eq!(penalties(&db, 100).unwrap(), [fx::penalty(2, 0, 200), fx::penalty(3, 0, 300)]);
-    write(&db, [Record::PenaltyLifted { hotkey: hotkey(3), at_ms: 150 }]);
+    write(&db, [Record::PenaltyLifted { subject: hotkey(3).into(), at_ms: 150 }]);
     assert_eq!(penalties(&db, 150).unwrap(), [fx::penalty(2, 0, 200)]);
     assert_eq!(penalties_of(&db, &hotkey(2), 150).unwrap(), [fx::penalty(2, 0, 200)]);
     assert_eq!(penalties_of(&db, &hotkey(3), 150).unwrap(), []);
+
+    let address: Subject = "2001:db8::7".parse().unwrap();
+    let of_address = PenaltyRecord { subject: address, ..fx::penalty(1, 0, 500) };
+    write(&db, [Record::Penalty(of_address.clone())]);
+    assert_eq!(penalties(&db, 150).unwrap(), [fx::penalty(2, 0, 200), of_address]);
+    write(&db, [Record::PenaltyLifted { subject: address, at_ms: 160 }]);
+    assert_eq!(penalties(&db, 160).unwrap(), [fx::penalty(2, 0, 200)]);
 }
 
 #[test]

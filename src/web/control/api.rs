@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::actors::duty::Duty;
+use crate::admission::Subject;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
 use crate::messages::miner::allocation_manager::SetAside;
@@ -81,15 +82,15 @@ pub struct Penalties {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PenaltyWish {
-    /// Whom.
-    pub hotkey: Hotkey,
+    /// Whom: a hotkey or an address.
+    pub subject: Subject,
     /// Why, safe to publish.
     pub reason: String,
     /// For how long, in seconds.
     pub duration_s: u64,
 }
 
-/// `DELETE /v1/penalties/{hotkey}`: what it came to.
+/// `DELETE /v1/penalties/{subject}`: what it came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifted {
     /// Whether a penalty was in force.

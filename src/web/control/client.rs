@@ -14,6 +14,7 @@ use super::api::{
 use super::error::ErrorReply;
 use super::{ControlError, socket};
 use crate::actors::duty::Duty;
+use crate::admission::Subject;
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::RentError;
@@ -220,12 +221,12 @@ impl ControlClient {
         self.send(Method::POST, "/v1/penalties", Some(wish), CALL).await
     }
 
-    /// Ends every penalty of a peer.
+    /// Ends every penalty of a hotkey or an address.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn lift(&self, hotkey: Hotkey) -> Result<Lifted, ClientError> {
-        self.send(Method::DELETE, &format!("/v1/penalties/{hotkey}"), None::<&()>, CALL).await
+    pub async fn lift(&self, subject: Subject) -> Result<Lifted, ClientError> {
+        self.send(Method::DELETE, &format!("/v1/penalties/{subject}"), None::<&()>, CALL).await
     }
 
     /// Why a miner has its score.

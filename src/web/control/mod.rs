@@ -8,7 +8,7 @@
 //! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
 //! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
 //! | `DELETE /leases/{id}` with [`api::ReleaseWish`] | both | the lease, once its container is gone |
-//! | `GET /penalties`, `POST /penalties`, `DELETE /penalties/{hotkey}` | both | [`api::Penalties`], [`api::Lifted`] |
+//! | `GET /penalties`, `POST /penalties`, `DELETE /penalties/{subject}` | both | [`api::Penalties`], [`api::Lifted`] |
 //! | `GET /explain/{hotkey}` | validator | [`crate::store::explain::Explanation`] |
 //! | `GET /config`, `POST /reload` | both | [`api::Config`], [`crate::settings::reload::Changes`] |
 //! | `POST /maintenance`, `POST /drain` | both | [`Duty`] |
@@ -164,7 +164,7 @@ pub fn routes(state: ControlState) -> impl Fn(&mut web::ServiceConfig) + Clone +
             .service(at("/v1/maintenance").route(web::post().to(node::maintenance)))
             .service(at("/v1/drain").route(web::post().to(node::drain)))
             .service(at("/v1/penalties").route(web::get().to(penalties::list)).route(web::post().to(penalties::add)))
-            .service(at("/v1/penalties/{hotkey}").route(web::delete().to(penalties::lift)))
+            .service(at("/v1/penalties/{subject:.+}").route(web::delete().to(penalties::lift)))
             .service(at("/v1/explain/{hotkey}").route(web::get().to(node::explain)))
             .service(at("/v1/table").route(web::get().to(node::table)))
             .service(at("/v1/leases").route(web::get().to(leases::list)).route(web::post().to(leases::rent)))

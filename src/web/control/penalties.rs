@@ -10,7 +10,6 @@ use super::{Code, ControlError};
 use crate::ids::Hotkey;
 use crate::messages::blacklist_guard::{Lift, Penalise};
 use crate::messages::journal::{PenaltiesAt, Write};
-use crate::scoring::DuePenalty;
 use crate::store::records::PenaltyRecord;
 use crate::store::{Record, StoreError};
 use crate::telemetry::{error_chain, printable};
@@ -40,7 +39,7 @@ pub(super) async fn list(node: Caller) -> Result<Json<Penalties>, ControlError> 
 async fn in_force(node: &Caller) -> Result<Penalties, ControlError> {
     let stored = node.journal.ask(PenaltiesAt(node.clock.now_ms()), ASK).await?;
     let mut penalties = stored.map_err(|e| journal(&e))?;
-    penalties.sort_by_key(|p| (p.until_ms, p.hotkey));
+    penalties.sort_by_key(|p| (p.until_ms, p.subject));
     Ok(Penalties { penalties })
 }
 
@@ -53,22 +52,21 @@ pub(super) async fn add(node: Caller, payload: Payload) -> Result<Json<Penalties
         return Err(ControlError::invalid(format!("a penalty lasts 1 to {MAX_DURATION_S} seconds")));
     }
     let from_ms = node.clock.now_ms();
-    let due = DuePenalty {
-        hotkey: wish.hotkey,
+    let penalty = PenaltyRecord {
+        subject: wish.subject,
         reason: OPERATOR.to_owned(),
         detail: printable(wish.reason.trim(), MAX_REASON),
         from_ms,
         until_ms: from_ms.saturating_add(wish.duration_s.saturating_mul(1000)),
     };
     // On disk first, and acknowledged; the guard's own note is then a repeat.
-    let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
-    let record = Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms });
-    node.journal.ask(Write(vec![record]), ASK).await?.map_err(|e| journal(&e))?;
-    node.guard.ask(Penalise(due), ASK).await?;
+    node.journal.ask(Write(vec![Record::Penalty(penalty.clone())]), ASK).await?.map_err(|e| journal(&e))?;
+    node.guard.ask(Penalise(penalty), ASK).await?;
     in_force(&node).await.map(Json)
 }
 
 pub(super) async fn lift(node: Caller, of: Path<String>) -> Result<Json<Lifted>, ControlError> {
-    let lifted = node.guard.ask(Lift(hotkey(&of)?), ASK).await?.map_err(|e| journal(&e))?;
+    let subject = of.parse().map_err(|error| ControlError::invalid(format!("'{of}' is {error}")))?;
+    let lifted = node.guard.ask(Lift(subject), ASK).await?.map_err(|e| journal(&e))?;
     Ok(Json(Lifted { lifted }))
 }

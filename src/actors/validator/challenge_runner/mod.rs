@@ -393,13 +393,9 @@ impl ChallengeRunner {
         let epoch = unwritten.epoch;
         self.running = Some(epoch);
         let journal = self.setup.journal.clone();
-        let penalty = |due: &DuePenalty| {
-            let DuePenalty { hotkey, reason, detail, from_ms, until_ms } = due.clone();
-            Record::Penalty(PenaltyRecord { hotkey, reason, detail, from_ms, until_ms })
-        };
         let closed = Record::RoundClosed { epoch, outcome: unwritten.outcome(), at_ms: unwritten.at_ms };
         let verdicts = unwritten.records.iter().cloned().map(Record::Verdict);
-        let penalties = unwritten.penalties.iter().map(penalty);
+        let penalties = unwritten.penalties.iter().cloned().map(PenaltyRecord::from).map(Record::Penalty);
         let batch = verdicts.chain(penalties).chain(unwritten.evidence.iter().cloned()).chain([closed]).collect();
         let work = async move { journal.ask(Write(batch), ASK).await };
         ctx.spawn(work.into_actor(self).map(move |written, act, ctx| {
@@ -438,7 +434,7 @@ impl ChallengeRunner {
         }
         for due in penalties {
             let hotkey = due.hotkey;
-            if let Err(error) = self.setup.guard.tell(Penalise(due)) {
+            if let Err(error) = self.setup.guard.tell(Penalise(due.into())) {
                 tracing::warn!(%hotkey, %error, "the guard does not hear of a penalty before its next start");
             }
         }
