@@ -6,5 +6,7 @@ mod support;
 
 #[path = "wire_http/axon.rs"]
 mod axon;
+#[path = "wire_http/classic.rs"]
+mod classic;
 #[path = "wire_http/dendrite.rs"]
 mod dendrite;

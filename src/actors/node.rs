@@ -300,7 +300,7 @@ fn labels() -> Labels {
     );
     Labels {
         admissions,
-        axon_paths: crate::wire::synapse::PATHS.to_vec(),
+        axon_paths: crate::wire::synapse::PATHS.iter().chain(super::miner::axon::ORIGINAL).copied().collect(),
         axon_outcomes: AxonOutcome::ALL.iter().map(|o| o.label()).collect(),
         weights_results: vec!["ok", "too_soon", "refused", "timeout", "error"],
         challenge_stages: vec!["commit", "open", "round"],

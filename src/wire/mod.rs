@@ -19,7 +19,10 @@ pub mod reply;
 mod signature;
 pub mod synapse;
 
-pub use axon::{AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Refusal, RequestSeen, handle};
+pub use axon::{
+    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Refusal,
+    RequestSeen, handle, handle_classic,
+};
 pub use btauth::{AuthError, AuthHeaders, AuthPolicy, Caller};
 pub use dendrite::{CallError, Dendrite, Peer, Reply};
 pub use nonces::{NonceLimits, NonceTable};

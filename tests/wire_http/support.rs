@@ -10,14 +10,17 @@ use actix_web::{App, HttpRequest, HttpServer, web};
 use compute_subnet::clock::ManualClock;
 use compute_subnet::ids::{ChallengeId, Hash32, Hotkey};
 use compute_subnet::wallet::Keypair;
+use compute_subnet::wire::axon::not_found;
 use compute_subnet::wire::btauth;
+use compute_subnet::wire::classic::{ClassicSynapse, Outgoing, PyValue, path, sign};
 use compute_subnet::wire::synapse::{
     ChallengeReply, ChallengeRequest, OpeningsRequest, RawBytes, SpecsReply, SpecsRequest, Synapse,
 };
 use compute_subnet::wire::{
-    AdmissionRefusal, AuthPolicy, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Dendrite, NonceLimits, Peer, Refusal,
-    RequestSeen, handle,
+    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, Dendrite, GateRules,
+    NonceLimits, Peer, Refusal, RequestSeen, handle, handle_classic,
 };
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,13 +74,17 @@ impl Axon {
     }
 
     pub(crate) async fn with(limits: AxonLimits, nonces: NonceLimits) -> Self {
+        Self::under(GateRules { limits, nonces, ..GateRules::default() }, Accepts::BOTH).await
+    }
+
+    pub(crate) async fn under(rules: GateRules, accepts: Accepts) -> Self {
         let clock = Arc::new(ManualClock::at_ns(NOW - 60 * SECOND));
         let events = Arc::new(Recorded::default());
         let handled = Arc::new(AtomicUsize::new(0));
         let miner = key("Alice");
         let peer_key = miner.hotkey();
-        let policy = AuthPolicy::default();
-        let gate = Arc::new(AxonGate::new(miner, clock.clone(), policy, limits, nonces, events.clone()));
+        let gate = AxonGate::new(miner, clock.clone(), rules, events.clone()).accepting(move || accepts);
+        let gate = Arc::new(gate);
         clock.set_ns(NOW);
         let count = handled.clone();
         let server = HttpServer::new(move || {
@@ -87,6 +94,8 @@ impl Axon {
                 .route(SpecsRequest::PATH, web::post().to(specs))
                 .route(ChallengeRequest::PATH, web::post().to(challenge))
                 .route(OpeningsRequest::PATH, web::post().to(openings))
+                .route(&path::<Told>(), web::route().to(told))
+                .default_service(web::to(unknown))
         })
         .workers(1)
         .disable_signals()
@@ -114,6 +123,12 @@ impl Axon {
 pub(crate) fn sign_as(who: &Keypair, path: &str, body: &[u8], nonce: u64, to: &Hotkey) -> Vec<(String, String)> {
     let headers = btauth::sign(who, "POST", path, body, nonce, to);
     headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The headers of a classic request for Alice.
+pub(crate) fn classic_as<S: ClassicSynapse>(who: &str, synapse: &S, nonce: u64, uuid: &str) -> Vec<(String, String)> {
+    let (receiver, to) = (key("Alice").hotkey(), "127.0.0.1:8091".parse().unwrap());
+    sign(&key(who), synapse, &Outgoing { receiver: &receiver, to, nonce, uuid, timeout_s: 12.0 })
 }
 
 fn admit(hotkey: &Hotkey) -> Result<(), AdmissionRefusal> {
@@ -151,6 +166,45 @@ async fn challenge(gate: web::Data<AxonGate>, request: HttpRequest, payload: web
         }
     };
     handle(&gate, request, payload, admit, work).await
+}
+
+/// A class of the original's kind: one field that is hashed, and one that tells the handler what to do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    #[serde(default)]
+    pub(crate) text: String,
+    #[serde(default)]
+    pub(crate) act: String,
+}
+
+impl ClassicSynapse for Told {
+    const NAME: &'static str = "Told";
+    fn hashed(&self) -> Vec<PyValue> {
+        vec![self.text.as_str().into()]
+    }
+}
+
+async fn told(
+    gate: web::Data<AxonGate>,
+    count: web::Data<AtomicUsize>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> actix_web::HttpResponse {
+    let work = |caller: Hotkey, asked: Told| async move {
+        count.fetch_add(1, Ordering::SeqCst);
+        match asked.act.as_str() {
+            "busy" => Err(Declined::With { status: 429, message: "Busy ✓".to_owned(), synapse: asked }),
+            "fail" => Err(Declined::Failed("a secret of ours".to_owned())),
+            "panic" => panic!("a handler's bug"),
+            "never" => pending().await,
+            _ => Ok(Told { act: caller.to_string(), ..asked }),
+        }
+    };
+    handle_classic(&gate, request, payload, admit, work).await
+}
+
+async fn unknown(gate: web::Data<AxonGate>, request: HttpRequest, payload: web::Payload) -> actix_web::HttpResponse {
+    not_found(&gate, request, payload, &["Synapse", "Told"]).await
 }
 
 async fn openings(gate: web::Data<AxonGate>, request: HttpRequest, payload: web::Payload) -> actix_web::HttpResponse {

@@ -13,7 +13,7 @@ use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Listener, ListenerSpec, Place};
-use crate::actors::node::{Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
+use crate::actors::node::{AXON_VERSION, Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
 use crate::admission::AnomalyLimits;
 use crate::clock::millis;
 use crate::hardware::{OfferedDevice, Probe};
@@ -26,10 +26,8 @@ use crate::runtime::Handle;
 use crate::settings::Settings;
 use crate::store::Role;
 use crate::web::control::RoleActors;
-use crate::wire::axon::{AxonGate, AxonLimits};
-use crate::wire::btauth::AuthPolicy;
+use crate::wire::axon::{AxonGate, AxonLimits, GateRules};
 use crate::wire::dendrite::Dendrite;
-use crate::wire::nonces::NonceLimits;
 use crate::wire::synapse::WhoReply;
 
 /// What a miner is given beside what every node is given.
@@ -175,14 +173,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),
     }));
-    let gate = AxonGate::new(
-        input.keypair.clone(),
-        input.clock.clone(),
-        AuthPolicy::default(),
-        limits,
-        NonceLimits::default(),
-        events,
-    );
+    let rules = GateRules { version: u64::from(AXON_VERSION), limits, ..GateRules::default() };
+    let gate = AxonGate::new(input.keypair.clone(), input.clock.clone(), rules, events);
     let original = Original {
         allocations: allocations.clone(),
         specs: specs.clone(),

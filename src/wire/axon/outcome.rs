@@ -50,6 +50,16 @@ outcomes! {
     Refused = "refused";
     /// The handler did not answer in time.
     HandlerDeadline = "handler_deadline";
+    /// Signed with a scheme that is not accepted here.
+    SchemeRefused = "scheme_refused";
+    /// The body hash that was signed is not the body's.
+    BodyHash = "body_hash";
+    /// The handler failed.
+    Failed = "failed";
+    /// No such path.
+    NotFound = "not_found";
+    /// The path is not for this method.
+    MethodNotAllowed = "method_not_allowed";
     /// Something panicked.
     Panic = "panic";
     /// The reply has no JSON form.
@@ -72,7 +82,8 @@ impl From<&AuthError> for AxonOutcome {
 /// A request that was answered.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestSeen<'a> {
-    /// Where it went, as routes name it: [`Synapse::PATH`](crate::wire::synapse::Synapse::PATH) for ours.
+    /// Where it went: [`Synapse::PATH`](crate::wire::synapse::Synapse::PATH) for ours,
+    /// [`ClassicSynapse::NAME`](crate::wire::classic::ClassicSynapse::NAME) for the original's.
     pub path: &'static str,
     /// How it ended.
     pub outcome: AxonOutcome,
@@ -144,4 +155,20 @@ impl Refusal {
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(503, "unavailable", detail)
     }
+}
+
+/// What a handler of the original's synapses answers instead of success.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Declined<S> {
+    /// The whole synapse goes back with this status and text, and the caller counts it as a failure: 429 `Busy`.
+    With {
+        /// HTTP status, 400 to 599.
+        status: u16,
+        /// For people.
+        message: String,
+        /// What goes back.
+        synapse: S,
+    },
+    /// The caller hears a number only; this goes to our log.
+    Failed(String),
 }

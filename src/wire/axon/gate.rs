@@ -1,0 +1,192 @@
+//! What all requests to one axon share.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::outcome::{AxonEvents, AxonOutcome, RequestSeen};
+use crate::clock::SharedClock;
+use crate::ids::Hotkey;
+use crate::wallet::Keypair;
+use crate::wire::btauth::{self, AuthError, AuthHeaders, AuthPolicy, Caller};
+use crate::wire::classic::{ClassicCaller, ClassicError, ClassicPolicy, DENDRITE_VERSION, EndpointLimits, Endpoints};
+use crate::wire::nonces::{NonceLimits, NonceTable};
+
+/// Bounds on one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AxonLimits {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// From the first look at the request until its body has arrived.
+    pub body_deadline: Duration,
+    /// From calling the handler until its answer. Handlers have deadlines of their own; this one bounds them all.
+    pub handler_deadline: Duration,
+    /// Handlers at work at the same time, at least 1. Further requests are refused, not queued.
+    pub at_once: usize,
+}
+
+impl Default for AxonLimits {
+    /// 64 KiB, 5 s, 5 minutes, 64 at once.
+    fn default() -> Self {
+        AxonLimits {
+            max_body_bytes: 64 * 1024,
+            body_deadline: Duration::from_secs(5),
+            handler_deadline: Duration::from_secs(300),
+            at_once: 64,
+        }
+    }
+}
+
+/// Which schemes of authentication an axon accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// `btauth/1`.
+    pub btauth: bool,
+    /// The scheme of SDK 6 to 10. Never for our own synapses.
+    pub classic: bool,
+}
+
+impl Accepts {
+    /// Both schemes.
+    pub const BOTH: Accepts = Accepts { btauth: true, classic: true };
+}
+
+/// How a gate judges requests.
+#[derive(Debug, Clone, Copy)]
+pub struct GateRules {
+    /// The version integer that we tell callers of the classic scheme.
+    pub version: u64,
+    /// The freshness window of `btauth/1`.
+    pub btauth: AuthPolicy,
+    /// The freshness window of the classic scheme.
+    pub classic: ClassicPolicy,
+    /// Bounds on one request.
+    pub limits: AxonLimits,
+    /// Nonces of `btauth/1` that are remembered.
+    pub nonces: NonceLimits,
+    /// Nonces of the classic scheme that are remembered.
+    pub endpoints: EndpointLimits,
+}
+
+impl Default for GateRules {
+    fn default() -> Self {
+        GateRules {
+            version: DENDRITE_VERSION,
+            btauth: AuthPolicy::default(),
+            classic: ClassicPolicy::default(),
+            limits: AxonLimits::default(),
+            nonces: NonceLimits::default(),
+            endpoints: EndpointLimits::default(),
+        }
+    }
+}
+
+/// What all requests to one axon share.
+pub struct AxonGate {
+    pub(super) keypair: Keypair,
+    /// The hotkey's address.
+    pub(super) address: String,
+    pub(super) rules: GateRules,
+    accepts: Box<dyn Fn() -> Accepts + Send + Sync>,
+    clock: SharedClock,
+    nonces: Mutex<NonceTable>,
+    endpoints: Mutex<Endpoints>,
+    handlers: Semaphore,
+    events: Arc<dyn AxonEvents>,
+}
+
+/// Why a handler gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkProblem {
+    Overloaded,
+    Deadline,
+}
+
+impl AxonGate {
+    /// A gate that answers as `keypair` and accepts both schemes. Requests signed before now are refused.
+    pub fn new(keypair: Keypair, clock: SharedClock, rules: GateRules, events: Arc<dyn AxonEvents>) -> Self {
+        let now = clock.now_ns();
+        AxonGate {
+            nonces: Mutex::new(NonceTable::new(rules.nonces, rules.btauth, now)),
+            endpoints: Mutex::new(Endpoints::new(rules.endpoints, rules.classic, now)),
+            handlers: Semaphore::new(rules.limits.at_once.max(1)),
+            accepts: Box::new(|| Accepts::BOTH),
+            address: keypair.hotkey().to_string(),
+            keypair,
+            rules,
+            clock,
+            events,
+        }
+    }
+
+    /// The same gate that asks `accepts`, for each request, which schemes it accepts.
+    pub fn accepting(self, accepts: impl Fn() -> Accepts + Send + Sync + 'static) -> Self {
+        AxonGate { accepts: Box::new(accepts), ..self }
+    }
+
+    /// The hotkey that requests must be signed for.
+    pub fn hotkey(&self) -> Hotkey {
+        self.keypair.hotkey()
+    }
+
+    pub(super) fn accepts(&self) -> Accepts {
+        (self.accepts)()
+    }
+
+    pub(super) fn limits(&self) -> &AxonLimits {
+        &self.rules.limits
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    pub(super) fn authenticate(&self, request: &HttpRequest, body: &[u8]) -> Result<Caller, AuthError> {
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = AuthHeaders::collect(headers)?;
+        let target = request.uri().path_and_query().map_or("/", |t| t.as_str());
+        let (now, us) = (self.clock.now_ns(), self.keypair.hotkey());
+        btauth::verify(&headers, request.method().as_str(), target, body, now, &us, &self.rules.btauth)
+    }
+
+    // A panic while one of the tables is locked would be between two whole operations of it; what it holds stays true.
+
+    pub(super) fn admit_nonce(&self, caller: &Caller) -> Result<(), AuthError> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).admit(caller, self.clock.now_ns())
+    }
+
+    pub(super) fn look_endpoint(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).look(caller)
+    }
+
+    pub(super) fn admit_endpoint(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).admit(caller, self.clock.now_ns())
+    }
+
+    /// Lets a handler work, if there is room, until its deadline.
+    pub(super) async fn work<T>(&self, handler: impl Future<Output = T>) -> Result<T, WorkProblem> {
+        let _working = self.handlers.try_acquire().map_err(|_| WorkProblem::Overloaded)?;
+        timeout(self.rules.limits.handler_deadline, handler).await.map_err(|_| WorkProblem::Deadline)
+    }
+
+    pub(super) fn tell(
+        &self,
+        request: &HttpRequest,
+        path: &'static str,
+        outcome: AxonOutcome,
+        caller: Option<&Hotkey>,
+    ) {
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        self.events.request(RequestSeen { path, outcome, caller, peer });
+    }
+}
+
+impl std::fmt::Debug for AxonGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AxonGate").field("hotkey", &self.hotkey()).field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
