@@ -147,6 +147,7 @@ async fn ping(state: State, request: HttpRequest, body: Payload) -> HttpResponse
 
 async fn original_allocate(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
     serve_original(&state, request, body, async |caller, mut synapse: OriginalAllocate| {
+        synapse.output = Default::default();
         match state.original.allocate(caller, &synapse).await {
             Ok(output) => {
                 synapse.output = output;
