@@ -18,7 +18,7 @@
 //! **Windows slide.** A count is that of the running window and, of the one before, the share that is not over yet, as if
 //! that had come evenly. Each subject is told once a window.
 //!
-//! **Bounds.** Counts lie in tables of a fixed size, see [`table`]; a flood from everywhere costs memory nothing, and loses
+//! **Bounds.** Counts lie in tables of a fixed size, see `table`; a flood from everywhere costs memory nothing, and loses
 //! the counts of those seen least.
 
 mod table;

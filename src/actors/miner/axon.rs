@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::allocation_manager::AllocationManager;
 use super::challenge_runner::ChallengeRunner;
+use super::original::Original;
 use super::specs_collector::SpecsCollector;
 use crate::actors::auto_updater::VERSION;
 use crate::admission::{Decision, Need, Policy, RefusalClass, Snapshot, admit_caller};
@@ -57,6 +58,8 @@ pub struct AxonState {
     pub challenges: Handle<ChallengeRunner>,
     /// Answers calls about leases.
     pub allocations: Handle<AllocationManager>,
+    /// Answers the original's synapses.
+    pub original: Original,
 }
 
 impl AxonState {

@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Listener, ListenerSpec, Place};
@@ -112,6 +115,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     });
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
+    let (offer, offered) = watch::channel(None);
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (specs, duty) = (specs.clone(), frame.duty.clone());
@@ -125,6 +129,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             health: lease_health(settings),
             rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
             specs: specs.clone(),
+            offer: offer.clone(),
             duty: duty.clone(),
             journal: journal.clone(),
             clock: clock.clone(),
@@ -170,6 +175,14 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     }));
     let rules = GateRules { version: u64::from(AXON_VERSION), limits, ..GateRules::default() };
     let gate = AxonGate::new(input.keypair.clone(), input.clock.clone(), rules, events);
+    let original = Original {
+        allocations: allocations.clone(),
+        specs: specs.clone(),
+        offer: offered,
+        duty: frame.duty.clone(),
+        ssh_port: frame.live.derived(|settings| settings.miner.ssh_port),
+        deadline: settings.leases.request_timeout,
+    };
     let state = Arc::new(AxonState {
         gate: Arc::new(gate),
         policy: frame.policy.clone(),
@@ -183,6 +196,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         specs: specs.clone(),
         challenges,
         allocations: allocations.clone(),
+        original,
     });
     let place = Place::Tcp(axon.address);
     let mut spec = ListenerSpec::bound("axon", Bound::Tcp(axon.listener), place, 1, Arc::new(routes(state)));
