@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use compute_subnet::chain::Chain as _;
 use compute_subnet::chain::RAO_PER_TAO;
 use compute_subnet::chain::ledger::{Deadlines, GenesisConfig, LedgerClient, LedgerHandle, LedgerNode, RpcServer};
-use compute_subnet::chain::Chain as _;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::{Coldkey, Hotkey, Netuid};
 use compute_subnet::sim::keys::DevnetKeys;
@@ -63,8 +63,7 @@ impl Subnet {
 
         let miner = keys.miner(0);
         for key in std::iter::once(&miner).chain(&callers) {
-            let chain =
-                LedgerClient::in_process(ledger.clone(), NETUID, Arc::new(key.clone()), Deadlines::default());
+            let chain = LedgerClient::in_process(ledger.clone(), NETUID, Arc::new(key.clone()), Deadlines::default());
             chain.register(key.hotkey(), &owner).await.unwrap();
         }
         until("every caller has a permit", async || {
