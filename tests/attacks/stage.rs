@@ -56,6 +56,7 @@ fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
 impl Stage {
     pub(crate) async fn start(subnet: Subnet, long: bool, further: Vec<String>) -> Self {
         let miner = subnet.miner(&further).await;
+        subnet.real_pace(true);
         let stage = Stage { subnet, miner, long, further, sent: 0, refused_by: BTreeMap::new() };
         stage.admitted().await;
         stage
@@ -85,7 +86,7 @@ impl Stage {
             image: "ubuntu:24.04".to_owned(),
             ssh_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHV0YmFzZTY0a2V5bWF0ZXJpYWxmb3J0ZXN0c29ubHkh x".to_owned(),
             devices: vec![DeviceId::cpu(0)],
-            owner_token: OwnerToken([3; 32]),
+            owner_token: OwnerToken::from_bytes([3; 32]),
         };
         serde_json::to_vec(&request).unwrap()
     }
@@ -201,4 +202,11 @@ impl Stage {
         let kinds = self.refused_by.iter().map(|(by, n)| if *n == 1 { by.clone() } else { format!("{n}x {by}") });
         Row { sent: self.sent, refused_by: kinds.collect::<Vec<_>>().join("; "), before, after }
     }
+}
+
+/// Memory of this process, in KiB.
+pub(crate) fn own_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
