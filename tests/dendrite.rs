@@ -7,6 +7,8 @@ mod ask;
 mod connections;
 #[path = "dendrite/many.rs"]
 mod many;
+#[path = "dendrite/probe.rs"]
+mod probe;
 #[path = "dendrite/support.rs"]
 mod support;
 #[path = "dendrite/vectors.rs"]

@@ -28,6 +28,10 @@ const SELF_CHECK: Duration = Duration::from_secs(1);
 /// How long such a connection may take.
 const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long a connection may be idle before it is closed. Longer than any caller keeps one for its next request: our own
+/// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
+
 /// Registers the routes of a listener; called once for each worker thread.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
@@ -129,6 +133,7 @@ impl Listener {
         })
         .workers(self.spec.workers)
         .max_connections(self.spec.max_connections)
+        .keep_alive(KEEP_ALIVE)
         .client_request_timeout(self.spec.request_timeout)
         .client_disconnect_timeout(self.spec.request_timeout)
         .shutdown_timeout(self.spec.drain.as_secs())

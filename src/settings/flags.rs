@@ -196,7 +196,7 @@ pub static FLAGS: &[Flag] = &[
         Value,
         "60",
         Key("validator.whitelist_updated_threshold"),
-        "Percent of updated miners above which the others are not asked",
+        "Percent updated above which other miners are left out",
     ),
     original("miner.hashcat.path", Value, "hashcat", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
     original("miner.hashcat.workload.profile", Value, "3", NoEffect(NO_HASHCAT), "No effect: hashcat is not used"),
@@ -220,7 +220,7 @@ pub static FLAGS: &[Flag] = &[
         Value,
         "60",
         Key("miner.whitelist_updated_threshold"),
-        "Percent of updated validators above which the others are refused",
+        "Percent updated above which others are refused",
     ),
     original(
         "strict",

@@ -1,5 +1,7 @@
 //! The canned replies that real dendrites of SDK 9.0.0 and 10.5.0 were given: ours judges them as those did.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use compute_subnet::wire::dendrite::AskError;
 use serde_json::Value;
 
@@ -23,17 +25,6 @@ const WITHHELD: [&str; 5] = [
     "dashes_instead_of_underscores",
 ];
 
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bytes = Vec::new();
-    for group in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let digit = |d: &u8| DIGITS.iter().position(|known| known == d).unwrap() as u32;
-        let bits = group.iter().fold(0, |bits, d| bits << 6 | digit(d)) << (6 * (4 - group.len()));
-        bytes.extend(&bits.to_be_bytes()[1..group.len()]);
-    }
-    bytes
-}
-
 async fn replay(capture: &str) {
     let capture: Value = serde_json::from_str(capture).unwrap();
     let cases = capture["cases"].as_array().unwrap();
@@ -42,7 +33,7 @@ async fn replay(capture: &str) {
     for case in cases {
         let (id, expected) = (case["id"].as_str().unwrap(), &case["result"]);
         // The text form is shortened.
-        let bytes = base64(case["response_b64"].as_str().unwrap());
+        let bytes = STANDARD.decode(case["response_b64"].as_str().unwrap()).unwrap();
         let server = Server::start(move |_| Answer::Close(bytes.clone())).await;
         let reply = bob().ask(&server.peer, &echo(), LONG).await;
 

@@ -25,6 +25,8 @@
 //!   maintenance, or that does not know its leases yet, is not free.
 //! - Capacities that a caller asks for are not compared: the whole machine is what there is.
 //! - The password in the envelope is this module's; the simulated containers have no login at all, so it opens nothing yet.
+//! - A caller that goes away, or is told no answer, before it has the credentials rents nothing: what was begun is ended
+//!   ([`Abandon`]). It would hold the machine until its expiry, since its renter does not know of it.
 //! - Restart and the exchange of keys need an engine that can; until then they fail.
 
 use std::sync::Arc;
@@ -35,14 +37,16 @@ use tokio::sync::watch;
 use super::allocation_manager::AllocationManager;
 use super::specs_collector::SpecsCollector;
 use crate::actors::duty::Duty;
-use crate::ids::Hotkey;
+use crate::ids::{Hotkey, LeaseId};
 use crate::lease::OwnerToken;
-use crate::messages::miner::allocation_manager::{AllocateMachine, MachineOffer, PauseMachine, ReleaseMachine};
+use crate::messages::miner::allocation_manager::{
+    Abandon, AllocateMachine, MachineOffer, PauseMachine, Release, ReleaseMachine,
+};
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
 use crate::wire::synapse::original::{Allocate, CallerKey, Challenge, Credentials, Mode, Output, Specs, specs_text};
-use crate::wire::synapse::{AllocateReply, ReleaseReply};
+use crate::wire::synapse::{AllocateReply, LeaseRefusal, ReleaseReply, ReleaseRequest};
 
 /// How long a caller waits for the first measurement of this machine.
 const SPECS: Duration = Duration::from_secs(5);
@@ -142,27 +146,40 @@ impl Original {
                 return Ok(Output::of(false));
             }
         };
+        let mut lease = LeaseId([0; 16]);
+        if let Err(error) = getrandom::fill(&mut lease.0) {
+            tracing::error!(%caller, %error, "not rented: the system gives no randomness");
+            return Ok(Output::of(false));
+        }
         let days = u64::try_from(request.timeline).unwrap_or_default();
         let ssh_key = request.docker_requirement.ssh_key();
         let wish = AllocateMachine {
             caller,
+            lease,
             owner_token: token(request),
             ssh_key: (!ssh_key.is_empty()).then(|| ssh_key.to_owned()),
             lasts: Duration::from_secs(days.saturating_mul(DAY)),
         };
+        let mut unheard = Unheard { allocations: &self.allocations, release: Some(release(caller, lease, request)) };
         let port = match self.allocations.ask(wish, self.deadline).await? {
             AllocateReply::Running { ssh_port, .. } => ssh_port,
             AllocateReply::Refused { reason, detail } => {
                 tracing::info!(%caller, ?reason, detail, "not rented");
+                // Nothing was begun, but where something failed on the way: that must not be finished later.
+                if reason != LeaseRefusal::Other {
+                    unheard.release = None;
+                }
                 return Ok(Output::of(false));
             }
         };
         let sealed = Credentials::generate(port).map_err(|e| e.to_string());
         match sealed.and_then(|credentials| key.seal(&credentials).map_err(|e| e.to_string())) {
-            Ok(info) => Ok(Output::of(true).with_info(info)),
+            Ok(info) => {
+                unheard.release = None;
+                Ok(Output::of(true).with_info(info))
+            }
             Err(problem) => {
                 tracing::error!(%caller, problem, "the credentials could not be sent, the machine is taken back");
-                self.give_back(caller, request).await?;
                 Ok(Output::of(false))
             }
         }
@@ -191,6 +208,26 @@ impl Original {
         }
         Ok(done.is_ok())
     }
+}
+
+/// A rental whose renter has not heard of it yet; ended when this is dropped, whatever the reason.
+struct Unheard<'a> {
+    allocations: &'a Handle<AllocationManager>,
+    release: Option<Release>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take()
+            && let Err(error) = self.allocations.tell(Abandon(release))
+        {
+            tracing::error!(%error, "a rental that nobody heard of lasts until its expiry, or until it is ended by force");
+        }
+    }
+}
+
+fn release(caller: Hotkey, lease: LeaseId, request: &Allocate) -> Release {
+    Release { caller, request: ReleaseRequest { lease, fencing_epoch: 1, owner_token: token(request) } }
 }
 
 fn token(request: &Allocate) -> OwnerToken {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use actix::System;
 use async_trait::async_trait;
+use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use crate::actors::journal::Journal;
 use crate::clock::{SharedClock, SystemClock};
@@ -33,6 +35,7 @@ use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
 use crate::settings::Live;
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
+use crate::wire::synapse::original;
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal,
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
@@ -109,6 +112,7 @@ impl ContainerEngine for Crashing {
 
 struct Miner {
     offer: watch::Receiver<Option<MachineOffer>>,
+    specs: Handle<SpecsCollector>,
     engine: SimulatedEngine,
     leases: Handle<AllocationManager>,
     proofs: Handle<ChallengeRunner>,
@@ -185,7 +189,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
-        specs,
+        specs: specs.clone(),
         allocations: leases.clone(),
         view: tokio::sync::watch::channel(None).1,
         journal,
@@ -193,7 +197,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         metrics,
     });
     tree.start(proofs_seat, move |_| ChallengeRunner::new(Live::fixed(setup.clone()))).unwrap();
-    Miner { offer: offered, engine, leases, proofs, clock, tree, writer, dir }
+    Miner { offer: offered, specs, engine, leases, proofs, clock, tree, writer, dir }
 }
 
 fn token() -> OwnerToken {
@@ -286,7 +290,10 @@ impl Miner {
     async fn rent_machine(&self, caller: Hotkey, key: &str) -> AllocateReply {
         let owner_token = OwnerToken::of_public_key(key);
         let lasts = Duration::from_secs(u64::MAX / 1_000);
-        self.leases.ask(AllocateMachine { caller, owner_token, ssh_key: None, lasts }, DEADLINE).await.unwrap()
+        let mut lease = LeaseId([0; 16]);
+        getrandom::fill(&mut lease.0).unwrap();
+        let wish = AllocateMachine { caller, lease, owner_token, ssh_key: None, lasts };
+        self.leases.ask(wish, DEADLINE).await.unwrap()
     }
 
     async fn return_machine(&self, caller: Hotkey, key: &str) -> ReleaseReply {
@@ -655,5 +662,53 @@ fn a_pause_that_the_engine_did_not_hear_of_is_made_later_and_a_restart_keeps_it(
         assert_eq!(miner.offered().running, vec![OwnerToken::of_public_key("key").digest()]);
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
         assert_eq!(state(&miner).await, None);
+    });
+}
+
+#[test]
+fn a_rental_that_its_renter_does_not_hear_of_is_ended() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let original = Original {
+            allocations: miner.leases.clone(),
+            specs: miner.specs.clone(),
+            offer: miner.offer.clone(),
+            duty: watch::Sender::new(Default::default()).subscribe(),
+            ssh_port: Live::fixed(Arc::new(4444)),
+            deadline: DEADLINE,
+        };
+        let private = include_str!("../../../tests/vectors/rsa_2048_of_tests.pem");
+        let public = rsa::RsaPrivateKey::from_pkcs8_pem(private).unwrap().to_public_key();
+        let request = original::Allocate {
+            timeline: 1,
+            checking: false,
+            public_key: original::PublicKey(public.to_public_key_pem(LineEnding::LF).unwrap()),
+            ..Default::default()
+        };
+        miner.engine.set_faults(Faults { delay: Duration::from_millis(200), ..Faults::default() });
+        // Its caller goes away while the container is made.
+        let gone = tokio::time::timeout(Duration::from_millis(50), original.allocate(A, &request)).await;
+        assert!(gone.is_err(), "{gone:?}");
+        assert_eq!(miner.leases.ask(RentedDevices, DEADLINE).await.unwrap().len(), 2, "it is being made");
+        tokio::time::timeout(DEADLINE, async {
+            while !miner.offered().free {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the machine is free again");
+        let history = Contents::read(miner.engine.path()).unwrap().history.done;
+        assert_eq!(history.iter().map(|done| done.deed).collect::<Vec<_>>(), [Deed::Created, Deed::Destroyed]);
+
+        // One that is heard of stays, also when a repeat of the same request is not waited for.
+        miner.engine.set_faults(Faults::default());
+        let made = original.allocate(A, &request).await.unwrap();
+        assert!(made.status() == Some(true) && made.info().is_some(), "{made:?}");
+        let again = original.allocate(A, &request);
+        assert!(tokio::time::timeout(Duration::ZERO, again).await.is_err());
+        let refused = original.allocate(A, &request).await.unwrap();
+        assert_eq!(refused, original::Output::of(false).with_port(4444));
+        assert_eq!(miner.leases.ask(ListLeases, DEADLINE).await.unwrap()[0].state, LeaseState::Running);
     });
 }

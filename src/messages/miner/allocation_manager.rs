@@ -73,6 +73,8 @@ pub struct LeaseStatus {
 pub struct AllocateMachine {
     /// Who asks.
     pub caller: Hotkey,
+    /// The lease it becomes: a random one.
+    pub lease: LeaseId,
     /// What later calls about the lease must show.
     pub owner_token: OwnerToken,
     /// The public key that may log in, if any.
@@ -80,6 +82,11 @@ pub struct AllocateMachine {
     /// For how long; the longest lease that is accepted if that is shorter.
     pub lasts: Duration,
 }
+
+/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Abandon(pub Release);
 
 /// A caller of the original's protocol returns the machine that its token owns.
 #[derive(Debug, Message)]

@@ -175,7 +175,7 @@ where
             (outcome, reply.error(500, &format!("Internal Server Error #{id}"), unread))
         }
     });
-    gate.tell(&request, S::NAME, outcome, proved.as_ref());
+    gate.tell(&request, S::NAME, outcome, proved.as_ref(), false);
     response
 }
 
@@ -293,6 +293,6 @@ where
         Ok(done) => done,
         Err(answer) => (answer.outcome, answer.send(gate)),
     };
-    gate.tell(&request, S::NAME, outcome, proved.as_ref().map(|c| &c.hotkey));
+    gate.tell(&request, S::NAME, outcome, proved.as_ref().map(|c| &c.hotkey), true);
     response
 }

@@ -21,7 +21,7 @@ pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Paylo
     let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
     let unread = (!all).then_some(payload);
     let name = request.path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    gate.tell(&request, PATH, AxonOutcome::NotFound, None);
+    gate.tell(&request, PATH, AxonOutcome::NotFound, None, false);
     if served.contains(&name) {
         return HttpResponse::NotFound().json(serde_json::json!({ "detail": "Not Found" }));
     }
@@ -35,7 +35,7 @@ pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Paylo
 /// Answers a request with a method that no synapse is for.
 pub async fn method_not_allowed(gate: &AxonGate, request: HttpRequest, mut payload: Payload) -> HttpResponse {
     let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
-    gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None);
+    gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None, false);
     let mut response = HttpResponse::MethodNotAllowed();
     if !all {
         response.force_close();

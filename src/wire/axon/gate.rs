@@ -179,9 +179,10 @@ impl AxonGate {
         path: &'static str,
         outcome: AxonOutcome,
         caller: Option<&Hotkey>,
+        body_signed: bool,
     ) {
         let peer = request.peer_addr().map(|peer| peer.ip());
-        self.events.request(RequestSeen { path, outcome, caller, peer });
+        self.events.request(RequestSeen { path, outcome, caller, body_signed, peer });
     }
 }
 

@@ -89,6 +89,9 @@ pub struct RequestSeen<'a> {
     pub outcome: AxonOutcome,
     /// Who sent it, known once the signature held and never before.
     pub caller: Option<&'a Hotkey>,
+    /// Whether that signature covers the body as it came, as that of `btauth/1` does. The classic one covers a hash that only
+    /// a body that can be read has: one that cannot may be somebody else's.
+    pub body_signed: bool,
     /// The address it came from; none on a socket without addresses.
     pub peer: Option<IpAddr>,
 }

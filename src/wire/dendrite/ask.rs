@@ -276,6 +276,19 @@ struct Around {
     axon: Value,
     #[serde(default)]
     message: Value,
+    /// With `detail`: a refusal in the form of our own nodes.
+    #[serde(default)]
+    error: Value,
+    #[serde(default)]
+    detail: Value,
+}
+
+impl Around {
+    /// What an error reply says, in either form.
+    fn refusal(&self) -> Option<String> {
+        let own = || Some(format!("{}: {}", self.error.as_str()?, self.detail.as_str()?));
+        self.message.as_str().map(str::to_owned).or_else(own)
+    }
 }
 
 /// The output, or why it does not count. A status in the headers wins over one in the body and over that of HTTP.
@@ -295,8 +308,8 @@ fn judge<T: DeserializeOwned>(received: &Received) -> Result<T, AskError> {
     let output: Option<T> = if ok { Some(serde_json::from_slice(body).map_err(unreadable)?) } else { None };
 
     let (code, message) = match ok {
-        true => (number(&around.axon["status_code"])?, &around.axon["status_message"]),
-        false => (Some(*status), &around.message),
+        true => (number(&around.axon["status_code"])?, around.axon["status_message"].as_str().map(str::to_owned)),
+        false => (Some(*status), around.refusal()),
     };
     let code = header(headers, "status_code")?.map(|text| int(&text)).transpose()?.or(code);
     let stated = header(headers, "status_message")?;
@@ -306,7 +319,7 @@ fn judge<T: DeserializeOwned>(received: &Received) -> Result<T, AskError> {
         (Some(code), _) => {
             // An HTTP error whose headers say 200 has no output.
             let code = if code == 200 { *status } else { code };
-            let message = stated.or_else(|| message.as_str().map(str::to_owned)).unwrap_or_default();
+            let message = stated.or(message).unwrap_or_default();
             Err(AskError::Server { code, message: shorten(&message) })
         }
     }

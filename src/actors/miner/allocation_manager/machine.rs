@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::ids::Hash32;
-use crate::messages::miner::allocation_manager::{AllocateMachine, PauseError, PauseMachine, ReleaseMachine};
+use crate::messages::miner::allocation_manager::{Abandon, AllocateMachine, PauseError, PauseMachine, ReleaseMachine};
 use crate::wire::synapse::ReleaseRequest;
 
 impl AllocationManager {
@@ -30,19 +30,18 @@ impl AllocationManager {
 impl Handler<AllocateMachine> for AllocationManager {
     type Result = ResponseActFuture<Self, AllocateReply>;
     fn handle(&mut self, wish: AllocateMachine, _: &mut Ctx<Self>) -> Self::Result {
-        let AllocateMachine { caller, owner_token, ssh_key, lasts } = wish;
+        let AllocateMachine { caller, lease: id, owner_token, ssh_key, lasts } = wish;
         let answer =
             |act: &Self, reply: AllocateReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
         if !self.compared {
             return answer(self, refused(LeaseRefusal::Degraded, "leases and engine have not been compared yet"));
         }
+        if self.book.get(id).is_some() || self.book.is_busy(id) || self.withdrawn.contains(&(caller, id)) {
+            return answer(self, refused(LeaseRefusal::Other, "there was a lease of this id already"));
+        }
         self.setup = self.live.get();
         if let Some(why) = self.setup.duty.borrow().refuses_leases() {
             return answer(self, refused(LeaseRefusal::Draining, why));
-        }
-        let mut id = LeaseId([0; 16]);
-        if let Err(error) = getrandom::fill(&mut id.0) {
-            return answer(self, refused(LeaseRefusal::Degraded, format!("no randomness: {error}")));
         }
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
@@ -58,6 +57,29 @@ impl Handler<AllocateMachine> for AllocationManager {
             wish: None,
         };
         self.open(terms, now)
+    }
+}
+
+impl Handler<Abandon> for AllocationManager {
+    type Result = ();
+    fn handle(&mut self, Abandon(release): Abandon, ctx: &mut Ctx<Self>) {
+        self.abandoned.insert(release.request.lease, release);
+        self.end_abandoned(ctx);
+    }
+}
+
+impl AllocationManager {
+    /// Ends the leases that nobody waits for any more, but for those that are being made or changed at the moment.
+    pub(super) fn end_abandoned(&mut self, ctx: &mut Ctx<Self>) {
+        let due: Vec<LeaseId> = self.abandoned.keys().copied().filter(|id| !self.book.is_busy(*id)).collect();
+        for id in due {
+            let Some(release) = self.abandoned.remove(&id) else { continue };
+            let (lease, caller) = (release.request.lease, release.caller);
+            let ended = Handler::<Release>::handle(self, release, ctx);
+            ctx.spawn(ended.map(move |reply, _, _| {
+                tracing::warn!(%lease, %caller, ?reply, "nobody heard of this rental, it is ended");
+            }));
+        }
     }
 }
 

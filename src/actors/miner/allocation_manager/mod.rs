@@ -96,6 +96,8 @@ pub struct AllocationManager {
     comparing: bool,
     /// Released before they were asked for: a request that is late on its way must not make them after all.
     withdrawn: VecDeque<(Hotkey, LeaseId)>,
+    /// Being made, though nobody waits for them any more.
+    abandoned: HashMap<LeaseId, Release>,
     last_problem: Option<String>,
 }
 
@@ -114,6 +116,7 @@ impl AllocationManager {
             set_aside: Vec::new(),
             comparing: false,
             withdrawn: VecDeque::new(),
+            abandoned: HashMap::new(),
             last_problem: None,
         }
     }
@@ -260,6 +263,7 @@ impl AllocationManager {
                 }
             }
             act.comparing = false;
+            act.end_abandoned(ctx);
             if !act.compared {
                 act.compared = true;
                 recovered.emit(&act.setup.metrics);
@@ -363,30 +367,34 @@ impl AllocationManager {
                 Err(problem) => Err((Some(entry), problem)),
             }
         };
-        Box::pin(work.into_actor(self).map(move |made, act, _| match made {
-            Ok(entry) => {
-                let reply = match entry.lease.state {
-                    LeaseState::Running => running(&entry.lease),
-                    _ => refused(
-                        LeaseRefusal::Engine,
-                        entry.lease.note.as_deref().unwrap_or("the container was not made"),
-                    ),
-                };
-                act.settle(id, Ok(Some(entry)));
-                reply
-            }
-            // Nothing is on record: the devices are free again.
-            Err((None, problem)) => {
-                act.ledger.release(id);
-                act.book.put(id, None);
-                act.publish();
-                refused(LeaseRefusal::Degraded, problem)
-            }
-            // The intent is on record: the next comparison finishes or ends it.
-            Err((Some(entry), problem)) => {
-                act.settle(id, Ok(Some(entry)));
-                refused(LeaseRefusal::Other, problem)
-            }
+        Box::pin(work.into_actor(self).map(move |made, act, ctx| {
+            let reply = match made {
+                Ok(entry) => {
+                    let reply = match entry.lease.state {
+                        LeaseState::Running => running(&entry.lease),
+                        _ => refused(
+                            LeaseRefusal::Engine,
+                            entry.lease.note.as_deref().unwrap_or("the container was not made"),
+                        ),
+                    };
+                    act.settle(id, Ok(Some(entry)));
+                    reply
+                }
+                // Nothing is on record: the devices are free again.
+                Err((None, problem)) => {
+                    act.ledger.release(id);
+                    act.book.put(id, None);
+                    act.publish();
+                    refused(LeaseRefusal::Degraded, problem)
+                }
+                // The intent is on record: the next comparison finishes or ends it.
+                Err((Some(entry), problem)) => {
+                    act.settle(id, Ok(Some(entry)));
+                    refused(LeaseRefusal::Other, problem)
+                }
+            };
+            act.end_abandoned(ctx);
+            reply
         }))
     }
 }
@@ -406,6 +414,7 @@ impl Supervised for AllocationManager {
         "Release",
         "ForceRelease",
         "AllocateMachine",
+        "Abandon",
         "ReleaseMachine",
         "PauseMachine",
         "LeaseStatus",
