@@ -42,20 +42,21 @@ struct Plan {
     callers: usize,
     /// Requests that are signed for each second.
     rate: usize,
+    /// Which of the original's synapses is asked; all get the body of the first.
+    class: String,
 }
 
 impl Plan {
-    /// From `--seconds N --threads N --callers N --rate N`.
+    /// From `--seconds N --threads N --callers N --rate N --class NAME`.
     fn from_args(args: &[String]) -> Self {
-        let number = |name: &str, default: usize| {
-            let at = args.iter().position(|arg| arg == name);
-            at.map_or(default, |at| args[at + 1].parse().unwrap())
-        };
+        let given = |name: &str| Some(args[args.iter().position(|arg| arg == name)? + 1].as_str());
+        let number = |name: &str, default: usize| given(name).map_or(default, |text| text.parse().unwrap());
         Plan {
             seconds: number("--seconds", 30),
             threads: number("--threads", 64),
             callers: number("--callers", 256),
             rate: number("--rate", 16_000),
+            class: given("--class").unwrap_or("Allocate").to_owned(),
         }
     }
 }
@@ -124,7 +125,7 @@ async fn load(plan: &Plan) -> bool {
     // One more than that, since wrk looks at the first request of its first thread before it begins.
     let each = plan.rate * plan.seconds / plan.threads + 1;
     let begun = tokio::time::Instant::now();
-    requests::write(dir.path(), &subnet.callers, &miner.hotkey, miner.axon, plan.threads, each);
+    requests::write(dir.path(), &plan.class, &subnet.callers, &miner.hotkey, miner.axon, plan.threads, each);
     println!("{} requests signed in {:.1} s", each * plan.threads, begun.elapsed().as_secs_f64());
 
     let (counted, (user_before, system_before)) = (miner.metrics().await, cpu_of(&miner));

@@ -38,7 +38,7 @@ pub(crate) struct Sample {
 }
 
 /// Signs one request, as the SDK's dendrite of 9.0.0 writes it.
-fn request(key: &Keypair, receiver: &Hotkey, to: SocketAddr, uuid: &str, nonce: u64) -> String {
+fn request(class: &str, key: &Keypair, receiver: &Hotkey, to: SocketAddr, uuid: &str, nonce: u64) -> String {
     let headers = sign(key, &Allocate {}, &Outgoing { receiver, to, nonce, uuid, timeout_s: TIMEOUT_S });
     let named = |name: &str| headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value);
     let signature = named("bt_header_dendrite_signature");
@@ -56,7 +56,7 @@ fn request(key: &Keypair, receiver: &Hotkey, to: SocketAddr, uuid: &str, nonce: 
          4444, \"volume_path\": \"/tmp\", \"dockerfile\": \"\"}}, \"docker_change\": false, \"docker_action\": \
          {{\"action\": \"\", \"ssh_key\": \"\", \"key_type\": \"\"}}}}"
     );
-    let mut text = format!("POST /{} HTTP/1.1\r\nHost: {to}\r\n", Allocate::NAME);
+    let mut text = format!("POST /{class} HTTP/1.1\r\nHost: {to}\r\n");
     for (name, value) in &headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -72,6 +72,7 @@ fn request(key: &Keypair, receiver: &Hotkey, to: SocketAddr, uuid: &str, nonce: 
 /// line with the length before every request. No request of one caller is in two files, so nonces rise on each connection.
 pub(crate) fn write(
     dir: &Path,
+    class: &str,
     callers: &[Keypair],
     receiver: &Hotkey,
     to: SocketAddr,
@@ -90,7 +91,7 @@ pub(crate) fn write(
                     for number in 0..each {
                         let at = number % own.len();
                         let uuid = format!("{thread:08x}-{at:04x}-11f1-8185-02fc00000001");
-                        let text = request(&own[at], receiver, to, &uuid, now_ns());
+                        let text = request(class, &own[at], receiver, to, &uuid, now_ns());
                         write!(file, "{}\n{text}", text.len()).unwrap();
                     }
                     file.into_inner().unwrap().sync_data().unwrap();

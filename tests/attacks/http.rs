@@ -77,7 +77,15 @@ impl Pieces for Repeated {
     }
 }
 
-/// Sends while the other side takes it, reads what it answers, until it closes or has nothing to say for [`LONG`].
+/// Whether a whole reply with a stated length is there.
+fn complete(reply: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(reply);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    length.is_some_and(|length: usize| body.len() >= length)
+}
+
+/// Sends while the other side takes it, and reads its answer.
 pub(crate) async fn exchange(from: Ipv4Addr, to: SocketAddr, mut pieces: impl Pieces) -> Reply {
     let talk = async {
         let Ok(stream) = connect(from, to).await else { return Reply::parse(b"", 0) };
@@ -95,22 +103,13 @@ pub(crate) async fn exchange(from: Ipv4Addr, to: SocketAddr, mut pieces: impl Pi
         };
         let heard = async {
             let mut reply = Vec::new();
+            let mut read = read.take(MAX_REPLY);
             // A connection that is reset keeps what was read before.
-            let _ = read.take(MAX_REPLY).read_to_end(&mut reply).await;
+            while !complete(&reply) && read.read_buf(&mut reply).await.is_ok_and(|n| n > 0) {}
             reply
         };
-        let mut taken = 0;
-        let (mut sent, mut heard) = (std::pin::pin!(sent), std::pin::pin!(heard));
-        let mut held = None;
-        let reply = loop {
-            tokio::select! {
-                done = &mut sent, if held.is_none() => {
-                    taken = done.0;
-                    held = Some(done.1);
-                }
-                reply = &mut heard => break reply,
-            }
-        };
+        // The sending half stays open until the answer is there.
+        let ((taken, _write), reply) = tokio::join!(sent, heard);
         Reply::parse(&reply, taken)
     };
     timeout(LONG, talk).await.unwrap_or_else(|_| panic!("{to} neither answers nor closes within {LONG:?}"))

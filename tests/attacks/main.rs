@@ -70,7 +70,7 @@ async fn run(chosen: impl Fn(&str) -> bool, runtime: std::sync::Arc<tokio::runti
         signatures::a_request_without_signature_is_refused,
         signatures::a_signature_for_another_axon_is_refused_here,
         signatures::another_kind_of_signature_is_refused,
-        bombs::a_hundred_megabytes_are_not_read,
+        bombs::a_hundred_megabytes_are_refused_and_not_kept,
         bombs::heads_without_end_are_cut,
         bombs::slow_senders_are_cut,
         silent::ten_thousand_silent_connections_keep_nobody_out,

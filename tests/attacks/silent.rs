@@ -1,13 +1,16 @@
 //! Connections that are opened and say nothing, from a process of their own.
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{ExitCode, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncBufReadExt as _;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -19,8 +22,10 @@ pub(crate) const ATTACKER: &str = "--silent";
 const WANTED: usize = 10_000;
 /// What the attacker needs beside them.
 const SPARE: u64 = 200;
+/// Attempts to connect at a time.
+const AT_ONCE: u32 = 128;
 
-/// What the attacker says, once a second.
+/// What the attacker says, every quarter of a second.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Said {
     /// Its limit of open files.
@@ -58,39 +63,54 @@ pub(crate) fn attack(args: &[String]) -> ExitCode {
         std::process::exit(0);
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut said = Said { limit, ..Said::default() };
-        let room = WANTED.min(limit.saturating_sub(SPARE) as usize);
-        let mut open: Vec<tokio::net::TcpStream> = Vec::with_capacity(room);
-        let mut told = Instant::now();
-        for number in 0u32.. {
-            if open.len() < room {
-                let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 7, 0, 1)) + number % addresses);
-                // A full queue at the other side must not stop the attack.
-                match tokio::time::timeout(Duration::from_secs(1), crate::http::connect(from, to)).await {
-                    Ok(Ok(stream)) => {
-                        open.push(stream);
-                        said.made += 1;
-                    }
-                    _ => said.failed += 1,
-                }
-            } else {
-                sleep(Duration::from_millis(5)).await;
-            }
-            said.open = said.open.max(open.len());
-            if told.elapsed() > Duration::from_millis(500) {
-                open.retain(|stream| {
-                    let mut byte = [0];
-                    matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-                });
-                said.alive = open.len();
-                println!("{}", serde_json::to_string(&said).unwrap());
-                let _ = std::io::stdout().flush();
-                told = Instant::now();
-            }
+    let room = WANTED.min(limit.saturating_sub(SPARE) as usize);
+    let state = Rc::new(RefCell::new((Said { limit, ..Said::default() }, Vec::<TcpStream>::with_capacity(room))));
+    let tasks = tokio::task::LocalSet::new();
+    for number in 0..AT_ONCE {
+        tasks.spawn_local(open_more(to, number, addresses, room, state.clone()));
+    }
+    tasks.block_on(&runtime, async {
+        loop {
+            sleep(Duration::from_millis(250)).await;
+            let (said, open) = &mut *state.borrow_mut();
+            open.retain(|stream| {
+                let mut byte = [0];
+                matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            said.alive = open.len();
+            println!("{}", serde_json::to_string(said).unwrap());
+            let _ = std::io::stdout().flush();
         }
-    });
-    ExitCode::SUCCESS
+    })
+}
+
+/// Opens connections wherever there is room for one.
+async fn open_more(
+    to: SocketAddr,
+    number: u32,
+    addresses: u32,
+    room: usize,
+    state: Rc<RefCell<(Said, Vec<TcpStream>)>>,
+) {
+    for round in 0u32.. {
+        if state.borrow().1.len() >= room {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        let offset = round.wrapping_mul(AT_ONCE).wrapping_add(number) % addresses;
+        let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 7, 0, 1)) + offset);
+        // A full queue at the other side must not stop the attack.
+        let made = tokio::time::timeout(Duration::from_secs(2), crate::http::connect(from, to)).await;
+        let (said, open) = &mut *state.borrow_mut();
+        match made {
+            Ok(Ok(stream)) => {
+                open.push(stream);
+                said.made += 1;
+                said.open = said.open.max(open.len());
+            }
+            _ => said.failed += 1,
+        }
+    }
 }
 
 pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: Stage) -> Stage {

@@ -42,7 +42,18 @@ pub(crate) struct Row {
 
 /// What handlers did so far: answers of 200 and messages that only handlers send.
 fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
-    const MESSAGES: &[&str] = &["Allocate", "Release", "LeaseStatus", "Prove", "Open", "GetSpecs"];
+    const MESSAGES: &[&str] = &[
+        "Allocate",
+        "Release",
+        "LeaseStatus",
+        "Prove",
+        "Open",
+        "GetSpecs",
+        "AllocateMachine",
+        "ReleaseMachine",
+        "PauseMachine",
+        "Abandon",
+    ];
     let counts = |name: &str| {
         let answered = name.starts_with("compute_axon_requests_total") && name.contains("outcome=\"ok\"");
         let acted = name.starts_with("compute_actor_messages_total")
