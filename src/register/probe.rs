@@ -1,5 +1,5 @@
-//! `probe`: is this axon reachable, and does it take my key? Asked is the axon itself, as a validator would; no node of this
-//! machine is needed.
+//! `probe`: is this axon reachable, and does it take my key? Asked is the axon itself, with the original's question whether
+//! the machine is free, which changes nothing there; no node of this machine is needed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,8 +21,9 @@ use crate::sim::keys::{DevnetKeys, SEED_FILE};
 use crate::telemetry::error_chain;
 use crate::wallet::password::Sources;
 use crate::wallet::{Keypair, unlock};
-use crate::wire::classic::{ClassicSynapse, Ping};
+use crate::wire::classic::ClassicSynapse;
 use crate::wire::dendrite::{AskError, ClassicReply, Dendrite, Peer, ReplySigner, Schemes};
+use crate::wire::synapse::original::Allocate;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -87,6 +88,8 @@ struct Report {
     /// As the SDK's dendrite shows it.
     status: Option<u16>,
     text: String,
+    /// Whether the machine is free, if the axon said so.
+    free: Option<bool>,
     elapsed_ms: f64,
     /// `receiver`, `nobody` or `unknown`.
     signed_by: &'static str,
@@ -107,17 +110,18 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
         Exit::Unavailable
     };
     let dendrite = Dendrite::new(keypair, Arc::new(SystemClock), None).map_err(|error| unable(error_chain(&error)))?;
-    let reply = dendrite.ask_signed(&Peer { hotkey: receiver, addr }, &Ping {}, within, scheme.into()).await;
+    let reply = dendrite.ask_signed(&Peer { hotkey: receiver, addr }, &question(), within, scheme.into()).await;
     let report = Report {
         axon: addr,
         receiver,
         caller: dendrite.hotkey(),
-        request: Ping::NAME,
+        request: Allocate::NAME,
         scheme: scheme.name(),
         success: reply.answer.is_ok(),
         outcome: reply.answer.as_ref().err().map_or("success", AskError::label),
         status: reply.code(),
         text: reply.text(),
+        free: reply.answer.as_ref().ok().and_then(|answer| answer.output.status()),
         elapsed_ms: reply.elapsed.as_secs_f64() * 1e3,
         signed_by: match reply.signer {
             ReplySigner::Peer(_) => "receiver",
@@ -134,6 +138,11 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
         }
         Err(_) => Err(Exit::Data),
     }
+}
+
+/// The original's availability probe.
+fn question() -> Allocate {
+    Allocate { checking: true, timeline: 1, ..Allocate::default() }
 }
 
 async fn resolve(axon: &str, within: Duration) -> Result<SocketAddr, Exit> {
@@ -234,7 +243,9 @@ fn causes(error: &AskError) -> Vec<&'static str> {
                 "the axon is reached and refuses this hotkey; the text says why: registration, stake, permit, a list, a penalty",
             ]
         }
-        AskError::Server { code: 404 | 405, .. } => vec!["an axon of another kind, or none: the port, the receiver"],
+        AskError::Server { code: 404 | 405, .. } => {
+            vec!["an axon of another kind, a validator's for example, or none: the port, the receiver"]
+        }
         AskError::Server { code: 429, .. } => vec!["the axon limits how often it is asked: wait and ask again"],
         AskError::Server { code: 503, .. } => {
             vec!["the node is not ready or has too much to do: its /readyz; ask again"]
@@ -261,6 +272,9 @@ fn text(report: &Report) -> String {
         row(["time", &format!("{:.1} ms", report.elapsed_ms)]),
         row(["signed", signed]),
     ];
+    if let Some(free) = report.free {
+        rows.push(row(["machine", if free { "free" } else { "not free: rented, or not to be rented now" }]));
+    }
     rows.extend(report.check.iter().map(|check| row(["check", check])));
     columns(&rows)
 }

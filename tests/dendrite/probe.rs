@@ -24,11 +24,15 @@ async fn probe(args: &[&str]) -> (Keypair, Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_probe_tells_whether_an_axon_takes_this_key() {
-    let server = Server::start(|_| Answer::Keep(success())).await;
+    let server = Server::start(|_| {
+        let body = r#"{"output":{"status":true}}"#;
+        Answer::Keep(http(200, &["bt_header_axon_status_code: 200"], body))
+    })
+    .await;
     let address = server.peer.addr.to_string();
     let (caller, code, text) = probe(&[&address]).await;
     assert_eq!(code, Some(0), "{text}");
-    for line in ["200 Success", "by nobody", "/Synapse, scheme both", &caller.hotkey().to_string()] {
+    for line in ["200 Success", "by nobody", "/Allocate, scheme both", "machine  free", &caller.hotkey().to_string()] {
         assert!(text.contains(line), "{text}");
     }
     assert!(!text.contains("check"), "{text}");
@@ -37,7 +41,10 @@ async fn the_probe_tells_whether_an_axon_takes_this_key() {
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &json["success"], &json["status"]), (Some(0), &true.into(), &200.into()), "{text}");
     assert_eq!((&json["outcome"], &json["signed_by"]), (&"success".into(), &"nobody".into()));
+    assert_eq!(json["free"], true);
     let requests = server.requests();
+    let body: Value = serde_json::from_str(&requests[0].body).unwrap();
+    assert_eq!((&body["checking"], &body["timeline"]), (&true.into(), &1.into()));
     assert!(requests[0].has("x-bittensor-signature") && requests[0].has("bt_header_dendrite_signature"));
     assert!(!requests[1].has("x-bittensor-signature") && requests[1].has("bt_header_dendrite_signature"));
 }
@@ -56,7 +63,7 @@ async fn the_probe_says_what_to_check() {
     let (_, code, text) = probe(&["127.0.0.1:1"]).await;
     assert_eq!(code, Some(69), "{text}");
     assert!(
-        text.contains("503 Service unavailable at 127.0.0.1:1/Synapse") && text.contains("forwards the port"),
+        text.contains("503 Service unavailable at 127.0.0.1:1/Allocate") && text.contains("forwards the port"),
         "{text}"
     );
 

@@ -7,6 +7,7 @@ Jobs:
 
 import asyncio
 import os
+import time
 import typing
 from types import SimpleNamespace
 
@@ -90,6 +91,12 @@ def start(job):
     # The SDK binds to every address.
     axon.fast_config.host = "127.0.0.1"
     axon.start()
+    # It listens some time after that.
+    limit = time.monotonic() + 30
+    while not axon.fast_server.started:
+        if time.monotonic() > limit:
+            raise TimeoutError("the SDK's server does not start")
+        time.sleep(0.01)
     return {"hotkey": key.ss58_address}
 
 

@@ -10,8 +10,10 @@
 mod body_hash;
 mod btauth;
 mod checks;
-#[expect(dead_code, unused_imports, reason = "other tests use the rest")]
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
 mod node;
+mod their_axon;
+mod their_dendrite;

@@ -26,6 +26,8 @@ pub(crate) fn hotkey(name: &str) -> Hotkey {
 pub(crate) struct Node {
     pub(crate) axon: SocketAddr,
     pub(crate) hotkey: Hotkey,
+    /// What it is configured to call its containers' port.
+    pub(crate) ssh_port: u16,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Exit>,
     _dir: tempfile::TempDir,
@@ -38,6 +40,7 @@ impl Node {
         (options.miners, options.without_validator) = (1, true);
         let mut settings = settings(dir.path());
         settings.whitelist.hotkeys = vec![hotkey("Bob")];
+        let ssh_port = settings.miner.ssh_port;
         let web = "127.0.0.1:0".parse().unwrap();
         let devnet = Devnet::start(&options, Arc::new(settings), web, runtime).await.unwrap();
         let miner = &devnet.miners[0].node;
@@ -49,7 +52,7 @@ impl Node {
             }
         }));
         until("the miner is ready", async || (get(page, "/readyz").await.status == 200).then_some(())).await;
-        Node { axon, hotkey, stop, task, _dir: dir }
+        Node { axon, hotkey, ssh_port, stop, task, _dir: dir }
     }
 
     pub(crate) async fn end(self) {

@@ -34,11 +34,13 @@ use crate::wallet::Keypair;
 mod ask;
 mod exchange;
 mod fan_out;
+mod original;
 mod uuids;
 
 pub use ask::{AskError, ClassicCall, ClassicReply, MAX_CLASSIC_REPLY, NoFields, ReplySigner, Schemes};
 pub use exchange::Keep;
 pub use fan_out::{APART, FanOut, Unanswered, fan_out};
+pub use original::{OutputOnly, SpecsOutput};
 
 /// Whom to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
