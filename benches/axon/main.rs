@@ -55,7 +55,7 @@ impl Plan {
             seconds: number("--seconds", 30),
             threads: number("--threads", 64),
             callers: number("--callers", 256),
-            rate: number("--rate", 16_000),
+            rate: number("--rate", 30_000),
             class: given("--class").unwrap_or("Allocate").to_owned(),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::http::{HOME, Repeated, Reply, exchange};
+use crate::http::{HOME, Repeated, exchange};
 use crate::stage::{IN_TIME, Stage};
 
 const MIB: u64 = 1 << 20;
