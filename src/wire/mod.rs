@@ -14,6 +14,7 @@ pub mod axon;
 pub mod btauth;
 pub mod classic;
 pub mod dendrite;
+mod floor;
 pub mod nonces;
 pub mod reply;
 mod signature;
