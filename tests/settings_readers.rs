@@ -148,6 +148,7 @@ const READERS: &[(&str, &str, &str)] = &[
     ("miner.min_stake", DERIVED, "self.min_stake"),
     ("miner.min_stake", NODE, "settings.miner.min_stake_rao()"),
     ("miner.require_permit", NODE, "settings.miner.require_permit"),
+    ("miner.ssh_port", MINER, "settings.miner.ssh_port"),
     ("validator.perform_hardware_query", VALIDATOR, "settings.validator.perform_hardware_query"),
     ("validator.challenge_batch_size", VALIDATOR, "settings.validator.challenge_batch_size"),
     ("validator.specs_batch_size", VALIDATOR, "settings.validator.specs_batch_size"),

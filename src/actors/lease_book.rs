@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::actors::journal::Journal;
-use crate::ids::{DeviceId, LeaseId};
+use crate::ids::{DeviceId, Hash32, LeaseId};
 use crate::lease::{Event, Lease, LeaseState, TransitionError, apply};
 use crate::messages::journal::Write;
 use crate::runtime::{AskError, Handle};
@@ -212,6 +212,11 @@ impl LeaseBook {
     pub fn open(&self) -> impl Iterator<Item = &Lease> {
         self.entries.values().map(|e| &e.lease).filter(|l| !l.state.is_final())
     }
+    /// The lease that this token owns: one that has not ended before one that has, the latest first.
+    pub fn of_token(&self, digest: Hash32) -> Option<&Lease> {
+        let owned = self.entries.values().map(|e| &e.lease).filter(|l| l.owner_token_digest == digest);
+        owned.max_by_key(|l| (!l.state.is_final(), l.requested_at_ms))
+    }
     /// How many leases are in this state.
     pub fn count(&self, state: LeaseState) -> usize {
         self.entries.values().filter(|e| e.lease.state == state).count()
@@ -249,7 +254,7 @@ impl LeaseBook {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::ids::{Hash32, Hotkey};
+    use crate::ids::Hotkey;
     use crate::lease::{EndReason, LeaseTerms};
     use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
     use crate::telemetry::{BuildInfo, Labels};

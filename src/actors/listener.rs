@@ -23,7 +23,7 @@ use tokio::time::Instant;
 mod crowd;
 mod reach;
 
-pub use crowd::Crowd;
+pub use crowd::{Crowd, room};
 pub use reach::Reach;
 
 use crate::messages::listener::{CheckSelf, ListenerStatus, StopIntake};
@@ -34,6 +34,10 @@ use crate::web::control::socket;
 const SELF_CHECK: Duration = Duration::from_secs(1);
 /// How long such a connection may take.
 const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a connection may be idle before it is closed. Longer than any caller keeps one for its next request: our own
+/// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
 /// Registers the routes of a listener; called once for each worker thread.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
@@ -143,6 +147,7 @@ impl Listener {
         })
         .workers(self.spec.workers)
         .max_connections(max_connections)
+        .keep_alive(KEEP_ALIVE)
         .client_request_timeout(self.spec.request_timeout)
         .client_disconnect_timeout(self.spec.request_timeout)
         .shutdown_timeout(self.spec.drain.as_secs())
@@ -312,3 +317,6 @@ impl Handler<Inspect> for Listener {
         MessageResult(serde_json::json!({ "status": &*self.status.borrow(), "workers": self.spec.workers }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,9 @@
 //!
 //! | seen | held against | because |
 //! |---|---|---|
-//! | signatures that do not hold, authentication that cannot be read | the address | the hotkey named is a claim |
+//! | signatures and body hashes that do not hold, authentication that cannot be read | the address | the hotkey named is a claim |
 //! | replays | the address | the first sender signed it, the second one need not be that |
-//! | signed requests with bodies that cannot be read | the hotkey | only its holder could make them, and each counts once |
+//! | requests with bodies that are signed and cannot be read | the hotkey | only its holder could make them, and each counts once |
 //!
 //! Bad proofs are the validator's: its judge gives penalties for them (`challenge.penalty_*`).
 //!
@@ -18,7 +18,7 @@
 //! **Windows slide.** A count is that of the running window and, of the one before, the share that is not over yet, as if
 //! that had come evenly. Each subject is told once a window.
 //!
-//! **Bounds.** Counts lie in tables of a fixed size, see [`table`]; a flood from everywhere costs memory nothing, and loses
+//! **Bounds.** Counts lie in tables of a fixed size, see `table`; a flood from everywhere costs memory nothing, and loses
 //! the counts of those seen least.
 
 mod table;

@@ -19,6 +19,7 @@ use crate::ids::{Hash32, Hotkey, LeaseId, ParseIdError};
 use super::machine::Lease;
 
 const DERIVE_CONTEXT: &str = "compute-subnet/1 lease owner token";
+const PUBLIC_KEY_CONTEXT: &str = "compute-subnet/1 lease owner token of the original's public key";
 const DIGEST_CONTEXT: &str = "compute-subnet/1 lease owner token digest";
 
 /// The secret that owns a lease: 32 bytes, as 64 hex digits on the wire. Never printed, wiped when dropped.
@@ -36,6 +37,12 @@ impl OwnerToken {
         h.update(secret);
         h.update(&lease.0);
         OwnerToken::from_bytes(*h.finalize().as_bytes())
+    }
+
+    /// The token of a renter who speaks the original's protocol and shows a public key where ours show a token. `text` is
+    /// the key's PEM text without the white space around it.
+    pub fn of_public_key(text: &str) -> Self {
+        OwnerToken::from_bytes(blake3::derive_key(PUBLIC_KEY_CONTEXT, text.as_bytes()))
     }
 
     /// A fresh token from the operating system's randomness.

@@ -1,6 +1,6 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`; `text`
+//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`; `text`
 //! lays tables out. A new group is a file here and a line in `Command`.
 
 mod evidence;
@@ -8,6 +8,7 @@ mod explain;
 mod leases;
 mod node;
 mod penalties;
+mod probe;
 mod text;
 mod wallet;
 
@@ -43,6 +44,7 @@ Examples:
   compute-register drain --wait-for-leases           end the node once its leases have ended
   compute-register reload                            read config.yaml again, as SIGHUP does
   compute-register wallet show default --unlock      does the password open my hotkeys?
+  compute-register probe 203.0.113.5:8091 --receiver 5Grwva…   is my axon reachable?
 
 Exit codes: 0 done; 64 wrong command line; 65 the node refused, or its answer or database cannot be used;
 69 no node runs there, or it does not answer; 78 wrong configuration."
@@ -103,6 +105,8 @@ enum Command {
     Config,
     /// The wallets of this machine: which keys there are, and whether a node could act with them.
     Wallet(wallet::Args),
+    /// Asks an axon whether it is reachable and takes this hotkey, and says what to check if not.
+    Probe(probe::Args),
 }
 
 /// The settings' flags, all understood and only `--config` shown: a node's help explains the others.
@@ -133,6 +137,7 @@ struct Context {
     client: ControlClient,
     dir: PathBuf,
     wallet: Wallet,
+    role: NodeRole,
     json: bool,
 }
 
@@ -143,13 +148,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
     let Args { command, role, data_dir, json, cli } = launch::arguments(args)?;
-    let role = match role {
+    let settings_of = match role {
         NodeRole::Miner => Role::Miner,
         NodeRole::Validator => Role::Register,
     };
-    let Loaded { settings, .. } = launch::load(role, &cli.0)?;
+    let Loaded { settings, .. } = launch::load(settings_of, &cli.0)?;
     let dir = data_dir.unwrap_or(settings.node.data_dir);
-    let context = Context { client: ControlClient::new(&dir), dir, wallet: settings.wallet, json };
+    let context = Context { client: ControlClient::new(&dir), dir, wallet: settings.wallet, role, json };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         complain(&format!("cannot start: {error}"));
         Exit::Unavailable
@@ -174,6 +179,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Drain(args) => node::drain(context, args).await,
         Command::Config => node::config(context).await,
         Command::Wallet(args) => wallet::run(context, args),
+        Command::Probe(args) => probe::run(context, args).await,
     }
 }
 

@@ -417,6 +417,8 @@ section! {
         pub whitelist_not_updated: bool,
         /// Share of validators, in percent, above which those below the least version are refused.
         pub whitelist_updated_threshold: u8 [within(0, 100)],
+        /// Port of the containers' SSH server, as callers of the original's protocol are told.
+        pub ssh_port: u16 [port],
     }
 }
 

@@ -158,10 +158,11 @@ fn every_bad_request_has_its_status_and_is_counted_and_the_miner_goes_on() {
         }
 
         // What is no request of ours at all.
-        let none = || Expected { status: 404, error: "", signed: false, outcome: None, admission: None };
-        check("an unknown path", &miner, SPECS, miner.call(&validator, "/ComputeNothing", b"{}"), none()).await;
+        let none = || Expected { status: 404, error: "", signed: false, outcome: Some("not_found"), admission: None };
+        let send = miner.call(&validator, "/ComputeNothing", b"{}");
+        check("an unknown path", &miner, "other", send, none()).await;
         let page = get(miner.axon.unwrap(), SPECS);
-        check("GET instead of POST", &miner, SPECS, page, none()).await;
+        check("GET instead of POST", &miner, "other", page, none()).await;
 
         check("a good request after all of them", &miner, SPECS, miner.call(&validator, SPECS, b"{}"), OK).await;
         assert_unharmed("miner", miner.web, &miner.view).await;
@@ -296,8 +297,10 @@ fn a_miner_that_has_not_seen_the_subnet_admits_nobody_and_asks_to_come_again() {
         let nowhere = ([127, 0, 0, 1], free_ports()).into();
         let miner = world.miner(world.input("Miner", world.over_http(nowhere, &key("Miner"))), honest()).unwrap();
         let ready = until("the miner serves", async || {
-            let page = get(miner.web, "/readyz").await;
-            miner.view.all_running().then_some(page)
+            if !miner.view.all_running() {
+                return None;
+            }
+            Some(get(miner.web, "/readyz").await)
         })
         .await;
         assert_eq!(ready.status, 503);

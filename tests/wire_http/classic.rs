@@ -233,14 +233,3 @@ async fn the_table_of_nonces_is_bounded() {
     assert_eq!((reply.status, axon.events.last().unwrap().1), (503, AxonOutcome::Overloaded));
     assert_eq!(ask_as(&axon, "Charlie", &synapse, "a").await.status, 200);
 }
-
-#[actix_web::test]
-async fn a_body_that_nobody_signed_is_held_against_nobody() {
-    let axon = Axon::start().await;
-    let synapse = told("hello", "");
-    for (uuid, body) in [("a", &b"{\"text\": 7}"[..]), ("b", b"nonsense")] {
-        let reply = ask(&axon, &classic_as("Bob", &synapse, NOW, uuid), body).await;
-        assert!([500, 422].contains(&reply.status), "{}", reply.status);
-    }
-    assert_eq!(axon.events.outcomes(), [AxonOutcome::MalformedUnsigned, AxonOutcome::MalformedUnsigned]);
-}

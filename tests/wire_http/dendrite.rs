@@ -7,7 +7,8 @@ use std::time::Duration;
 use compute_subnet::ids::Hotkey;
 use compute_subnet::verdict::UnknownCause;
 use compute_subnet::wallet::Keypair;
-use compute_subnet::wire::reply::sign_reply;
+use compute_subnet::wire::dendrite::{ClassicCall, ReplySigner, Schemes};
+use compute_subnet::wire::reply::{ReplyProof, sign_reply};
 use compute_subnet::wire::synapse::{SpecsReply, SpecsRequest};
 use compute_subnet::wire::{CallError, Dendrite, Peer, Reply};
 use tokio::net::TcpListener;
@@ -182,4 +183,39 @@ fn a_call_can_move_between_threads() {
     let (bob, _) = caller("Bob");
     let peer = Peer { hotkey: bob.hotkey(), addr: ([127, 0, 0, 1], 9).into() };
     movable(bob.call(&peer, &SpecsRequest {}, LONG, 1));
+}
+
+/// What is read of a reply to [`Told`].
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct ToldOutput {
+    act: String,
+}
+impl ClassicCall for Told {
+    type Output = ToldOutput;
+}
+
+#[actix_web::test]
+async fn our_own_axon_answers_a_request_of_both_schemes_and_signs_what_btauth_asked() {
+    let axon = Axon::start().await;
+    let asked = Told { text: "hello".to_owned(), ..Told::default() };
+    let (bob, _) = caller("Bob");
+    for schemes in [Schemes::Both, Schemes::Classic, Schemes::Btauth, Schemes::Both, Schemes::Classic] {
+        let reply = bob.ask_signed(&axon.peer, &asked, LONG, schemes).await;
+        let holds = |proof: &ReplyProof| proof.holds(&key("Alice").hotkey(), &bob.hotkey());
+        let signed = matches!(&reply.signer, ReplySigner::Peer(proof) if holds(proof));
+        assert_eq!(signed, schemes != Schemes::Classic, "{schemes:?}: {reply:?}");
+        assert_eq!(reply.answer.unwrap().act, bob.hotkey().to_string(), "{schemes:?}");
+    }
+    assert_eq!(axon.handled(), 5);
+}
+
+#[actix_web::test]
+async fn a_refusal_of_our_own_axon_is_told_in_its_words_whatever_the_scheme() {
+    let axon = Axon::start().await;
+    let (dave, _) = caller("Dave");
+    for schemes in [Schemes::Both, Schemes::Classic] {
+        let reply = dave.ask_signed(&axon.peer, &Told::default(), LONG, schemes).await;
+        assert_eq!(reply.code(), Some(403), "{reply:?}");
+        assert!(reply.text().contains("on the deny-list"), "{schemes:?}: {}", reply.text());
+    }
 }

@@ -2,13 +2,16 @@
 //!
 //! Invariants: a connection counts from the moment it was accepted until it is closed, whatever it sends or does not send;
 //! one beyond a limit is shut down at once and holds nothing, so ten thousand silent connections from one address keep
-//! nobody else out. IPv6 addresses count by their /64, since a host has a whole one to call from.
+//! nobody else out. The fuller it is, the fewer one address may have: all of its share up to half of the room, an eighth of
+//! it up to three quarters, and the last quarter is for addresses that have none yet. So whoever wants to keep a newcomer out
+//! needs more addresses than a quarter of the room. IPv6 addresses count by their /64, since a host has a whole one to call from.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::Shutdown;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 
 use crate::admission::Address;
@@ -69,7 +72,7 @@ impl Crowd {
         let address = Address::of(ip);
         let mut here = self.0.here();
         let from_there = here.by_address.get(&address).copied().unwrap_or(0);
-        if here.all >= self.0.limit || from_there >= self.0.per_address {
+        if from_there >= share(here.all, self.0.limit, self.0.per_address) {
             here.turned_away += 1;
             return None;
         }
@@ -77,6 +80,41 @@ impl Crowd {
         here.by_address.insert(address, from_there + 1);
         Some(Member { crowd: self.0.clone(), address })
     }
+}
+
+/// How many connections one address may have while `all` are open.
+fn share(all: usize, limit: usize, per_address: usize) -> usize {
+    match all {
+        _ if all >= limit => 0,
+        _ if all >= limit - limit / 4 => 1,
+        _ if all >= limit / 2 => (per_address / 8).max(1),
+        _ => per_address,
+    }
+}
+
+/// Lets this process open so many files beside its own, as far as the system allows it; how many connections it may take.
+pub fn room(wanted: usize) -> usize {
+    const OWN: u64 = 256;
+    let limit = getrlimit(Resource::Nofile);
+    let needed = wanted as u64 + OWN;
+    let now = limit.current.unwrap_or(u64::MAX);
+    if now >= needed {
+        return wanted;
+    }
+    let raised = limit.maximum.map_or(needed, |most| most.min(needed)).max(now);
+    let now = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
+        Ok(()) => raised,
+        Err(_) => now,
+    };
+    let room = usize::try_from(now.saturating_sub(OWN)).unwrap_or(wanted).clamp(8, wanted.max(8));
+    if room < wanted {
+        tracing::warn!(
+            open_files = now,
+            connections = room,
+            "the limit of open files allows fewer connections than axon.max_connections; raise it (ulimit -n)"
+        );
+    }
+    room
 }
 
 impl Inner {
@@ -109,7 +147,7 @@ mod tests {
 
     #[test]
     fn one_address_has_its_own_share_and_gets_it_back() {
-        let crowd = Crowd::new(10, 2);
+        let crowd = Crowd::new(100, 2);
         let first = crowd.admit(ip("10.0.0.1")).unwrap();
         let _second = crowd.admit(ip("10.0.0.1")).unwrap();
         assert!(crowd.admit(ip("::ffff:10.0.0.1")).is_none(), "the same address in another spelling");
@@ -117,6 +155,27 @@ mod tests {
         drop(first);
         let _again = crowd.admit(ip("10.0.0.1")).unwrap();
         assert_eq!(crowd.count(), (3, 1));
+    }
+
+    #[test]
+    fn nobody_is_kept_out_by_fewer_addresses_than_a_quarter_of_the_room() {
+        let crowd = Crowd::new(2_048, 64);
+        // The worst that 250 addresses can do: a few of them take all that they may first, then some more, then the rest.
+        let mut held = Vec::new();
+        for _ in 0..64 {
+            held.extend((0..250u32).filter_map(|n| crowd.admit(IpAddr::V4((n + 1).into()))));
+        }
+        for n in 0..250u32 {
+            held.extend((0..64).map_while(|_| crowd.admit(IpAddr::V4((n + 1).into()))));
+        }
+        assert!(held.len() >= 1_536, "{}", held.len());
+        assert!(crowd.admit(ip("192.0.2.1")).is_some());
+        let crowd = Crowd::new(2_048, 64);
+        let _held: Vec<_> = (0..250u32)
+            .flat_map(|n| (0..64).map(move |_| n))
+            .filter_map(|n| crowd.admit(IpAddr::V4((n + 1).into())))
+            .collect();
+        assert!(crowd.admit(ip("192.0.2.1")).is_some());
     }
 
     #[test]
@@ -131,7 +190,8 @@ mod tests {
     fn nobody_is_remembered_who_has_left() {
         let crowd = Crowd::new(2, 2);
         for n in 0..1_000u32 {
-            let (_a, _b) = (crowd.admit(IpAddr::V4(n.into())), crowd.admit(IpAddr::V4((n + 1).into())));
+            let (a, b) = (crowd.admit(IpAddr::V4(n.into())), crowd.admit(IpAddr::V4((n + 1).into())));
+            assert!(a.is_some() && b.is_some());
             assert!(crowd.admit(ip("9.9.9.9")).is_none(), "full");
         }
         assert!(crowd.0.here().by_address.is_empty());

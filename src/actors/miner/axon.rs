@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::allocation_manager::AllocationManager;
 use super::challenge_runner::ChallengeRunner;
+use super::original::{NotNow, Original};
 use super::specs_collector::SpecsCollector;
 use crate::actors::auto_updater::VERSION;
 use crate::admission::{Decision, Need, Policy, RefusalClass, Snapshot, admit_caller};
@@ -26,6 +27,9 @@ use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::AdmissionRefused;
 use crate::wire::axon::{self, AdmissionRefusal, AxonGate, Declined, Refusal};
 use crate::wire::classic::{ClassicSynapse, Ping, path};
+use crate::wire::synapse::original::{
+    Allocate as OriginalAllocate, Challenge as OriginalChallenge, Specs as OriginalSpecs,
+};
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
     SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
@@ -57,6 +61,8 @@ pub struct AxonState {
     pub challenges: Handle<ChallengeRunner>,
     /// Answers calls about leases.
     pub allocations: Handle<AllocationManager>,
+    /// Answers the original's synapses.
+    pub original: Original,
 }
 
 impl AxonState {
@@ -106,12 +112,15 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
             .route(LeaseStatusRequest::PATH, web::post().to(lease))
             .route(WhoRequest::PATH, web::post().to(who))
             .service(original::<Ping>(|| web::route().to(ping)))
+            .service(original::<OriginalAllocate>(|| web::route().to(original_allocate)))
+            .service(original::<OriginalChallenge>(|| web::route().to(original_challenge)))
+            .service(original::<OriginalSpecs>(|| web::route().to(original_specs)))
             .default_service(web::to(unknown));
     }
 }
 
 /// The names of the original's synapses that are served.
-pub const ORIGINAL: &[&str] = &[Ping::NAME];
+pub const ORIGINAL: &[&str] = &[Ping::NAME, OriginalAllocate::NAME, OriginalChallenge::NAME, OriginalSpecs::NAME];
 
 /// A class of the original at its path, for the methods that the SDK's axon takes.
 fn original<S: ClassicSynapse>(handler: impl Fn() -> Route) -> Resource {
@@ -134,6 +143,46 @@ where
 /// Answers that we are here.
 async fn ping(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
     serve_original(&state, request, body, async |_, ping: Ping| Ok(ping)).await
+}
+
+async fn original_allocate(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_original(&state, request, body, async |caller, mut synapse: OriginalAllocate| {
+        synapse.output = Default::default();
+        match state.original.allocate(caller, &synapse).await {
+            Ok(output) => {
+                synapse.output = output;
+                Ok(synapse)
+            }
+            Err(reason) => Err(not_now(&reason, synapse)),
+        }
+    })
+    .await
+}
+
+async fn original_challenge(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_original(&state, request, body, async |_, mut synapse: OriginalChallenge| {
+        synapse.output = state.original.challenge(&synapse);
+        Ok(synapse)
+    })
+    .await
+}
+
+async fn original_specs(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_original(&state, request, body, async |_, mut synapse: OriginalSpecs| {
+        match state.original.specs(&synapse).await {
+            Ok(text) => {
+                synapse.specs_output = text;
+                Ok(synapse)
+            }
+            Err(reason) => Err(not_now(&reason, synapse)),
+        }
+    })
+    .await
+}
+
+/// No answer: its caller goes on as if nobody had been there.
+fn not_now<S>(reason: &NotNow, synapse: S) -> Declined<S> {
+    Declined::With { status: 503, message: reason.to_string(), synapse }
 }
 
 async fn unknown(state: State, request: HttpRequest, body: Payload) -> HttpResponse {

@@ -4,6 +4,7 @@ pub mod allocation_manager;
 pub mod axon;
 pub mod challenge_runner;
 pub mod node;
+pub mod original;
 pub mod specs_collector;
 mod turn;
 pub mod watch_callers;

@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
-use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach};
+use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
 use crate::actors::node::{AXON_VERSION, Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
 use crate::admission::{AnomalyLimits, admit_address};
 use crate::clock::millis;
@@ -114,6 +117,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     });
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
+    let (offer, offered) = watch::channel(None);
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (specs, duty) = (specs.clone(), frame.duty.clone());
@@ -127,6 +131,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             health: lease_health(settings),
             rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
             specs: specs.clone(),
+            offer: offer.clone(),
             duty: duty.clone(),
             journal: journal.clone(),
             clock: clock.clone(),
@@ -180,6 +185,14 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             Err(AdmissionRefusal::Forbidden { reason: refusal.label(), detail: refusal.to_string() })
         });
     let gate = Arc::new(gate);
+    let original = Original {
+        allocations: allocations.clone(),
+        specs: specs.clone(),
+        offer: offered,
+        duty: frame.duty.clone(),
+        ssh_port: frame.live.derived(|settings| settings.miner.ssh_port),
+        deadline: settings.leases.request_timeout,
+    };
     let state = Arc::new(AxonState {
         gate: gate.clone(),
         policy: frame.policy.clone(),
@@ -193,12 +206,13 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         specs: specs.clone(),
         challenges,
         allocations: allocations.clone(),
+        original,
     });
     let place = Place::Tcp(axon.address);
     let routes = Arc::new(routes(state));
     let mut spec = ListenerSpec::bound("axon", Bound::Tcp(axon.listener), place, workers(input.placement), routes);
     spec.request_timeout = settings.axon.read_timeout;
-    let crowd = Crowd::new(settings.axon.max_connections, settings.axon.max_connections_per_ip);
+    let crowd = Crowd::new(room(settings.axon.max_connections), settings.axon.max_connections_per_ip);
     let (chain, hotkey) = (frame.chain.clone(), input.keypair.hotkey());
     let on_chain = move || {
         let shown = chain.borrow().as_ref().and_then(|view| view.metagraph.by_hotkey(&hotkey)?.axon);

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use actix::System;
 use async_trait::async_trait;
+use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use crate::actors::journal::Journal;
 use crate::clock::{SharedClock, SystemClock};
@@ -19,9 +21,10 @@ use crate::lease::engine::{Contents, Deed};
 use crate::lease::engine::{Faults, SimulatedEngine};
 use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
-use crate::lease::{Container, ContainerEngine, ContainerSpec, EngineError, LeaseState, OwnerToken};
+use crate::lease::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, LeaseState, OwnerToken};
 use crate::messages::miner::allocation_manager::{
-    Allocate, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices,
+    Allocate, AllocateMachine, LeaseStatus, ListLeases, ListSetAside, MachineOffer, PauseError, PauseMachine,
+    Reconcile, Release, ReleaseMachine, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::proof::budget::BudgetLimits;
@@ -32,6 +35,7 @@ use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
 use crate::settings::Live;
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
+use crate::wire::synapse::original;
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal,
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
@@ -107,6 +111,8 @@ impl ContainerEngine for Crashing {
 }
 
 struct Miner {
+    offer: watch::Receiver<Option<MachineOffer>>,
+    specs: Handle<SpecsCollector>,
     engine: SimulatedEngine,
     leases: Handle<AllocationManager>,
     proofs: Handle<ChallengeRunner>,
@@ -153,6 +159,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         metrics: metrics.clone(),
     });
     tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone())).unwrap();
+    let (offer, offered) = watch::channel(None);
     let setup = Arc::new(AllocationSetup {
         hotkey: Hotkey([9; 32]),
         engine: Arc::new(Crashing { engine: engine.clone(), crash }),
@@ -163,6 +170,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         health: HealthPolicy::default(),
         rules: ReconcileRules::default(),
         specs: specs.clone(),
+        offer,
         duty: tokio::sync::watch::Sender::new(Default::default()).subscribe(),
         journal: journal.clone(),
         clock: clock.clone(),
@@ -181,7 +189,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
-        specs,
+        specs: specs.clone(),
         allocations: leases.clone(),
         view: tokio::sync::watch::channel(None).1,
         journal,
@@ -189,7 +197,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         metrics,
     });
     tree.start(proofs_seat, move |_| ChallengeRunner::new(Live::fixed(setup.clone()))).unwrap();
-    Miner { engine, leases, proofs, clock, tree, writer, dir }
+    Miner { offer: offered, specs, engine, leases, proofs, clock, tree, writer, dir }
 }
 
 fn token() -> OwnerToken {
@@ -275,6 +283,31 @@ impl Miner {
         let (challenge, device) = (ChallengeId([id; 16]), DeviceId::cpu(0));
         let request = OpeningsRequest { challenge, device, positions: vec![[0, 0, 0]; positions] };
         self.proofs.ask(Open { caller, request }, DEADLINE).await.unwrap()
+    }
+}
+
+impl Miner {
+    async fn rent_machine(&self, caller: Hotkey, key: &str) -> AllocateReply {
+        let owner_token = OwnerToken::of_public_key(key);
+        let lasts = Duration::from_secs(u64::MAX / 1_000);
+        let mut lease = LeaseId([0; 16]);
+        getrandom::fill(&mut lease.0).unwrap();
+        let wish = AllocateMachine { caller, lease, owner_token, ssh_key: None, lasts };
+        self.leases.ask(wish, DEADLINE).await.unwrap()
+    }
+
+    async fn return_machine(&self, caller: Hotkey, key: &str) -> ReleaseReply {
+        let owner_token = OwnerToken::of_public_key(key);
+        self.leases.ask(ReleaseMachine { caller, owner_token }, DEADLINE).await.unwrap()
+    }
+
+    async fn pause_machine(&self, caller: Hotkey, key: &str, paused: bool) -> Result<(), PauseError> {
+        let owner_token = OwnerToken::of_public_key(key);
+        self.leases.ask(PauseMachine { caller, owner_token, paused }, DEADLINE).await.unwrap()
+    }
+
+    fn offered(&self) -> MachineOffer {
+        self.offer.borrow().clone().expect("an offer is published after the first comparison")
     }
 }
 
@@ -561,5 +594,124 @@ fn a_container_that_no_record_explains_is_listed_with_the_time_until_which_it_is
         assert_eq!(aside[0].until_ms, spec.expires_at_ms + ReconcileRules::default().orphan_grace.as_millis() as u64);
         let refused = miner.leases.ask(miner.allocate(2, &[1]), DEADLINE).await.unwrap();
         assert!(matches!(refused, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{refused:?}");
+    });
+}
+
+#[test]
+fn the_machine_is_offered_and_rented_as_a_whole_or_not_at_all() {
+    run(async {
+        let miner = miner();
+        assert_eq!(*miner.offer.borrow(), None);
+        miner.ready().await;
+        let free = MachineOffer { free: true, running: vec![] };
+        assert_eq!(miner.offered(), free);
+
+        let one = miner.leases.ask(miner.allocate(1, &[1]), DEADLINE).await.unwrap();
+        assert!(matches!(one, AllocateReply::Running { .. }), "{one:?}");
+        assert_eq!(miner.offered(), MachineOffer { free: false, running: vec![token().digest()] });
+        let whole = miner.rent_machine(A, "key").await;
+        assert!(matches!(whole, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{whole:?}");
+        assert_eq!(miner.release(1).await, ReleaseReply::Released);
+        assert_eq!(miner.offered(), free);
+
+        // Both at once: one of them has it.
+        let (first, second) = tokio::join!(miner.rent_machine(A, "key"), miner.rent_machine(B, "other key"));
+        assert!(matches!(first, AllocateReply::Running { .. }), "{first:?}");
+        assert!(matches!(second, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{second:?}");
+        let leases = miner.leases.ask(ListLeases, DEADLINE).await.unwrap();
+        assert_eq!((leases.len(), &leases[0].devices), (1, &vec![DeviceId::cpu(0), DeviceId::cpu(1)]));
+        let latest = miner.clock.now_ms() + 3_600_000;
+        assert!((latest - 10_000..=latest).contains(&leases[0].expires_at_ms), "{leases:?}");
+        let digest = OwnerToken::of_public_key("key").digest();
+        assert_eq!(miner.offered(), MachineOffer { free: false, running: vec![digest] });
+
+        assert!(matches!(miner.return_machine(B, "key").await, ReleaseReply::Refused { .. }));
+        assert_eq!(miner.return_machine(A, "other key").await, ReleaseReply::UnknownLease);
+        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::NotOwner));
+        assert_eq!(miner.pause_machine(A, "other key", true).await, Err(PauseError::Unknown));
+        assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
+        assert_eq!(miner.offered(), free);
+    });
+}
+
+#[test]
+fn a_pause_that_the_engine_did_not_hear_of_is_made_later_and_a_restart_keeps_it() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let made = miner.rent_machine(A, "key").await;
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        let state = async |miner: &Miner| miner.engine.list().await.unwrap().first().map(|container| container.state);
+        miner.engine.set_faults(Faults { unavailable: true, ..Faults::default() });
+        let paused = miner.pause_machine(A, "key", true).await;
+        assert!(matches!(paused, Err(PauseError::NotDone(_))), "{paused:?}");
+        miner.engine.set_faults(Faults::default());
+        assert_eq!(state(&miner).await, Some(ContainerState::Running));
+        assert_eq!(miner.offered().running, vec![], "it is paused on record");
+
+        let miner = miner.restarted().await;
+        tokio::time::timeout(DEADLINE, async {
+            while state(&miner).await != Some(ContainerState::Paused) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the comparison pauses it");
+        assert_eq!(miner.pause_machine(A, "key", false).await, Ok(()));
+        assert_eq!(state(&miner).await, Some(ContainerState::Running));
+        assert_eq!(miner.offered().running, vec![OwnerToken::of_public_key("key").digest()]);
+        assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
+        assert_eq!(state(&miner).await, None);
+    });
+}
+
+#[test]
+fn a_rental_that_its_renter_does_not_hear_of_is_ended() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        let original = Original {
+            allocations: miner.leases.clone(),
+            specs: miner.specs.clone(),
+            offer: miner.offer.clone(),
+            duty: watch::Sender::new(Default::default()).subscribe(),
+            ssh_port: Live::fixed(Arc::new(4444)),
+            deadline: DEADLINE,
+        };
+        let private = include_str!("../../../tests/vectors/rsa_2048_of_tests.pem");
+        let public = rsa::RsaPrivateKey::from_pkcs8_pem(private).unwrap().to_public_key();
+        let request = original::Allocate {
+            timeline: 1,
+            checking: false,
+            public_key: original::PublicKey(public.to_public_key_pem(LineEnding::LF).unwrap()),
+            ..Default::default()
+        };
+        miner.engine.set_faults(Faults { delay: Duration::from_millis(200), ..Faults::default() });
+        // Its caller goes away while the container is made.
+        let gone = tokio::time::timeout(Duration::from_millis(50), original.allocate(A, &request)).await;
+        assert!(gone.is_err(), "{gone:?}");
+        assert_eq!(miner.leases.ask(RentedDevices, DEADLINE).await.unwrap().len(), 2, "it is being made");
+        tokio::time::timeout(DEADLINE, async {
+            while !miner.offered().free {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the machine is free again");
+        let history = Contents::read(miner.engine.path()).unwrap().history.done;
+        assert_eq!(history.iter().map(|done| done.deed).collect::<Vec<_>>(), [Deed::Created, Deed::Destroyed]);
+
+        // One that is heard of stays, also when a repeat of the same request is not waited for.
+        miner.engine.set_faults(Faults::default());
+        let made = original.allocate(A, &request).await.unwrap();
+        assert!(made.status() == Some(true) && made.info().is_some(), "{made:?}");
+        tokio::select! {
+            biased;
+            answer = original.allocate(A, &request) => panic!("an answer before the actor was asked: {answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let refused = original.allocate(A, &request).await.unwrap();
+        assert_eq!(refused, original::Output::of(false).with_port(4444));
+        assert_eq!(miner.leases.ask(ListLeases, DEADLINE).await.unwrap()[0].state, LeaseState::Running);
     });
 }

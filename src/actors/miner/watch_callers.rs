@@ -95,9 +95,13 @@ fn seen(anomalies: &Anomalies, request: &RequestSeen<'_>) -> Option<Seen> {
     let from = || request.peer.and_then(|ip| anomalies.held_against(ip));
     match request.outcome {
         AxonOutcome::Ok => from().map(|from| Seen::Good { from }),
-        AxonOutcome::BadSignature | AxonOutcome::MalformedAuth => from().map(|from| Seen::BadSignature { from }),
+        AxonOutcome::BadSignature | AxonOutcome::MalformedAuth | AxonOutcome::BodyHash => {
+            from().map(|from| Seen::BadSignature { from })
+        }
         AxonOutcome::ReplayedRequest => from().map(|from| Seen::Replay { from }),
-        AxonOutcome::MalformedBody => request.caller.map(|by| Seen::Malformed { by: *by }),
+        AxonOutcome::MalformedBody => {
+            request.caller.filter(|_| request.body_signed).map(|by| Seen::Malformed { by: *by })
+        }
         _ => None,
     }
 }

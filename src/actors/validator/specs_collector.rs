@@ -1,7 +1,7 @@
 //! Asks miners for their specs in batches, keeps the last answer of each, and notices changes.
 //!
-//! Invariants: a miner that does not answer costs its batch one deadline, never the round, and a round is over in the time
-//! that it was given; what is kept is bounded by the number of neurons asked last. A miner's specs are its own words: they choose what it is asked to prove, and
+//! Invariants: a miner that does not answer delays no other's request or answer, and a round is over in the time that it was
+//! given; what is kept is bounded by the number of neurons asked last. A miner's specs are its own words: they choose what it is asked to prove, and
 //! nothing else rests on them.
 //!
 //! On restart: the next round asks everybody again.
@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::StreamExt;
-use futures_util::stream;
 use tokio::time::{Instant, sleep};
 
 use crate::actors::journal::Journal;
@@ -25,11 +23,13 @@ use crate::settings::Live;
 use crate::store::Record;
 use crate::store::records::SpecsRecord;
 use crate::verdict::UnknownCause;
-use crate::wire::dendrite::{CallError, Dendrite, Peer};
+use crate::wire::dendrite::{CallError, Dendrite, FanOut, Peer, Unanswered, fan_out};
 use crate::wire::synapse::{SpecsReply, SpecsRequest};
 
 /// Largest specs reply read, in bytes.
 const MAX_REPLY: usize = 256 * 1024;
+/// Requests under way at the same time: as many as a subnet has neurons.
+const AT_ONCE: usize = 256;
 /// First wait before a miner that is not ready is asked again; each one is twice as long as the last.
 const NOT_READY_RETRY: Duration = Duration::from_millis(100);
 
@@ -37,7 +37,7 @@ const NOT_READY_RETRY: Duration = Duration::from_millis(100);
 pub struct SpecsCollectorSetup {
     /// Signs and sends the requests.
     pub dendrite: Dendrite,
-    /// Miners asked at once.
+    /// Miners whose requests begin at the same time; the next batch waits for a few milliseconds, not for answers.
     pub batch: usize,
     /// How long each may take.
     pub deadline: Duration,
@@ -65,12 +65,9 @@ impl SpecsCollector {
     }
 
     /// The answers as they count: who gave none is taken at its last word.
-    fn settle(&self, targets: &[Target], mut answers: HashMap<Hotkey, SpecsResult>) -> HashMap<Hotkey, SpecsResult> {
-        for target in targets {
-            let answer = answers.entry(target.hotkey).or_insert_with(|| {
-                Err((UnknownCause::Timeout, "no specs within the time that the round has for them".into()))
-            });
-            if let (Err(_), Some(known)) = (&answer, self.known.get(&target.hotkey)) {
+    fn settle(&self, mut answers: HashMap<Hotkey, SpecsResult>) -> HashMap<Hotkey, SpecsResult> {
+        for (hotkey, answer) in &mut answers {
+            if let (Err(_), Some(known)) = (&answer, self.known.get(hotkey)) {
                 *answer = Ok(known.clone());
             }
         }
@@ -102,18 +99,27 @@ impl SpecsCollector {
     }
 }
 
-async fn ask(setup: &SpecsCollectorSetup, target: Target) -> (Hotkey, SpecsResult) {
+async fn ask(setup: Arc<SpecsCollectorSetup>, target: Target) -> SpecsResult {
     let peer = Peer { hotkey: target.hotkey, addr: target.address };
     let until = Instant::now() + setup.deadline;
     let mut pause = NOT_READY_RETRY;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match setup.dendrite.call(&peer, &SpecsRequest::default(), left, MAX_REPLY).await {
-            Ok(reply) => return (target.hotkey, Ok(Arc::new(reply.body))),
+            Ok(reply) => return Ok(Arc::new(reply.body)),
             Err(CallError::Status { code: 503, .. }) if left > pause => sleep(pause).await,
-            Err(error) => return (target.hotkey, Err((error.cause(), error.to_string()))),
+            Err(error) => return Err((error.cause(), error.to_string())),
         }
         pause *= 2;
+    }
+}
+
+/// Why there are no specs, where no request says it.
+fn unanswered(why: Unanswered) -> (UnknownCause, String) {
+    match why {
+        Unanswered::Late => (UnknownCause::Timeout, "no specs within the time that the round has for them".into()),
+        Unanswered::NotAsked => (UnknownCause::OwnFault, "the round's time was over before its turn".into()),
+        Unanswered::Panicked => (UnknownCause::OwnFault, "the validator failed while it asked".into()),
     }
 }
 
@@ -132,16 +138,15 @@ impl Handler<CollectSpecs> for SpecsCollector {
         self.setup = self.live.get();
         let setup = self.setup.clone();
         let round = async move {
-            let answers = stream::iter(&targets)
-                .map(|target| ask(&setup, *target))
-                .buffer_unordered(setup.batch.max(1))
-                .take_until(sleep(within))
-                .collect::<HashMap<_, _>>()
-                .await;
-            (targets, answers)
+            let how = FanOut { batch: setup.batch, at_once: setup.batch.max(AT_ONCE) };
+            let answers = fan_out(targets, |target| ask(setup.clone(), target), within, how).await;
+            let result = |(target, answer): (Target, Result<SpecsResult, Unanswered>)| {
+                (target.hotkey, answer.unwrap_or_else(|why| Err(unanswered(why))))
+            };
+            answers.into_iter().map(result).collect::<HashMap<_, _>>()
         };
-        Box::pin(round.into_actor(self).map(|(targets, answers), act, _| {
-            let answers = act.settle(&targets, answers);
+        Box::pin(round.into_actor(self).map(|answers, act, _| {
+            let answers = act.settle(answers);
             act.keep(&answers);
             answers
         }))

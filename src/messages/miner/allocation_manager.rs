@@ -1,11 +1,13 @@
 //! Messages of [`crate::actors::miner::allocation_manager::AllocationManager`].
 
+use std::time::Duration;
+
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Hotkey, LeaseId};
-use crate::lease::Lease;
+use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::reconcile::QuarantineReason;
+use crate::lease::{Lease, OwnerToken};
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest,
 };
@@ -63,6 +65,77 @@ pub struct LeaseStatus {
     pub caller: Hotkey,
     /// About what.
     pub request: LeaseStatusRequest,
+}
+
+/// A caller of the original's protocol rents the whole machine; `caller` is the verified hotkey of the request's header.
+#[derive(Debug, Message)]
+#[rtype(result = "AllocateReply")]
+pub struct AllocateMachine {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// The lease it becomes: a random one.
+    pub lease: LeaseId,
+    /// What later calls about the lease must show.
+    pub owner_token: OwnerToken,
+    /// The public key that may log in, if any.
+    pub ssh_key: Option<String>,
+    /// For how long; the longest lease that is accepted if that is shorter.
+    pub lasts: Duration,
+}
+
+/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Abandon(pub Release);
+
+/// A caller of the original's protocol returns the machine that its token owns.
+#[derive(Debug, Message)]
+#[rtype(result = "ReleaseReply")]
+pub struct ReleaseMachine {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// What it shows.
+    pub owner_token: OwnerToken,
+}
+
+/// A caller of the original's protocol pauses the container that its token owns, or lets it run again. A repeat is
+/// harmless.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), PauseError>")]
+pub struct PauseMachine {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// What it shows.
+    pub owner_token: OwnerToken,
+    /// Whether the container shall be paused from now on.
+    pub paused: bool,
+}
+
+/// Why a container is not paused, or does not run again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PauseError {
+    /// The token owns no lease.
+    #[error("no lease belongs to this key")]
+    Unknown,
+    /// The lease is another caller's.
+    #[error("the lease belongs to another hotkey")]
+    NotOwner,
+    /// The lease, or all of them, cannot be changed at this moment.
+    #[error("{0}, ask again")]
+    Busy(&'static str),
+    /// The lease's state does not allow it, or the step is not done; what is on record is finished by the next comparison
+    /// with the engine.
+    #[error("{0}")]
+    NotDone(String),
+}
+
+/// What callers of the original's protocol may know of this machine; published, so that they cost the actor nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineOffer {
+    /// Whether no device is rented, about to be, or set aside, so that the whole machine could be rented.
+    pub free: bool,
+    /// Digests of the tokens that own a running container.
+    pub running: Vec<Hash32>,
 }
 
 /// Every lease of this machine that has not ended.

@@ -175,7 +175,7 @@ where
         Stop::Told { status, outcome, message, retry_after_s } => {
             (outcome, reply.error(status, &message, retry_after_s, unread))
         }
-        Stop::NotJson { line, column } => (AxonOutcome::MalformedUnsigned, reply.not_json(line, column)),
+        Stop::NotJson { line, column } => (AxonOutcome::MalformedBody, reply.not_json(line, column)),
         Stop::Internal { outcome, detail, ours } => {
             let id = super::classic_reply::error_id();
             match ours {
@@ -185,7 +185,7 @@ where
             (outcome, reply.error(500, &format!("Internal Server Error #{id}"), None, unread))
         }
     });
-    gate.tell(&request, S::NAME, outcome, proved.as_ref());
+    gate.tell(&request, S::NAME, outcome, proved.as_ref(), false);
     response
 }
 
@@ -233,11 +233,11 @@ fn read<S: ClassicSynapse>(request: &HttpRequest, headers: &ClassicHeaders, body
     // Without a content type old FastAPI reads JSON and new does not; with another one neither does.
     let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
     if content_type.is_some_and(|value| !is_json(value)) {
-        return Err(Stop::theirs(AxonOutcome::MalformedUnsigned, "the content type is not JSON"));
+        return Err(Stop::theirs(AxonOutcome::MalformedBody, "the content type is not JSON"));
     }
     let envelope = Envelope::<S>::read(body).map_err(|e| match e {
         BodyError::NotJson { line, column } => Stop::NotJson { line, column },
-        BodyError::Fields { .. } => Stop::theirs(AxonOutcome::MalformedUnsigned, e.to_string()),
+        BodyError::Fields { .. } => Stop::theirs(AxonOutcome::MalformedBody, e.to_string()),
     })?;
     match headers.body_hash.as_deref() == Some(&envelope.body_hash()) {
         true => Ok(envelope),
@@ -303,6 +303,6 @@ where
         Ok(done) => done,
         Err(answer) => (answer.outcome, answer.send(gate)),
     };
-    gate.tell(&request, S::NAME, outcome, proved.as_ref().map(|c| &c.hotkey));
+    gate.tell(&request, S::NAME, outcome, proved.as_ref().map(|c| &c.hotkey), true);
     response
 }

@@ -22,11 +22,11 @@ pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Paylo
     let unread = (!all).then_some(payload);
     let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
     if let Err(turned) = gate.enter(&request) {
-        gate.tell(&request, PATH, turned.outcome, None);
+        gate.tell(&request, PATH, turned.outcome, None, false);
         return reply.error(turned.status, &turned.message, turned.retry_after_s, unread);
     }
     let name = request.path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    gate.tell(&request, PATH, AxonOutcome::NotFound, None);
+    gate.tell(&request, PATH, AxonOutcome::NotFound, None, false);
     if served.contains(&name) {
         return HttpResponse::NotFound().json(serde_json::json!({ "detail": "Not Found" }));
     }
@@ -40,11 +40,11 @@ pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Paylo
 pub async fn method_not_allowed(gate: &AxonGate, request: HttpRequest, mut payload: Payload) -> HttpResponse {
     let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
     if let Err(turned) = gate.enter(&request) {
-        gate.tell(&request, PATH, turned.outcome, None);
+        gate.tell(&request, PATH, turned.outcome, None, false);
         let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
         return reply.error(turned.status, &turned.message, turned.retry_after_s, (!all).then_some(payload));
     }
-    gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None);
+    gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None, false);
     let mut response = HttpResponse::MethodNotAllowed();
     if !all {
         response.force_close();

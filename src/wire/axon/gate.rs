@@ -215,10 +215,11 @@ impl AxonGate {
         path: &'static str,
         outcome: AxonOutcome,
         caller: Option<&Hotkey>,
+        body_signed: bool,
     ) {
         self.last_request_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
         let peer = request.peer_addr().map(|peer| peer.ip());
-        self.events.request(RequestSeen { path, outcome, caller, peer });
+        self.events.request(RequestSeen { path, outcome, caller, body_signed, peer });
     }
 }
 

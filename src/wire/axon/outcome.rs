@@ -58,8 +58,6 @@ outcomes! {
     TooManyOfHotkey = "too_many_of_hotkey";
     /// Too many headers, or too large ones.
     HeadersTooLarge = "headers_too_large";
-    /// Signed under the classic scheme, and not the JSON expected: nothing proves that the caller wrote this body.
-    MalformedUnsigned = "malformed_unsigned";
     /// Signed with a scheme that is not accepted here.
     SchemeRefused = "scheme_refused";
     /// The body hash that was signed is not the body's.
@@ -99,6 +97,9 @@ pub struct RequestSeen<'a> {
     pub outcome: AxonOutcome,
     /// Who sent it, known once the signature held and never before.
     pub caller: Option<&'a Hotkey>,
+    /// Whether that signature covers the body as it came, as that of `btauth/1` does. The classic one covers a hash that only
+    /// a body that can be read has: one that cannot may be somebody else's.
+    pub body_signed: bool,
     /// The address it came from; none on a socket without addresses.
     pub peer: Option<IpAddr>,
 }

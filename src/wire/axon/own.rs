@@ -116,7 +116,7 @@ where
         tracing::error!(path = S::PATH, caller = ?proved, "handling a request panicked");
         Answer::panicked(proved)
     });
-    gate.tell(&request, S::PATH, answer.outcome, proved.as_ref().map(|c| &c.hotkey));
+    gate.tell(&request, S::PATH, answer.outcome, proved.as_ref().map(|c| &c.hotkey), true);
     answer.send(gate)
 }
 

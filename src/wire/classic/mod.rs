@@ -2,7 +2,7 @@
 //!
 //! A synapse is posted to `/<ClassName>`. Who calls stands in the headers ([`headers`]) and is proved by an sr25519
 //! signature over five texts joined by dots: nonce, caller, receiver, uuid, body hash ([`sign`], [`verify`]). The body hash
-//! covers only the fields that a class names ([`body_hash`]), as Python would print them ([`python`]); the original's
+//! covers only the fields that a class names ([`mod@body_hash`]), as Python would print them ([`python`]); the original's
 //! classes name none, so **their bodies are not authenticated**, and neither is any reply. [`envelope`] has the JSON
 //! around a synapse's own fields, [`lax`] reads those as leniently as pydantic does.
 //!

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod challenge;
 mod lease;
+pub mod original;
 mod who;
 
 pub use crate::lease::OwnerToken;

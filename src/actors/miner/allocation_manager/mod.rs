@@ -8,6 +8,7 @@
 //! journal and engine finishes whatever was interrupted, also by a crash of this actor or of the process. Nothing is
 //! served before the first comparison. On restart the journal is read again; containers are never touched by that.
 
+mod machine;
 mod replies;
 mod steps;
 
@@ -24,7 +25,7 @@ use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::decide::{self, CallError};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
@@ -34,8 +35,8 @@ use crate::lease::{
 };
 use crate::messages::journal::{EndedLeases, LiveLeases};
 use crate::messages::miner::allocation_manager::{
-    Allocate, ForceError, ForceRelease, LeaseStatus, ListLeases, ListSetAside, Reconcile, Release, RentedDevices,
-    SetAside,
+    Allocate, ForceError, ForceRelease, LeaseStatus, ListLeases, ListSetAside, MachineOffer, Reconcile, Release,
+    RentedDevices, SetAside,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -69,6 +70,8 @@ pub struct AllocationSetup {
     pub rules: ReconcileRules,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
+    /// Where this machine's offer is published; nothing until the leases are known.
+    pub offer: watch::Sender<Option<MachineOffer>>,
     /// The operator's word on new leases.
     pub duty: watch::Receiver<Duty>,
     /// Keeps the leases.
@@ -93,6 +96,8 @@ pub struct AllocationManager {
     comparing: bool,
     /// Released before they were asked for: a request that is late on its way must not make them after all.
     withdrawn: VecDeque<(Hotkey, LeaseId)>,
+    /// Being made, though nobody waits for them any more.
+    abandoned: HashMap<LeaseId, Release>,
     last_problem: Option<String>,
 }
 
@@ -111,6 +116,7 @@ impl AllocationManager {
             set_aside: Vec::new(),
             comparing: false,
             withdrawn: VecDeque::new(),
+            abandoned: HashMap::new(),
             last_problem: None,
         }
     }
@@ -177,6 +183,7 @@ impl AllocationManager {
         ctx.spawn(work.into_actor(self).map(|(leases, listed, specs), act, ctx| {
             if let Ok(machine) = specs {
                 act.ledger.set_devices(machine.specs.devices.iter().map(|d| d.device));
+                act.publish();
             }
             match listed {
                 Ok(containers) => act.carry_out(&leases, &containers, ctx),
@@ -227,6 +234,7 @@ impl AllocationManager {
             }
         }
         self.set_aside = set_aside;
+        self.publish();
         let work: Vec<_> = steps
             .into_iter()
             .filter_map(|(id, step)| {
@@ -255,9 +263,11 @@ impl AllocationManager {
                 }
             }
             act.comparing = false;
+            act.end_abandoned(ctx);
             if !act.compared {
                 act.compared = true;
                 recovered.emit(&act.setup.metrics);
+                act.publish();
             }
             // A step that failed waits for the next period; it would fail again now.
             if progress {
@@ -320,12 +330,79 @@ impl AllocationManager {
             }
         }
         self.book.show(&self.setup.metrics);
+        self.publish();
+    }
+
+    /// Opens a lease on these terms and makes its container.
+    fn open(&mut self, terms: LeaseTerms, now: u64) -> ResponseActFuture<Self, AllocateReply> {
+        let answer = |act: &Self, reply: AllocateReply| -> ResponseActFuture<Self, AllocateReply> {
+            Box::pin(async move { reply }.into_actor(act))
+        };
+        let id = terms.id;
+        if let Err(error) = terms.check(now, self.setup.longest) {
+            return answer(self, refused(terms_refused(&error), error));
+        }
+        if let Err(error) = self.ledger.reserve(id, &terms.devices) {
+            return answer(self, refused(device_refused(&error), error));
+        }
+        self.book.begin(id);
+        self.publish();
+        let setup = self.setup.clone();
+        let work = async move {
+            let entry = Entry::opened(Lease::open(&terms, now));
+            let opened = [Event::Opened { terms, at_ms: now }, Event::Reserved];
+            let entry = match write(&setup, &entry, &opened).await {
+                Ok(entry) => entry,
+                // Perhaps on record, so it is kept as if it were: what is on record must have somebody to end it.
+                Err(StepError::Unclear { next, problem }) => return Err((Some(*next), problem)),
+                Err(error) => return Err((None, error.to_string())),
+            };
+            let Some(effect) = decide::effect_of(&entry.lease) else {
+                return Err((Some(entry), "nothing to create".to_owned()));
+            };
+            let made = carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await;
+            match made {
+                Ok(Some(entry)) => Ok(entry),
+                Ok(None) => Err((Some(entry), "the lease moved on".to_owned())),
+                Err(problem) => Err((Some(entry), problem)),
+            }
+        };
+        Box::pin(work.into_actor(self).map(move |made, act, ctx| {
+            let reply = match made {
+                Ok(entry) => {
+                    let reply = match entry.lease.state {
+                        LeaseState::Running => running(&entry.lease),
+                        _ => refused(
+                            LeaseRefusal::Engine,
+                            entry.lease.note.as_deref().unwrap_or("the container was not made"),
+                        ),
+                    };
+                    act.settle(id, Ok(Some(entry)));
+                    reply
+                }
+                // Nothing is on record: the devices are free again.
+                Err((None, problem)) => {
+                    act.ledger.release(id);
+                    act.book.put(id, None);
+                    act.publish();
+                    refused(LeaseRefusal::Degraded, problem)
+                }
+                // The intent is on record: the next comparison finishes or ends it.
+                Err((Some(entry), problem)) => {
+                    act.settle(id, Ok(Some(entry)));
+                    refused(LeaseRefusal::Other, problem)
+                }
+            };
+            act.end_abandoned(ctx);
+            reply
+        }))
     }
 }
 
 impl Actor for AllocationManager {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
+        self.publish();
         self.load(ctx);
         self.tick(ctx);
     }
@@ -336,6 +413,10 @@ impl Supervised for AllocationManager {
         "Allocate",
         "Release",
         "ForceRelease",
+        "AllocateMachine",
+        "Abandon",
+        "ReleaseMachine",
+        "PauseMachine",
         "LeaseStatus",
         "ListLeases",
         "ListSetAside",
@@ -389,57 +470,7 @@ impl Handler<Allocate> for AllocationManager {
             ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
             wish: None,
         };
-        if let Err(error) = terms.check(now, self.setup.longest) {
-            return answer(self, refused(terms_refused(&error), error));
-        }
-        if let Err(error) = self.ledger.reserve(id, &terms.devices) {
-            return answer(self, refused(device_refused(&error), error));
-        }
-        self.book.begin(id);
-        let setup = self.setup.clone();
-        let work = async move {
-            let entry = Entry::opened(Lease::open(&terms, now));
-            let opened = [Event::Opened { terms, at_ms: now }, Event::Reserved];
-            let entry = match write(&setup, &entry, &opened).await {
-                Ok(entry) => entry,
-                // Perhaps on record, so it is kept as if it were: what is on record must have somebody to end it.
-                Err(StepError::Unclear { next, problem }) => return Err((Some(*next), problem)),
-                Err(error) => return Err((None, error.to_string())),
-            };
-            let Some(effect) = decide::effect_of(&entry.lease) else {
-                return Err((Some(entry), "nothing to create".to_owned()));
-            };
-            let made = carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await;
-            match made {
-                Ok(Some(entry)) => Ok(entry),
-                Ok(None) => Err((Some(entry), "the lease moved on".to_owned())),
-                Err(problem) => Err((Some(entry), problem)),
-            }
-        };
-        Box::pin(work.into_actor(self).map(move |made, act, _| match made {
-            Ok(entry) => {
-                let reply = match entry.lease.state {
-                    LeaseState::Running => running(&entry.lease),
-                    _ => refused(
-                        LeaseRefusal::Engine,
-                        entry.lease.note.as_deref().unwrap_or("the container was not made"),
-                    ),
-                };
-                act.settle(id, Ok(Some(entry)));
-                reply
-            }
-            // Nothing is on record: the devices are free again.
-            Err((None, problem)) => {
-                act.ledger.release(id);
-                act.book.put(id, None);
-                refused(LeaseRefusal::Degraded, problem)
-            }
-            // The intent is on record: the next comparison finishes or ends it.
-            Err((Some(entry), problem)) => {
-                act.settle(id, Ok(Some(entry)));
-                refused(LeaseRefusal::Other, problem)
-            }
-        }))
+        self.open(terms, now)
     }
 }
 

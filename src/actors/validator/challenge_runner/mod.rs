@@ -84,7 +84,7 @@ pub struct ChallengeRunnerSetup {
     pub require_permit: bool,
     /// Whether miners are asked for their specs; if not, no device is known.
     pub ask_specs: bool,
-    /// Longest a round of specs may take: batches × deadline; a quarter of a slot at most.
+    /// Longest a round of specs may take; a quarter of a slot at most.
     pub specs_deadline: Duration,
     /// The chain as it is seen now: the round in progress follows it.
     pub view: watch::Receiver<Option<Arc<ChainView>>>,

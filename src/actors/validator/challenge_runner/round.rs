@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::Instrument as _;
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
@@ -21,7 +20,7 @@ use crate::proof::{Challenge, Position, Root, Work, sample_positions};
 use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
-use crate::wire::dendrite::{CallError, Peer, Reply};
+use crate::wire::dendrite::{CallError, FanOut, Peer, Reply, Unanswered, fan_out};
 use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
 
 /// Room for JSON around the openings or roots, in bytes.
@@ -76,7 +75,8 @@ impl From<Finding> for MinerFinding {
 /// Challenges every planned miner, at most a batch at the same time, and judges every device. In the order of the plans.
 ///
 /// Each miner has a task of its own: the clock of one is not read late because another's reply is being parsed, and a
-/// panic over one's bytes is an `Unknown` of that one, not the end of the round for all.
+/// panic over one's bytes is an `Unknown` of that one, not the end of the round for all. What ends a challenge is its window
+/// and its own deadlines, so the round as a whole has none.
 pub async fn judge_all(
     setup: &Arc<ChallengeRunnerSetup>,
     epoch: Epoch,
@@ -86,42 +86,22 @@ pub async fn judge_all(
     let challenged = plans.iter().filter(|p| p.is_challenged()).count();
     let window = Arc::new(Window::new(epoch, setup.hotkey, slot, setup.view.clone(), challenged));
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
-    let batch = Arc::new(Semaphore::new(setup.rules.batch.max(1)));
     let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
     setup.metrics.challenges_in_flight(asked);
-    let tasks: Vec<_> = plans
-        .into_iter()
-        .map(|plan| {
-            let (setup, verifiers, batch) = (setup.clone(), verifiers.clone(), batch.clone());
-            let (window, of) = (window.clone(), plan.clone());
-            let work = async move {
-                // The semaphore is never closed; without a permit the miner would only be asked earlier.
-                let _permit = batch.acquire_owned().await.ok();
-                judge_one(&setup, epoch, &window, of, &verifiers).await
-            };
-            (plan, AbortOnDrop(tokio::spawn(work.in_current_span())))
-        })
-        .collect();
-    let mut found = Vec::with_capacity(tasks.len());
-    for (plan, mut task) in tasks {
-        found.push(match (&mut task.0).await {
-            Ok(finding) => finding,
-            Err(error) => {
-                tracing::error!(hotkey = %plan.hotkey, %error, "judging a miner failed");
-                unjudged(plan)
-            }
-        });
-    }
+    let judge = |plan| {
+        let (setup, verifiers, window) = (setup.clone(), verifiers.clone(), window.clone());
+        async move { judge_one(&setup, epoch, &window, plan, &verifiers).await }
+    };
+    let how = FanOut { at_once: setup.rules.batch, ..FanOut::default() };
+    let found = fan_out(plans, judge, Duration::MAX, how).await;
     setup.metrics.challenges_in_flight(0);
-    found
-}
-
-/// A task that ends with whoever waits for it.
-struct AbortOnDrop(tokio::task::JoinHandle<Finding>);
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    let finding = |(plan, finding): (PlannedMiner, Result<Finding, Unanswered>)| {
+        finding.unwrap_or_else(|why| {
+            tracing::error!(hotkey = %plan.hotkey, ?why, "judging a miner failed");
+            unjudged(plan)
+        })
+    };
+    found.into_iter().map(finding).collect()
 }
 
 /// What is left to say when the judging itself failed.
