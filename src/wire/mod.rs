@@ -21,8 +21,8 @@ mod signature;
 pub mod synapse;
 
 pub use axon::{
-    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Refusal,
-    RequestSeen, handle, handle_classic,
+    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Rate, Rates,
+    Refusal, RequestSeen, handle, handle_classic,
 };
 pub use btauth::{AuthError, AuthHeaders, AuthPolicy, Caller};
 pub use dendrite::{CallError, Dendrite, Peer, Reply};
