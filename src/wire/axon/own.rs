@@ -197,7 +197,7 @@ where
         };
         answer.signed_for(caller)
     })?;
-    gate.admit_nonce(&caller).map_err(unauthorized)?;
+    gate.use_up_twin(request, &caller).and_then(|()| gate.admit_nonce(&caller)).map_err(unauthorized)?;
     // After the nonce: whoever repeats a request of this hotkey must not use up its rate.
     let counted = gate.limiters.hotkey(&caller.hotkey);
     counted.map_err(|wait| {
