@@ -23,7 +23,7 @@ pub struct Allocate {
 }
 
 /// A validator gives a container back.
-#[derive(Debug, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "ReleaseReply")]
 pub struct Release {
     /// Who asks.
@@ -83,7 +83,8 @@ pub struct AllocateMachine {
     pub lasts: Duration,
 }
 
-/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made.
+/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made, and
+/// tried again with every comparison until it has.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Abandon(pub Release);
