@@ -115,12 +115,9 @@ pub struct PauseMachine {
 /// Why a container is not paused, or does not run again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PauseError {
-    /// The token owns no lease.
-    #[error("no lease belongs to this key")]
+    /// The token owns no lease of this caller.
+    #[error("no lease of this hotkey belongs to this key")]
     Unknown,
-    /// The lease is another caller's.
-    #[error("the lease belongs to another hotkey")]
-    NotOwner,
     /// The lease, or all of them, cannot be changed at this moment.
     #[error("{0}, ask again")]
     Busy(&'static str),

@@ -112,7 +112,7 @@ impl AllocationManager {
 impl Handler<ReleaseMachine> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
     fn handle(&mut self, ReleaseMachine { caller, owner_token }: ReleaseMachine, ctx: &mut Ctx<Self>) -> Self::Result {
-        let reply = match self.book.of_token(owner_token.digest()) {
+        let reply = match self.book.of_token(caller, owner_token.digest()) {
             _ if !self.compared => ReleaseReply::Refused {
                 reason: LeaseRefusal::Degraded,
                 detail: "leases and engine have not been compared yet".to_owned(),
@@ -136,9 +136,8 @@ impl Handler<PauseMachine> for AllocationManager {
         if !self.compared {
             return answer(self, PauseError::Busy("leases and engine have not been compared yet"));
         }
-        let id = match self.book.of_token(owner_token.digest()) {
+        let id = match self.book.of_token(caller, owner_token.digest()) {
             None => return answer(self, PauseError::Unknown),
-            Some(lease) if lease.renter != caller => return answer(self, PauseError::NotOwner),
             Some(lease) => lease.id,
         };
         let Some(entry) = self.book.take(id) else {
