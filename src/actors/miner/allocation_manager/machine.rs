@@ -83,8 +83,12 @@ impl AllocationManager {
         if !self.compared {
             return;
         }
-        let due: Vec<Release> =
-            self.abandoned.iter().filter(|(id, _)| !self.book.is_busy(**id)).map(|(_, release)| release.clone()).collect();
+        let due: Vec<Release> = self
+            .abandoned
+            .iter()
+            .filter(|(id, _)| !self.book.is_busy(**id))
+            .map(|(_, release)| release.clone())
+            .collect();
         for release in due {
             let (lease, caller) = (release.request.lease, release.caller);
             let ended = self.end(release);
