@@ -109,6 +109,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("weights.retry_cap", VALIDATOR, "settings.weights.retry_cap"),
     ("weights.confirm_timeout", VALIDATOR, "settings.weights.confirm_timeout"),
     ("leases.max_duration", VALIDATOR, "settings.leases.max_duration"),
+    ("leases.original_max_duration", MINER, "settings.leases.original_max_duration"),
+    ("leases.test_duration", MINER, "settings.leases.test_duration"),
     ("leases.request_timeout", VALIDATOR, "settings.leases.request_timeout"),
     ("leases.health_interval", VALIDATOR, "settings.leases.health_interval"),
     ("leases.misses_to_lose", MINER, "settings.leases.misses_to_lose"),

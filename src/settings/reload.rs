@@ -57,6 +57,8 @@ pub const CLASSES: &[(&str, Class)] = &[
     ("weights.retry_cap", Class::Live),
     ("weights.confirm_timeout", Class::Restart),
     ("leases.max_duration", Class::Live),
+    ("leases.original_max_duration", Class::Live),
+    ("leases.test_duration", Class::Live),
     ("leases.request_timeout", Class::Restart),
     ("leases.health_interval", Class::Live),
     ("leases.misses_to_lose", Class::Live),

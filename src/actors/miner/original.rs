@@ -25,6 +25,9 @@
 //!   maintenance, or that does not know its leases yet, is not free.
 //! - Capacities that a caller asks for are not compared: the whole machine is what there is.
 //! - The password in the envelope is this module's; the simulated containers have no login at all, so it opens nothing yet.
+//! - Any caller that is admitted can hold the machine, for nothing but its stake. `leases.original_max_duration` bounds that.
+//!   A validator that only tests the machine (`testing`) asks for a day and returns it within minutes; `leases.test_duration`
+//!   bounds what is lost when the two lose sight of each other.
 //! - A caller that goes away, or is told no answer, before it has the credentials rents nothing: what was begun is ended
 //!   ([`Abandon`]). It would hold the machine until its expiry, since its renter does not know of it.
 //! - Restart and the exchange of keys need an engine that can; until then they fail.
@@ -64,6 +67,24 @@ pub enum NotNow {
     Actor(#[from] AskError),
 }
 
+/// For how long callers of the original's protocol may rent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseLimits {
+    /// At most; zero: not at all.
+    pub longest: Duration,
+    /// Who only tests the machine.
+    pub test: Duration,
+}
+
+impl LeaseLimits {
+    /// How long a lease for so many days lasts; nothing if there is none.
+    fn lasts(self, days: i64, testing: bool) -> Option<Duration> {
+        let asked = Duration::from_secs(u64::try_from(days).unwrap_or_default().saturating_mul(DAY));
+        let lasts = asked.min(self.longest);
+        Some(if testing { lasts.min(self.test) } else { lasts }).filter(|lasts| !lasts.is_zero())
+    }
+}
+
 /// Answers the original's synapses.
 pub struct Original {
     /// Keeps the leases.
@@ -76,6 +97,8 @@ pub struct Original {
     pub duty: watch::Receiver<Duty>,
     /// The port that is told beside every answer.
     pub ssh_port: Live<Arc<u16>>,
+    /// For how long the machine is rented.
+    pub limits: Live<LeaseLimits>,
     /// How long a change of a lease may take.
     pub deadline: Duration,
 }
@@ -125,7 +148,7 @@ impl Original {
 
     fn is_free(&self) -> bool {
         let free = self.offer.borrow().as_ref().is_some_and(|offer| offer.free);
-        free && self.duty.borrow().refuses_leases().is_none()
+        free && !self.limits.get().longest.is_zero() && self.duty.borrow().refuses_leases().is_none()
     }
 
     fn owns(&self, request: &Allocate) -> Result<bool, NotNow> {
@@ -138,6 +161,11 @@ impl Original {
     }
 
     async fn rent(&self, caller: Hotkey, request: &Allocate) -> Result<Output, NotNow> {
+        let testing = request.device_requirement.is_testing();
+        let Some(lasts) = self.limits.get().lasts(request.timeline, testing) else {
+            tracing::info!(%caller, "not rented: leases.original_max_duration leaves the original's callers no time");
+            return Ok(Output::of(false));
+        };
         // Before anything is made: without this key nobody could log in, nor give the machine back.
         let key = match CallerKey::read(request.public_key.text()) {
             Ok(key) => key,
@@ -151,14 +179,13 @@ impl Original {
             tracing::error!(%caller, %error, "not rented: the system gives no randomness");
             return Ok(Output::of(false));
         }
-        let days = u64::try_from(request.timeline).unwrap_or_default();
         let ssh_key = request.docker_requirement.ssh_key();
         let wish = AllocateMachine {
             caller,
             lease,
             owner_token: token(request),
             ssh_key: (!ssh_key.is_empty()).then(|| ssh_key.to_owned()),
-            lasts: Duration::from_secs(days.saturating_mul(DAY)),
+            lasts,
         };
         let mut unheard = Unheard { allocations: &self.allocations, release: Some(release(caller, lease, request)) };
         let port = match self.allocations.ask(wish, self.deadline).await? {
@@ -232,4 +259,25 @@ fn release(caller: Hotkey, lease: LeaseId, request: &Allocate) -> Release {
 
 fn token(request: &Allocate) -> OwnerToken {
     OwnerToken::of_public_key(request.public_key.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_lasts_as_asked_within_the_limits_and_a_test_never_long() {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let limits = LeaseLimits { longest: minutes(2 * 24 * 60), test: minutes(15) };
+        assert_eq!(limits.lasts(1, false), Some(minutes(24 * 60)));
+        assert_eq!([limits.lasts(3, false), limits.lasts(i64::MAX, false)], [Some(limits.longest); 2]);
+        assert_eq!([limits.lasts(1, true), limits.lasts(90, true)], [Some(limits.test); 2]);
+        let short = LeaseLimits { longest: minutes(5), ..limits };
+        assert_eq!([short.lasts(1, false), short.lasts(1, true)], [Some(minutes(5)); 2]);
+        let none = LeaseLimits { longest: Duration::ZERO, ..limits };
+        assert_eq!(
+            [none.lasts(1, false), none.lasts(1, true), limits.lasts(0, false), limits.lasts(-1, true)],
+            [None; 4]
+        );
+    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
-use super::original::Original;
+use super::original::{LeaseLimits, Original};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use crate::actors::journal::Journal;
 use crate::clock::{SharedClock, SystemClock};
@@ -625,9 +625,9 @@ fn the_machine_is_offered_and_rented_as_a_whole_or_not_at_all() {
         let digest = OwnerToken::of_public_key("key").digest();
         assert_eq!(miner.offered(), MachineOffer { free: false, running: vec![digest] });
 
-        assert!(matches!(miner.return_machine(B, "key").await, ReleaseReply::Refused { .. }));
+        assert_eq!(miner.return_machine(B, "key").await, ReleaseReply::UnknownLease);
         assert_eq!(miner.return_machine(A, "other key").await, ReleaseReply::UnknownLease);
-        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::NotOwner));
+        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::Unknown));
         assert_eq!(miner.pause_machine(A, "other key", true).await, Err(PauseError::Unknown));
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
         assert_eq!(miner.offered(), free);
@@ -676,6 +676,7 @@ fn a_rental_that_its_renter_does_not_hear_of_is_ended() {
             offer: miner.offer.clone(),
             duty: watch::Sender::new(Default::default()).subscribe(),
             ssh_port: Live::fixed(Arc::new(4444)),
+            limits: Live::fixed(LeaseLimits { longest: DEADLINE * 100, test: DEADLINE * 10 }),
             deadline: DEADLINE,
         };
         let private = include_str!("../../../tests/vectors/rsa_2048_of_tests.pem");

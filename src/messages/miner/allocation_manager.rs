@@ -23,7 +23,7 @@ pub struct Allocate {
 }
 
 /// A validator gives a container back.
-#[derive(Debug, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "ReleaseReply")]
 pub struct Release {
     /// Who asks.
@@ -83,7 +83,8 @@ pub struct AllocateMachine {
     pub lasts: Duration,
 }
 
-/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made.
+/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made, and
+/// tried again with every comparison until it has.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Abandon(pub Release);
@@ -114,12 +115,9 @@ pub struct PauseMachine {
 /// Why a container is not paused, or does not run again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PauseError {
-    /// The token owns no lease.
-    #[error("no lease belongs to this key")]
+    /// The token owns no lease of this caller.
+    #[error("no lease of this hotkey belongs to this key")]
     Unknown,
-    /// The lease is another caller's.
-    #[error("the lease belongs to another hotkey")]
-    NotOwner,
     /// The lease, or all of them, cannot be changed at this moment.
     #[error("{0}, ask again")]
     Busy(&'static str),

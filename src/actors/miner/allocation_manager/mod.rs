@@ -96,7 +96,7 @@ pub struct AllocationManager {
     comparing: bool,
     /// Released before they were asked for: a request that is late on its way must not make them after all.
     withdrawn: VecDeque<(Hotkey, LeaseId)>,
-    /// Being made, though nobody waits for them any more.
+    /// To be ended, since nobody heard of them; until they have ended.
     abandoned: HashMap<LeaseId, Release>,
     last_problem: Option<String>,
 }
@@ -263,12 +263,12 @@ impl AllocationManager {
                 }
             }
             act.comparing = false;
-            act.end_abandoned(ctx);
             if !act.compared {
                 act.compared = true;
                 recovered.emit(&act.setup.metrics);
                 act.publish();
             }
+            act.end_abandoned(ctx);
             // A step that failed waits for the next period; it would fail again now.
             if progress {
                 ctx.run_later(Duration::from_millis(200), |act, ctx| act.compare(ctx));
@@ -476,9 +476,17 @@ impl Handler<Allocate> for AllocationManager {
 
 impl Handler<Release> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
-    fn handle(&mut self, Release { caller, request }: Release, _: &mut Ctx<Self>) -> Self::Result {
-        let answer =
-            |act: &Self, reply: ReleaseReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+    fn handle(&mut self, release: Release, _: &mut Ctx<Self>) -> Self::Result {
+        self.end(release)
+    }
+}
+
+impl AllocationManager {
+    /// Ends a lease for its owner.
+    fn end(&mut self, Release { caller, request }: Release) -> ResponseActFuture<Self, ReleaseReply> {
+        let answer = |act: &Self, reply: ReleaseReply| -> ResponseActFuture<Self, ReleaseReply> {
+            Box::pin(async move { reply }.into_actor(act))
+        };
         let id = request.lease;
         let refuse = |reason, detail: String| ReleaseReply::Refused { reason, detail };
         if !self.compared {
