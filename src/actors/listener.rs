@@ -35,6 +35,12 @@ const SELF_CHECK: Duration = Duration::from_secs(1);
 /// How long such a connection may take.
 const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// Connections beyond the limits that a worker holds until it has closed them.
+const TO_CLOSE: usize = 64;
+
 /// How long a connection may be idle before it is closed. Longer than any caller keeps one for its next request: our own
 /// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
@@ -139,8 +145,8 @@ impl Listener {
         let routes = self.spec.routes.clone();
         let listener = self.spec.listener()?;
         let crowd = self.spec.crowd.clone();
-        // Connections beyond the crowd's limits must be taken to be closed.
-        let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit() + 256);
+        // Connections beyond the crowd's limits must be taken to be closed, but not many of them at once: each holds memory.
+        let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit().div_ceil(self.spec.workers) + TO_CLOSE);
         let server = HttpServer::new(move || {
             let routes = routes.clone();
             App::new().configure(move |c| routes(c))
@@ -165,7 +171,11 @@ impl Listener {
         })
         .disable_signals();
         let server = match listener {
-            Bound::Tcp(listener) => server.listen(listener)?,
+            Bound::Tcp(listener) => {
+                // The standard library asks for 128. A full queue costs an honest caller a second, until it tries again.
+                rustix::net::listen(&listener, BACKLOG)?;
+                server.listen(listener)?
+            }
             Bound::Unix(listener) => server.listen_uds(listener)?,
         }
         .run();

@@ -3,8 +3,8 @@
 //! Invariants: a connection counts from the moment it was accepted until it is closed, whatever it sends or does not send;
 //! one beyond a limit is shut down at once and holds nothing, so ten thousand silent connections from one address keep
 //! nobody else out. The fuller it is, the fewer one address may have: all of its share up to half of the room, an eighth of
-//! it up to three quarters, and the last quarter is for addresses that have none yet. So whoever wants to keep a newcomer out
-//! needs more addresses than a quarter of the room. IPv6 addresses count by their /64, since a host has a whole one to call from.
+//! it up to three quarters, and two from there on: one that is being closed and the next. So whoever wants to keep a newcomer
+//! out needs as many addresses as an eighth of the room. IPv6 addresses count by their /64, since a host has a whole one to call from.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -86,8 +86,8 @@ impl Crowd {
 fn share(all: usize, limit: usize, per_address: usize) -> usize {
     match all {
         _ if all >= limit => 0,
-        _ if all >= limit - limit / 4 => 1,
-        _ if all >= limit / 2 => (per_address / 8).max(1),
+        _ if all >= limit - limit / 4 => per_address.min(2),
+        _ if all >= limit / 2 => (per_address / 8).max(2).min(per_address),
         _ => per_address,
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_kept_out_by_fewer_addresses_than_a_quarter_of_the_room() {
+    fn nobody_is_kept_out_by_fewer_addresses_than_an_eighth_of_the_room() {
         let crowd = Crowd::new(2_048, 64);
         // The worst that 250 addresses can do: a few of them take all that they may first, then some more, then the rest.
         let mut held = Vec::new();
