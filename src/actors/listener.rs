@@ -45,6 +45,9 @@ const TO_CLOSE: usize = 64;
 /// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
+/// How long a connection that is being closed throws away what its caller still sends, so that the caller hears why.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Registers the routes of a listener; called once for each worker thread.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
@@ -155,7 +158,7 @@ impl Listener {
         .max_connections(max_connections)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(self.spec.request_timeout)
-        .client_disconnect_timeout(self.spec.request_timeout)
+        .client_disconnect_timeout(LINGER)
         .shutdown_timeout(self.spec.drain.as_secs())
         .on_connect(move |io, data| {
             if let (Some(crowd), Some(stream)) = (&crowd, io.downcast_ref::<tokio::net::TcpStream>()) {
