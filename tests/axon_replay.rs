@@ -535,3 +535,74 @@ async fn every_captured_request_is_answered_as_captured_or_as_the_table_says() {
     let unused: Vec<_> = DIFFERENT.iter().filter(|row| !used.contains(row.0)).map(|row| row.0).collect();
     assert!(unused.is_empty(), "in the table, but never seen: {unused:?}");
 }
+
+/// What a Python dendrite of 9.0.0 and 10.5.0 makes of a reply's shape: the status it ends with. The rules are read off the
+/// canned replies that the real dendrites judged; [`a_python_dendrite_accepts_our_replies`] first holds them to those.
+fn dendrite_status(status: u16, head: &str, body: &[u8]) -> Option<u64> {
+    // Names are compared as they stand: other case or dashes are other headers.
+    let header = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+    if head.lines().any(|line| line.len() > 8_190 + 64) {
+        return Some(400);
+    }
+    let json = header("content-type").is_some_and(|v| v.split(';').next() == Some("application/json"));
+    let body: Option<Value> = serde_json::from_slice(body).ok();
+    let Some(body) = body.filter(|body| json && body.is_object()) else { return Some(422) };
+    if status != 200 {
+        return Some(u64::from(status));
+    }
+    // A field of a wrong type, or null, is refused by the class.
+    if body.get("output").is_some_and(|output| !output.is_object()) {
+        return Some(422);
+    }
+    match header("bt_header_axon_status_code") {
+        Some(code) => Some(code.parse().unwrap_or(422)),
+        None => body["axon"]["status_code"].as_u64(),
+    }
+}
+
+#[actix_web::test]
+async fn a_python_dendrite_accepts_our_replies() {
+    let mut judged = 0;
+    for capture in [
+        include_str!("vectors/axon/dendrite_vs_stub_9.0.0.json"),
+        include_str!("vectors/axon/dendrite_vs_stub_10.5.0.json"),
+    ] {
+        let capture: Value = serde_json::from_str(capture).unwrap();
+        for case in capture["cases"].as_array().unwrap() {
+            let (id, reply) = (case["id"].as_str().unwrap(), base64(case["response_b64"].as_str().unwrap()));
+            // What breaks off, is chunked or no HTTP is no shape of ours.
+            if ["close_without_response", "garbage", "truncated_body", "chunked_body", "redirect_307"].contains(&id) {
+                continue;
+            }
+            let end = reply.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+            let head = std::str::from_utf8(&reply[..end]).unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let expected = case["result"]["dendrite_status_code"].as_u64();
+            assert_eq!(dendrite_status(status, head, &reply[end + 4..]), expected, "{id}");
+            judged += 1;
+        }
+    }
+    assert_eq!(judged, 2 * 28);
+
+    let capture: Value = serde_json::from_str(CAPTURES[1].1).unwrap();
+    let (address, clock) = start();
+    let mut now = DAY;
+    for (id, expected) in [
+        ("ok_hashed_fields", 200),
+        ("ok_base_synapse", 200),
+        ("err_unknown_synapse_404", 404),
+        ("err_blacklisted_403", 403),
+        ("forward_sets_status_429", 429),
+        ("err_blacklist_reason_non_latin1", 403),
+        ("raw_bad_signature_401", 401),
+        ("raw_body_hash_mismatch_500", 500),
+    ] {
+        let case = capture["vectors"].as_array().unwrap().iter().find(|case| case["id"] == id).unwrap();
+        now = captured_at(case, now);
+        clock.set_ns(now);
+        let ours = exchange(address, &bytes(&case["request"]), LONG).await.unwrap();
+        assert_eq!(dendrite_status(ours.status, &ours.head, &ours.body), Some(expected), "{id}");
+        let one_line = |line: &str| line.len() <= 8_190 && line.is_ascii();
+        assert!(ours.head.lines().all(one_line), "{id}: {}", ours.head);
+    }
+}

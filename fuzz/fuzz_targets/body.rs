@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use compute_subnet::wire::classic::{BodyError, ClassicSynapse, Envelope, Ping};
+use compute_subnet::wire::classic::{ClassicSynapse, Envelope, Ping};
 use compute_subnet::wire::synapse::original::{Allocate, CallerKey, Challenge, Mode, Specs};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -32,14 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// Reads a body as this class. `objects` are the fields that hold any JSON object, which leave as they came.
 fn read<S: ClassicSynapse + PartialEq + Debug>(body: &[u8], objects: &[&str]) -> Option<S> {
-    let envelope = match Envelope::<S>::read(body) {
-        Ok(envelope) => envelope,
-        Err(BodyError::NotJson { .. }) => return None,
-        Err(BodyError::Fields { .. }) => {
-            assert!(body.trim_ascii().is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok());
-            return None;
-        }
-    };
+    let envelope = Envelope::<S>::read(body).ok()?;
     assert!(envelope.base.timeout.is_finite());
     let written = serde_json::to_vec(&envelope.own).expect("a synapse has a JSON form");
     let again = Envelope::<S>::read(&written).expect("what we write can be read");

@@ -18,6 +18,13 @@ use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+mod crowd;
+mod reach;
+
+pub use crowd::{Crowd, room};
+pub use reach::Reach;
 
 use crate::messages::listener::{CheckSelf, ListenerStatus, StopIntake};
 use crate::runtime::{Ctx, Inspect, Supervised};
@@ -74,8 +81,10 @@ pub struct ListenerSpec {
     pub place: Place,
     /// Worker threads.
     pub workers: usize,
-    /// Connections served at once, for each worker.
-    pub max_connections: usize,
+    /// Who may have how many connections; none: up to 1024 for each worker, whosever they are.
+    pub crowd: Option<Crowd>,
+    /// What is watched beside the own socket: only for an axon.
+    pub reach: Option<Reach>,
     /// How long a client may take to send the head of its request.
     pub request_timeout: Duration,
     /// How long requests in flight may take when the server stops.
@@ -93,7 +102,8 @@ impl ListenerSpec {
             name,
             place,
             workers,
-            max_connections: 1024,
+            crowd: None,
+            reach: None,
             request_timeout: Duration::from_secs(5),
             drain: Duration::from_secs(5),
             routes,
@@ -116,28 +126,38 @@ pub struct Listener {
     spec: Arc<ListenerSpec>,
     status: watch::Sender<ListenerStatus>,
     server: Option<ServerHandle>,
+    quiet: reach::Quiet,
 }
 
 impl Listener {
     /// A listener that publishes its status on `status`.
     pub fn new(spec: Arc<ListenerSpec>, status: watch::Sender<ListenerStatus>) -> Self {
-        Listener { spec, status, server: None }
+        Listener { spec, status, server: None, quiet: reach::Quiet::default() }
     }
 
     fn serve(&mut self) -> std::io::Result<()> {
         let routes = self.spec.routes.clone();
         let listener = self.spec.listener()?;
+        let crowd = self.spec.crowd.clone();
+        // Connections beyond the crowd's limits must be taken to be closed.
+        let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit() + 256);
         let server = HttpServer::new(move || {
             let routes = routes.clone();
             App::new().configure(move |c| routes(c))
         })
         .workers(self.spec.workers)
-        .max_connections(self.spec.max_connections)
+        .max_connections(max_connections)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(self.spec.request_timeout)
         .client_disconnect_timeout(self.spec.request_timeout)
         .shutdown_timeout(self.spec.drain.as_secs())
-        .on_connect(|io, data| {
+        .on_connect(move |io, data| {
+            if let (Some(crowd), Some(stream)) = (&crowd, io.downcast_ref::<tokio::net::TcpStream>()) {
+                match crowd.join(stream) {
+                    Some(member) => drop(data.insert(member)),
+                    None => return,
+                }
+            }
             let peer = io.downcast_ref::<tokio::net::UnixStream>().and_then(|s| s.peer_cred().ok());
             if let Some(peer) = peer {
                 data.insert(PeerUser(peer.uid()));
@@ -157,6 +177,25 @@ impl Listener {
             }
         });
         Ok(())
+    }
+
+    /// Tries the announced address. What it finds is told, and changes nothing.
+    fn dial(&self, ctx: &mut Ctx<Self>) {
+        let Some(announced) = self.spec.reach.as_ref().map(|reach| reach.announced) else { return };
+        if announced.ip().is_unspecified() {
+            return; // nobody finds an axon there, this machine apart
+        }
+        ctx.spawn(reach::dial(announced).into_actor(self).map(move |dialled, act, _| {
+            let Some(reach) = &act.spec.reach else { return };
+            reach.metrics.axon_dialled(dialled.is_ok());
+            if let Err(problem) = dialled {
+                tracing::warn!(
+                    address = %announced,
+                    problem,
+                    "the announced address could not be checked from here; behind a router that is usual"
+                );
+            }
+        }));
     }
 
     fn publish(&self, accepting: bool, problem: Option<String>) {
@@ -210,6 +249,15 @@ impl Actor for Listener {
         }
         tracing::info!(listener = self.spec.name, address = %self.spec.place, "listening");
         self.publish(true, None);
+        if self.spec.reach.is_some() {
+            self.dial(ctx);
+            ctx.run_interval(reach::DIAL, |act, ctx| act.dial(ctx));
+            ctx.run_interval(reach::LOOK, |act, _| {
+                if let Some(reach) = &act.spec.reach {
+                    reach.look(&mut act.quiet, &act.spec.place.to_string(), Instant::now());
+                }
+            });
+        }
         ctx.run_interval(SELF_CHECK, |act, ctx| {
             if act.server.is_none() {
                 return; // the intake was stopped
@@ -269,3 +317,6 @@ impl Handler<Inspect> for Listener {
         MessageResult(serde_json::json!({ "status": &*self.status.borrow(), "workers": self.spec.workers }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,7 +258,7 @@ fn causes(error: &AskError) -> Vec<&'static str> {
 fn text(report: &Report) -> String {
     let signed = match report.signed_by {
         "receiver" => "by the receiver, so it is a node of this software",
-        "nobody" => "by nobody, as no reply of the SDK is",
+        "nobody" => "by nobody; replies of the SDK never are",
         _ => "by somebody else than the receiver",
     };
     let status = report.status.map_or_else(|| "-".to_owned(), |status| status.to_string());

@@ -85,6 +85,18 @@ impl Cross<'_, '_> {
                 self.fault(&[path(small), path(large)], format!("{times}{small} must not be above {large}"));
             }
         }
+        if !settings.axon.accept_btauth && !settings.axon.accept_classic {
+            let reason = "no scheme is accepted, so nobody could call: accept_btauth or accept_classic must be true";
+            self.fault(&[path("axon.accept_btauth"), path("axon.accept_classic")], reason.to_owned());
+        }
+        if settings.axon.max_connections_per_ip > settings.axon.max_connections {
+            let reason = "axon.max_connections_per_ip must not be above axon.max_connections".to_owned();
+            self.fault(&[path("axon.max_connections_per_ip"), path("axon.max_connections")], reason);
+        }
+        if settings.axon.nonces_per_hotkey > settings.axon.nonces {
+            let reason = "axon.nonces_per_hotkey must not be above axon.nonces".to_owned();
+            self.fault(&[path("axon.nonces_per_hotkey"), path("axon.nonces")], reason);
+        }
         if settings.challenge.penalty_fails > settings.challenge.penalty_window {
             let reason = format!(
                 "{} fails can never be among the last {} judgements: penalty_fails must not be above penalty_window",

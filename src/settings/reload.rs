@@ -42,6 +42,8 @@ pub const CLASSES: &[(&str, Class)] = &[
     ("subtensor.chain_endpoint", Class::Restart),
     ("subtensor.request_timeout", Class::Restart),
     ("subtensor.poll_interval", Class::Restart),
+    ("axon.accept_btauth", Class::Live),
+    ("axon.accept_classic", Class::Live),
     ("axon.*", Class::Restart),
     ("metrics.*", Class::Restart),
     ("supervision.*", Class::Restart),

@@ -131,8 +131,34 @@ section! {
         pub max_workers: usize [within(1, 1024)],
         /// Largest request body, bytes.
         pub max_body_bytes: usize [within(1024, 16 << 20)],
-        /// Longest wait for a request's body.
+        /// Longest wait for a request's head, and for its body.
         pub read_timeout: Duration [within(ms(100), s(120))],
+        /// Accept requests under `btauth/1`.
+        pub accept_btauth: bool,
+        /// Accept requests under the scheme of SDK 6 to 10, for the original's synapses.
+        pub accept_classic: bool,
+        /// The part of a classic request's own timeout that counts for its freshness.
+        pub classic_max_timeout: Duration [within(s(0), s(600))],
+        /// Headers of one request.
+        pub max_headers: usize [within(24, 96)],
+        /// Names and values of a request's headers together, bytes.
+        pub max_header_bytes: usize [within(2048, 65_536)],
+        /// Connections at once.
+        pub max_connections: usize [within(8, 65_536)],
+        /// Connections at once from one address.
+        pub max_connections_per_ip: usize [within(1, 65_536)],
+        /// Requests a second from one address; 0 = no limit.
+        pub rate_per_ip: u32 [within(0, 1_000_000)],
+        /// Requests at once from one address after a silence.
+        pub burst_per_ip: u32 [within(1, 1_000_000)],
+        /// Requests a second that one hotkey signed; 0 = no limit.
+        pub rate_per_hotkey: u32 [within(0, 1_000_000)],
+        /// Requests at once of one hotkey after a silence.
+        pub burst_per_hotkey: u32 [within(1, 1_000_000)],
+        /// Nonces remembered, for each of the two schemes.
+        pub nonces: usize [within(1024, 16 << 20)],
+        /// Nonces of one hotkey remembered, for each of the two schemes.
+        pub nonces_per_hotkey: usize [within(16, 16 << 20)],
     }
 }
 

@@ -126,6 +126,10 @@ pub struct NodeMetrics {
     penalties: State,
     penalties_given: Counts,
     axon_requests: Counts,
+    axon_connections: Gauge,
+    axon_connections_refused: IntCounter,
+    axon_last_request: Gauge,
+    axon_announced: State,
     axon_paths: Vec<&'static str>,
     journal_depth: Gauge,
     evidence_records: IntCounter,
@@ -219,6 +223,10 @@ impl NodeMetrics {
             penalties: State::new(r, Metric::Penalties, Subject::KINDS)?,
             penalties_given: Counts::new(r, Metric::PenaltiesGiven, singles(Subject::KINDS))?,
             axon_requests: Counts::new(r, Metric::AxonRequests, requests)?,
+            axon_connections: gauge(r, Metric::AxonConnections)?,
+            axon_connections_refused: counter(r, Metric::AxonConnectionsRefused)?,
+            axon_last_request: gauge(r, Metric::AxonLastRequest)?,
+            axon_announced: State::new(r, Metric::AxonAnnounced, &["not_tried", "reached", "not_from_here"])?,
             axon_paths: labels.axon_paths.clone(),
             journal_depth: gauge(r, Metric::JournalQueueDepth)?,
             evidence_records: counter(r, Metric::EvidenceRecords)?,
@@ -339,6 +347,19 @@ impl NodeMetrics {
     /// A penalty was given to a [`Subject`] of this kind.
     pub fn penalty_given(&self, kind: &str) {
         self.penalties_given.add(&[kind]);
+    }
+    /// Connections to the axon: how many are open, and how many were closed at once since the start.
+    pub fn axon_connections(&self, open: usize, refused: u64) {
+        self.axon_connections.set(open as f64);
+        self.axon_connections_refused.inc_by(refused.saturating_sub(self.axon_connections_refused.get()));
+    }
+    /// When the last request at the axon was answered, in milliseconds since the Unix epoch.
+    pub fn axon_last_request(&self, at_ms: u64) {
+        self.axon_last_request.set(at_ms as f64 / 1000.0);
+    }
+    /// The announced address was dialled.
+    pub fn axon_dialled(&self, reached: bool) {
+        self.axon_announced.is(if reached { "reached" } else { "not_from_here" });
     }
     /// A request at the axon ended. Unknown paths are counted as `other`.
     pub fn axon_request(&self, path: &str, outcome: &str) {

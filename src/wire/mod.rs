@@ -14,14 +14,15 @@ pub mod axon;
 pub mod btauth;
 pub mod classic;
 pub mod dendrite;
+mod floor;
 pub mod nonces;
 pub mod reply;
 mod signature;
 pub mod synapse;
 
 pub use axon::{
-    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Refusal,
-    RequestSeen, handle, handle_classic,
+    Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Rate, Rates,
+    Refusal, RequestSeen, handle, handle_classic,
 };
 pub use btauth::{AuthError, AuthHeaders, AuthPolicy, Caller};
 pub use dendrite::{CallError, Dendrite, Peer, Reply};

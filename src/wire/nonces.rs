@@ -7,12 +7,13 @@
 //! - once a nonce was forgotten, nothing as old as it is admitted, whatever the clocks of two workers say;
 //! - what was signed before this table began is refused, since an earlier table may have admitted it.
 //!
-//! A wall clock that is set back by more than [`AuthPolicy::max_ahead`] begins the table anew: callers are refused for
-//! that long at most, rather than until the clock has caught up.
+//! A wall clock that is set back by more than [`AuthPolicy::max_ahead`] keeps callers out for that long at most, rather than
+//! until the clock has caught up; see `floor.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::btauth::{AuthError, AuthPolicy, Caller, check_freshness};
+use super::floor::Floor;
 use crate::ids::Hotkey;
 
 /// How many nonces are remembered.
@@ -38,14 +39,13 @@ pub struct NonceTable {
     policy: AuthPolicy,
     live: BTreeSet<(u64, Hotkey)>,
     per_hotkey: HashMap<Hotkey, usize>,
-    /// The smallest nonce that may be admitted.
-    floor: u64,
+    floor: Floor,
 }
 
 impl NonceTable {
     /// An empty table. Requests signed before `started_ns` are refused as stale.
     pub fn new(limits: NonceLimits, policy: AuthPolicy, started_ns: u64) -> Self {
-        NonceTable { limits, policy, live: BTreeSet::new(), per_hotkey: HashMap::new(), floor: started_ns }
+        NonceTable { limits, policy, live: BTreeSet::new(), per_hotkey: HashMap::new(), floor: Floor::at(started_ns) }
     }
 
     /// Remembers the nonce of a request whose signature held. `Ok` at most once for a sender and nonce.
@@ -55,7 +55,7 @@ impl NonceTable {
     pub fn admit(&mut self, caller: &Caller, now_ns: u64) -> Result<(), AuthError> {
         check_freshness(caller.nonce, now_ns, &self.policy)?;
         self.forget_stale(now_ns);
-        if caller.nonce < self.floor {
+        if self.floor.refuses(caller.nonce) {
             return Err(AuthError::StaleRequest("request was signed before this axon began to admit requests"));
         }
         let key = (caller.nonce, caller.hotkey);
@@ -85,16 +85,13 @@ impl NonceTable {
     }
 
     fn forget_stale(&mut self, now_ns: u64) {
-        let ahead = now_ns.saturating_add(self.policy.max_ahead.as_nanos() as u64);
-        if self.floor > ahead {
-            self.floor = ahead;
-        }
+        self.floor.follow(now_ns, self.policy.max_ahead, self.policy.max_age);
         let oldest = now_ns.saturating_sub(self.policy.max_age.as_nanos() as u64);
         while let Some(&(nonce, hotkey)) = self.live.first()
             && nonce < oldest
         {
             self.live.pop_first();
-            self.floor = self.floor.max(nonce.saturating_add(1));
+            self.floor.forgot(nonce);
             if let Some(share) = self.per_hotkey.get_mut(&hotkey) {
                 *share -= 1;
                 if *share == 0 {

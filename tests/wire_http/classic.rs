@@ -1,7 +1,13 @@
 //! The original's synapses: either scheme on one port, the SDK's texts, and whom a handler hears of.
 
-use compute_subnet::wire::{Accepts, AxonOutcome, GateRules};
+use std::time::Duration;
+
+use compute_subnet::wire::classic::EndpointLimits;
+use compute_subnet::wire::synapse::{SpecsRequest, Synapse};
+use compute_subnet::wire::{Accepts, AxonLimits, AxonOutcome, GateRules, Rate, Rates};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::*;
 
@@ -130,4 +136,100 @@ async fn an_unknown_synapse_hears_what_there_is() {
     assert_eq!(message(&reply), "Synapse name 'Nope' not found. Available synapses ['Synapse', 'Told']");
     let reply = raw_post(axon.peer.addr, "/Told/extra", &[], b"{}").await;
     assert_eq!((reply.status, json(&reply)["detail"].as_str()), (404, Some("Not Found")));
+}
+
+async fn with_limits(limits: AxonLimits) -> Axon {
+    Axon::under(GateRules { limits, ..GateRules::default() }, Accepts::BOTH).await
+}
+
+#[actix_web::test]
+async fn bodies_and_heads_beyond_the_limits_are_refused_before_they_cost_anything() {
+    let axon = with_limits(AxonLimits { max_body_bytes: 2_000, max_headers: 30, ..AxonLimits::default() }).await;
+    let synapse = told(&"x".repeat(3_000), "");
+    let reply = ask_as(&axon, "Bob", &synapse, "u").await;
+    assert_eq!((reply.status, message(&reply).as_str()), (413, "the body exceeds 2000 bytes"));
+
+    let synapse = told("hello", "");
+    let mut many = classic_as("Bob", &synapse, NOW, "v");
+    many.extend((0..20).map(|n| (format!("x-{n}"), "y".to_owned())));
+    assert_eq!(ask(&axon, &many, &body_of(&synapse)).await.status, 431);
+    let mut large = classic_as("Bob", &synapse, NOW, "v");
+    large.push(("x-large".to_owned(), "y".repeat(17_000)));
+    assert_eq!(ask(&axon, &large, &body_of(&synapse)).await.status, 431);
+    let own = axon.post(&large, b"{}").await;
+    assert_eq!((own.status, own.error().as_str()), (431, "headers_too_large"));
+    use AxonOutcome::{HeadersTooLarge, TooLarge};
+    assert_eq!(axon.events.outcomes(), [TooLarge, HeadersTooLarge, HeadersTooLarge, HeadersTooLarge]);
+    assert_eq!(axon.handled(), 0);
+}
+
+#[actix_web::test]
+async fn header_bombs_are_stopped_by_the_server_itself() {
+    let axon = Axon::start().await;
+    let many: Vec<_> = (0..200).map(|n| (format!("x-{n}"), "y".to_owned())).collect();
+    assert_eq!(ask(&axon, &many, b"{}").await.status, 431);
+    let large = [("x-large".to_owned(), "y".repeat(1 << 20))];
+    assert_eq!(ask(&axon, &large, b"{}").await.status, 431);
+    assert!(axon.events.outcomes().is_empty(), "the gate never heard of them");
+}
+
+#[actix_web::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let axon = with_limits(AxonLimits { body_deadline: Duration::from_millis(50), ..AxonLimits::default() }).await;
+    let synapse = told("hello", "");
+    let mut head = "POST /Told HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n".to_owned();
+    for (name, value) in classic_as("Bob", &synapse, NOW, "u") {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let mut stream = TcpStream::connect(axon.peer.addr).await.unwrap();
+    stream.write_all((head + "\r\n{").as_bytes()).await.unwrap();
+    let mut reply = Vec::new();
+    tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await.expect("answered and closed").unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 408"));
+    assert_eq!(axon.events.outcomes(), [AxonOutcome::SlowBody]);
+}
+
+#[actix_web::test]
+async fn one_too_many_hears_when_to_come_again() {
+    let rates = Rates { per_ip: None, per_hotkey: Rate::new(1, 2) };
+    let axon = Axon::under(GateRules { rates, ..GateRules::default() }, Accepts::BOTH).await;
+    let synapse = told("hello", "");
+    for uuid in ["a", "b"] {
+        assert_eq!(ask_as(&axon, "Bob", &synapse, uuid).await.status, 200);
+    }
+    let reply = ask_as(&axon, "Bob", &synapse, "c").await;
+    assert_eq!(reply.status, 429);
+    assert!(message(&reply).starts_with("too many requests of this hotkey, come again in "), "{}", message(&reply));
+    assert!(reply.head.contains("retry-after: "), "{}", reply.head);
+    assert_eq!(axon.events.last(), Some(("Told", AxonOutcome::TooManyOfHotkey, Some(key("Bob").hotkey()))));
+    let own = axon.post(&axon.signed(b"{}"), b"{}").await;
+    assert_eq!((own.status, own.error().as_str(), own.is_signed()), (429, "too_many_of_hotkey", true));
+    // Nobody uses up the rate of a hotkey with which they cannot sign.
+    for _ in 0..5 {
+        let mut forged = classic_as("Bob", &synapse, NOW, "d");
+        forged.iter_mut().find(|(n, _)| n.ends_with("_hotkey") && n.contains("dendrite")).unwrap().1 =
+            key("Charlie").hotkey().to_string();
+        assert_eq!(ask(&axon, &forged, &body_of(&synapse)).await.status, 401);
+    }
+    assert_eq!(ask_as(&axon, "Charlie", &synapse, "e").await.status, 200);
+
+    let rates = Rates { per_ip: Rate::new(1, 2), per_hotkey: None };
+    let axon = Axon::under(GateRules { rates, ..GateRules::default() }, Accepts::BOTH).await;
+    assert_eq!(raw_post(axon.peer.addr, "/Nope", &[], b"{}").await.status, 404);
+    assert_eq!(ask_as(&axon, "Bob", &synapse, "a").await.status, 200);
+    assert_eq!(ask_as(&axon, "Bob", &synapse, "b").await.status, 429);
+    assert_eq!(raw_post(axon.peer.addr, SpecsRequest::PATH, &[], b"{}").await.error(), "too_many_of_address");
+    assert_eq!(raw_post(axon.peer.addr, "/Nope", &[], b"{}").await.status, 429);
+}
+
+#[actix_web::test]
+async fn the_table_of_nonces_is_bounded() {
+    let endpoints = EndpointLimits { total: 3, per_hotkey: 2 };
+    let axon = Axon::under(GateRules { endpoints, ..GateRules::default() }, Accepts::BOTH).await;
+    let synapse = told("hello", "");
+    assert_eq!(ask_as(&axon, "Bob", &synapse, "a").await.status, 200);
+    assert_eq!(ask_as(&axon, "Bob", &synapse, "b").await.status, 200);
+    let reply = ask_as(&axon, "Bob", &synapse, "c").await;
+    assert_eq!((reply.status, axon.events.last().unwrap().1), (503, AxonOutcome::Overloaded));
+    assert_eq!(ask_as(&axon, "Charlie", &synapse, "a").await.status, 200);
 }

@@ -1,6 +1,6 @@
 //! A miner, assembled.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
-use crate::actors::listener::{Bound, Listener, ListenerSpec, Place};
+use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
 use crate::actors::node::{AXON_VERSION, Frame, MAX_CHAIN_AGE, Node, NodeError, NodeInput};
-use crate::admission::AnomalyLimits;
+use crate::admission::{AnomalyLimits, admit_address};
 use crate::clock::millis;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::lease::ContainerEngine;
@@ -22,12 +22,14 @@ use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
 use crate::proof::budget::BudgetLimits;
 use crate::proof::prover::Prover;
-use crate::runtime::Handle;
+use crate::runtime::{Handle, Placement};
 use crate::settings::Settings;
 use crate::store::Role;
 use crate::web::control::RoleActors;
-use crate::wire::axon::{AxonGate, AxonLimits, GateRules};
+use crate::wire::axon::{Accepts, AdmissionRefusal, AxonGate, AxonLimits, GateRules, Rate, Rates};
+use crate::wire::classic::{ClassicPolicy, EndpointLimits};
 use crate::wire::dendrite::Dendrite;
+use crate::wire::nonces::NonceLimits;
 use crate::wire::synapse::WhoReply;
 
 /// What a miner is given beside what every node is given.
@@ -159,12 +161,6 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
 
     let prove_deadline = settings.prover.time_limit + settings.leases.request_timeout;
-    let limits = AxonLimits {
-        max_body_bytes: settings.axon.max_body_bytes,
-        body_deadline: settings.axon.read_timeout,
-        handler_deadline: prove_deadline * 2,
-        at_once: settings.axon.max_workers,
-    };
     let events = Arc::new(WatchCallers::new(WatchCallersSetup {
         own: vec![announce.ip(), axon.address.ip()],
         limits: frame.live.value(anomaly_limits),
@@ -173,8 +169,22 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         clock: input.clock.clone(),
         metrics: frame.metrics.clone(),
     }));
-    let rules = GateRules { version: u64::from(AXON_VERSION), limits, ..GateRules::default() };
-    let gate = AxonGate::new(input.keypair.clone(), input.clock.clone(), rules, events);
+    let rules = gate_rules(&settings, prove_deadline * 2);
+    let accepts = frame
+        .live
+        .value(|settings| Accepts { btauth: settings.axon.accept_btauth, classic: settings.axon.accept_classic });
+    let (snapshot, clock, metrics) = (frame.snapshot.clone(), input.clock.clone(), frame.metrics.clone());
+    let gate = AxonGate::new(input.keypair.clone(), input.clock.clone(), rules, events)
+        .accepting(move || accepts.get())
+        .admitting(move |ip| {
+            let refusal = match admit_address(snapshot.borrow().as_deref(), clock.now_ms(), ip) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal,
+            };
+            metrics.admission("refused", refusal.label());
+            Err(AdmissionRefusal::Forbidden { reason: refusal.label(), detail: refusal.to_string() })
+        });
+    let gate = Arc::new(gate);
     let original = Original {
         allocations: allocations.clone(),
         specs: specs.clone(),
@@ -184,7 +194,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         deadline: settings.leases.request_timeout,
     };
     let state = Arc::new(AxonState {
-        gate: Arc::new(gate),
+        gate: gate.clone(),
         policy: frame.policy.clone(),
         snapshot: frame.snapshot.clone(),
         max_snapshot_age: MAX_CHAIN_AGE,
@@ -199,7 +209,23 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         original,
     });
     let place = Place::Tcp(axon.address);
-    let mut spec = ListenerSpec::bound("axon", Bound::Tcp(axon.listener), place, 1, Arc::new(routes(state)));
+    let routes = Arc::new(routes(state));
+    let mut spec = ListenerSpec::bound("axon", Bound::Tcp(axon.listener), place, workers(input.placement), routes);
+    spec.request_timeout = settings.axon.read_timeout;
+    let crowd = Crowd::new(room(settings.axon.max_connections), settings.axon.max_connections_per_ip);
+    let (chain, hotkey) = (frame.chain.clone(), input.keypair.hotkey());
+    let on_chain = move || {
+        let shown = chain.borrow().as_ref().and_then(|view| view.metagraph.by_hotkey(&hotkey)?.axon);
+        shown.is_some_and(|axon| SocketAddr::new(axon.ip, axon.port) == announce)
+    };
+    spec.reach = Some(Reach {
+        announced: announce,
+        on_chain: Box::new(on_chain),
+        gate,
+        crowd: crowd.clone(),
+        metrics: frame.metrics.clone(),
+    });
+    spec.crowd = Some(crowd);
     // A proof may take as long as the node's end.
     spec.drain = settings.supervision.shutdown_timeout.max(Duration::from_secs(1));
     let spec = Arc::new(spec);
@@ -209,6 +235,37 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     frame.control(RoleActors::Miner { allocations: allocations.clone() });
     let node = frame.finish(&input, Some((announce, dendrite)), Vec::new(), Vec::new())?;
     Ok(MinerNode { node, allocations, specs, hotkey: input.keypair.hotkey() })
+}
+
+/// Threads of the axon's HTTP server: signatures are checked there. A devnet's miners share the machine.
+fn workers(placement: Placement) -> usize {
+    match placement {
+        Placement::PerActor => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+        _ => 1,
+    }
+}
+
+/// How the axon judges requests, from the settings.
+fn gate_rules(settings: &Settings, handler_deadline: Duration) -> GateRules {
+    GateRules {
+        version: u64::from(AXON_VERSION),
+        classic: ClassicPolicy { max_timeout: settings.axon.classic_max_timeout, ..ClassicPolicy::default() },
+        limits: AxonLimits {
+            max_headers: settings.axon.max_headers,
+            max_header_bytes: settings.axon.max_header_bytes,
+            max_body_bytes: settings.axon.max_body_bytes,
+            body_deadline: settings.axon.read_timeout,
+            handler_deadline,
+            at_once: settings.axon.max_workers,
+        },
+        nonces: NonceLimits { total: settings.axon.nonces, per_hotkey: settings.axon.nonces_per_hotkey },
+        endpoints: EndpointLimits { total: settings.axon.nonces, per_hotkey: settings.axon.nonces_per_hotkey },
+        rates: Rates {
+            per_ip: Rate::new(settings.axon.rate_per_ip, settings.axon.burst_per_ip),
+            per_hotkey: Rate::new(settings.axon.rate_per_hotkey, settings.axon.burst_per_hotkey),
+        },
+        ..GateRules::default()
+    }
 }
 
 /// Where renters log in: the announced address, or the loopback one where none is announced.

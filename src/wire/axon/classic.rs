@@ -4,11 +4,12 @@
 //!
 //! | step | status | text |
 //! |---|---|---|
+//! | the door | 403, 429, 431 | what was wrong, when to come again |
 //! | headers, one for each field without default | 500 | `Internal Server Error #…` |
 //! | admission of the hotkey that is claimed | 403, 503 | `Forbidden. Key is blacklisted: ….` |
 //! | everything there and fresh, not seen before | 401 | `Not Verified with error: …` |
 //! | the body, within its limits | 413, 408, 400 | what was wrong |
-//! | signature, nonce | 401 (503 without room) | `Not Verified with error: …` |
+//! | signature, rate of the hotkey, nonce | 401, 429 (503 without room) | `Not Verified with error: …` |
 //! | content type, fields, body hash | 500 (422 if it is not JSON) | `Internal Server Error #…` |
 //! | the handler | 200 or its own | whole synapse |
 //!
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use super::body;
 use super::classic_reply::{Echo, Reply};
+use super::door::Turned;
 use super::gate::{Accepts, AxonGate, WorkProblem};
 use super::outcome::{AdmissionRefusal, AxonOutcome, Declined};
 use super::own::{self, Answer};
@@ -44,7 +46,7 @@ const BTAUTH_PREFIX: &str = "x-bittensor-";
 /// Why a classic request gets no synapse back.
 enum Stop {
     /// Status and text.
-    Told { status: u16, outcome: AxonOutcome, message: String },
+    Told { status: u16, outcome: AxonOutcome, message: String, retry_after_s: Option<u16> },
     /// A number; the details are for our log. `ours`: the fault is not the caller's.
     Internal { outcome: AxonOutcome, detail: Cow<'static, str>, ours: bool },
     /// FastAPI's own refusal.
@@ -52,6 +54,9 @@ enum Stop {
 }
 
 impl Stop {
+    fn told(status: u16, outcome: AxonOutcome, message: String) -> Self {
+        Stop::Told { status, outcome, message, retry_after_s: None }
+    }
     fn theirs(outcome: AxonOutcome, detail: impl Into<Cow<'static, str>>) -> Self {
         Stop::Internal { outcome, detail: detail.into(), ours: false }
     }
@@ -60,11 +65,18 @@ impl Stop {
     }
 }
 
+impl From<Turned> for Stop {
+    fn from(turned: Turned) -> Self {
+        let Turned { status, outcome, message, retry_after_s, .. } = turned;
+        Stop::Told { status, outcome, message, retry_after_s }
+    }
+}
+
 impl From<ClassicError> for Stop {
     fn from(error: ClassicError) -> Self {
         match error {
             ClassicError::Headers(detail) => Stop::theirs(error.outcome(), detail),
-            _ => Stop::Told { status: error.status(), outcome: error.outcome(), message: error.message() },
+            _ => Stop::told(error.status(), error.outcome(), error.message()),
         }
     }
 }
@@ -72,14 +84,10 @@ impl From<ClassicError> for Stop {
 impl From<AdmissionRefusal> for Stop {
     fn from(refusal: AdmissionRefusal) -> Self {
         match refusal {
-            AdmissionRefusal::Forbidden { detail, .. } => Stop::Told {
-                status: 403,
-                outcome: AxonOutcome::NotAdmitted,
-                message: format!("Forbidden. Key is blacklisted: {detail}."),
-            },
-            AdmissionRefusal::NotReady { detail } => {
-                Stop::Told { status: 503, outcome: AxonOutcome::NotReady, message: detail }
+            AdmissionRefusal::Forbidden { detail, .. } => {
+                Stop::told(403, AxonOutcome::NotAdmitted, format!("Forbidden. Key is blacklisted: {detail}."))
             }
+            AdmissionRefusal::NotReady { detail } => Stop::told(503, AxonOutcome::NotReady, detail),
         }
     }
 }
@@ -121,9 +129,10 @@ where
     let mut proved = None;
     let mut body_read = false;
     let work = AssertUnwindSafe(async {
+        gate.enter(&request)?;
         if !accepts.classic {
             let message = "Not Verified with error: the classic scheme is not accepted here, use btauth/1".to_owned();
-            return Err(Stop::Told { status: 401, outcome: AxonOutcome::SchemeRefused, message });
+            return Err(Stop::told(401, AxonOutcome::SchemeRefused, message));
         }
         let headers = headers.as_ref().map_err(|error| Stop::from(error.clone()))?;
         let body = prove::<S, A>(gate, &request, headers, &mut payload, admission, &mut proved, &mut body_read).await?;
@@ -136,11 +145,10 @@ where
                 Ok((status, Cow::Owned(message), AxonOutcome::Refused, base, synapse))
             }
             Ok(Err(Declined::Failed(detail))) => Err(Stop::ours(AxonOutcome::Failed, detail)),
-            Err(WorkProblem::Overloaded) => Err(Stop::Told {
-                status: 503,
-                outcome: AxonOutcome::Overloaded,
-                message: format!("{} requests are being worked on, ask again", gate.limits().at_once.max(1)),
-            }),
+            Err(WorkProblem::Overloaded) => {
+                let message = format!("{} requests are being worked on, ask again", gate.limits().at_once.max(1));
+                Err(Stop::told(503, AxonOutcome::Overloaded, message))
+            }
             Err(WorkProblem::Deadline) => {
                 Err(Stop::ours(AxonOutcome::HandlerDeadline, "no answer of the handler in time"))
             }
@@ -164,7 +172,9 @@ where
         false => Some(payload),
     };
     let (outcome, response) = ended.unwrap_or_else(|stop| match stop {
-        Stop::Told { status, outcome, message } => (outcome, reply.error(status, &message, unread)),
+        Stop::Told { status, outcome, message, retry_after_s } => {
+            (outcome, reply.error(status, &message, retry_after_s, unread))
+        }
         Stop::NotJson { line, column } => (AxonOutcome::MalformedBody, reply.not_json(line, column)),
         Stop::Internal { outcome, detail, ours } => {
             let id = super::classic_reply::error_id();
@@ -172,7 +182,7 @@ where
                 true => tracing::error!(synapse = S::NAME, caller = ?proved, id, %detail, "a request failed here"),
                 false => tracing::debug!(synapse = S::NAME, caller = ?proved, id, %detail, "a request cannot be read"),
             }
-            (outcome, reply.error(500, &format!("Internal Server Error #{id}"), unread))
+            (outcome, reply.error(500, &format!("Internal Server Error #{id}"), None, unread))
         }
     });
     gate.tell(&request, S::NAME, outcome, proved.as_ref(), false);
@@ -206,14 +216,14 @@ where
     }
     let claimed = claimed?;
     gate.look_endpoint(&claimed.caller)?;
-    let body = body::read(request.headers(), payload, gate.limits()).await.map_err(|problem| Stop::Told {
-        status: problem.status(),
-        outcome: problem.outcome(),
-        message: problem.detail(gate.limits()),
-    })?;
+    let body = body::read(request.headers(), payload, gate.limits())
+        .await
+        .map_err(|problem| Stop::told(problem.status(), problem.outcome(), problem.detail(gate.limits())))?;
     *body_read = true;
     let caller = verify(claimed)?;
     *proved = Some(caller.caller.hotkey);
+    let counted = gate.limiters.hotkey(&caller.caller.hotkey);
+    counted.map_err(|wait| Turned::too_many(AxonOutcome::TooManyOfHotkey, "hotkey", wait))?;
     gate.admit_endpoint(&caller)?;
     Ok(body)
 }

@@ -8,7 +8,7 @@
 //! request that was refused.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use tokio::time::Instant;
@@ -97,11 +97,20 @@ pub(super) struct Reply<'a> {
 
 impl Reply<'_> {
     /// A refusal: a text and no synapse.
-    pub(super) fn error(&self, status: u16, message: &str, unread: Option<Payload>) -> HttpResponse {
+    pub(super) fn error(
+        &self,
+        status: u16,
+        message: &str,
+        retry_after_s: Option<u16>,
+        unread: Option<Payload>,
+    ) -> HttpResponse {
         let body = serde_json::to_vec(&serde_json::json!({ "message": message })).unwrap_or_default();
         let mut response = self.head(status, message, self.started.elapsed().as_secs_f64());
         put(&mut response, &TIMEOUT, &format!("{:?}", self.echo.timeout_s));
         put(&mut response, &AXON_VERSION, &self.gate.rules.version.to_string());
+        if let Some(seconds) = retry_after_s {
+            response.insert_header((RETRY_AFTER, u64::from(seconds)));
+        }
         match unread {
             None => response.body(body),
             Some(payload) => {

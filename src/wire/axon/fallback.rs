@@ -20,6 +20,11 @@ const MAX_NAME: usize = 128;
 pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Payload, served: &[&str]) -> HttpResponse {
     let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
     let unread = (!all).then_some(payload);
+    let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
+    if let Err(turned) = gate.enter(&request) {
+        gate.tell(&request, PATH, turned.outcome, None, false);
+        return reply.error(turned.status, &turned.message, turned.retry_after_s, unread);
+    }
     let name = request.path().trim_start_matches('/').split('/').next().unwrap_or_default();
     gate.tell(&request, PATH, AxonOutcome::NotFound, None, false);
     if served.contains(&name) {
@@ -28,13 +33,17 @@ pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Paylo
     let name: String = name.chars().filter(char::is_ascii_graphic).take(MAX_NAME).collect();
     let list: Vec<String> = served.iter().map(|name| format!("'{name}'")).collect();
     let message = format!("Synapse name '{name}' not found. Available synapses [{}]", list.join(", "));
-    let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
-    reply.error(404, &message, unread)
+    reply.error(404, &message, None, unread)
 }
 
 /// Answers a request with a method that no synapse is for.
 pub async fn method_not_allowed(gate: &AxonGate, request: HttpRequest, mut payload: Payload) -> HttpResponse {
     let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
+    if let Err(turned) = gate.enter(&request) {
+        gate.tell(&request, PATH, turned.outcome, None, false);
+        let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
+        return reply.error(turned.status, &turned.message, turned.retry_after_s, (!all).then_some(payload));
+    }
     gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None, false);
     let mut response = HttpResponse::MethodNotAllowed();
     if !all {

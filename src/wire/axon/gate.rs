@@ -1,6 +1,8 @@
 //! What all requests to one axon share.
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +10,8 @@ use actix_web::HttpRequest;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::outcome::{AxonEvents, AxonOutcome, RequestSeen};
+use super::outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, RequestSeen};
+use super::rates::{Limiters, Rates};
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::wallet::Keypair;
@@ -19,6 +22,10 @@ use crate::wire::nonces::{NonceLimits, NonceTable};
 /// Bounds on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AxonLimits {
+    /// Headers of one request. The HTTP server refuses more than 96 by itself.
+    pub max_headers: usize,
+    /// Their names and values together, in bytes. The HTTP server refuses more than 128 KiB by itself.
+    pub max_header_bytes: usize,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
     /// From the first look at the request until its body has arrived.
@@ -30,9 +37,11 @@ pub struct AxonLimits {
 }
 
 impl Default for AxonLimits {
-    /// 64 KiB, 5 s, 5 minutes, 64 at once.
+    /// 64 headers of 16 KiB, 64 KiB, 5 s, 5 minutes, 64 at once.
     fn default() -> Self {
         AxonLimits {
+            max_headers: 64,
+            max_header_bytes: 16 * 1024,
             max_body_bytes: 64 * 1024,
             body_deadline: Duration::from_secs(5),
             handler_deadline: Duration::from_secs(300),
@@ -70,6 +79,8 @@ pub struct GateRules {
     pub nonces: NonceLimits,
     /// Nonces of the classic scheme that are remembered.
     pub endpoints: EndpointLimits,
+    /// How often one address and one hotkey may ask.
+    pub rates: Rates,
 }
 
 impl Default for GateRules {
@@ -81,9 +92,13 @@ impl Default for GateRules {
             limits: AxonLimits::default(),
             nonces: NonceLimits::default(),
             endpoints: EndpointLimits::default(),
+            rates: Rates::default(),
         }
     }
 }
+
+/// Whether requests from an address are looked at.
+type AdmitAddress = dyn Fn(IpAddr) -> Result<(), AdmissionRefusal> + Send + Sync;
 
 /// What all requests to one axon share.
 pub struct AxonGate {
@@ -92,11 +107,15 @@ pub struct AxonGate {
     pub(super) address: String,
     pub(super) rules: GateRules,
     accepts: Box<dyn Fn() -> Accepts + Send + Sync>,
+    addresses: Box<AdmitAddress>,
+    pub(super) limiters: Limiters,
     clock: SharedClock,
     nonces: Mutex<NonceTable>,
     endpoints: Mutex<Endpoints>,
     handlers: Semaphore,
     events: Arc<dyn AxonEvents>,
+    /// When the last request was answered, in milliseconds since the Unix epoch; 0 before the first.
+    last_request_ms: AtomicU64,
 }
 
 /// Why a handler gave no answer.
@@ -115,11 +134,14 @@ impl AxonGate {
             endpoints: Mutex::new(Endpoints::new(rules.endpoints, rules.classic, now)),
             handlers: Semaphore::new(rules.limits.at_once.max(1)),
             accepts: Box::new(|| Accepts::BOTH),
+            addresses: Box::new(|_| Ok(())),
+            limiters: Limiters::new(rules.rates),
             address: keypair.hotkey().to_string(),
             keypair,
             rules,
             clock,
             events,
+            last_request_ms: AtomicU64::new(0),
         }
     }
 
@@ -128,13 +150,27 @@ impl AxonGate {
         AxonGate { accepts: Box::new(accepts), ..self }
     }
 
+    /// The same gate that asks `addresses`, a pure look at a snapshot, for each request before anything of it is looked at.
+    pub fn admitting(self, addresses: impl Fn(IpAddr) -> Result<(), AdmissionRefusal> + Send + Sync + 'static) -> Self {
+        AxonGate { addresses: Box::new(addresses), ..self }
+    }
+
     /// The hotkey that requests must be signed for.
     pub fn hotkey(&self) -> Hotkey {
         self.keypair.hotkey()
     }
 
+    /// When the last request was answered, in milliseconds since the Unix epoch; none before the first.
+    pub fn last_request_ms(&self) -> Option<u64> {
+        Some(self.last_request_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
     pub(super) fn accepts(&self) -> Accepts {
         (self.accepts)()
+    }
+
+    pub(super) fn admit_address(&self, ip: IpAddr) -> Result<(), AdmissionRefusal> {
+        (self.addresses)(ip)
     }
 
     pub(super) fn limits(&self) -> &AxonLimits {
@@ -181,6 +217,7 @@ impl AxonGate {
         caller: Option<&Hotkey>,
         body_signed: bool,
     ) {
+        self.last_request_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
         let peer = request.peer_addr().map(|peer| peer.ip());
         self.events.request(RequestSeen { path, outcome, caller, body_signed, peer });
     }

@@ -10,6 +10,9 @@
 //! - else it is classic, if that is accepted and the synapse is one of the original's;
 //! - a scheme that is not accepted is a 401 that names it.
 //!
+//! Before either, every request meets the door: a penalty of its address is a 403, one too many of its address a 429, a
+//! head beyond the limits a 431.
+//!
 //! Replies of [`handle`]:
 //!
 //! | status | `error` | signed |
@@ -17,7 +20,9 @@
 //! | 413, 408, 400 | `too_large`, `slow_body`, `broken_body` | no |
 //! | 401 | `malformed_auth`, `wrong_receiver`, `stale_request`, `bad_signature`, `replayed_request`, `scheme_refused` | no |
 //! | 503 | `overloaded` (no room for another nonce) | no |
+//! | 403, 429, 431 | the admission's reason, `too_many_of_address`, `headers_too_large` | no |
 //! | 403, 503 | the admission's reason, `not_ready` | yes |
+//! | 429 | `too_many_of_hotkey` | yes |
 //! | 400 | `malformed_body` | yes |
 //! | 503 | `overloaded` (too many handlers at work) | yes |
 //! | 500, 503 | `panic`, `handler_deadline`, `encoding` | yes |
@@ -33,13 +38,16 @@
 mod body;
 mod classic;
 mod classic_reply;
+mod door;
 mod fallback;
 mod gate;
 mod outcome;
 mod own;
+mod rates;
 
 pub use classic::handle_classic;
 pub use fallback::{method_not_allowed, not_found};
 pub use gate::{Accepts, AxonGate, AxonLimits, GateRules};
 pub use outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, Declined, NoEvents, Refusal, RequestSeen};
 pub use own::handle;
+pub use rates::{Rate, Rates};

@@ -50,6 +50,14 @@ outcomes! {
     Refused = "refused";
     /// The handler did not answer in time.
     HandlerDeadline = "handler_deadline";
+    /// The address has a penalty.
+    AddressRefused = "address_refused";
+    /// Too many requests from this address.
+    TooManyOfAddress = "too_many_of_address";
+    /// Too many requests of this hotkey.
+    TooManyOfHotkey = "too_many_of_hotkey";
+    /// Too many headers, or too large ones.
+    HeadersTooLarge = "headers_too_large";
     /// Signed with a scheme that is not accepted here.
     SchemeRefused = "scheme_refused";
     /// The body hash that was signed is not the body's.

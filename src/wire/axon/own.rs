@@ -4,11 +4,13 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::FutureExt;
 
 use super::body::{self, Unread};
+use super::door::Turned;
 use super::gate::{AxonGate, WorkProblem};
 use super::outcome::{AdmissionRefusal, AxonOutcome, Refusal};
 use crate::ids::Hotkey;
@@ -24,6 +26,8 @@ pub(super) struct Answer {
     pub(super) outcome: AxonOutcome,
     /// Whose request it answers, if that is proved and the answer is to be signed.
     pub(super) sign_for: Option<Caller>,
+    /// Seconds until the caller may come again.
+    pub(super) retry_after_s: Option<u16>,
     /// A request body that is not read to its end, see [`Unread`].
     pub(super) unread: Option<Payload>,
 }
@@ -32,7 +36,20 @@ impl Answer {
     pub(super) fn error(status: u16, outcome: AxonOutcome, error: &str, detail: impl Into<String>) -> Self {
         let body = ErrorBody { error: error.to_owned(), detail: detail.into() };
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        Answer { status, content_type: "application/json", body, outcome, sign_for: None, unread: None }
+        Answer {
+            status,
+            content_type: "application/json",
+            body,
+            outcome,
+            sign_for: None,
+            retry_after_s: None,
+            unread: None,
+        }
+    }
+
+    pub(super) fn turned(turned: Turned) -> Self {
+        let Turned { status, outcome, error, message, retry_after_s } = turned;
+        Answer { retry_after_s, ..Answer::error(status, outcome, error, message) }
     }
 
     pub(super) fn signed_for(self, caller: Caller) -> Self {
@@ -63,6 +80,9 @@ impl Answer {
         if let Some(caller) = self.sign_for {
             let signature = sign_reply(&gate.keypair, status.as_u16(), &self.body, caller.nonce, &caller.hotkey);
             response.insert_header((REPLY_SIGNATURE_HEADER, signature));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((RETRY_AFTER, u64::from(seconds)));
         }
         match self.unread {
             None => response.body(self.body),
@@ -142,10 +162,16 @@ pub(super) async fn prove<A>(
 where
     A: FnOnce(&Hotkey) -> Result<(), AdmissionRefusal>,
 {
-    if !gate.accepts().btauth {
+    let turned = match (gate.enter(request), gate.accepts().btauth) {
+        (Err(turned), _) => Some(Answer::turned(turned)),
+        (Ok(()), false) => {
+            let detail = "btauth/1 is not accepted here";
+            Some(Answer::error(401, AxonOutcome::SchemeRefused, "scheme_refused", detail))
+        }
+        (Ok(()), true) => None,
+    };
+    if let Some(answer) = turned {
         let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
-        let detail = "btauth/1 is not accepted here";
-        let answer = Answer::error(401, AxonOutcome::SchemeRefused, "scheme_refused", detail);
         return Err(Answer { unread: (!all).then_some(payload), ..answer });
     }
     let body = match body::read(request.headers(), &mut payload, gate.limits()).await {
@@ -172,6 +198,12 @@ where
         answer.signed_for(caller)
     })?;
     gate.admit_nonce(&caller).map_err(unauthorized)?;
+    // After the nonce: whoever repeats a request of this hotkey must not use up its rate.
+    let counted = gate.limiters.hotkey(&caller.hotkey);
+    counted.map_err(|wait| {
+        let turned = Turned::too_many(AxonOutcome::TooManyOfHotkey, "hotkey", wait);
+        Answer::turned(turned).signed_for(caller)
+    })?;
     Ok((caller, body))
 }
 
@@ -186,6 +218,7 @@ async fn run<S: Synapse>(gate: &AxonGate, handler: impl Future<Output = Result<S
                 body,
                 outcome: AxonOutcome::Ok,
                 sign_for: None,
+                retry_after_s: None,
                 unread: None,
             },
             Err(e) => {

@@ -8,14 +8,15 @@
 //! - what was signed before this table began is refused, since an earlier table may have admitted it;
 //! - once a pair was forgotten, nothing as old as its last nonce is admitted, whatever the clocks of two workers say.
 //!
-//! A wall clock that is set back by more than [`ClassicPolicy::max_ahead`] begins the floor anew, but not the pairs: a caller
-//! that signed in what is now the future must wait, or take a fresh uuid.
+//! A wall clock that is set back takes the floor with it (`floor.rs`), but not the pairs: a caller that signed in
+//! what is now the future must wait, or take a fresh uuid.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::error::ClassicError;
 use super::verify::{ClassicCaller, ClassicPolicy};
 use crate::ids::Hotkey;
+use crate::wire::floor::Floor;
 
 /// How many pairs of hotkey and uuid are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +44,7 @@ pub struct Endpoints {
     last: HashMap<Pair, u64>,
     by_age: BTreeSet<(u64, Pair)>,
     per_hotkey: HashMap<Hotkey, usize>,
-    /// Nonces up to here are refused.
-    floor: u64,
+    floor: Floor,
 }
 
 impl Endpoints {
@@ -56,7 +56,7 @@ impl Endpoints {
             last: HashMap::new(),
             by_age: BTreeSet::new(),
             per_hotkey: HashMap::new(),
-            floor: started_ns.saturating_sub(1),
+            floor: Floor::at(started_ns),
         }
     }
 
@@ -77,7 +77,7 @@ impl Endpoints {
     pub fn admit(&mut self, caller: &ClassicCaller, now_ns: u64) -> Result<(), ClassicError> {
         self.forget_stale(now_ns);
         let (pair, nonce) = ((caller.caller.hotkey, caller.endpoint), caller.caller.nonce);
-        if nonce <= self.floor {
+        if self.floor.refuses(nonce) {
             return Err(ClassicError::Replayed);
         }
         if let Some(last) = self.last.get_mut(&pair) {
@@ -113,17 +113,14 @@ impl Endpoints {
     }
 
     fn forget_stale(&mut self, now_ns: u64) {
-        let ahead = now_ns.saturating_add(self.policy.max_ahead.as_nanos() as u64);
-        if self.floor > ahead {
-            self.floor = ahead;
-        }
+        self.floor.follow(now_ns, self.policy.max_ahead, self.policy.longest_age());
         let oldest = now_ns.saturating_sub(self.policy.longest_age().as_nanos() as u64);
         while let Some(&(nonce, pair)) = self.by_age.first()
             && nonce < oldest
         {
             self.by_age.pop_first();
             self.last.remove(&pair);
-            self.floor = self.floor.max(nonce);
+            self.floor.forgot(nonce);
             if let Some(share) = self.per_hotkey.get_mut(&pair.0) {
                 *share -= 1;
                 if *share == 0 {

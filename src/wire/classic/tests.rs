@@ -240,6 +240,17 @@ mod nonces {
     }
 
     #[test]
+    fn a_clock_that_jumps_back_and_forth_lets_nothing_in_again() {
+        let hour = 3_600 * SECOND;
+        let mut t = table(10, 10);
+        assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Ok(()));
+        assert_eq!(t.admit(&caller(2, 1, NOW + hour), NOW + hour), Ok(()), "the first is forgotten");
+        assert_eq!(t.admit(&caller(2, 2, NOW - hour + 10 * SECOND), NOW - hour), Ok(()), "callers are served again");
+        assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Err(ClassicError::Replayed));
+        assert_eq!(t.admit(&caller(1, 1, NOW + 1), NOW + 1), Ok(()));
+    }
+
+    #[test]
     fn a_day_of_requests_leaves_the_table_as_small_as_a_minute_of_them() {
         // 256 callers, a fresh uuid each time, every half minute for a day.
         let mut t = table(65_536, 1_024);

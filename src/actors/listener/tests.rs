@@ -1,0 +1,84 @@
+//! A listener with limits, over real sockets.
+
+use actix_web::HttpResponse;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
+
+/// No wait of a test reaches this unless something is wrong.
+const LONG: Duration = Duration::from_secs(20);
+
+async fn start(shape: impl FnOnce(&mut ListenerSpec)) -> (Tree, SocketAddr) {
+    let bound = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let at = bound.local_addr().unwrap();
+    let routes: Routes = Arc::new(|config| {
+        config.default_service(web::to(async || HttpResponse::Ok().body("here")));
+    });
+    let mut spec = ListenerSpec::bound("axon", Bound::Tcp(bound), Place::Tcp(at), 1, routes);
+    shape(&mut spec);
+    let (spec, status) = (Arc::new(spec), watch::Sender::new(ListenerStatus::unbound("axon")));
+    let metrics = RuntimeMetrics::register(&prometheus::Registry::new()).unwrap();
+    let mut tree = Tree::here(TreeConfig::default(), metrics);
+    let child = ChildSpec { name: "axon", mailbox: 16, after: &[], drain: Duration::from_secs(5) };
+    let (_handle, seat) = tree.declare::<Listener>(child);
+    tree.start(seat, move |_| Listener::new(spec.clone(), status.clone())).unwrap();
+    (tree, at)
+}
+
+/// Connects from an address of this machine's loopback network.
+async fn from(source: [u8; 4], to: SocketAddr) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((source, 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// What a request over this connection gets; nothing if the connection is closed.
+async fn ask(mut stream: tokio::net::TcpStream) -> String {
+    let mut reply = Vec::new();
+    let asked = async {
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let _ = stream.read_to_end(&mut reply).await;
+    };
+    tokio::time::timeout(LONG, asked).await.expect("answered or closed");
+    String::from_utf8(reply).unwrap()
+}
+
+#[actix_web::test]
+async fn silent_connections_of_one_address_keep_nobody_else_out() {
+    let crowd = Crowd::new(64, 8);
+    let (_tree, to) = start(|spec| spec.crowd = Some(crowd.clone())).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(from([127, 0, 0, 9], to).await);
+    }
+    let all_seen = async {
+        // The listener's own check comes from 127.0.0.1 and may be counted too.
+        while crowd.count().1 < 192 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, all_seen).await.expect("all but 8 are turned away");
+    assert!(crowd.count().0 <= 9, "{:?}", crowd.count());
+    assert_eq!(ask(from([127, 0, 0, 9], to).await).await, "", "one more of the same address");
+    let reply = ask(from([127, 0, 0, 10], to).await).await;
+    assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("here"), "{reply}");
+
+    drop(silent);
+    let gone = async {
+        while !ask(from([127, 0, 0, 9], to).await).await.ends_with("here") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("whoever left makes room");
+}
+
+#[actix_web::test]
+async fn a_head_that_does_not_arrive_is_given_up() {
+    let (_tree, at) = start(|spec| spec.request_timeout = Duration::from_millis(200)).await;
+    let mut stream = from([127, 0, 0, 1], at).await;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost").await.unwrap();
+    let mut reply = Vec::new();
+    tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await.expect("answered and closed").unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&reply));
+}
