@@ -167,9 +167,9 @@ where
             Err(e) => Err(Stop::ours(AxonOutcome::Encoding, format!("a reply has no JSON form: {e}"))),
         },
     };
-    let unread = match body_read || body::discard(request.headers(), &mut payload, gate.limits()).await {
+    let unread = match body_read {
         true => None,
-        false => Some(payload),
+        false => body::discard(request.headers(), payload, gate.limits()).await,
     };
     let (outcome, response) = ended.unwrap_or_else(|stop| match stop {
         Stop::Told { status, outcome, message, retry_after_s } => {
