@@ -272,6 +272,7 @@ mod tests {
             owner_token_digest: Hash32([3; 32]),
             ssh_public_key: None,
             wish: None,
+            unheard: false,
         };
         Entry::opened(Lease::open(&terms, 0))
     }

@@ -50,6 +50,7 @@ fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
         "Open",
         "GetSpecs",
         "AllocateMachine",
+        "MachineHeard",
         "ReleaseMachine",
         "PauseMachine",
         "Abandon",

@@ -134,7 +134,12 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             longest: settings.leases.max_duration,
             period: settings.leases.health_interval,
             health: lease_health(settings),
-            rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
+            rules: ReconcileRules {
+                orphan_grace: settings.leases.grace,
+                // A caller is waited for twice: while the container is made, and while it is told.
+                unheard_grace: settings.leases.request_timeout * 3,
+                ..ReconcileRules::default()
+            },
             specs: specs.clone(),
             offer: offer.clone(),
             duty: duty.clone(),

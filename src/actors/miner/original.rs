@@ -30,6 +30,8 @@
 //!   bounds what is lost when the two lose sight of each other.
 //! - A caller that goes away, or is told no answer, before it has the credentials rents nothing: what was begun is ended
 //!   ([`Abandon`]). It would hold the machine until its expiry, since its renter does not know of it.
+//! - That the renter is told is on record before it is told ([`MachineHeard`]), so this holds over restarts too. What cannot
+//!   be known is whether an answer arrives: a renter that loses it must return the machine with the key it sent, or wait.
 //! - Restart and the exchange of keys need an engine that can; until then they fail.
 
 use std::sync::Arc;
@@ -43,7 +45,7 @@ use crate::actors::duty::Duty;
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::OwnerToken;
 use crate::messages::miner::allocation_manager::{
-    Abandon, AllocateMachine, MachineOffer, PauseMachine, Release, ReleaseMachine,
+    Abandon, AllocateMachine, MachineHeard, MachineOffer, PauseMachine, Release, ReleaseMachine,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
@@ -202,6 +204,10 @@ impl Original {
         let sealed = Credentials::generate(port).map_err(|e| e.to_string());
         match sealed.and_then(|credentials| key.seal(&credentials).map_err(|e| e.to_string())) {
             Ok(info) => {
+                if let Err(error) = self.allocations.ask(MachineHeard { caller, lease }, self.deadline).await? {
+                    tracing::warn!(%caller, %lease, %error, "not rented");
+                    return Ok(Output::of(false));
+                }
                 unheard.release = None;
                 Ok(Output::of(true).with_info(info))
             }
@@ -248,7 +254,7 @@ impl Drop for Unheard<'_> {
         if let Some(release) = self.release.take()
             && let Err(error) = self.allocations.tell(Abandon(release))
         {
-            tracing::error!(%error, "a rental that nobody heard of lasts until its expiry, or until it is ended by force");
+            tracing::error!(%error, "a rental that nobody heard of is ended by a later comparison");
         }
     }
 }

@@ -68,6 +68,7 @@ pub struct LeaseStatus {
 }
 
 /// A caller of the original's protocol rents the whole machine; `caller` is the verified hotkey of the request's header.
+/// The lease lasts only once [`MachineHeard`] was accepted for it.
 #[derive(Debug, Message)]
 #[rtype(result = "AllocateReply")]
 pub struct AllocateMachine {
@@ -82,6 +83,22 @@ pub struct AllocateMachine {
     /// For how long; the longest lease that is accepted if that is shorter.
     pub lasts: Duration,
 }
+
+/// The renter of [`AllocateMachine`] is about to be told that it has the machine. Accepted means written to the journal:
+/// what is not is ended with the next restart, or after a while.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), NotKept>")]
+pub struct MachineHeard {
+    /// Who asked for it.
+    pub caller: Hotkey,
+    /// The lease it became.
+    pub lease: LeaseId,
+}
+
+/// Why a renter must not be told that it has the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the rental is not kept: {0}")]
+pub struct NotKept(pub String);
 
 /// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made, and
 /// tried again with every comparison until it has.

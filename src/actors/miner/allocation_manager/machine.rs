@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::ids::Hash32;
-use crate::messages::miner::allocation_manager::{Abandon, AllocateMachine, PauseError, PauseMachine, ReleaseMachine};
+use crate::messages::miner::allocation_manager::{
+    Abandon, AllocateMachine, MachineHeard, NotKept, PauseError, PauseMachine, ReleaseMachine,
+};
 use crate::wire::synapse::ReleaseRequest;
 
 /// Rentals to be ended, of which so many are remembered.
@@ -58,8 +60,41 @@ impl Handler<AllocateMachine> for AllocationManager {
             owner_token_digest: owner_token.digest(),
             ssh_public_key: ssh_key,
             wish: None,
+            unheard: true,
         };
         self.open(terms, now)
+    }
+}
+
+impl Handler<MachineHeard> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<(), NotKept>>;
+    fn handle(&mut self, MachineHeard { caller, lease: id }: MachineHeard, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, problem: &str| -> Self::Result {
+            let error = NotKept(problem.to_owned());
+            Box::pin(async move { Err(error) }.into_actor(act))
+        };
+        if !self.compared {
+            return answer(self, "leases and engine have not been compared yet");
+        }
+        match self.book.get(id) {
+            Some(known) if known.lease.renter == caller => {}
+            _ => return answer(self, "there is no such lease of this caller"),
+        }
+        let Some(entry) = self.book.take(id) else {
+            return answer(self, "it is being changed");
+        };
+        let setup = self.setup.clone();
+        let work = async move { write(&setup, &entry, &[Event::Heard]).await };
+        let told = work.into_actor(self).map(move |written, act, ctx: &mut Ctx<Self>| {
+            let (entry, told) = match written {
+                Ok(entry) => (Some(entry), Ok(())),
+                Err(error) => (None, Err(NotKept(error.to_string()))),
+            };
+            act.settle(id, Ok(entry));
+            act.end_abandoned(ctx);
+            told
+        });
+        Box::pin(told)
     }
 }
 
@@ -68,7 +103,7 @@ impl Handler<Abandon> for AllocationManager {
     fn handle(&mut self, Abandon(release): Abandon, ctx: &mut Ctx<Self>) {
         let id = release.request.lease;
         if self.abandoned.len() >= REMEMBER_ABANDONED && !self.abandoned.contains_key(&id) {
-            tracing::error!(lease = %id, "too many rentals wait for their end, this one lasts until its expiry");
+            tracing::error!(lease = %id, "too many rentals wait for their end, a later comparison ends this one");
             return;
         }
         self.abandoned.insert(id, release);
@@ -91,7 +126,7 @@ impl AllocationManager {
             .collect();
         for release in due {
             let (lease, caller) = (release.request.lease, release.caller);
-            let ended = self.end(release);
+            let ended = self.end(release, EndReason::Unheard);
             ctx.spawn(ended.map(move |reply, act, _| match reply {
                 ReleaseReply::Released => {
                     act.abandoned.remove(&lease);

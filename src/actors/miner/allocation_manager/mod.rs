@@ -201,10 +201,15 @@ impl AllocationManager {
         let still_there = containers.iter().map(|c| c.id.clone()).collect();
         self.ledger.end_quarantine(&still_there);
         let (leases, containers) = self.unchanged(leases, containers);
+        let mut rules = self.setup.rules;
+        if !self.compared {
+            // Whoever waited for an answer of the actor or the process before this one does not get it any more.
+            rules.unheard_grace = Duration::ZERO;
+        }
         let mut steps = Vec::new();
         let mut recovered = Recovered::default();
         let mut set_aside = Vec::new();
-        for action in reconcile(&leases, &containers, now, &self.setup.rules) {
+        for action in reconcile(&leases, &containers, now, &rules) {
             match action {
                 Action::Observe { lease, seen } => {
                     match seen {
@@ -414,6 +419,7 @@ impl Supervised for AllocationManager {
         "Release",
         "ForceRelease",
         "AllocateMachine",
+        "MachineHeard",
         "Abandon",
         "ReleaseMachine",
         "PauseMachine",
@@ -469,6 +475,7 @@ impl Handler<Allocate> for AllocationManager {
             owner_token_digest: token.digest(),
             ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
             wish: None,
+            unheard: false,
         };
         self.open(terms, now)
     }
@@ -477,13 +484,13 @@ impl Handler<Allocate> for AllocationManager {
 impl Handler<Release> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
     fn handle(&mut self, release: Release, _: &mut Ctx<Self>) -> Self::Result {
-        self.end(release)
+        self.end(release, EndReason::Returned)
     }
 }
 
 impl AllocationManager {
     /// Ends a lease for its owner.
-    fn end(&mut self, Release { caller, request }: Release) -> ResponseActFuture<Self, ReleaseReply> {
+    fn end(&mut self, Release { caller, request }: Release, why: EndReason) -> ResponseActFuture<Self, ReleaseReply> {
         let answer = |act: &Self, reply: ReleaseReply| -> ResponseActFuture<Self, ReleaseReply> {
             Box::pin(async move { reply }.into_actor(act))
         };
@@ -506,7 +513,7 @@ impl AllocationManager {
             return answer(self, refuse(LeaseRefusal::NotOwner, "the lease belongs to another validator".into()));
         }
         let claim = Claim { lease: id, epoch: request.fencing_epoch, token: request.owner_token };
-        let wish = Command::Release { why: EndReason::Returned };
+        let wish = Command::Release { why };
         let decision = match decide::call(&known.lease, &claim, &wish, self.setup.clock.now_ms()) {
             Ok(decision) => decision,
             Err(CallError::Fencing(error)) => return answer(self, refuse(fenced(&error), error.to_string())),
