@@ -99,7 +99,11 @@ pub(crate) async fn slow_senders_are_cut(mut stage: Stage) -> Stage {
     }
     let after = stage.effects().await;
     let acted = |effects: &std::collections::BTreeMap<String, u64>| {
-        effects.iter().filter(|(n, _)| n.contains("\"Allocate\"") || n.contains("leases")).map(|(_, v)| *v).sum::<u64>()
+        effects
+            .iter()
+            .filter(|(n, _)| n.contains("message=\"Allocate") || n.contains("leases"))
+            .map(|(_, v)| *v)
+            .sum::<u64>()
     };
     // Honest probes may look; nobody took the machine.
     assert_eq!(acted(&after), acted(&before));
