@@ -298,7 +298,8 @@ async fn a_body_without_end_is_not_read_without_end_whatever_the_path() {
         let mut reply = Vec::new();
         let both = async { tokio::join!(endless, read.read_to_end(&mut reply)) };
         // Until the next write fails: the connection is closed, not only answered.
-        tokio::time::timeout(LONG, both).await.unwrap_or_else(|_| panic!("{path} is read without end"));
+        let (_, _) =
+            tokio::time::timeout(LONG, both).await.unwrap_or_else(|_| panic!("{path} is read without end"));
         assert!(
             reply.starts_with(format!("HTTP/1.1 {status}").as_bytes()),
             "{path}: {}",
