@@ -2,7 +2,8 @@
 //! rebinding after a failure.
 //!
 //! Invariants: at most one server per incarnation; a restarted incarnation binds the same address again; the status
-//! says `accepting` only while a connection to the own address succeeds.
+//! says `accepting` only while a connection to the own address succeeds; when the server has ended, or ten such connections
+//! in a row failed, the next incarnation binds again.
 //!
 //! Design notes: the routes come in as a plain function, so that this actor knows nothing of what it serves. The
 //! server's workers are threads of their own; a blocked actor does not stop them. On restart everything is rebuilt
@@ -18,7 +19,7 @@ use actix::prelude::*;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServerHandle, Service};
 use actix_web::{App, HttpServer, web};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 mod crowd;
@@ -30,9 +31,12 @@ pub use reach::Reach;
 use crate::messages::listener::{CheckSelf, ListenerStatus, StopIntake};
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::web::control::socket;
+use crate::wire::axon::FromHere;
 
 /// How often the listener connects to itself.
 const SELF_CHECK: Duration = Duration::from_secs(1);
+/// Failed checks in a row after which the listener begins anew.
+const FAILED_CHECKS: u32 = 10;
 /// How long such a connection may take.
 const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -140,18 +144,21 @@ pub struct Listener {
     status: watch::Sender<ListenerStatus>,
     server: Option<ServerHandle>,
     quiet: reach::Quiet,
+    /// Checks that failed in a row.
+    failed: u32,
 }
 
 impl Listener {
     /// A listener that publishes its status on `status`.
     pub fn new(spec: Arc<ListenerSpec>, status: watch::Sender<ListenerStatus>) -> Self {
-        Listener { spec, status, server: None, quiet: reach::Quiet::default() }
+        Listener { spec, status, server: None, quiet: reach::Quiet::default(), failed: 0 }
     }
 
-    fn serve(&mut self) -> std::io::Result<()> {
+    fn serve(&mut self, ctx: &mut Ctx<Self>) -> std::io::Result<()> {
         let routes = self.spec.routes.clone();
         let listener = self.spec.listener()?;
         let crowd = self.spec.crowd.clone();
+        let announced = self.spec.reach.as_ref().map(|reach| reach.announced.ip());
         // Connections beyond the crowd's limits must be taken to be closed, but not many of them at once: each holds memory.
         let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit().div_ceil(self.spec.workers) + TO_CLOSE);
         let server = HttpServer::new(move || {
@@ -176,6 +183,9 @@ impl Listener {
         .shutdown_timeout(self.spec.drain.as_secs())
         .on_connect(move |io, data| {
             if let (Some(crowd), Some(stream)) = (&crowd, io.downcast_ref::<tokio::net::TcpStream>()) {
+                if announced.is_some_and(|announced| reach::is_from_here(stream, announced)) {
+                    data.insert(FromHere);
+                }
                 match crowd.join(stream) {
                     Some(member) => drop(data.insert(member)),
                     None => return,
@@ -198,12 +208,28 @@ impl Listener {
         .run();
         self.server = Some(server.handle());
         // The server must outlive this incarnation long enough to hear `stop`, so it is a task of its own.
+        let (tell, ended) = oneshot::channel();
         tokio::task::spawn_local(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "http server ended");
-            }
+            // Nobody hears it once this incarnation is gone.
+            let _ = tell.send(server.await);
         });
+        ctx.spawn(ended.into_actor(self).map(|ended, act, ctx| {
+            if act.server.is_none() {
+                return; // it was told to stop
+            }
+            let why = match ended {
+                Ok(Err(error)) => format!(": {error}"),
+                Ok(Ok(())) | Err(_) => String::new(),
+            };
+            act.begin_anew(format!("the http server on {} ended{why}", act.spec.place), ctx);
+        }));
         Ok(())
+    }
+
+    /// Ends this incarnation: the next one binds again.
+    fn begin_anew(&self, problem: String, ctx: &mut Ctx<Self>) {
+        self.publish(false, Some(problem.clone()));
+        ctx.fail(problem);
     }
 
     /// Tries the announced address. What it finds is told, and changes nothing.
@@ -268,7 +294,7 @@ impl Actor for Listener {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Ctx<Self>) {
-        if let Err(error) = self.serve() {
+        if let Err(error) = self.serve(ctx) {
             let problem = format!("cannot listen on {}: {error}", self.spec.place);
             self.publish(false, Some(problem.clone()));
             ctx.fail(problem);
@@ -292,12 +318,19 @@ impl Actor for Listener {
             if let Some(crowd) = &act.spec.crowd {
                 crowd.close_idle(act.spec.request_timeout + act.spec.keep_alive, Instant::now());
             }
-            ctx.spawn(connect(act.spec.place.clone()).into_actor(act).map(|seen, act, _| match seen {
+            ctx.spawn(connect(act.spec.place.clone()).into_actor(act).map(|seen, act, ctx| match seen {
                 _ if act.server.is_none() => {}
-                Ok(()) => act.publish(true, None),
+                Ok(()) => {
+                    act.failed = 0;
+                    act.publish(true, None);
+                }
                 Err(problem) => {
                     tracing::warn!(listener = act.spec.name, problem, "self-connection failed");
-                    act.publish(false, Some(problem));
+                    act.failed += 1;
+                    match act.failed < FAILED_CHECKS {
+                        true => act.publish(false, Some(problem)),
+                        false => act.begin_anew(format!("{FAILED_CHECKS} checks in a row failed: {problem}"), ctx),
+                    }
                 }
             }));
         });

@@ -72,7 +72,7 @@ metrics! {
     PenaltiesGiven = "compute_penalties_total", Counter, ["kind"], "Penalties given since the start, to hotkeys and to addresses.";
     AxonConnections = "compute_axon_connections", Gauge, [], "Open connections to the axon.";
     AxonConnectionsRefused = "compute_axon_connections_refused_total", Counter, [], "Connections to the axon that were closed at once, beyond a limit.";
-    AxonLastRequest = "compute_axon_last_request_timestamp_seconds", Gauge, [], "When the last request at the axon was answered, in Unix time, 0 before the first.";
+    AxonLastRequest = "compute_axon_last_request_timestamp_seconds", Gauge, [], "When the last request at the axon from another machine was answered, in Unix time, 0 before the first.";
     AxonAnnounced = "compute_axon_announced", Gauge, ["state"], "1 for what dialling the announced address found last, 0 for the others.";
     AxonRequests = "compute_axon_requests_total", Counter, ["path", "outcome"], "Requests at the axon by path and outcome.";
 

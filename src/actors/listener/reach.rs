@@ -4,7 +4,7 @@
 //! public address, so a failure says only that it could not be checked from here; it makes nothing unready. What a miner
 //! really needs to hear is [`Quiet`]: that nobody has asked it anything since its address is on chain.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,17 @@ impl Reach {
             tracing::warn!("{}", advice(self.announced, listening, silent));
         }
     }
+}
+
+/// Whether this connection says nothing of whether others can reach this machine, since it comes from itself. Where the
+/// announced address is a loopback one, on a devnet, all callers are here.
+pub(super) fn is_from_here(stream: &TcpStream, announced: IpAddr) -> bool {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return false };
+    same_machine(peer.ip().to_canonical(), local.ip().to_canonical(), announced.to_canonical())
+}
+
+fn same_machine(peer: IpAddr, local: IpAddr, announced: IpAddr) -> bool {
+    !announced.is_loopback() && (peer.is_loopback() || peer == local || peer == announced)
 }
 
 /// What an operator should check whose axon nobody asks.
@@ -147,6 +158,17 @@ mod tests {
         assert_eq!(quiet.look(true, None, start + minutes(61)), None);
         assert_eq!(quiet.look(true, None, start + minutes(70)), None);
         assert!(quiet.look(true, None, start + minutes(71)).is_some());
+    }
+
+    #[test]
+    fn a_call_from_this_machine_does_not_show_that_others_reach_it() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let seen = |peer, local, announced| same_machine(ip(peer), ip(local), ip(announced));
+        assert!(seen("127.0.0.1", "127.0.0.1", "203.0.113.5"));
+        assert!(seen("10.0.0.4", "10.0.0.4", "203.0.113.5"), "by its own address");
+        assert!(seen("203.0.113.5", "10.0.0.4", "203.0.113.5"), "by the router's");
+        assert!(!seen("198.51.100.1", "10.0.0.4", "203.0.113.5"));
+        assert!(!seen("127.0.0.1", "127.0.0.1", "127.0.0.1"), "a devnet");
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl Default for GateRules {
     }
 }
 
+/// What a listener notes with a connection that comes from this machine itself: requests over it do not show that others
+/// can reach it.
+#[derive(Debug, Clone, Copy)]
+pub struct FromHere;
+
 /// Whether requests from an address are looked at.
 type AdmitAddress = dyn Fn(IpAddr) -> Result<(), AdmissionRefusal> + Send + Sync;
 
@@ -116,7 +121,7 @@ pub struct AxonGate {
     endpoints: Mutex<Endpoints>,
     handlers: Semaphore,
     events: Arc<dyn AxonEvents>,
-    /// When the last request was answered, in milliseconds since the Unix epoch; 0 before the first.
+    /// When the last request from elsewhere was answered, in milliseconds since the Unix epoch; 0 before the first.
     last_request_ms: AtomicU64,
 }
 
@@ -162,7 +167,7 @@ impl AxonGate {
         self.keypair.hotkey()
     }
 
-    /// When the last request was answered, in milliseconds since the Unix epoch; none before the first.
+    /// When the last request from elsewhere was answered, in milliseconds since the Unix epoch; none before the first.
     pub fn last_request_ms(&self) -> Option<u64> {
         Some(self.last_request_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
     }
@@ -236,7 +241,9 @@ impl AxonGate {
         caller: Option<&Hotkey>,
         body_signed: bool,
     ) {
-        self.last_request_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
+        if request.conn_data::<FromHere>().is_none() {
+            self.last_request_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
+        }
         let peer = request.peer_addr().map(|peer| peer.ip());
         self.events.request(RequestSeen { path, outcome, caller, body_signed, peer });
     }

@@ -47,7 +47,7 @@ mod rates;
 
 pub use classic::handle_classic;
 pub use fallback::{method_not_allowed, not_found};
-pub use gate::{Accepts, AxonGate, AxonLimits, GateRules};
+pub use gate::{Accepts, AxonGate, AxonLimits, FromHere, GateRules};
 pub use outcome::{AdmissionRefusal, AxonEvents, AxonOutcome, Declined, NoEvents, Refusal, RequestSeen};
 pub use own::handle;
 pub use rates::{Rate, Rates};

@@ -1,12 +1,14 @@
 //! How often one address and one hotkey may ask.
 //!
-//! Invariants: memory is bounded whatever comes: callers fall into [`BUCKETS`] buckets by a hash that outsiders cannot
-//! predict, so that the table has that many rows at most, and beyond as many callers some share their rate; one hotkey's
-//! bucket is touched only by requests that its key signed.
+//! Invariants: memory is bounded whatever comes. Addresses fall into [`BUCKETS`] buckets by a hash that outsiders cannot
+//! predict: beyond as many some share their rate. Each hotkey has a row of its own, so that none uses up another's: only
+//! requests count that its key signed and that are admitted, so there are as many as the subnet has, and those that asked
+//! nothing for a while are forgotten.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -17,6 +19,11 @@ use crate::ids::Hotkey;
 
 /// Rows of one table, about 1 MB when all are in use.
 const BUCKETS: u64 = 16_384;
+
+/// Rows of hotkeys from which on those at rest are forgotten.
+const HOTKEYS: usize = 1_024;
+/// Requests between two such sweeps.
+const SWEEP: u64 = 4_096;
 
 /// Requests a second, and how many may come at once after a silence. None: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,34 +55,36 @@ pub(super) struct Limiters {
     hasher: RandomState,
     clock: DefaultClock,
     per_ip: Option<DefaultKeyedRateLimiter<u64>>,
-    per_hotkey: Option<DefaultKeyedRateLimiter<u64>>,
+    per_hotkey: Option<DefaultKeyedRateLimiter<Hotkey>>,
+    signed: AtomicU64,
 }
 
 impl Limiters {
     pub(super) fn new(rates: Rates) -> Self {
-        let limiter = |rate: Rate| RateLimiter::keyed(Quota::per_second(rate.per_second).allow_burst(rate.burst));
+        let quota = |rate: Rate| Quota::per_second(rate.per_second).allow_burst(rate.burst);
         Limiters {
             hasher: RandomState::new(),
             clock: DefaultClock::default(),
-            per_ip: rates.per_ip.map(limiter),
-            per_hotkey: rates.per_hotkey.map(limiter),
+            per_ip: rates.per_ip.map(|rate| RateLimiter::keyed(quota(rate))),
+            per_hotkey: rates.per_hotkey.map(|rate| RateLimiter::keyed(quota(rate))),
+            signed: AtomicU64::new(0),
         }
     }
 
     /// Counts a request from this address. If it is one too many: when the next one may come.
     pub(super) fn address(&self, ip: IpAddr) -> Result<(), Duration> {
-        self.count(self.per_ip.as_ref(), Address::of(ip))
+        let Some(limiter) = &self.per_ip else { return Ok(()) };
+        let bucket = self.hasher.hash_one(Address::of(ip)) % BUCKETS;
+        limiter.check_key(&bucket).map_err(|until| until.wait_time_from(self.clock.now()))
     }
 
     /// Counts a request that this hotkey signed. If it is one too many: when the next one may come.
     pub(super) fn hotkey(&self, hotkey: &Hotkey) -> Result<(), Duration> {
-        self.count(self.per_hotkey.as_ref(), hotkey)
-    }
-
-    fn count(&self, limiter: Option<&DefaultKeyedRateLimiter<u64>>, who: impl Hash) -> Result<(), Duration> {
-        let Some(limiter) = limiter else { return Ok(()) };
-        let bucket = self.hasher.hash_one(who) % BUCKETS;
-        limiter.check_key(&bucket).map_err(|until| until.wait_time_from(self.clock.now()))
+        let Some(limiter) = &self.per_hotkey else { return Ok(()) };
+        if self.signed.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP) && limiter.len() > HOTKEYS {
+            limiter.retain_recent();
+        }
+        limiter.check_key(hotkey).map_err(|until| until.wait_time_from(self.clock.now()))
     }
 }
 
@@ -118,6 +127,17 @@ mod tests {
             let _ = limiters.address(IpAddr::V4(ip.into()));
         }
         assert!(limiters.per_ip.as_ref().unwrap().len() as u64 <= BUCKETS);
+    }
+
+    #[test]
+    fn hotkeys_do_not_share_a_rate_and_those_at_rest_are_forgotten() {
+        let limiters = limiters(1, 1);
+        let key = |n: u32| Hotkey(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        assert!((0..40_000).all(|n| limiters.hotkey(&key(n)).is_ok()), "more than there are buckets");
+        let quick = Limiters::new(Rates { per_ip: None, per_hotkey: Rate::new(1_000_000, 1) });
+        assert!((0..40_000).all(|n| quick.hotkey(&key(n)).is_ok()));
+        let rows = quick.per_hotkey.as_ref().unwrap().len();
+        assert!(rows <= HOTKEYS + SWEEP as usize, "{rows}");
     }
 
     #[test]
