@@ -19,6 +19,7 @@ pub mod nonces;
 pub mod reply;
 mod signature;
 pub mod synapse;
+mod uuid;
 
 pub use axon::{
     Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Rate, Rates,

@@ -208,13 +208,13 @@ impl Dendrite {
     ) -> ClassicReply<S::Output> {
         let begun = Instant::now();
         let failed = |error| ClassicReply { answer: Err(error), signer: ReplySigner::Nobody, elapsed: begun.elapsed() };
-        // Before the nonce: the nonces of one uuid must go out in their order.
+        // Before the stamp: the nonces of one uuid must go out in their order.
         let Some(uuid) = self.0.uuids.lend(*peer) else {
             return failed(AskError::Own(format!("{} requests to this axon are under way", Uuids::AT_ONCE)));
         };
-        let (nonce, timeout_s) = (self.next_nonce(), within.as_secs_f64());
+        let (stamp, timeout_s) = (self.stamp(), within.as_secs_f64());
+        let (nonce, uuid_text) = (stamp.nonce, uuid.uuid(stamp).to_string());
         let route = path::<S>();
-        let uuid_text = uuid.to_string();
         let out = Outgoing { receiver: &peer.hotkey, to: peer.addr, nonce, uuid: &uuid_text, timeout_s };
         let mut headers = match schemes {
             Schemes::Both | Schemes::Classic => sign(&self.0.keypair, synapse, &out),

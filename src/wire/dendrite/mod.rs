@@ -15,13 +15,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout};
 
 use self::exchange::{Exchanger, Failure, Received, shorten};
+use self::stamps::{Stamp, Stamps};
 use self::uuids::Uuids;
 use super::btauth;
 use super::reply::{REPLY_SIGNATURE_HEADER, ReplyProof, body_sha256, verify_reply};
@@ -35,6 +35,7 @@ mod ask;
 mod exchange;
 mod fan_out;
 mod original;
+mod stamps;
 mod uuids;
 
 pub use ask::{AskError, ClassicCall, ClassicReply, MAX_CLASSIC_REPLY, NoFields, ReplySigner, Schemes};
@@ -133,7 +134,7 @@ struct Inner {
     exchanger: Exchanger,
     uuids: Uuids,
     clock: SharedClock,
-    last_nonce: AtomicU64,
+    stamps: Stamps,
 }
 
 impl std::fmt::Debug for Dendrite {
@@ -170,7 +171,13 @@ impl Dendrite {
     ) -> Result<Self, CallError> {
         let exchanger = Exchanger::new(keep, local_address)?;
         let uuids = Uuids::new().map_err(|e| CallError::Own(format!("no randomness from the system: {e}")))?;
-        Ok(Dendrite(Arc::new(Inner { keypair, exchanger, uuids, clock, last_nonce: AtomicU64::new(0) })))
+        Ok(Dendrite(Arc::new(Inner {
+            keypair,
+            exchanger,
+            uuids,
+            clock,
+            stamps: Stamps::default(),
+        })))
     }
 
     /// The hotkey that calls.
@@ -191,7 +198,7 @@ impl Dendrite {
         max_reply_bytes: usize,
     ) -> Result<Reply<S::Reply>, CallError> {
         let body = serde_json::to_vec(request).map_err(|e| CallError::Own(e.to_string()))?;
-        let nonce = self.next_nonce();
+        let nonce = self.stamp().nonce;
         let headers = self.btauth(S::PATH, &body, nonce, peer);
         let exchange = self.0.exchanger.post(peer.addr, S::PATH, headers, body, max_reply_bytes);
         let received = timeout(within, exchange).await.map_err(|_| CallError::Deadline(within))??;
@@ -208,12 +215,8 @@ impl Dendrite {
         Ok(Reply { body, sent_at, received_at, proof })
     }
 
-    /// Nanoseconds of the wall clock, but never the same or an earlier value twice.
-    fn next_nonce(&self) -> u64 {
-        let now = self.0.clock.now_ns();
-        let next = |last: u64| now.max(last.saturating_add(1));
-        let last = self.0.last_nonce.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
-        next(last.unwrap_or_else(|last| last))
+    fn stamp(&self) -> Stamp {
+        self.0.stamps.next(self.0.clock.now_ns())
     }
 
     /// The headers that sign a `POST` with `btauth/1`.
