@@ -76,6 +76,31 @@ async fn requests_that_overlap_have_uuids_of_their_own_and_others_have_not() {
 }
 
 #[tokio::test]
+async fn a_peer_that_signed_once_is_sent_nothing_that_could_be_stripped_of_its_bodys_signature() {
+    let signing = |by: &'static str| {
+        Server::start(move |request| {
+            let signature = sign_reply(&key(by), 200, b"{}", btauth(request).unwrap(), &key("Bob").hotkey());
+            let line = format!("x-compute-reply-signature: {signature}");
+            Answer::Keep(http(200, &[&line, "bt_header_axon_status_code: 200"], "{}"))
+        })
+    };
+    let (peer, liar) = (signing("Alice").await, signing("Charlie").await);
+    let moved = Server::start(|_| Answer::Keep(success())).await;
+    let bob = bob();
+    let old = |server: &Server| -> Vec<bool> {
+        server.requests().iter().map(|r| r.has("bt_header_dendrite_signature")).collect()
+    };
+    for server in [&liar, &moved, &liar, &peer, &peer, &moved] {
+        assert!(bob.ask(&server.peer, &Ping {}, LONG).await.answer.is_ok());
+    }
+    assert_eq!((old(&liar), old(&peer)), (vec![true, true], vec![true, false]), "only its own signature teaches");
+    assert_eq!(old(&moved), [true, false], "known by its hotkey, wherever it is");
+    assert!(btauth(&moved.requests()[1]).is_ok());
+    let reply = bob.ask_signed(&moved.peer, &Ping {}, LONG, Schemes::Classic).await;
+    assert!(reply.answer.is_ok() && old(&moved) == [true, false, true], "unless told otherwise");
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_an_hour_costs_no_peer_of_any_age() {
     // As servers of the SDK judge: nonces of a pair of hotkey and uuid rise, and a pair is kept for ever.
     let pairs = Mutex::new(HashMap::<String, u64>::new());

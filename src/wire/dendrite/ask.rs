@@ -7,9 +7,12 @@
 //! - a success is what the SDK's dendrite counts as one, and a complete output beside it;
 //! - replies of old peers are not signed: where there is a signature it is checked and reported ([`ReplySigner`]), and where
 //!   there is none, or a wrong one, whoever sits between us and the peer may have written the reply. The caller must not rest
-//!   anything on it that such a one could want.
+//!   anything on it that such a one could want;
+//! - a peer that has signed a reply is sent `btauth/1` only ([`Schemes::Both`]): nobody can strip the headers that sign the
+//!   body and leave the classic ones, which do not.
 //!
 //! Design notes:
+//! - no node asks: nodes of ours use [`Dendrite::call`] among themselves, `compute-register probe` asks;
 //! - one nonce serves both schemes: a receiver judges by one of them only;
 //! - a uuid is lent to one request at a time, see `uuids`;
 //! - a connection that is refused or cannot be made within 5 s is "unavailable", where the SDK waits its whole timeout.
@@ -54,7 +57,7 @@ impl ClassicCall for Ping {
 /// With what a request is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Schemes {
-    /// Both: for peers of unknown age.
+    /// Both, for peers of unknown age; `btauth/1` only from the peer's first signed reply on.
     #[default]
     Both,
     /// That of SDK 6 to 10 only.
@@ -193,7 +196,7 @@ impl AskError {
 }
 
 impl Dendrite {
-    /// Asks a peer of any age, signed with both schemes. `within` bounds the whole call.
+    /// Asks a peer of any age, signed with [`Schemes::Both`]. `within` bounds the whole call.
     pub async fn ask<S: ClassicCall>(&self, peer: &Peer, synapse: &S, within: Duration) -> ClassicReply<S::Output> {
         self.ask_signed(peer, synapse, within, Schemes::Both).await
     }
@@ -206,6 +209,10 @@ impl Dendrite {
         within: Duration,
         schemes: Schemes,
     ) -> ClassicReply<S::Output> {
+        let schemes = match schemes {
+            Schemes::Both if self.0.signers.know(&peer.hotkey) => Schemes::Btauth,
+            told => told,
+        };
         let begun = Instant::now();
         let failed = |error| ClassicReply { answer: Err(error), signer: ReplySigner::Nobody, elapsed: begun.elapsed() };
         // Before the stamp: the nonces of one uuid must go out in their order.

@@ -1,8 +1,8 @@
 //! The calling side: one signed request, one judged reply, all of it within one deadline.
 //!
 //! [`Dendrite::call`] speaks to our own nodes: `btauth/1` out, and only a reply that the peer signed counts.
-//! [`Dendrite::ask`] speaks the classes of the original to peers of any age: both schemes out, and a reply is judged as
-//! the SDK's dendrite judges it. [`fan_out`] asks many peers at once.
+//! [`Dendrite::ask`] speaks the classes of the original to peers of any age: both schemes out until the peer has signed a
+//! reply, and a reply is judged as the SDK's dendrite judges it. [`fan_out`] asks many peers at once.
 //!
 //! Design notes:
 //! - `sent_at` is read just before the request is handed to the network and `received_at` when the last byte of the body
@@ -21,6 +21,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout};
 
 use self::exchange::{Exchanger, Failure, Received, shorten};
+use self::signers::Signers;
 use self::stamps::{Stamp, Stamps};
 use self::uuids::Uuids;
 use super::btauth;
@@ -35,6 +36,7 @@ mod ask;
 mod exchange;
 mod fan_out;
 mod original;
+mod signers;
 mod stamps;
 mod uuids;
 
@@ -135,6 +137,7 @@ struct Inner {
     uuids: Uuids,
     clock: SharedClock,
     stamps: Stamps,
+    signers: Signers,
 }
 
 impl std::fmt::Debug for Dendrite {
@@ -177,6 +180,7 @@ impl Dendrite {
             uuids,
             clock,
             stamps: Stamps::default(),
+            signers: Signers::default(),
         })))
     }
 
@@ -225,12 +229,13 @@ impl Dendrite {
         headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Whether the peer signed this reply to the request with this nonce.
+    /// Whether the peer signed this reply to the request with this nonce. A peer that did is remembered.
     fn signature(&self, peer: &Peer, nonce: u64, received: &Received) -> Signature {
         let Received { status, headers, body, .. } = received;
         match single(headers, REPLY_SIGNATURE_HEADER) {
             Ok(None) => Signature::Absent,
             Ok(Some(text)) if verify_reply(&text, *status, body, nonce, &peer.hotkey, &self.hotkey()) => {
+                self.0.signers.learn(peer.hotkey);
                 Signature::Holds(ReplyProof { nonce, body_sha256: body_sha256(body), signature: text })
             }
             _ => Signature::Wrong,
