@@ -13,6 +13,7 @@
 pub mod axon;
 pub mod btauth;
 pub mod classic;
+mod content_type;
 pub mod dendrite;
 mod floor;
 pub mod nonces;

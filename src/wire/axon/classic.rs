@@ -39,6 +39,7 @@ use super::own::{self, Answer};
 use crate::ids::Hotkey;
 use crate::wire::btauth::Caller;
 use crate::wire::classic::{BodyError, ClassicError, ClassicHeaders, ClassicSynapse, Envelope, check_shape, verify};
+use crate::wire::content_type::is_json;
 use crate::wire::uuid::Uuid;
 
 /// How every header of `btauth/1` begins.
@@ -250,12 +251,6 @@ fn read<S: ClassicSynapse>(request: &HttpRequest, headers: &ClassicHeaders, body
 fn error_id() -> String {
     // Without randomness the text says nothing, and the refusal stands.
     Uuid::random().map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
-}
-
-/// `application/json` or `application/…+json`, with or without parameters.
-fn is_json(value: &[u8]) -> bool {
-    let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    essence.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
 }
 
 /// The same synapse for a caller of `btauth/1`, whose signature covers the body: refusals are those of our own synapses,

@@ -32,6 +32,7 @@ use crate::verdict::UnknownCause;
 use crate::wire::classic::envelope::{TerminalJson, Whole};
 use crate::wire::classic::headers::{AXON_PREFIX, Terminal};
 use crate::wire::classic::{Base, ClassicSynapse, DENDRITE_VERSION, Outgoing, Ping, path, sign};
+use crate::wire::content_type::is_json;
 use crate::wire::reply::ReplyProof;
 
 /// Longest body of a reply that is read, in bytes.
@@ -333,10 +334,11 @@ fn judge<T: DeserializeOwned>(received: &Received) -> Result<T, AskError> {
 }
 
 fn expect_json(headers: &HeaderMap) -> Result<(), AskError> {
-    let stated = single(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default().to_ascii_lowercase();
-    let kind = stated.split(';').next().unwrap_or_default().trim();
-    let json = kind.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"));
-    if json { Ok(()) } else { Err(AskError::Parse(shorten(&format!("the content type is '{kind}', not JSON")))) }
+    let stated = single(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default();
+    match is_json(stated.as_bytes()) {
+        true => Ok(()),
+        false => Err(AskError::Parse(shorten(&format!("the content type is '{stated}', not JSON")))),
+    }
 }
 
 /// A field of the axon's headers, if it is there once.
