@@ -11,9 +11,11 @@
 //!
 //! Bad proofs are the validator's: its judge gives penalties for them (`challenge.penalty_*`).
 //!
-//! **Several behind one address.** An address from which an admitted request succeeded within the window is likely to be
-//! shared by that caller and others (NAT), or to be that caller with an error in its program: it needs [`SHARED`] times as
-//! much. Loopback and our own addresses never have a penalty: what is there is a proxy or a part of us.
+//! **Several behind one address.** An address from which an admitted request succeeded within [`REMEMBERED_MS`] is likely to
+//! be shared by that caller and others (NAT), or to be that caller with an error in its program: it needs [`SHARED`] times as
+//! much. The time is long because validators may ask once in an hour. Who does even more has the penalty, and with it whoever
+//! shares the address: a flood must end somewhere. Loopback and our own addresses never have a penalty: what is there is a
+//! proxy or a part of us. A proxy elsewhere cannot be told from a caller; `docs/wire.md` says what its operator sets.
 //!
 //! **Windows slide.** A count is that of the running window and, of the one before, the share that is not over yet, as if
 //! that had come evenly. Each subject is told once a window.
@@ -33,6 +35,8 @@ use crate::ids::Hotkey;
 
 /// How many times as much a shared address may do.
 pub const SHARED: u64 = 10;
+/// How long a good request makes its address a shared one, in milliseconds: 24 hours.
+pub const REMEMBERED_MS: u64 = 24 * 60 * 60 * 1000;
 /// Addresses whose misbehaviour is counted at a time.
 const ADDRESSES: usize = 8192;
 /// Addresses known to have sent good requests at a time.
@@ -284,7 +288,7 @@ impl Anomalies {
             Subject::Address(from) => self.good.get(&from).and_then(|good| good.0),
             Subject::Hotkey(_) => None,
         };
-        let shared = last_good.is_some_and(|last| last.abs_diff(now_ms) < window_ms);
+        let shared = last_good.is_some_and(|last| last.abs_diff(now_ms) < REMEMBERED_MS);
         let allowed = if shared { limit.saturating_mul(SHARED) } else { limit };
         meter.exceeds(now_ms, window_ms, allowed).then_some(Finding { subject, anomaly, allowed, window_ms })
     }

@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scheme {
-    /// Both, as the node's own requests to peers of unknown age.
+    /// Both: for an axon of unknown age.
     Both,
     /// That of SDK 6 to 10 only.
     Classic,

@@ -13,12 +13,14 @@
 pub mod axon;
 pub mod btauth;
 pub mod classic;
+mod content_type;
 pub mod dendrite;
 mod floor;
 pub mod nonces;
 pub mod reply;
 mod signature;
 pub mod synapse;
+mod uuid;
 
 pub use axon::{
     Accepts, AdmissionRefusal, AxonEvents, AxonGate, AxonLimits, AxonOutcome, Declined, GateRules, Rate, Rates,

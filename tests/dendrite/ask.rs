@@ -1,7 +1,10 @@
 //! What goes out, what is taken from a reply, and what failures are called.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use compute_subnet::clock::ManualClock;
 use compute_subnet::verdict::UnknownCause;
 use compute_subnet::wire::btauth::{self, AuthHeaders, AuthPolicy};
 use compute_subnet::wire::classic::{ClassicHeaders, ClassicPolicy, Envelope, Ping, check_shape, verify};
@@ -70,6 +73,60 @@ async fn requests_that_overlap_have_uuids_of_their_own_and_others_have_not() {
     let uuids: Vec<_> = server.requests().iter().map(|r| r.header("bt_header_dendrite_uuid").to_owned()).collect();
     assert_ne!(uuids[0], uuids[1]);
     assert!(uuids[..2].contains(&uuids[2]), "{uuids:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_signed_once_is_sent_nothing_that_could_be_stripped_of_its_bodys_signature() {
+    let signing = |by: &'static str| {
+        Server::start(move |request| {
+            let signature = sign_reply(&key(by), 200, b"{}", btauth(request).unwrap(), &key("Bob").hotkey());
+            let line = format!("x-compute-reply-signature: {signature}");
+            Answer::Keep(http(200, &[&line, "bt_header_axon_status_code: 200"], "{}"))
+        })
+    };
+    let (peer, liar) = (signing("Alice").await, signing("Charlie").await);
+    let moved = Server::start(|_| Answer::Keep(success())).await;
+    let bob = bob();
+    let old = |server: &Server| -> Vec<bool> {
+        server.requests().iter().map(|r| r.has("bt_header_dendrite_signature")).collect()
+    };
+    for server in [&liar, &moved, &liar, &peer, &peer, &moved] {
+        assert!(bob.ask(&server.peer, &Ping {}, LONG).await.answer.is_ok());
+    }
+    assert_eq!((old(&liar), old(&peer)), (vec![true, true], vec![true, false]), "only its own signature teaches");
+    assert_eq!(old(&moved), [true, false], "known by its hotkey, wherever it is");
+    assert!(btauth(&moved.requests()[1]).is_ok());
+    let reply = bob.ask_signed(&moved.peer, &Ping {}, LONG, Schemes::Classic).await;
+    assert!(reply.answer.is_ok() && old(&moved) == [true, false, true], "unless told otherwise");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_an_hour_costs_no_peer_of_any_age() {
+    // As servers of the SDK judge: nonces of a pair of hotkey and uuid rise, and a pair is kept for ever.
+    let pairs = Mutex::new(HashMap::<String, u64>::new());
+    let rising = move |request: &Arrived| {
+        let nonce = classic(request).unwrap();
+        let mut pairs = pairs.lock().unwrap();
+        let last = pairs.insert(request.header("bt_header_dendrite_uuid").to_owned(), nonce);
+        Answer::Keep(if last.is_none_or(|last| last < nonce) { success() } else { http(401, &[], "{}") })
+    };
+    let server = Server::start(rising).await;
+    let hour = Duration::from_secs(3600).as_nanos() as u64;
+    let now = 1_800_000_000_000_000_000;
+    let clock = Arc::new(ManualClock::at_ns(now));
+    let bob = Dendrite::new(key("Bob"), clock.clone(), None).unwrap();
+    let clocks = [now, now - 1_000, now - hour, now - hour, now - 2 * hour, now, now - hour];
+    for now in clocks {
+        clock.set_ns(now);
+        let reply = bob.ask(&server.peer, &Ping {}, LONG).await;
+        assert!(reply.answer.is_ok(), "{now}: {reply:?}");
+    }
+    for (request, now) in server.requests().iter().zip(clocks) {
+        let nonce = btauth(request).unwrap();
+        assert!(nonce.abs_diff(now) < 1_000_000_000, "{nonce} is fresh at {now}");
+    }
+    let uuids: HashSet<_> = server.requests().iter().map(|r| r.header("bt_header_dendrite_uuid").to_owned()).collect();
+    assert_eq!(uuids.len(), 4, "one more for each jump back, and no more than that");
 }
 
 #[tokio::test]

@@ -97,10 +97,13 @@ fn an_address_that_also_sends_good_requests_needs_ten_times_as_much() {
     assert!(!found(&mut anomalies, NOW, bad("203.0.113.9"), 200));
     assert!(found(&mut anomalies, NOW, bad("203.0.113.9"), 1));
     assert!(found(&mut anomalies, NOW, bad("203.0.113.10"), 21), "its neighbour does not");
-    // Good requests of a window ago say nothing any more.
-    let mut anomalies = Anomalies::new([]);
-    assert_eq!(good(&mut anomalies, NOW), None);
-    assert!(found(&mut anomalies, NOW + WINDOW, bad("203.0.113.9"), 21));
+    // A caller that asks once a day is still there; what is older says nothing any more.
+    for (later, allowed) in [(REMEMBERED_MS - 1, 200), (REMEMBERED_MS, 20)] {
+        let mut anomalies = Anomalies::new([]);
+        assert_eq!(good(&mut anomalies, NOW), None);
+        assert!(!found(&mut anomalies, NOW + later, bad("203.0.113.9"), allowed), "{later} ms later");
+        assert!(found(&mut anomalies, NOW + later, bad("203.0.113.9"), 1), "{later} ms later");
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ use super::own::{self, Answer};
 use crate::ids::Hotkey;
 use crate::wire::btauth::Caller;
 use crate::wire::classic::{BodyError, ClassicError, ClassicHeaders, ClassicSynapse, Envelope, check_shape, verify};
+use crate::wire::content_type::is_json;
+use crate::wire::uuid::Uuid;
 
 /// How every header of `btauth/1` begins.
 const BTAUTH_PREFIX: &str = "x-bittensor-";
@@ -177,7 +179,7 @@ where
         }
         Stop::NotJson { line, column } => (AxonOutcome::MalformedBody, reply.not_json(line, column)),
         Stop::Internal { outcome, detail, ours } => {
-            let id = super::classic_reply::error_id();
+            let id = error_id();
             match ours {
                 true => tracing::error!(synapse = S::NAME, caller = ?proved, id, %detail, "a request failed here"),
                 false => tracing::debug!(synapse = S::NAME, caller = ?proved, id, %detail, "a request cannot be read"),
@@ -246,10 +248,10 @@ fn read<S: ClassicSynapse>(request: &HttpRequest, headers: &ClassicHeaders, body
     }
 }
 
-/// `application/json` or `application/…+json`, with or without parameters.
-fn is_json(value: &[u8]) -> bool {
-    let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    essence.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
+/// Names one failure in our log.
+fn error_id() -> String {
+    // Without randomness the text says nothing, and the refusal stands.
+    Uuid::random().map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
 }
 
 /// The same synapse for a caller of `btauth/1`, whose signature covers the body: refusals are those of our own synapses,

@@ -223,15 +223,3 @@ fn put(response: &mut HttpResponseBuilder, name: &HeaderName, value: &str) {
         response.insert_header((name.clone(), value));
     }
 }
-
-/// A fresh uuid of version 4, which names one failure in our log.
-pub(super) fn error_id() -> String {
-    let mut bytes = [0u8; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        return "unknown".to_owned(); // no randomness: the text says nothing, the refusal stands
-    }
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = hex::encode(bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}

@@ -7,9 +7,12 @@
 //! - a success is what the SDK's dendrite counts as one, and a complete output beside it;
 //! - replies of old peers are not signed: where there is a signature it is checked and reported ([`ReplySigner`]), and where
 //!   there is none, or a wrong one, whoever sits between us and the peer may have written the reply. The caller must not rest
-//!   anything on it that such a one could want.
+//!   anything on it that such a one could want;
+//! - a peer that has signed a reply is sent `btauth/1` only ([`Schemes::Both`]): nobody can strip the headers that sign the
+//!   body and leave the classic ones, which do not.
 //!
 //! Design notes:
+//! - no node asks: nodes of ours use [`Dendrite::call`] among themselves, `compute-register probe` asks;
 //! - one nonce serves both schemes: a receiver judges by one of them only;
 //! - a uuid is lent to one request at a time, see `uuids`;
 //! - a connection that is refused or cannot be made within 5 s is "unavailable", where the SDK waits its whole timeout.
@@ -29,6 +32,7 @@ use crate::verdict::UnknownCause;
 use crate::wire::classic::envelope::{TerminalJson, Whole};
 use crate::wire::classic::headers::{AXON_PREFIX, Terminal};
 use crate::wire::classic::{Base, ClassicSynapse, DENDRITE_VERSION, Outgoing, Ping, path, sign};
+use crate::wire::content_type::is_json;
 use crate::wire::reply::ReplyProof;
 
 /// Longest body of a reply that is read, in bytes.
@@ -54,7 +58,7 @@ impl ClassicCall for Ping {
 /// With what a request is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Schemes {
-    /// Both: for peers of unknown age.
+    /// Both, for peers of unknown age; `btauth/1` only from the peer's first signed reply on.
     #[default]
     Both,
     /// That of SDK 6 to 10 only.
@@ -193,7 +197,7 @@ impl AskError {
 }
 
 impl Dendrite {
-    /// Asks a peer of any age, signed with both schemes. `within` bounds the whole call.
+    /// Asks a peer of any age, signed with [`Schemes::Both`]. `within` bounds the whole call.
     pub async fn ask<S: ClassicCall>(&self, peer: &Peer, synapse: &S, within: Duration) -> ClassicReply<S::Output> {
         self.ask_signed(peer, synapse, within, Schemes::Both).await
     }
@@ -206,15 +210,19 @@ impl Dendrite {
         within: Duration,
         schemes: Schemes,
     ) -> ClassicReply<S::Output> {
+        let schemes = match schemes {
+            Schemes::Both if self.0.signers.know(&peer.hotkey) => Schemes::Btauth,
+            told => told,
+        };
         let begun = Instant::now();
         let failed = |error| ClassicReply { answer: Err(error), signer: ReplySigner::Nobody, elapsed: begun.elapsed() };
-        // Before the nonce: the nonces of one uuid must go out in their order.
+        // Before the stamp: the nonces of one uuid must go out in their order.
         let Some(uuid) = self.0.uuids.lend(*peer) else {
             return failed(AskError::Own(format!("{} requests to this axon are under way", Uuids::AT_ONCE)));
         };
-        let (nonce, timeout_s) = (self.next_nonce(), within.as_secs_f64());
+        let (stamp, timeout_s) = (self.stamp(), within.as_secs_f64());
+        let (nonce, uuid_text) = (stamp.nonce, uuid.uuid(stamp).to_string());
         let route = path::<S>();
-        let uuid_text = uuid.to_string();
         let out = Outgoing { receiver: &peer.hotkey, to: peer.addr, nonce, uuid: &uuid_text, timeout_s };
         let mut headers = match schemes {
             Schemes::Both | Schemes::Classic => sign(&self.0.keypair, synapse, &out),
@@ -326,10 +334,11 @@ fn judge<T: DeserializeOwned>(received: &Received) -> Result<T, AskError> {
 }
 
 fn expect_json(headers: &HeaderMap) -> Result<(), AskError> {
-    let stated = single(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default().to_ascii_lowercase();
-    let kind = stated.split(';').next().unwrap_or_default().trim();
-    let json = kind.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"));
-    if json { Ok(()) } else { Err(AskError::Parse(shorten(&format!("the content type is '{kind}', not JSON")))) }
+    let stated = single(headers, CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default();
+    match is_json(stated.as_bytes()) {
+        true => Ok(()),
+        false => Err(AskError::Parse(shorten(&format!("the content type is '{stated}', not JSON")))),
+    }
 }
 
 /// A field of the axon's headers, if it is there once.

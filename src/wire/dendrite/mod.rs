@@ -1,8 +1,8 @@
 //! The calling side: one signed request, one judged reply, all of it within one deadline.
 //!
 //! [`Dendrite::call`] speaks to our own nodes: `btauth/1` out, and only a reply that the peer signed counts.
-//! [`Dendrite::ask`] speaks the classes of the original to peers of any age: both schemes out, and a reply is judged as
-//! the SDK's dendrite judges it. [`fan_out`] asks many peers at once.
+//! [`Dendrite::ask`] speaks the classes of the original to peers of any age: both schemes out until the peer has signed a
+//! reply, and a reply is judged as the SDK's dendrite judges it. [`fan_out`] asks many peers at once.
 //!
 //! Design notes:
 //! - `sent_at` is read just before the request is handed to the network and `received_at` when the last byte of the body
@@ -15,13 +15,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout};
 
 use self::exchange::{Exchanger, Failure, Received, shorten};
+use self::signers::Signers;
+use self::stamps::{Stamp, Stamps};
 use self::uuids::Uuids;
 use super::btauth;
 use super::reply::{REPLY_SIGNATURE_HEADER, ReplyProof, body_sha256, verify_reply};
@@ -35,6 +36,8 @@ mod ask;
 mod exchange;
 mod fan_out;
 mod original;
+mod signers;
+mod stamps;
 mod uuids;
 
 pub use ask::{AskError, ClassicCall, ClassicReply, MAX_CLASSIC_REPLY, NoFields, ReplySigner, Schemes};
@@ -133,7 +136,8 @@ struct Inner {
     exchanger: Exchanger,
     uuids: Uuids,
     clock: SharedClock,
-    last_nonce: AtomicU64,
+    stamps: Stamps,
+    signers: Signers,
 }
 
 impl std::fmt::Debug for Dendrite {
@@ -170,7 +174,14 @@ impl Dendrite {
     ) -> Result<Self, CallError> {
         let exchanger = Exchanger::new(keep, local_address)?;
         let uuids = Uuids::new().map_err(|e| CallError::Own(format!("no randomness from the system: {e}")))?;
-        Ok(Dendrite(Arc::new(Inner { keypair, exchanger, uuids, clock, last_nonce: AtomicU64::new(0) })))
+        Ok(Dendrite(Arc::new(Inner {
+            keypair,
+            exchanger,
+            uuids,
+            clock,
+            stamps: Stamps::default(),
+            signers: Signers::default(),
+        })))
     }
 
     /// The hotkey that calls.
@@ -191,7 +202,7 @@ impl Dendrite {
         max_reply_bytes: usize,
     ) -> Result<Reply<S::Reply>, CallError> {
         let body = serde_json::to_vec(request).map_err(|e| CallError::Own(e.to_string()))?;
-        let nonce = self.next_nonce();
+        let nonce = self.stamp().nonce;
         let headers = self.btauth(S::PATH, &body, nonce, peer);
         let exchange = self.0.exchanger.post(peer.addr, S::PATH, headers, body, max_reply_bytes);
         let received = timeout(within, exchange).await.map_err(|_| CallError::Deadline(within))??;
@@ -208,12 +219,8 @@ impl Dendrite {
         Ok(Reply { body, sent_at, received_at, proof })
     }
 
-    /// Nanoseconds of the wall clock, but never the same or an earlier value twice.
-    fn next_nonce(&self) -> u64 {
-        let now = self.0.clock.now_ns();
-        let next = |last: u64| now.max(last.saturating_add(1));
-        let last = self.0.last_nonce.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
-        next(last.unwrap_or_else(|last| last))
+    fn stamp(&self) -> Stamp {
+        self.0.stamps.next(self.0.clock.now_ns())
     }
 
     /// The headers that sign a `POST` with `btauth/1`.
@@ -222,12 +229,13 @@ impl Dendrite {
         headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Whether the peer signed this reply to the request with this nonce.
+    /// Whether the peer signed this reply to the request with this nonce. A peer that did is remembered.
     fn signature(&self, peer: &Peer, nonce: u64, received: &Received) -> Signature {
         let Received { status, headers, body, .. } = received;
         match single(headers, REPLY_SIGNATURE_HEADER) {
             Ok(None) => Signature::Absent,
             Ok(Some(text)) if verify_reply(&text, *status, body, nonce, &peer.hotkey, &self.hotkey()) => {
+                self.0.signers.learn(peer.hotkey);
                 Signature::Holds(ReplyProof { nonce, body_sha256: body_sha256(body), signature: text })
             }
             _ => Signature::Wrong,

@@ -3,16 +3,18 @@
 //! Classic servers want rising nonces for each pair of hotkey and uuid, and remember each pair for ever. Requests that are
 //! under way at the same time may overtake each other, so they must not share a uuid; a fresh one for each request would
 //! grow the servers' tables without end. So a uuid is lent to one request at a time: an axon sees as many of them as there
-//! ever were requests to it at once, nearly always one.
+//! ever were requests to it at once, nearly always one. Only when nonces begin again (`stamps`) do all of them change.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Peer;
+use super::stamps::Stamp;
+use crate::wire::uuid::Uuid;
 
 /// Uuids of one dendrite.
 pub(super) struct Uuids {
-    base: [u8; 16],
+    base: Uuid,
     /// Which ones are lent, for each peer with any: a bit for each.
     lent: Mutex<HashMap<Peer, u64>>,
 }
@@ -31,15 +33,10 @@ impl Uuids {
     /// # Errors
     /// If the system has no randomness.
     pub(super) fn new() -> Result<Self, getrandom::Error> {
-        let mut base = [0; 16];
-        getrandom::fill(&mut base)?;
-        // What a random uuid (version 4) looks like.
-        base[6] = base[6] & 0x0f | 0x40;
-        base[8] = base[8] & 0x3f | 0x80;
-        Ok(Uuids { base, lent: Mutex::new(HashMap::new()) })
+        Ok(Uuids { base: Uuid::random()?, lent: Mutex::new(HashMap::new()) })
     }
 
-    /// A uuid that no other request to this peer has; `None` if there are too many. The nonce must be drawn after.
+    /// A uuid that no other request to this peer has; `None` if there are too many. The stamp must be drawn after.
     pub(super) fn lend(&self, peer: Peer) -> Option<Lent<'_>> {
         let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = lent.entry(peer).or_default();
@@ -52,12 +49,15 @@ impl Uuids {
     }
 }
 
-impl std::fmt::Display for Lent<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut bytes = self.uuids.base;
+impl Lent<'_> {
+    /// What the request with this stamp carries.
+    pub(super) fn uuid(&self, stamp: Stamp) -> Uuid {
+        let mut bytes = self.uuids.base.0;
+        for (byte, of_era) in bytes[11..15].iter_mut().zip(stamp.era.to_be_bytes()) {
+            *byte ^= of_era;
+        }
         bytes[15] = self.number as u8;
-        let text = hex::encode(bytes);
-        write!(f, "{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+        Uuid(bytes)
     }
 }
 
@@ -82,27 +82,38 @@ mod tests {
         Peer { hotkey: Hotkey([n; 32]), addr: ([127, 0, 0, 1], 8091).into() }
     }
 
+    fn text(lent: &Lent<'_>, era: u32) -> String {
+        lent.uuid(Stamp { nonce: 0, era }).to_string()
+    }
+
     #[test]
     fn a_peer_sees_one_uuid_unless_requests_overlap() {
         let uuids = Uuids::new().unwrap();
         let first = uuids.lend(peer(1)).unwrap();
-        let (text, other) = (first.to_string(), uuids.lend(peer(2)).unwrap().to_string());
-        assert_eq!(text, other, "peers do not share their tables");
+        let (of_first, other) = (text(&first, 0), text(&uuids.lend(peer(2)).unwrap(), 0));
+        assert_eq!(of_first, other, "peers do not share their tables");
         let second = uuids.lend(peer(1)).unwrap();
-        assert_ne!(text, second.to_string());
+        assert_ne!(of_first, text(&second, 0));
         drop(first);
-        assert_eq!(uuids.lend(peer(1)).unwrap().to_string(), text);
+        assert_eq!(text(&uuids.lend(peer(1)).unwrap(), 0), of_first);
         drop(second);
         assert!(uuids.lent.lock().unwrap().is_empty(), "nothing is kept of peers that are not being asked");
-        assert_eq!(text.len(), 36);
-        assert_eq!(text.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    }
+
+    #[test]
+    fn no_uuid_of_one_era_is_one_of_another() {
+        let uuids = Uuids::new().unwrap();
+        let lent: Vec<_> = (0..Uuids::AT_ONCE).map(|_| uuids.lend(peer(1)).unwrap()).collect();
+        let eras = [0, 1, 255, 256, u32::MAX];
+        let texts: std::collections::HashSet<_> = eras.iter().flat_map(|e| lent.iter().map(|l| text(l, *e))).collect();
+        assert_eq!(texts.len(), 5 * 64);
     }
 
     #[test]
     fn no_two_requests_under_way_share_a_uuid_and_too_many_are_refused() {
         let uuids = Uuids::new().unwrap();
         let lent: Vec<_> = (0..Uuids::AT_ONCE).map(|_| uuids.lend(peer(1)).unwrap()).collect();
-        let texts: std::collections::HashSet<_> = lent.iter().map(ToString::to_string).collect();
+        let texts: std::collections::HashSet<_> = lent.iter().map(|lent| text(lent, 0)).collect();
         assert_eq!(texts.len(), 64);
         assert!(uuids.lend(peer(1)).is_none() && uuids.lend(peer(2)).is_some());
     }
