@@ -50,6 +50,10 @@ const TO_CLOSE: usize = 64;
 /// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 
+/// Connections that wait to be taken; the system has its own limit (`net.core.somaxconn`). Beyond it a caller tries again
+/// after a second, and what the standard library asks for, 128, is full as soon as somebody opens that many at once.
+const BACKLOG: i32 = 4096;
+
 /// How long a connection that is being closed throws away what its caller still sends, so that the caller hears why.
 const LINGER: Duration = Duration::from_secs(1);
 
