@@ -540,7 +540,15 @@ async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
     let mut command = program(DEVNET, home.path(), &["--miners", "1", "--cheaters", "1", "--rentals", "0"]);
     command.args(["--epochs", "2", "--block-time", "100ms", "--node.data_dir", data.to_str().unwrap()]);
     command.args(["--metrics.port", &port.to_string(), "--config", file.to_str().unwrap()]);
-    let ended = Started::new(command).end().await;
+    let running = Started::new(command);
+    // It holds the keys of everybody.
+    until("it can leave no core dump", async || {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.0.id())).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).map(str::to_owned)?;
+        core.split_whitespace().eq(["0", "0", "bytes"]).then_some(())
+    })
+    .await;
+    let ended = running.end().await;
     assert_eq!(ended.code, Some(0), "{ended}");
     for told in ["weights on chain of epoch", "miner-0", "cheater-1", "fail: entry_mismatch", "/metrics", "65535"] {
         assert!(ended.out.contains(told), "{told:?} is missing: {ended}");

@@ -18,8 +18,11 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 const DEVICES: u8 = 4;
-const RULES: ReconcileRules =
-    ReconcileRules { request_grace: Duration::from_millis(50), orphan_grace: Duration::from_millis(100) };
+const RULES: ReconcileRules = ReconcileRules {
+    request_grace: Duration::from_millis(50),
+    unheard_grace: Duration::from_millis(50),
+    orphan_grace: Duration::from_millis(100),
+};
 
 /// Where the miner dies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -278,6 +281,7 @@ impl World {
                     owner_token_digest: token(lease).digest(),
                     ssh_public_key: None,
                     wish: None,
+                    unheard: false,
                 };
                 terms.check(self.now_ms, Duration::from_secs(1)).expect("good terms");
                 self.journal.insert(lease, vec![Event::Opened { terms, at_ms: self.now_ms }]);

@@ -50,9 +50,17 @@ struct Subnet {
 
 impl Subnet {
     async fn start(runtime: std::sync::Arc<tokio::runtime::Runtime>) -> Self {
+        Self::start_with(runtime, |_| {}).await
+    }
+
+    async fn start_with(
+        runtime: std::sync::Arc<tokio::runtime::Runtime>,
+        set: impl FnOnce(&mut compute_subnet::settings::Settings),
+    ) -> Self {
         let mut world = World::new(runtime);
         world.settings.miner.ssh_port = PORT;
         world.settings.leases.max_duration = std::time::Duration::from_secs(3 * DAY_MS / 1_000);
+        set(&mut world.settings);
         let ledger = world.ledger(&[("Validator", 100_000), ("Second", 100_000), ("Poor", 10), ("Miner", 0)]).await;
         let miner = Self::miner(&world, &ledger).await;
         Subnet { world, ledger, miner }
@@ -253,6 +261,36 @@ fn only_the_renter_with_its_key_changes_a_rental() {
         assert_eq!(subnet.output(&renter, action("defragment", &pem())).await, json!({"port": PORT}));
         assert_eq!(subnet.output(&renter, give_back(&pem())).await, yes());
         assert_eq!(subnet.output(&renter, action("pause", &pem())).await, no(), "it has ended");
+        subnet.miner.end().await;
+    });
+}
+
+#[test]
+fn the_operator_bounds_the_originals_rentals_and_its_tests_of_the_machine() {
+    inside(async |runtime| {
+        let subnet = Subnet::start_with(runtime.clone(), |settings| {
+            settings.leases.original_max_duration = std::time::Duration::from_millis(DAY_MS);
+        })
+        .await;
+        let renter = validator_key();
+        let mut test = rent(1);
+        test["device_requirement"]["testing"] = json!(true);
+        for (fields, lasts) in [(rent(2), DAY_MS), (test, 15 * 60_000)] {
+            let before = SystemClock.now_ms();
+            assert_eq!(subnet.output(&renter, fields).await["status"], true);
+            let ends = subnet.leases().await[0].expires_at_ms;
+            assert!((before + lasts..=SystemClock.now_ms() + lasts).contains(&ends), "{lasts}: {ends}");
+            assert_eq!(subnet.output(&renter, give_back(&pem())).await, yes());
+        }
+        subnet.miner.end().await;
+
+        let subnet = Subnet::start_with(runtime, |settings| {
+            settings.leases.original_max_duration = std::time::Duration::ZERO;
+        })
+        .await;
+        assert_eq!(subnet.output(&renter, probe()).await, no(), "not free for them");
+        assert_eq!(subnet.output(&renter, rent(1)).await, no());
+        assert!(subnet.leases().await.is_empty());
         subnet.miner.end().await;
     });
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use compute_subnet::settings::{Cli, Role, load};
+use compute_subnet::settings::{Cli, FLAGS, Role, load};
 
 const NODE: &str = "src/actors/node.rs";
 const MINER: &str = "src/actors/miner/node.rs";
@@ -109,6 +109,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("weights.retry_cap", VALIDATOR, "settings.weights.retry_cap"),
     ("weights.confirm_timeout", VALIDATOR, "settings.weights.confirm_timeout"),
     ("leases.max_duration", VALIDATOR, "settings.leases.max_duration"),
+    ("leases.original_max_duration", MINER, "settings.leases.original_max_duration"),
+    ("leases.test_duration", MINER, "settings.leases.test_duration"),
     ("leases.request_timeout", VALIDATOR, "settings.leases.request_timeout"),
     ("leases.health_interval", VALIDATOR, "settings.leases.health_interval"),
     ("leases.misses_to_lose", MINER, "settings.leases.misses_to_lose"),
@@ -184,6 +186,66 @@ fn keys() -> BTreeSet<String> {
         format!("{table}*.{field}")
     };
     loaded.sources.keys().map(any_row).collect()
+}
+
+/// Names of files in a node's directory that look like keys, or begin so.
+const FILES: &[&str] = &["devnet.previous", "devnet.seed", "node.db", "node.lock"];
+
+/// What a text for people calls a key: `SECTION.KEY` within backticks, where there is such a section; `*` is any key.
+fn named_keys<'a>(text: &'a str, sections: &BTreeSet<&str>) -> Vec<&'a str> {
+    let mut fenced = false;
+    let spans = text.lines().flat_map(|line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        // A block of code is a span as a whole; a line has its spans between every other pair of backticks.
+        let (first, step) = if fenced { (0, 1) } else { (1, 2) };
+        line.split('`').skip(first).step_by(step).collect::<Vec<_>>()
+    });
+    let part = |c: char| is_word(c) || ".*-/".contains(c);
+    let words = spans.flat_map(|span| span.split(move |c| !part(c)));
+    let words = words.map(|word| word.trim_start_matches('-').trim_end_matches('.'));
+    let key = |word: &&str| word.split_once('.').is_some_and(|(section, _)| sections.contains(section));
+    let file = |word: &str| {
+        let of = |name| word.strip_prefix(name).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('.'));
+        FILES.iter().any(of)
+    };
+    words.filter(key).filter(|word| !file(word)).collect()
+}
+
+#[test]
+fn every_key_or_flag_that_readme_and_docs_name_exists() {
+    let keys = keys();
+    let sections: BTreeSet<&str> = keys.iter().filter_map(|key| Some(key.split_once('.')?.0)).collect();
+    let exists = |named: &str| {
+        let below = named.strip_suffix(".*").unwrap_or(named);
+        // A few flags have a key's form and a name of their own.
+        FLAGS.iter().any(|flag| flag.name == named || flag.alias == Some(named))
+            || keys.iter().any(|key| key == below || key.strip_prefix(below).is_some_and(|rest| rest.starts_with('.')))
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let texts = docs.filter(|path| path.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]);
+    let (mut seen, mut unknown) = (0, Vec::new());
+    for path in texts {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for named in named_keys(&text, &sections) {
+            seen += 1;
+            if !exists(named) {
+                unknown.push(format!("{}: {named}: neither a key of config.yaml nor a flag", path.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+    assert!(seen >= 10, "only {seen} keys were found in all texts");
+}
+
+#[test]
+fn a_named_key_is_told_from_what_only_looks_like_one() {
+    let sections = BTreeSet::from(["axon", "scoring"]);
+    let text = "`axon.port`, `--set axon.ip=0.0.0.0` and `--axon.port 1`; `subnet.json`, axon.nothing, `a.axon.b`,\n\
+                `scoring.*`, `src/axon/mod.rs`, `devnet.seed`.\n```sh\nrun --axon.prot 5 # axon.\n```\n`axon.max_workers`.";
+    let named = named_keys(text, &sections);
+    assert_eq!(named, ["axon.port", "axon.ip", "axon.port", "scoring.*", "axon.prot", "axon.max_workers"]);
 }
 
 /// A file's code without comments, unit tests, and the white space that only lays it out.

@@ -12,13 +12,13 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use compute_subnet::wallet::keyfile::{self, KeyfileErrorKind as K};
 use compute_subnet::wallet::password::{Source, Sources, variable};
-use compute_subnet::wallet::{Sealed, UnlockError, sealed::SealError, unlock};
+use compute_subnet::wallet::{LoadedKey, Sealed, UnlockError, sealed::SealError, unlock};
 use secrecy::SecretString;
 
 const MINER: &str = env!("CARGO_BIN_EXE_compute-miner");
@@ -181,12 +181,16 @@ fn a_wrong_password_and_an_altered_file_do_not_open_nacl() {
 
 const VAULT: &str = "legacy/hotkeys/hk_ansible_vault";
 
-fn open_with(file: &Path, environment: &[(String, String)]) -> Result<(String, Option<Source>), UnlockError> {
+/// The key, and where its password came from.
+fn load_with(file: &Path, environment: &[(String, String)]) -> Result<(LoadedKey, Option<Source>), UnlockError> {
     let lookup = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| OsString::from(value));
     let mut told = None;
     let sources = Sources { file: None, environment: &lookup, terminal: false };
-    unlock::load(file, &sources, |_, source| told = Some(source.clone()))
-        .map(|loaded| (loaded.keypair.hotkey().to_string(), told))
+    unlock::load(file, &sources, |_, source| told = Some(source.clone())).map(|loaded| (loaded, told))
+}
+
+fn open_with(file: &Path, environment: &[(String, String)]) -> Result<(String, Option<Source>), UnlockError> {
+    load_with(file, environment).map(|(loaded, told)| (loaded.keypair.hotkey().to_string(), told))
 }
 
 #[test]
@@ -364,31 +368,85 @@ async fn a_node_takes_the_password_of_its_hotkey_from_systemd_and_says_what_it_w
     }
 }
 
+/// A terminal: the end that a person types at, and the program's.
+fn pseudoterminal() -> (fs::File, fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    (controller.into(), terminal)
+}
+
+/// The program, once it asks at the terminal for the password of the Ansible vault.
+fn asking(mut command: Command, terminal: &fs::File) -> Child {
+    command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut prompt = Vec::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    while !prompt.ends_with(b"hk_ansible_vault: ") {
+        let mut byte = [0];
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&prompt));
+        prompt.push(byte[0]);
+    }
+    child
+}
+
+#[test]
+fn no_program_that_loads_a_key_can_leave_a_core_dump() {
+    let root = wallets();
+    let path = root.path().to_str().unwrap();
+    let show = ["--wallet.path", path, "wallet", "show", "legacy", "--hotkey", "hk_ansible_vault", "--unlock"];
+    let wallet = ["--wallet.path", path, "--wallet.name", "legacy", "--wallet.hotkey", "hk_ansible_vault"];
+    let ledger = ["--subtensor.network", "ledger=http://127.0.0.1:1", "--node.data_dir", "/dev/null/none"];
+    let node = [&wallet[..], &ledger].concat();
+    let (_controller, terminal) = pseudoterminal();
+    for (exe, args) in [(MINER, &node[..]), (VALIDATOR, &node), (REGISTER, &show)] {
+        let mut child = asking(program(exe, root.path(), args), &terminal);
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"], "{exe}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_the_one_of_the_public_file_beside_it_is_refused_with_both_addresses() {
+    let root = wallets();
+    let public = fs::read_to_string(root.path().join("watch/coldkeypub.txt")).unwrap();
+    for (file, environment) in [("plain/hotkeys/hk_mnemonic12", None), (VAULT, Some(PASSWORD.to_owned()))] {
+        let file = root.path().join(file);
+        let environment: Vec<_> = environment.into_iter().map(|password| (variable(&file), password)).collect();
+        let companion = PathBuf::from(format!("{}pub.txt", file.display()));
+        fs::write(&companion, &public).unwrap();
+        assert_eq!(open_with(&file, &environment).unwrap().0, ABANDON, "the same key");
+        fs::write(&companion, "no key").unwrap();
+        let unclear: Vec<_> =
+            load_with(&file, &environment).unwrap().0.warnings.iter().map(ToString::to_string).collect();
+        let unclear = unclear.join("\n");
+        assert!(unclear.contains("not a JSON key file") && unclear.contains(companion.to_str().unwrap()), "{unclear}");
+        fs::write(&companion, public.replace(ABANDON, ALICE)).unwrap();
+        let refused = open_with(&file, &environment).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, UnlockError::AnotherKey { .. }), "{text}");
+        for told in [file.to_str().unwrap(), companion.to_str().unwrap(), ABANDON, ALICE, "states another key"] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
+    }
+}
+
 #[test]
 fn a_person_at_a_terminal_is_asked_and_nothing_is_shown() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let root = wallets();
     let path = root.path().to_str().unwrap();
     let show = ["--wallet.path", path, "wallet", "show", "legacy", "--hotkey", "hk_ansible_vault", "--unlock"];
     let session = |keys: &str| {
-        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&controller).unwrap();
-        unlockpt(&controller).unwrap();
-        let name = ptsname(&controller, Vec::new()).unwrap();
-        let terminal = fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let (mut controller, terminal) = pseudoterminal();
         let before = rustix::termios::tcgetattr(&terminal).unwrap();
-        let mut command = program(REGISTER, root.path(), &show);
-        command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut prompt = Vec::new();
-        let mut stderr = child.stderr.take().unwrap();
         // Only once it asks: what is typed before is shown by the terminal itself.
-        while !prompt.ends_with(b"hk_ansible_vault: ") {
-            let mut byte = [0];
-            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&prompt));
-            prompt.push(byte[0]);
-        }
-        let mut controller = fs::File::from(controller);
+        let child = asking(program(REGISTER, root.path(), &show), &terminal);
         controller.write_all(keys.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         let after = rustix::termios::tcgetattr(&terminal).unwrap();

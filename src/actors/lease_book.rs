@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::actors::journal::Journal;
-use crate::ids::{DeviceId, Hash32, LeaseId};
+use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::{Event, Lease, LeaseState, TransitionError, apply};
 use crate::messages::journal::Write;
 use crate::runtime::{AskError, Handle};
@@ -212,9 +212,11 @@ impl LeaseBook {
     pub fn open(&self) -> impl Iterator<Item = &Lease> {
         self.entries.values().map(|e| &e.lease).filter(|l| !l.state.is_final())
     }
-    /// The lease that this token owns: one that has not ended before one that has, the latest first.
-    pub fn of_token(&self, digest: Hash32) -> Option<&Lease> {
-        let owned = self.entries.values().map(|e| &e.lease).filter(|l| l.owner_token_digest == digest);
+    /// The renter's lease that this token owns: one that has not ended before one that has, the latest first. Another may
+    /// have rented under the same token.
+    pub fn of_token(&self, renter: Hotkey, digest: Hash32) -> Option<&Lease> {
+        let owned =
+            self.entries.values().map(|e| &e.lease).filter(|l| l.renter == renter && l.owner_token_digest == digest);
         owned.max_by_key(|l| (!l.state.is_final(), l.requested_at_ms))
     }
     /// How many leases are in this state.
@@ -254,7 +256,6 @@ impl LeaseBook {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::ids::Hotkey;
     use crate::lease::{EndReason, LeaseTerms};
     use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
     use crate::telemetry::{BuildInfo, Labels};
@@ -271,6 +272,7 @@ mod tests {
             owner_token_digest: Hash32([3; 32]),
             ssh_public_key: None,
             wish: None,
+            unheard: false,
         };
         Entry::opened(Lease::open(&terms, 0))
     }
@@ -293,6 +295,22 @@ mod tests {
         let wish = Event::Refused { why: EndReason::Withdrawn, note: String::new(), at_ms: 0 };
         let step = entry.step(&[wish], Role::Miner, &journal, &metrics, 0).await;
         assert!(matches!(step, Err(StepError::Journal(_))), "{step:?}");
+    }
+
+    #[test]
+    fn a_token_finds_only_the_leases_of_its_renter() {
+        let mut book = LeaseBook::default();
+        let first = entry();
+        let mut second = entry();
+        (second.lease.id, second.lease.renter, second.lease.requested_at_ms) = (LeaseId([2; 16]), Hotkey([4; 32]), 9);
+        let token = first.lease.owner_token_digest;
+        assert_eq!(second.lease.owner_token_digest, token, "both showed the same");
+        for entry in [first, second] {
+            book.put(entry.lease.id, Some(entry));
+        }
+        let of = |renter, token| book.of_token(Hotkey([renter; 32]), token).map(|l| l.id);
+        assert_eq!([of(1, token), of(4, token)], [Some(LeaseId([1; 16])), Some(LeaseId([2; 16]))]);
+        assert_eq!([of(2, token), of(1, Hash32([9; 32]))], [None, None]);
     }
 
     #[test]

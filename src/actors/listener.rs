@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::dev::ServerHandle;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{ServerHandle, Service};
 use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -44,6 +45,9 @@ const TO_CLOSE: usize = 64;
 /// How long a connection may be idle before it is closed. Longer than any caller keeps one for its next request: our own
 /// dendrite lets go after 4 s, so that no request meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
+
+/// How long a connection that is being closed throws away what its caller still sends, so that the caller hears why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Registers the routes of a listener; called once for each worker thread.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
@@ -93,6 +97,8 @@ pub struct ListenerSpec {
     pub reach: Option<Reach>,
     /// How long a client may take to send the head of its request.
     pub request_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive: Duration,
     /// How long requests in flight may take when the server stops.
     pub drain: Duration,
     /// The routes.
@@ -111,6 +117,7 @@ impl ListenerSpec {
             crowd: None,
             reach: None,
             request_timeout: Duration::from_secs(5),
+            keep_alive: KEEP_ALIVE,
             drain: Duration::from_secs(5),
             routes,
             bound: Mutex::new(Some(listener)),
@@ -149,13 +156,23 @@ impl Listener {
         let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit().div_ceil(self.spec.workers) + TO_CLOSE);
         let server = HttpServer::new(move || {
             let routes = routes.clone();
-            App::new().configure(move |c| routes(c))
+            App::new().configure(move |c| routes(c)).wrap_fn(|request, service| {
+                let busy = request.conn_data::<crowd::Member>().map(crowd::Member::busy);
+                let reply = service.call(request);
+                async move {
+                    let reply = reply.await?;
+                    if let (Some(busy), BodySize::Sized(bytes)) = (busy, reply.response().body().size()) {
+                        busy.replied(bytes);
+                    }
+                    Ok(reply)
+                }
+            })
         })
         .workers(self.spec.workers)
         .max_connections(max_connections)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(self.spec.keep_alive)
         .client_request_timeout(self.spec.request_timeout)
-        .client_disconnect_timeout(self.spec.request_timeout)
+        .client_disconnect_timeout(LINGER)
         .shutdown_timeout(self.spec.drain.as_secs())
         .on_connect(move |io, data| {
             if let (Some(crowd), Some(stream)) = (&crowd, io.downcast_ref::<tokio::net::TcpStream>()) {
@@ -271,6 +288,9 @@ impl Actor for Listener {
         ctx.run_interval(SELF_CHECK, |act, ctx| {
             if act.server.is_none() {
                 return; // the intake was stopped
+            }
+            if let Some(crowd) = &act.spec.crowd {
+                crowd.close_idle(act.spec.request_timeout + act.spec.keep_alive, Instant::now());
             }
             ctx.spawn(connect(act.spec.place.clone()).into_actor(act).map(|seen, act, _| match seen {
                 _ if act.server.is_none() => {}

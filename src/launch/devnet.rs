@@ -104,6 +104,7 @@ struct Args {
 
 /// Runs a devnet with these arguments, the program's name first, until it ends.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    super::without_core_dumps();
     let args: Vec<OsString> = args.into_iter().collect();
     // What follows the first argument, behind this name of a program.
     let behind = |program: &str| -> Vec<OsString> {

@@ -59,6 +59,7 @@ struct Args {
 /// Runs a miner with these arguments, the program's name first, until it ends. `prover` says what proves where the
 /// settings do not.
 pub fn main(args: impl IntoIterator<Item = OsString>, prover: ProverProgram) -> Exit {
+    super::without_core_dumps();
     node(args, prover).unwrap_or_else(|exit| exit)
 }
 

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::node::{Node, NodeError, NodeInput};
@@ -27,6 +28,17 @@ use crate::sim::keys::DevnetKeys;
 use crate::telemetry::logging::{self, Format, LogFile, LogGuard, LogOptions};
 use crate::wallet::password::Sources;
 use crate::wallet::{Keypair, unlock};
+
+/// Takes from this process the right to leave a core dump: it would hold keys. The first thing in every program that loads
+/// one; its children inherit it.
+#[expect(clippy::print_stderr, reason = "the logs are not set up yet")]
+pub fn without_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Anybody may lower a limit, so this fails in a sandbox only, whose owner should hear of it.
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        eprintln!("core dumps of this process cannot be switched off, and one would hold its key: {error}");
+    }
+}
 
 /// Reads the command line of a program whose arguments are `T`; ends the process with help, version or what was wrong.
 pub fn arguments<T: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, Exit> {

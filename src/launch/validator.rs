@@ -42,6 +42,7 @@ struct Args {
 
 /// Runs a validator with these arguments, the program's name first, until it ends.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    super::without_core_dumps();
     node(args).unwrap_or_else(|exit| exit)
 }
 

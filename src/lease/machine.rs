@@ -116,6 +116,8 @@ pub enum EndReason {
     Withdrawn,
     /// The operator of this machine ended it.
     Operator,
+    /// Its renter was never told that it has it, and will not ask again.
+    Unheard,
 }
 
 impl EndReason {
@@ -130,6 +132,7 @@ impl EndReason {
         EndReason::PeerRefused,
         EndReason::Withdrawn,
         EndReason::Operator,
+        EndReason::Unheard,
     ];
     /// The metric label: snake case, stable.
     pub fn label(self) -> &'static str {
@@ -143,6 +146,7 @@ impl EndReason {
             EndReason::PeerRefused => "peer_refused",
             EndReason::Withdrawn => "withdrawn",
             EndReason::Operator => "operator",
+            EndReason::Unheard => "unheard",
         }
     }
 }
@@ -180,6 +184,10 @@ pub struct LeaseTerms {
     /// Digest of all that the user asked for, on the renter's side: what tells a repeat from another wish under the same id.
     #[serde(default)]
     pub wish: Option<Hash32>,
+    /// The renter neither knows the lease's id nor asks again: unless it hears that it has the lease, nobody ever returns
+    /// it. Callers of the original's protocol are such renters; records without this field are of others.
+    #[serde(default)]
+    pub unheard: bool,
 }
 
 /// Why terms are not accepted.
@@ -285,6 +293,9 @@ pub struct Lease {
     /// Digest of the user's wish, see [`LeaseTerms::wish`].
     #[serde(default)]
     pub wish: Option<Hash32>,
+    /// Nobody but us knows of the lease, see [`LeaseTerms::unheard`]; until [`Event::Heard`].
+    #[serde(default)]
+    pub unheard: bool,
     /// The engine's name of the container.
     pub container: Option<String>,
     /// Where the renter logs in.
@@ -315,6 +326,7 @@ impl Lease {
             owner_token_digest: terms.owner_token_digest,
             ssh_public_key: terms.ssh_public_key.clone(),
             wish: terms.wish,
+            unheard: terms.unheard,
             container: None,
             endpoint: None,
             state: LeaseState::Requested,
@@ -368,6 +380,8 @@ pub enum Event {
         /// When, in milliseconds since the Unix epoch.
         at_ms: u64,
     },
+    /// The renter is told that it has the lease. Written before it is told: whoever hears of a lease has one.
+    Heard,
     /// The lease will not begin, and nothing was created.
     Refused {
         /// Why not.
@@ -417,6 +431,7 @@ impl Event {
             Event::Opened { .. } => "opened",
             Event::Reserved => "reserved",
             Event::Started { .. } => "started",
+            Event::Heard => "heard",
             Event::Refused { .. } => "refused",
             Event::Paused => "paused",
             Event::Unpaused => "unpaused",
@@ -471,6 +486,7 @@ pub fn apply(lease: &Lease, event: &Event) -> Result<Lease, TransitionError> {
             next.endpoint = *endpoint;
             next.began_at_ms = Some(*at_ms);
         }
+        (S::Running | S::Paused, Event::Heard) => next.unheard = false,
         (S::Running, Event::Paused) => next.state = S::Paused,
         (S::Paused, Event::Unpaused) => next.state = S::Running,
         (S::Running | S::Paused, Event::Extended { expires_at_ms }) if *expires_at_ms > lease.expires_at_ms => {

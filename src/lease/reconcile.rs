@@ -5,7 +5,7 @@
 //! that could not be asked is no empty list.
 //!
 //! # Invariants
-//! - The container of a lease that is live in the journal is destroyed by expiry only.
+//! - The container of a lease that is live in the journal is destroyed by expiry only, or when nobody heard of it.
 //! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not
 //!   know, or that it knows never to have made a container, is set aside
 //!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
@@ -29,13 +29,20 @@ use super::machine::{EndReason, Event, Lease, LeaseState, Role};
 pub struct ReconcileRules {
     /// A request of which nothing was set aside is dropped after so long.
     pub request_grace: Duration,
+    /// A lease that nobody heard of ([`LeaseTerms::unheard`](super::LeaseTerms::unheard)) ends so long after it was asked
+    /// for.
+    pub unheard_grace: Duration,
     /// A container without a record is destroyed so long after the end on its label.
     pub orphan_grace: Duration,
 }
 
 impl Default for ReconcileRules {
     fn default() -> Self {
-        ReconcileRules { request_grace: Duration::from_secs(60), orphan_grace: Duration::from_secs(24 * 60 * 60) }
+        ReconcileRules {
+            request_grace: Duration::from_secs(60),
+            unheard_grace: Duration::from_secs(5 * 60),
+            orphan_grace: Duration::from_secs(24 * 60 * 60),
+        }
     }
 }
 
@@ -151,6 +158,10 @@ fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &Re
     let id = lease.id;
     if let Some(event) = expire(lease, now_ms) {
         return Some(Action::Record { lease: id, event });
+    }
+    let begun = matches!(lease.state, LeaseState::Reserving | LeaseState::Running | LeaseState::Paused);
+    if begun && lease.unheard && now_ms.saturating_sub(lease.requested_at_ms) >= millis(rules.unheard_grace) {
+        return Some(Action::Record { lease: id, event: Event::ReleaseWanted { why: EndReason::Unheard } });
     }
     match (lease.state, own) {
         (LeaseState::Requested, _) => {

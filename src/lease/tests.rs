@@ -31,6 +31,7 @@ fn terms(n: u8) -> LeaseTerms {
         owner_token_digest: token().digest(),
         ssh_public_key: None,
         wish: None,
+        unheard: false,
     }
 }
 
@@ -467,4 +468,37 @@ fn a_forgotten_request_is_dropped_and_a_renters_record_is_left_alone() {
         panic!("it is dropped")
     };
     assert!(steps(&[Lease { role: Role::Renter, ..running() }], &[], END).is_empty());
+}
+
+#[test]
+fn a_lease_that_nobody_heard_of_ends_after_its_grace_and_one_that_was_heard_of_stays() {
+    let terms = LeaseTerms { unheard: true, ..terms(1) };
+    let after = |events: &[Event]| events.iter().fold(Lease::open(&terms, NOW), |l, e| apply(&l, e).unwrap());
+    let there = [container(1, 1, ContainerState::Running)];
+    let grace = ReconcileRules { unheard_grace: Duration::from_millis(100), ..ReconcileRules::default() };
+    let ended = |lease: &Lease, now_ms| {
+        let actions = reconcile(std::slice::from_ref(lease), &there, now_ms, &grace);
+        matches!(actions[..], [Action::Record { event: Event::ReleaseWanted { why: EndReason::Unheard }, .. }])
+    };
+    let begun = [after(&[Event::Reserved]), after(&[Event::Reserved, started()])];
+    assert_eq!(begun.each_ref().map(|lease| ended(lease, NOW + 99)), [false; 2]);
+    assert_eq!(begun.each_ref().map(|lease| ended(lease, NOW + 100)), [true; 2]);
+    assert!(apply(&begun[0], &Event::Heard).is_err(), "there is nothing to tell yet");
+    let heard = apply(&begun[1], &Event::Heard).unwrap();
+    assert_eq!((heard.unheard, apply(&heard, &Event::Heard)), (false, Ok(heard.clone())));
+    assert!(!ended(&heard, NOW + 100));
+    let releasing = apply(&begun[1], &Event::ReleaseWanted { why: EndReason::Unheard }).unwrap();
+    assert!(apply(&releasing, &Event::Heard).is_err(), "too late");
+}
+
+#[test]
+fn records_from_before_there_were_unheard_leases_are_of_leases_that_were_heard_of() {
+    let without = |mut json: serde_json::Value| {
+        json.as_object_mut().unwrap().remove("unheard").expect("a field of its own");
+        json
+    };
+    let lease: Lease = serde_json::from_value(without(serde_json::json!(running()))).unwrap();
+    assert_eq!(lease, running());
+    let old: LeaseTerms = serde_json::from_value(without(serde_json::json!(terms(1)))).unwrap();
+    assert_eq!(old, terms(1));
 }

@@ -143,6 +143,7 @@ struct Context {
 
 /// Runs the tool with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    launch::without_core_dumps();
     run(args).unwrap_or_else(|exit| exit)
 }
 

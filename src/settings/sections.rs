@@ -285,6 +285,10 @@ section! {
     pub struct Leases {
         /// Longest lease.
         pub max_duration: Duration [within(s(60), s(3650 * DAY))],
+        /// Longest lease of a caller of the original's protocol; zero: none.
+        pub original_max_duration: Duration [within(s(0), s(3650 * DAY))],
+        /// Longest lease of such a caller that only tests the machine.
+        pub test_duration: Duration [within(s(60), s(DAY))],
         /// Longest wait for a miner to start or release a container.
         pub request_timeout: Duration [within(s(1), s(600))],
         /// Time between two checks of a running lease.

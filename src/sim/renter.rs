@@ -249,6 +249,7 @@ mod tests {
                 owner_token_digest: Hash32([0; 32]),
                 ssh_public_key: None,
                 wish: Some(request.wish()),
+                unheard: false,
             };
             let began = Event::Started { container: "c".into(), endpoint: None, at_ms: 1 };
             let lease = [Event::Reserved, began].iter().fold(Lease::open(&terms, 1), |l, e| apply(&l, e).unwrap());

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::keyfile::{self, KeyfileErrorKind, KeyfileWarning};
 use super::password::Sources;
 use super::sealed::Sealed;
-use super::unlock;
+use super::unlock::{self, UnlockError};
 use crate::ids::Hotkey;
 use crate::telemetry::error_chain;
 
@@ -23,7 +23,7 @@ use crate::telemetry::error_chain;
 pub const MAX_ENTRIES: usize = 4096;
 
 /// What the public companion of the hotkey `NAME` adds to its name.
-const PUBLIC_SUFFIX: &str = "pub.txt";
+pub(super) const PUBLIC_SUFFIX: &str = "pub.txt";
 
 /// The wallets below one directory.
 #[derive(Debug, Serialize)]
@@ -234,16 +234,13 @@ impl Key {
             return;
         }
         match unlock::load(&self.path, sources, before) {
-            Ok(loaded) => {
-                let address = loaded.keypair.hotkey();
-                if self.address.is_some_and(|stated| stated != address) {
-                    self.refuse(format!("its secret is that of {address}, its {PUBLIC_SUFFIX} states another key"));
+            Ok(loaded) => (self.address, self.usable) = (Some(loaded.keypair.hotkey()), Usable::Yes),
+            Err(error) => {
+                if matches!(error, UnlockError::AnotherKey { .. }) {
                     self.public_parts_agree = Some(false);
-                    return;
                 }
-                (self.address, self.usable) = (Some(address), Usable::Yes);
+                self.refuse(error_chain(&error));
             }
-            Err(error) => self.refuse(error_chain(&error)),
         }
     }
 
@@ -263,7 +260,11 @@ fn accompany(key: &mut Key, companion: &Key) {
         (None, address) => key.address = address,
         (Some(own), Some(other)) if own != other => {
             key.public_parts_agree = Some(false);
-            key.warnings.push(format!("{}{PUBLIC_SUFFIX} beside it states another key, {other}", key.name));
+            let problem = format!("{}{PUBLIC_SUFFIX} beside it states another key, {other}", key.name);
+            match key.usable {
+                Usable::No => key.warnings.push(problem),
+                _ => key.refuse(problem),
+            }
         }
         (Some(_), Some(_)) => {}
     }

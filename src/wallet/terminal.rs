@@ -1,7 +1,9 @@
 //! Asking the person at the terminal for a password, without showing it.
 //!
 //! The terminal hands over each key as it is pressed and neither shows them nor turns Ctrl-C into a signal, so that it is
-//! always given back as it was. The wait is as long as the person takes: nothing runs yet, and Ctrl-C ends it.
+//! given back as it was whatever is pressed. A signal from elsewhere (SIGTERM, SIGHUP) ends the program at once and leaves
+//! the terminal without echo; shells give it back, otherwise `stty sane` does. The wait is as long as the person takes:
+//! nothing runs yet, and Ctrl-C ends it.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::keyfile::{self, Keyfile, KeyfileError, KeyfileErrorKind, KeyfileWarning};
 use super::keypair::Keypair;
+use super::listing::PUBLIC_SUFFIX;
 use super::password::{self, Found, PasswordError, Source, Sources};
 use super::sealed::{SealError, Sealed};
+use crate::ids::Hotkey;
+use crate::telemetry::error_chain;
 
 /// A key read from its file.
 #[derive(Debug, Clone)]
@@ -22,6 +25,19 @@ pub enum UnlockError {
     /// The file cannot be used.
     #[error(transparent)]
     Keyfile(#[from] KeyfileError),
+    /// The file's public companion states another key: one of the two was put there by mistake.
+    #[error("the secret in key file {} is that of {own}, but {} states another key, {stated}: remove the one that is wrong",
+        path.display(), companion.display())]
+    AnotherKey {
+        /// The key file.
+        path: PathBuf,
+        /// The public companion, the key file's name with `pub.txt` behind it.
+        companion: PathBuf,
+        /// The key whose secret it is.
+        own: Hotkey,
+        /// The key that the companion states.
+        stated: Hotkey,
+    },
     /// A source of passwords cannot be used.
     #[error("key file {} is encrypted ({sealed})", path.display())]
     Password {
@@ -63,7 +79,8 @@ fn places(path: &Path) -> String {
     )
 }
 
-/// Reads a hotkey's file, and the password if it takes one. `before` is told of a decryption before it begins. Blocking:
+/// Reads a hotkey's file, and the password if it takes one, and compares the key with its public companion, if there is
+/// one. `before` is told of a decryption before it begins. Blocking:
 /// on files, on the person at the terminal, and for what [`Sealed::cost`] says.
 ///
 /// # Errors
@@ -92,7 +109,24 @@ pub fn load(
             }
         }
     };
+    let companion = companion(path);
+    match keyfile::load_public(&companion) {
+        Ok(stated) if stated == keypair.hotkey() => {}
+        Ok(stated) => {
+            let (path, own) = (path.to_owned(), keypair.hotkey());
+            return Err(UnlockError::AnotherKey { path, companion, own, stated });
+        }
+        Err(error) if error.is_missing() => {}
+        Err(error) => warnings.push(KeyfileWarning::Companion { problem: error_chain(&error) }),
+    }
     Ok(LoadedKey { keypair, warnings })
+}
+
+/// Where a hotkey's public companion lies: its own name with `pub.txt` behind it.
+fn companion(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PUBLIC_SUFFIX);
+    name.into()
 }
 
 /// The key by the first reading of the password that opens the file; `None` if none does.

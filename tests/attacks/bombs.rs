@@ -101,7 +101,7 @@ pub(crate) async fn slow_senders_are_cut(mut stage: Stage) -> Stage {
     let acted = |effects: &std::collections::BTreeMap<String, u64>| {
         effects
             .iter()
-            .filter(|(n, _)| n.contains("message=\"Allocate\"") || n.contains("leases"))
+            .filter(|(n, _)| n.contains("message=\"Allocate") || n.contains("leases"))
             .map(|(_, v)| *v)
             .sum::<u64>()
     };

@@ -194,5 +194,5 @@ pub(crate) async fn a_clock_that_jumps_readmits_nothing_and_costs_seconds(
     stop.send(()).unwrap();
     let exit = tokio::time::timeout(LONG, running).await.unwrap().unwrap();
     assert_eq!(exit, Exit::Ok);
-    Row { sent, refused_by: "401 (503 until the chain was seen again)".to_owned(), before, after }
+    Row { sent, refused_by: "401 (503 until the chain was seen again)".to_owned(), less: None, before, after }
 }

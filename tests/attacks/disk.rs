@@ -59,10 +59,10 @@ async fn not_ready(stage: &Stage) -> Vec<String> {
 }
 
 /// Where no file system can be mounted, this is left out and says so.
-pub(crate) async fn a_full_disk_stops_rentals_and_nothing_else(stage: Stage) -> Stage {
+pub(crate) async fn a_full_disk_stops_rentals_and_nothing_else(mut stage: Stage) -> Stage {
     let at = stage.subnet.dir.join("small");
     let Some(disk) = Disk::mount(&at) else {
-        println!("     LEFT OUT: no small file system can be mounted here");
+        stage.leave_out("the whole attack: only root can mount the small file system that it fills".to_owned());
         return stage;
     };
     let mut stage = stage.moved(&at).await;

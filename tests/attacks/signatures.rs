@@ -34,6 +34,7 @@ pub(crate) async fn a_body_changed_on_the_way_is_refused_where_it_is_signed(stag
         request.path.push_str("?x=1");
         stage.refused("another target", &request, 401, "bad_signature").await;
         // The original's classes hash no field, so their bodies are signed by nobody; a hash that was signed must hold.
+        // A changed field that a class does hash: `raw_body_hash_mismatch_500` of the captures, tests/axon_replay.rs.
         let hash = "1".repeat(64);
         let request = stage.classic().with(BODY_HASH, &hash);
         stage.refused("a body hash that was not signed", &request, 401, "Signature mismatch").await;

@@ -15,6 +15,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::stage::{IN_TIME, Stage};
+use crate::wait::LONG;
 
 /// The first argument that makes this program the attacker.
 pub(crate) const ATTACKER: &str = "--silent";
@@ -52,6 +53,11 @@ fn raise_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// How many connections there are within a limit of open files.
+fn room(limit: u64) -> usize {
+    WANTED.min(limit.saturating_sub(SPARE) as usize)
+}
+
 /// Opens connections to the address that is given, from one address or many, and opens each again that is closed, until
 /// standard input ends.
 pub(crate) fn attack(args: &[String]) -> ExitCode {
@@ -63,7 +69,7 @@ pub(crate) fn attack(args: &[String]) -> ExitCode {
         std::process::exit(0);
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let room = WANTED.min(limit.saturating_sub(SPARE) as usize);
+    let room = room(limit);
     let state = Rc::new(RefCell::new((Said { limit, ..Said::default() }, Vec::<TcpStream>::with_capacity(room))));
     let tasks = tokio::task::LocalSet::new();
     for number in 0..AT_ONCE {
@@ -126,7 +132,12 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
         let begun = Instant::now();
         let (mut answered, mut worst, mut refused) = (0u32, Duration::ZERO, Vec::new());
         let mut fds = 0;
-        while begun.elapsed() < Duration::from_secs(seconds) {
+        // On a busy machine it takes longer to make them all.
+        let going = |said: &Said, elapsed: Duration| {
+            let all = said.limit > 0 && said.made >= room(said.limit) as u64;
+            elapsed < Duration::from_secs(seconds) || !all && elapsed < LONG
+        };
+        while going(&said, begun.elapsed()) {
             match stage.honest_call(Ipv4Addr::new(127, 0, 0, 2)).await {
                 Ok(took) => {
                     answered += 1;
@@ -147,7 +158,15 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
              of them alive at last, {} failed; the miner held {fds} files; {answered} honest calls, the slowest {worst:?}",
             said.limit, said.made, said.open, said.alive, said.failed
         );
-        assert!(said.made > 0 && answered > 0, "{said:?}");
+        let wanted = room(said.limit);
+        assert!(said.made >= wanted as u64 && answered > 0, "of {wanted}: {said:?}");
+        if wanted < WANTED {
+            stage.leave_out(format!(
+                "{} of {WANTED} connections: {} files may be open here",
+                WANTED - wanted,
+                said.limit
+            ));
+        }
         assert!(refused.is_empty(), "{} honest calls failed: {}", refused.len(), refused[0]);
         assert!(worst < IN_TIME, "an honest caller waited {worst:?}");
         stage.note(said.made, &format!("{addresses} address(es): {} made, {fds} files held", said.made));

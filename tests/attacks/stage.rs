@@ -30,17 +30,21 @@ pub(crate) struct Stage {
     further: Vec<String>,
     sent: u64,
     refused_by: BTreeMap<String, u64>,
+    less: Option<String>,
 }
 
 /// Something that was measured, for the table.
 pub(crate) struct Row {
     pub(crate) sent: u64,
     pub(crate) refused_by: String,
+    /// What of it was left out, and why.
+    pub(crate) less: Option<String>,
     pub(crate) before: u64,
     pub(crate) after: u64,
 }
 
-/// What handlers did so far: answers of 200 and messages that only handlers send.
+/// What handlers did so far: answers of 200 and messages that only handlers send. `GetSpecs` is not among them: the miner
+/// asks itself for its devices too.
 fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
     const MESSAGES: &[&str] = &[
         "Allocate",
@@ -48,8 +52,8 @@ fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
         "LeaseStatus",
         "Prove",
         "Open",
-        "GetSpecs",
         "AllocateMachine",
+        "MachineHeard",
         "ReleaseMachine",
         "PauseMachine",
         "Abandon",
@@ -68,7 +72,7 @@ impl Stage {
     pub(crate) async fn start(subnet: Subnet, long: bool, further: Vec<String>) -> Self {
         let miner = subnet.miner(&further).await;
         subnet.real_pace(true);
-        let stage = Stage { subnet, miner, long, further, sent: 0, refused_by: BTreeMap::new() };
+        let stage = Stage { subnet, miner, long, further, sent: 0, refused_by: BTreeMap::new(), less: None };
         stage.admitted().await;
         stage
     }
@@ -124,6 +128,11 @@ impl Stage {
         *self.refused_by.entry(refused_by.to_owned()).or_default() += 1;
     }
 
+    /// Says what of this attack could not be done here; the row and the table of `scripts/test` show it.
+    pub(crate) fn leave_out(&mut self, what: String) {
+        self.less = Some(what);
+    }
+
     /// Sends a request that must be refused with this status and a text that says why.
     pub(crate) async fn refused(&mut self, what: &str, request: &Request, status: u16, text: &str) -> Reply {
         let reply = self.send(request).await;
@@ -134,21 +143,23 @@ impl Stage {
         reply
     }
 
-    /// An honest probe from this address, under both schemes: what it took.
+    /// An honest probe from this address, under both schemes: what the slower one took.
     pub(crate) async fn honest_call(&self, from: Ipv4Addr) -> Result<Duration, String> {
-        let begun = Instant::now();
+        let mut slowest = Duration::ZERO;
         let (key, us) = (self.honest(), self.us());
         let requests = [
             Request::own(key, &us, "/ComputeSpecs", b"{}", now_ns()),
             Request::classic(key, &us, PROBE.as_bytes(), now_ns()),
         ];
         for request in requests {
+            let begun = Instant::now();
             let reply = exchange(from, self.miner.axon, Whole(Some(request.bytes()))).await;
             if reply.status != 200 {
                 return Err(format!("{}: {}", request.path, reply.text));
             }
+            slowest = slowest.max(begun.elapsed());
         }
-        Ok(begun.elapsed())
+        Ok(slowest)
     }
 
     async fn admitted(&self) {
@@ -172,11 +183,11 @@ impl Stage {
 
     /// Ends the miner in order and starts it again with this data directory.
     pub(crate) async fn moved(self, data: &Path) -> Self {
-        let Stage { subnet, miner, long, further, sent, refused_by } = self;
+        let Stage { subnet, miner, long, further, sent, refused_by, less } = self;
         let port = miner.axon.port();
         miner.end().await;
         let miner = subnet.miner_at(port, data, &further).await;
-        let stage = Stage { subnet, miner, long, further, sent, refused_by };
+        let stage = Stage { subnet, miner, long, further, sent, refused_by, less };
         stage.admitted().await;
         stage
     }
@@ -203,6 +214,7 @@ impl Stage {
     pub(crate) fn begin(&mut self) -> u64 {
         self.sent = 0;
         self.refused_by.clear();
+        self.less = None;
         self.miner.memory().now
     }
 
@@ -211,7 +223,7 @@ impl Stage {
         let after = self.miner.memory().now;
         assert!(after <= before + GROWTH, "{what}: {before} KiB before, {after} KiB after");
         let kinds = self.refused_by.iter().map(|(by, n)| if *n == 1 { by.clone() } else { format!("{n}x {by}") });
-        Row { sent: self.sent, refused_by: kinds.collect::<Vec<_>>().join("; "), before, after }
+        Row { sent: self.sent, refused_by: kinds.collect::<Vec<_>>().join("; "), less: self.less.take(), before, after }
     }
 }
 

@@ -278,3 +278,32 @@ async fn a_handler_that_ended_makes_room_for_the_next() {
         assert_eq!(status_of(result), (code, error.to_owned(), true));
     }
 }
+
+#[actix_web::test]
+async fn a_body_without_end_is_not_read_without_end_whatever_the_path() {
+    let limits = AxonLimits { max_body_bytes: 1024, ..AxonLimits::default() };
+    let axon = Axon::with(limits, NonceLimits::default()).await;
+    for (path, status) in
+        [("/Told/extra", "404"), ("/Nope", "404"), ("/NoMethod", "405"), ("/Told", "500"), (SpecsRequest::PATH, "413")]
+    {
+        let (mut read, mut write) = TcpStream::connect(axon.peer.addr).await.unwrap().into_split();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+        write.write_all(head.as_bytes()).await.unwrap();
+        let endless = async {
+            let chunk = format!("200\r\n{}\r\n", "x".repeat(0x200));
+            while write.write_all(chunk.as_bytes()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let mut reply = Vec::new();
+        let both = async { tokio::join!(endless, read.read_to_end(&mut reply)) };
+        // Until the next write fails: the connection is closed, not only answered.
+        let ended = tokio::time::timeout(LONG, both).await;
+        assert!(ended.is_ok(), "{path} is read without end");
+        assert!(
+            reply.starts_with(format!("HTTP/1.1 {status}").as_bytes()),
+            "{path}: {}",
+            String::from_utf8_lossy(&reply)
+        );
+    }
+}

@@ -10,7 +10,7 @@ use actix_web::{App, HttpRequest, HttpServer, web};
 use compute_subnet::clock::ManualClock;
 use compute_subnet::ids::{ChallengeId, Hash32, Hotkey};
 use compute_subnet::wallet::Keypair;
-use compute_subnet::wire::axon::not_found;
+use compute_subnet::wire::axon::{method_not_allowed, not_found};
 use compute_subnet::wire::btauth;
 use compute_subnet::wire::classic::{ClassicSynapse, Outgoing, PyValue, path, sign};
 use compute_subnet::wire::synapse::{
@@ -95,6 +95,7 @@ impl Axon {
                 .route(ChallengeRequest::PATH, web::post().to(challenge))
                 .route(OpeningsRequest::PATH, web::post().to(openings))
                 .route(&path::<Told>(), web::route().to(told))
+                .route("/NoMethod", web::route().to(no_method))
                 .default_service(web::to(unknown))
         })
         .workers(1)
@@ -205,6 +206,10 @@ async fn told(
 
 async fn unknown(gate: web::Data<AxonGate>, request: HttpRequest, payload: web::Payload) -> actix_web::HttpResponse {
     not_found(&gate, request, payload, &["Synapse", "Told"]).await
+}
+
+async fn no_method(gate: web::Data<AxonGate>, request: HttpRequest, payload: web::Payload) -> actix_web::HttpResponse {
+    method_not_allowed(&gate, request, payload).await
 }
 
 async fn openings(gate: web::Data<AxonGate>, request: HttpRequest, payload: web::Payload) -> actix_web::HttpResponse {

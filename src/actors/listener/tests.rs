@@ -82,3 +82,62 @@ async fn a_head_that_does_not_arrive_is_given_up() {
     tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await.expect("answered and closed").unwrap();
     assert!(reply.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&reply));
 }
+
+/// One request that keeps the connection, and its reply.
+async fn first_request(stream: &mut tokio::net::TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"here") {
+        assert!(stream.read_buf(&mut reply).await.unwrap() > 0, "{}", String::from_utf8_lossy(&reply));
+    }
+}
+
+#[actix_web::test]
+async fn nobody_keeps_a_connection_after_its_first_request() {
+    let crowd = Crowd::new(8, 8);
+    let (_tree, to) = start(|spec| {
+        spec.crowd = Some(crowd.clone());
+        spec.request_timeout = Duration::from_millis(500);
+        spec.keep_alive = Duration::from_millis(500);
+    })
+    .await;
+    let mut held = Vec::new();
+    for source in 20..24 {
+        let mut stream = from([127, 0, 0, source], to).await;
+        first_request(&mut stream).await;
+        // The server stops its timer for idle connections at this byte and has none for the rest of the head.
+        stream.write_all(b"G").await.unwrap();
+        held.push(stream);
+    }
+    assert!(crowd.count().0 >= 4, "{:?}", crowd.count());
+    for mut stream in held {
+        let closed = tokio::time::timeout(LONG, stream.read_to_end(&mut Vec::new())).await;
+        assert!(closed.expect("closed in time").is_ok_and(|bytes| bytes == 0));
+    }
+    let gone = async {
+        while crowd.count().0 > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("what is closed counts no more");
+    assert!(ask(from([127, 0, 0, 30], to).await).await.ends_with("here"));
+}
+
+#[actix_web::test]
+async fn a_full_listener_serves_a_newcomer() {
+    let crowd = Crowd::new(16, 16);
+    let (_tree, to) = start(|spec| spec.crowd = Some(crowd.clone())).await;
+    let mut held = Vec::new();
+    // The listener's own checks come from 127.0.0.1 and are counted too, while they last.
+    let sources = std::iter::repeat_n(40, 6).chain(41..100);
+    for source in sources {
+        let mut stream = from([127, 0, 0, source], to).await;
+        first_request(&mut stream).await;
+        held.push(stream);
+        if crowd.count().0 == crowd.limit() {
+            break;
+        }
+    }
+    assert!(ask(from([127, 0, 0, 150], to).await).await.ends_with("here"));
+    assert!(crowd.count().1 > 0, "somebody had to go");
+}

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
-use super::original::Original;
+use super::original::{LeaseLimits, Original};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
@@ -75,6 +75,11 @@ pub fn lease_health(settings: &Settings) -> HealthPolicy {
     HealthPolicy { misses: settings.leases.misses_to_lose, rounds: settings.leases.of_checks }
 }
 
+/// For how long callers of the original's protocol may rent, from the settings.
+pub fn lease_limits(settings: &Settings) -> LeaseLimits {
+    LeaseLimits { longest: settings.leases.original_max_duration, test: settings.leases.test_duration }
+}
+
 /// What callers are penalised for by themselves, from the settings.
 pub fn anomaly_limits(settings: &Settings) -> AnomalyLimits {
     AnomalyLimits {
@@ -129,7 +134,12 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             longest: settings.leases.max_duration,
             period: settings.leases.health_interval,
             health: lease_health(settings),
-            rules: ReconcileRules { orphan_grace: settings.leases.grace, ..ReconcileRules::default() },
+            rules: ReconcileRules {
+                orphan_grace: settings.leases.grace,
+                // A caller is waited for twice: while the container is made, and while it is told.
+                unheard_grace: settings.leases.request_timeout * 3,
+                ..ReconcileRules::default()
+            },
             specs: specs.clone(),
             offer: offer.clone(),
             duty: duty.clone(),
@@ -191,6 +201,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         offer: offered,
         duty: frame.duty.clone(),
         ssh_port: frame.live.derived(|settings| settings.miner.ssh_port),
+        limits: frame.live.value(lease_limits),
         deadline: settings.leases.request_timeout,
     };
     let state = Arc::new(AxonState {

@@ -25,8 +25,13 @@
 //!   maintenance, or that does not know its leases yet, is not free.
 //! - Capacities that a caller asks for are not compared: the whole machine is what there is.
 //! - The password in the envelope is this module's; the simulated containers have no login at all, so it opens nothing yet.
+//! - Any caller that is admitted can hold the machine, for nothing but its stake. `leases.original_max_duration` bounds that.
+//!   A validator that only tests the machine (`testing`) asks for a day and returns it within minutes; `leases.test_duration`
+//!   bounds what is lost when the two lose sight of each other.
 //! - A caller that goes away, or is told no answer, before it has the credentials rents nothing: what was begun is ended
 //!   ([`Abandon`]). It would hold the machine until its expiry, since its renter does not know of it.
+//! - That the renter is told is on record before it is told ([`MachineHeard`]), so this holds over restarts too. What cannot
+//!   be known is whether an answer arrives: a renter that loses it must return the machine with the key it sent, or wait.
 //! - Restart and the exchange of keys need an engine that can; until then they fail.
 
 use std::sync::Arc;
@@ -40,7 +45,7 @@ use crate::actors::duty::Duty;
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::OwnerToken;
 use crate::messages::miner::allocation_manager::{
-    Abandon, AllocateMachine, MachineOffer, PauseMachine, Release, ReleaseMachine,
+    Abandon, AllocateMachine, MachineHeard, MachineOffer, PauseMachine, Release, ReleaseMachine,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
@@ -64,6 +69,24 @@ pub enum NotNow {
     Actor(#[from] AskError),
 }
 
+/// For how long callers of the original's protocol may rent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseLimits {
+    /// At most; zero: not at all.
+    pub longest: Duration,
+    /// Who only tests the machine.
+    pub test: Duration,
+}
+
+impl LeaseLimits {
+    /// How long a lease for so many days lasts; nothing if there is none.
+    fn lasts(self, days: i64, testing: bool) -> Option<Duration> {
+        let asked = Duration::from_secs(u64::try_from(days).unwrap_or_default().saturating_mul(DAY));
+        let lasts = asked.min(self.longest);
+        Some(if testing { lasts.min(self.test) } else { lasts }).filter(|lasts| !lasts.is_zero())
+    }
+}
+
 /// Answers the original's synapses.
 pub struct Original {
     /// Keeps the leases.
@@ -76,6 +99,8 @@ pub struct Original {
     pub duty: watch::Receiver<Duty>,
     /// The port that is told beside every answer.
     pub ssh_port: Live<Arc<u16>>,
+    /// For how long the machine is rented.
+    pub limits: Live<LeaseLimits>,
     /// How long a change of a lease may take.
     pub deadline: Duration,
 }
@@ -125,7 +150,7 @@ impl Original {
 
     fn is_free(&self) -> bool {
         let free = self.offer.borrow().as_ref().is_some_and(|offer| offer.free);
-        free && self.duty.borrow().refuses_leases().is_none()
+        free && !self.limits.get().longest.is_zero() && self.duty.borrow().refuses_leases().is_none()
     }
 
     fn owns(&self, request: &Allocate) -> Result<bool, NotNow> {
@@ -138,6 +163,11 @@ impl Original {
     }
 
     async fn rent(&self, caller: Hotkey, request: &Allocate) -> Result<Output, NotNow> {
+        let testing = request.device_requirement.is_testing();
+        let Some(lasts) = self.limits.get().lasts(request.timeline, testing) else {
+            tracing::info!(%caller, "not rented: leases.original_max_duration leaves the original's callers no time");
+            return Ok(Output::of(false));
+        };
         // Before anything is made: without this key nobody could log in, nor give the machine back.
         let key = match CallerKey::read(request.public_key.text()) {
             Ok(key) => key,
@@ -151,14 +181,13 @@ impl Original {
             tracing::error!(%caller, %error, "not rented: the system gives no randomness");
             return Ok(Output::of(false));
         }
-        let days = u64::try_from(request.timeline).unwrap_or_default();
         let ssh_key = request.docker_requirement.ssh_key();
         let wish = AllocateMachine {
             caller,
             lease,
             owner_token: token(request),
             ssh_key: (!ssh_key.is_empty()).then(|| ssh_key.to_owned()),
-            lasts: Duration::from_secs(days.saturating_mul(DAY)),
+            lasts,
         };
         let mut unheard = Unheard { allocations: &self.allocations, release: Some(release(caller, lease, request)) };
         let port = match self.allocations.ask(wish, self.deadline).await? {
@@ -175,6 +204,10 @@ impl Original {
         let sealed = Credentials::generate(port).map_err(|e| e.to_string());
         match sealed.and_then(|credentials| key.seal(&credentials).map_err(|e| e.to_string())) {
             Ok(info) => {
+                if let Err(error) = self.allocations.ask(MachineHeard { caller, lease }, self.deadline).await? {
+                    tracing::warn!(%caller, %lease, %error, "not rented");
+                    return Ok(Output::of(false));
+                }
                 unheard.release = None;
                 Ok(Output::of(true).with_info(info))
             }
@@ -221,7 +254,7 @@ impl Drop for Unheard<'_> {
         if let Some(release) = self.release.take()
             && let Err(error) = self.allocations.tell(Abandon(release))
         {
-            tracing::error!(%error, "a rental that nobody heard of lasts until its expiry, or until it is ended by force");
+            tracing::error!(%error, "a rental that nobody heard of is ended by a later comparison");
         }
     }
 }
@@ -232,4 +265,25 @@ fn release(caller: Hotkey, lease: LeaseId, request: &Allocate) -> Release {
 
 fn token(request: &Allocate) -> OwnerToken {
     OwnerToken::of_public_key(request.public_key.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_lasts_as_asked_within_the_limits_and_a_test_never_long() {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let limits = LeaseLimits { longest: minutes(2 * 24 * 60), test: minutes(15) };
+        assert_eq!(limits.lasts(1, false), Some(minutes(24 * 60)));
+        assert_eq!([limits.lasts(3, false), limits.lasts(i64::MAX, false)], [Some(limits.longest); 2]);
+        assert_eq!([limits.lasts(1, true), limits.lasts(90, true)], [Some(limits.test); 2]);
+        let short = LeaseLimits { longest: minutes(5), ..limits };
+        assert_eq!([short.lasts(1, false), short.lasts(1, true)], [Some(minutes(5)); 2]);
+        let none = LeaseLimits { longest: Duration::ZERO, ..limits };
+        assert_eq!(
+            [none.lasts(1, false), none.lasts(1, true), limits.lasts(0, false), limits.lasts(-1, true)],
+            [None; 4]
+        );
+    }
 }

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use actix::System;
 use async_trait::async_trait;
-use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use tokio::sync::watch;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
-use super::original::Original;
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use crate::actors::journal::Journal;
 use crate::clock::{SharedClock, SystemClock};
@@ -23,8 +21,8 @@ use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
 use crate::lease::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, LeaseState, OwnerToken};
 use crate::messages::miner::allocation_manager::{
-    Allocate, AllocateMachine, LeaseStatus, ListLeases, ListSetAside, MachineOffer, PauseError, PauseMachine,
-    Reconcile, Release, ReleaseMachine, RentedDevices,
+    Allocate, AllocateMachine, LeaseStatus, ListLeases, ListSetAside, MachineHeard, MachineOffer, PauseError,
+    PauseMachine, Reconcile, Release, ReleaseMachine, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::proof::budget::BudgetLimits;
@@ -35,11 +33,12 @@ use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
 use crate::settings::Live;
 use crate::store::{self, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
-use crate::wire::synapse::original;
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal,
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
+
+mod unheard;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const A: Hotkey = Hotkey([1; 32]);
@@ -293,7 +292,11 @@ impl Miner {
         let mut lease = LeaseId([0; 16]);
         getrandom::fill(&mut lease.0).unwrap();
         let wish = AllocateMachine { caller, lease, owner_token, ssh_key: None, lasts };
-        self.leases.ask(wish, DEADLINE).await.unwrap()
+        let reply = self.leases.ask(wish, DEADLINE).await.unwrap();
+        if let AllocateReply::Running { .. } = reply {
+            self.leases.ask(MachineHeard { caller, lease }, DEADLINE).await.unwrap().unwrap();
+        }
+        reply
     }
 
     async fn return_machine(&self, caller: Hotkey, key: &str) -> ReleaseReply {
@@ -625,9 +628,9 @@ fn the_machine_is_offered_and_rented_as_a_whole_or_not_at_all() {
         let digest = OwnerToken::of_public_key("key").digest();
         assert_eq!(miner.offered(), MachineOffer { free: false, running: vec![digest] });
 
-        assert!(matches!(miner.return_machine(B, "key").await, ReleaseReply::Refused { .. }));
+        assert_eq!(miner.return_machine(B, "key").await, ReleaseReply::UnknownLease);
         assert_eq!(miner.return_machine(A, "other key").await, ReleaseReply::UnknownLease);
-        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::NotOwner));
+        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::Unknown));
         assert_eq!(miner.pause_machine(A, "other key", true).await, Err(PauseError::Unknown));
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
         assert_eq!(miner.offered(), free);
@@ -662,56 +665,5 @@ fn a_pause_that_the_engine_did_not_hear_of_is_made_later_and_a_restart_keeps_it(
         assert_eq!(miner.offered().running, vec![OwnerToken::of_public_key("key").digest()]);
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
         assert_eq!(state(&miner).await, None);
-    });
-}
-
-#[test]
-fn a_rental_that_its_renter_does_not_hear_of_is_ended() {
-    run(async {
-        let miner = miner();
-        miner.ready().await;
-        let original = Original {
-            allocations: miner.leases.clone(),
-            specs: miner.specs.clone(),
-            offer: miner.offer.clone(),
-            duty: watch::Sender::new(Default::default()).subscribe(),
-            ssh_port: Live::fixed(Arc::new(4444)),
-            deadline: DEADLINE,
-        };
-        let private = include_str!("../../../tests/vectors/rsa_2048_of_tests.pem");
-        let public = rsa::RsaPrivateKey::from_pkcs8_pem(private).unwrap().to_public_key();
-        let request = original::Allocate {
-            timeline: 1,
-            checking: false,
-            public_key: original::PublicKey(public.to_public_key_pem(LineEnding::LF).unwrap()),
-            ..Default::default()
-        };
-        miner.engine.set_faults(Faults { delay: Duration::from_millis(200), ..Faults::default() });
-        // Its caller goes away while the container is made.
-        let gone = tokio::time::timeout(Duration::from_millis(50), original.allocate(A, &request)).await;
-        assert!(gone.is_err(), "{gone:?}");
-        assert_eq!(miner.leases.ask(RentedDevices, DEADLINE).await.unwrap().len(), 2, "it is being made");
-        tokio::time::timeout(DEADLINE, async {
-            while !miner.offered().free {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("the machine is free again");
-        let history = Contents::read(miner.engine.path()).unwrap().history.done;
-        assert_eq!(history.iter().map(|done| done.deed).collect::<Vec<_>>(), [Deed::Created, Deed::Destroyed]);
-
-        // One that is heard of stays, also when a repeat of the same request is not waited for.
-        miner.engine.set_faults(Faults::default());
-        let made = original.allocate(A, &request).await.unwrap();
-        assert!(made.status() == Some(true) && made.info().is_some(), "{made:?}");
-        tokio::select! {
-            biased;
-            answer = original.allocate(A, &request) => panic!("an answer before the actor was asked: {answer:?}"),
-            () = std::future::ready(()) => {}
-        }
-        let refused = original.allocate(A, &request).await.unwrap();
-        assert_eq!(refused, original::Output::of(false).with_port(4444));
-        assert_eq!(miner.leases.ask(ListLeases, DEADLINE).await.unwrap()[0].state, LeaseState::Running);
     });
 }

@@ -582,6 +582,7 @@ impl AllocationManager {
             owner_token_digest: token(&self.setup, id).digest(),
             ssh_public_key: Some(request.ssh_key.clone()),
             wish: Some(request.wish()),
+            unheard: false,
         };
         if let Err(error) = terms.check(now, self.setup.longest) {
             return self.reply(Err(RentError::Invalid(error.to_string())));

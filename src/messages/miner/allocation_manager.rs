@@ -23,7 +23,7 @@ pub struct Allocate {
 }
 
 /// A validator gives a container back.
-#[derive(Debug, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "ReleaseReply")]
 pub struct Release {
     /// Who asks.
@@ -68,6 +68,7 @@ pub struct LeaseStatus {
 }
 
 /// A caller of the original's protocol rents the whole machine; `caller` is the verified hotkey of the request's header.
+/// The lease lasts only once [`MachineHeard`] was accepted for it.
 #[derive(Debug, Message)]
 #[rtype(result = "AllocateReply")]
 pub struct AllocateMachine {
@@ -83,7 +84,24 @@ pub struct AllocateMachine {
     pub lasts: Duration,
 }
 
-/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made.
+/// The renter of [`AllocateMachine`] is about to be told that it has the machine. Accepted means written to the journal:
+/// what is not is ended with the next restart, or after a while.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), NotKept>")]
+pub struct MachineHeard {
+    /// Who asked for it.
+    pub caller: Hotkey,
+    /// The lease it became.
+    pub lease: LeaseId,
+}
+
+/// Why a renter must not be told that it has the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the rental is not kept: {0}")]
+pub struct NotKept(pub String);
+
+/// Whoever asked for [`AllocateMachine`] will not hear the answer: the lease is ended, also if it is only being made, and
+/// tried again with every comparison until it has.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Abandon(pub Release);
@@ -114,12 +132,9 @@ pub struct PauseMachine {
 /// Why a container is not paused, or does not run again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PauseError {
-    /// The token owns no lease.
-    #[error("no lease belongs to this key")]
+    /// The token owns no lease of this caller.
+    #[error("no lease of this hotkey belongs to this key")]
     Unknown,
-    /// The lease is another caller's.
-    #[error("the lease belongs to another hotkey")]
-    NotOwner,
     /// The lease, or all of them, cannot be changed at this moment.
     #[error("{0}, ask again")]
     Busy(&'static str),

@@ -24,6 +24,7 @@ fn kept(n: u8, role: Side, from_ms: u64, rest: &[Event]) -> Kept {
         owner_token_digest: Hash32([n; 32]),
         ssh_public_key: None,
         wish: None,
+        unheard: false,
     };
     let mut lease = Lease::open(&terms, from_ms);
     let mut events = vec![(Event::Opened { terms, at_ms: from_ms }, from_ms)];

@@ -15,6 +15,13 @@ pub struct KeyfileError {
     pub kind: KeyfileErrorKind,
 }
 
+impl KeyfileError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.kind, KeyfileErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl std::fmt::Display for KeyfileError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "key file {}: {}", self.path.display(), self.kind)
@@ -126,6 +133,11 @@ pub enum KeyfileWarning {
         /// Permission bits, such as `0o755`.
         mode: u32,
     },
+    /// The public file beside a hotkey's cannot be used.
+    Companion {
+        /// Which file it is, and why.
+        problem: String,
+    },
     /// Others than the owner may read the password.
     PasswordOpen {
         /// The file of the password.
@@ -145,6 +157,9 @@ impl std::fmt::Display for KeyfileWarning {
             KeyfileWarning::DirectoryOpen { path, mode } => {
                 let what = if mode & 0o022 == 0 { "see its files" } else { "put another key there" };
                 write!(f, "directory {} has mode {mode:04o}, others can {what}: chmod 700 it", path.display())
+            }
+            KeyfileWarning::Companion { problem } => {
+                write!(f, "whether this is the right key is not known from the public file beside it: {problem}")
             }
             KeyfileWarning::PasswordOpen { path, mode } => {
                 write!(f, "password file {} has mode {mode:04o}, others can use it: chmod 600 it", path.display())

@@ -13,7 +13,7 @@ use secrecy::zeroize::Zeroizing;
 use super::error::{KeyfileError, KeyfileErrorKind, KeyfileWarning};
 use super::fields::SR25519;
 use super::{Inspection, MAX_FILE_BYTES, Sealed, decode, decode_public, inspect};
-use crate::ids::Coldkey;
+use crate::ids::{Coldkey, Hotkey};
 use crate::wallet::keypair::Keypair;
 
 /// A key file that was read and not yet looked into.
@@ -92,8 +92,16 @@ pub fn create(path: &Path, keypair: &Keypair) -> Result<(), KeyfileError> {
 /// # Errors
 /// [`KeyfileError`], naming the file and what to do.
 pub fn load_coldkeypub(path: &Path) -> Result<Coldkey, KeyfileError> {
+    load_public(path).map(|key| Coldkey(key.0))
+}
+
+/// Reads the address from a public key file.
+///
+/// # Errors
+/// [`KeyfileError`], naming the file and what to do.
+pub fn load_public(path: &Path) -> Result<Hotkey, KeyfileError> {
     let (bytes, _) = read_bounded(path, MAX_FILE_BYTES).map_err(|error| at(path, error.into()))?;
-    decode_public(&bytes).map(|key| Coldkey(key.0)).map_err(|kind| at(path, kind))
+    decode_public(&bytes).map_err(|kind| at(path, kind))
 }
 
 /// Writes a `coldkeypub.txt`: the address only. Nothing is ever overwritten.

@@ -17,7 +17,7 @@ mod files;
 use secrecy::SecretString;
 
 pub use error::{KeyfileError, KeyfileErrorKind, KeyfileWarning};
-pub use files::{Keyfile, create, create_coldkeypub, load_coldkeypub, read};
+pub use files::{Keyfile, create, create_coldkeypub, load_coldkeypub, load_public, read};
 
 pub(in crate::wallet) use files::{ReadError, read_bounded};
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -65,10 +66,11 @@ pub(super) async fn read(
 }
 
 /// Lets a small body arrive, so that a caller that is still sending hears the refusal: a socket that is closed on bytes
-/// not read loses what was written to it. Whether it arrived to its end.
-pub(super) async fn discard(headers: &HeaderMap, payload: &mut Payload, limits: &AxonLimits) -> bool {
+/// not read loses what was written to it. What is left of it, if it did not arrive to its end, is for [`respond`].
+pub(super) async fn discard(headers: &HeaderMap, mut payload: Payload, limits: &AxonLimits) -> Option<Payload> {
     let small = stated(headers).is_none_or(|length| length <= limits.max_body_bytes as u64);
-    small && each_chunk(payload, limits, drop).await.is_ok()
+    let all = small && each_chunk(&mut payload, limits, drop).await.is_ok();
+    (!all).then_some(payload)
 }
 
 fn stated(headers: &HeaderMap) -> Option<u64> {
@@ -94,19 +96,24 @@ async fn each_chunk(
     }
 }
 
-/// A reply to a request whose body was not read to its end.
+/// A reply; `unread` is the request's body if it was not read to its end. Whatever answers before it has read the body
+/// answers with this.
 ///
 /// actix-http goes on reading a chunked body that was dropped, for as long as the peer cares to send one. While the
 /// body is held it closes the connection after the reply instead, with a time limit.
-pub(super) struct Unread {
-    bytes: Option<Bytes>,
-    _payload: Payload,
+pub(super) fn respond(mut response: HttpResponseBuilder, body: Vec<u8>, unread: Option<Payload>) -> HttpResponse {
+    match unread {
+        None => response.body(body),
+        Some(payload) => {
+            response.force_close();
+            response.body(Unread { bytes: Some(Bytes::from(body)), _payload: payload })
+        }
+    }
 }
 
-impl Unread {
-    pub(super) fn new(bytes: Vec<u8>, payload: Payload) -> Self {
-        Unread { bytes: Some(Bytes::from(bytes)), _payload: payload }
-    }
+struct Unread {
+    bytes: Option<Bytes>,
+    _payload: Payload,
 }
 
 impl MessageBody for Unread {

@@ -9,7 +9,7 @@
 //! | admission of the hotkey that is claimed | 403, 503 | `Forbidden. Key is blacklisted: ….` |
 //! | everything there and fresh, not seen before | 401 | `Not Verified with error: …` |
 //! | the body, within its limits | 413, 408, 400 | what was wrong |
-//! | signature, rate of the hotkey, nonce | 401, 429 (503 without room) | `Not Verified with error: …` |
+//! | signature, nonce, rate of the hotkey | 401, 429 (503 without room) | `Not Verified with error: …` |
 //! | content type, fields, body hash | 500 (422 if it is not JSON) | `Internal Server Error #…` |
 //! | the handler | 200 or its own | whole synapse |
 //!
@@ -167,9 +167,9 @@ where
             Err(e) => Err(Stop::ours(AxonOutcome::Encoding, format!("a reply has no JSON form: {e}"))),
         },
     };
-    let unread = match body_read || body::discard(request.headers(), &mut payload, gate.limits()).await {
+    let unread = match body_read {
         true => None,
-        false => Some(payload),
+        false => body::discard(request.headers(), payload, gate.limits()).await,
     };
     let (outcome, response) = ended.unwrap_or_else(|stop| match stop {
         Stop::Told { status, outcome, message, retry_after_s } => {
@@ -222,9 +222,10 @@ where
     *body_read = true;
     let caller = verify(claimed)?;
     *proved = Some(caller.caller.hotkey);
+    gate.admit_endpoint(&caller)?;
+    // After the nonce: whoever repeats a request of this hotkey must not use up its rate.
     let counted = gate.limiters.hotkey(&caller.caller.hotkey);
     counted.map_err(|wait| Turned::too_many(AxonOutcome::TooManyOfHotkey, "hotkey", wait))?;
-    gate.admit_endpoint(&caller)?;
     Ok(body)
 }
 

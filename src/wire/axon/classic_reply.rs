@@ -13,7 +13,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use tokio::time::Instant;
 
-use super::body::Unread;
+use super::body::respond;
 use super::gate::AxonGate;
 use crate::wire::btauth::Caller;
 use crate::wire::classic::envelope::{TerminalJson, Whole};
@@ -111,13 +111,7 @@ impl Reply<'_> {
         if let Some(seconds) = retry_after_s {
             response.insert_header((RETRY_AFTER, u64::from(seconds)));
         }
-        match unread {
-            None => response.body(body),
-            Some(payload) => {
-                response.force_close();
-                response.body(Unread::new(body, payload))
-            }
-        }
+        respond(response, body, unread)
     }
 
     /// FastAPI's refusal of a body that is not JSON.

@@ -1,7 +1,7 @@
 //! Requests that no synapse is for, answered as the SDK's axon and its FastAPI answer them.
 
 use actix_web::web::Payload;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use tokio::time::Instant;
 
 use super::body;
@@ -17,37 +17,51 @@ const MAX_NAME: usize = 128;
 /// Answers a request to a path that is not served; `served` are the names of all that are.
 ///
 /// The SDK looks at the first part of the path only: with further parts it is FastAPI that does not know the path.
-pub async fn not_found(gate: &AxonGate, request: HttpRequest, mut payload: Payload, served: &[&str]) -> HttpResponse {
-    let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
-    let unread = (!all).then_some(payload);
-    let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
-    if let Err(turned) = gate.enter(&request) {
-        gate.tell(&request, PATH, turned.outcome, None, false);
-        return reply.error(turned.status, &turned.message, turned.retry_after_s, unread);
-    }
+pub async fn not_found(gate: &AxonGate, request: HttpRequest, payload: Payload, served: &[&str]) -> HttpResponse {
     let name = request.path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    gate.tell(&request, PATH, AxonOutcome::NotFound, None, false);
-    if served.contains(&name) {
-        return HttpResponse::NotFound().json(serde_json::json!({ "detail": "Not Found" }));
-    }
+    let known = served.contains(&name);
     let name: String = name.chars().filter(char::is_ascii_graphic).take(MAX_NAME).collect();
-    let list: Vec<String> = served.iter().map(|name| format!("'{name}'")).collect();
-    let message = format!("Synapse name '{name}' not found. Available synapses [{}]", list.join(", "));
-    reply.error(404, &message, None, unread)
+    answer(gate, request, payload, AxonOutcome::NotFound, |reply, unread| match known {
+        true => fast_api(HttpResponse::NotFound(), "Not Found", unread),
+        false => {
+            let list: Vec<String> = served.iter().map(|name| format!("'{name}'")).collect();
+            let message = format!("Synapse name '{name}' not found. Available synapses [{}]", list.join(", "));
+            reply.error(404, &message, None, unread)
+        }
+    })
+    .await
 }
 
 /// Answers a request with a method that no synapse is for.
-pub async fn method_not_allowed(gate: &AxonGate, request: HttpRequest, mut payload: Payload) -> HttpResponse {
-    let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
-    if let Err(turned) = gate.enter(&request) {
-        gate.tell(&request, PATH, turned.outcome, None, false);
-        let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
-        return reply.error(turned.status, &turned.message, turned.retry_after_s, (!all).then_some(payload));
-    }
-    gate.tell(&request, PATH, AxonOutcome::MethodNotAllowed, None, false);
-    let mut response = HttpResponse::MethodNotAllowed();
-    if !all {
-        response.force_close();
-    }
-    response.json(serde_json::json!({ "detail": "Method Not Allowed" }))
+pub async fn method_not_allowed(gate: &AxonGate, request: HttpRequest, payload: Payload) -> HttpResponse {
+    answer(gate, request, payload, AxonOutcome::MethodNotAllowed, |_, unread| {
+        fast_api(HttpResponse::MethodNotAllowed(), "Method Not Allowed", unread)
+    })
+    .await
+}
+
+/// Answers with `say`, or with what the door says. Nothing of the body is waited for before the door has let it in.
+async fn answer(
+    gate: &AxonGate,
+    request: HttpRequest,
+    payload: Payload,
+    outcome: AxonOutcome,
+    say: impl FnOnce(&Reply<'_>, Option<Payload>) -> HttpResponse,
+) -> HttpResponse {
+    let reply = Reply { gate, name: "", started: Instant::now(), echo: Echo::of(&request, None) };
+    let entered = gate.enter(&request);
+    let unread = body::discard(request.headers(), payload, gate.limits()).await;
+    let (outcome, response) = match entered {
+        Ok(()) => (outcome, say(&reply, unread)),
+        Err(turned) => (turned.outcome, reply.error(turned.status, &turned.message, turned.retry_after_s, unread)),
+    };
+    gate.tell(&request, PATH, outcome, None, false);
+    response
+}
+
+/// FastAPI's own refusal.
+fn fast_api(mut response: HttpResponseBuilder, detail: &str, unread: Option<Payload>) -> HttpResponse {
+    response.content_type("application/json");
+    let body = serde_json::to_vec(&serde_json::json!({ "detail": detail })).unwrap_or_default();
+    body::respond(response, body, unread)
 }

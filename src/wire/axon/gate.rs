@@ -16,7 +16,9 @@ use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::wallet::Keypair;
 use crate::wire::btauth::{self, AuthError, AuthHeaders, AuthPolicy, Caller};
-use crate::wire::classic::{ClassicCaller, ClassicError, ClassicPolicy, DENDRITE_VERSION, EndpointLimits, Endpoints};
+use crate::wire::classic::{
+    self, ClassicCaller, ClassicError, ClassicHeaders, ClassicPolicy, DENDRITE_VERSION, EndpointLimits, Endpoints,
+};
 use crate::wire::nonces::{NonceLimits, NonceTable};
 
 /// Bounds on one request.
@@ -193,6 +195,23 @@ impl AxonGate {
 
     pub(super) fn admit_nonce(&self, caller: &Caller) -> Result<(), AuthError> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).admit(caller, self.clock.now_ns())
+    }
+
+    /// Uses up, with a request that was admitted under `btauth/1`, the classic request that its headers hold too.
+    pub(super) fn use_up_twin(&self, request: &HttpRequest, caller: &Caller) -> Result<(), AuthError> {
+        let names = || request.headers().keys().map(|name| name.as_str());
+        if !ClassicHeaders::present(names()) {
+            return Ok(());
+        }
+        const TWO: AuthError = AuthError::MalformedAuth("the classic headers beside are not of the same request");
+        let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = ClassicHeaders::collect(headers).map_err(|_| TWO)?;
+        let Some(twin) = classic::twin(&headers, caller).map_err(|_| TWO)? else { return Ok(()) };
+        match self.admit_endpoint(&twin) {
+            Err(ClassicError::Overloaded(detail)) => Err(AuthError::Overloaded(detail)),
+            // Used up already, by now or for ever.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn look_endpoint(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {

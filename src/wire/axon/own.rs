@@ -9,7 +9,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::FutureExt;
 
-use super::body::{self, Unread};
+use super::body;
 use super::door::Turned;
 use super::gate::{AxonGate, WorkProblem};
 use super::outcome::{AdmissionRefusal, AxonOutcome, Refusal};
@@ -28,7 +28,7 @@ pub(super) struct Answer {
     pub(super) sign_for: Option<Caller>,
     /// Seconds until the caller may come again.
     pub(super) retry_after_s: Option<u16>,
-    /// A request body that is not read to its end, see [`Unread`].
+    /// A request body that is not read to its end, see [`body::respond`].
     pub(super) unread: Option<Payload>,
 }
 
@@ -84,13 +84,7 @@ impl Answer {
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((RETRY_AFTER, u64::from(seconds)));
         }
-        match self.unread {
-            None => response.body(self.body),
-            Some(payload) => {
-                response.force_close();
-                response.body(Unread::new(self.body, payload))
-            }
-        }
+        body::respond(response, self.body, self.unread)
     }
 }
 
@@ -171,8 +165,7 @@ where
         (Ok(()), true) => None,
     };
     if let Some(answer) = turned {
-        let all = body::discard(request.headers(), &mut payload, gate.limits()).await;
-        return Err(Answer { unread: (!all).then_some(payload), ..answer });
+        return Err(Answer { unread: body::discard(request.headers(), payload, gate.limits()).await, ..answer });
     }
     let body = match body::read(request.headers(), &mut payload, gate.limits()).await {
         Ok(body) => body,
@@ -197,7 +190,7 @@ where
         };
         answer.signed_for(caller)
     })?;
-    gate.admit_nonce(&caller).map_err(unauthorized)?;
+    gate.use_up_twin(request, &caller).and_then(|()| gate.admit_nonce(&caller)).map_err(unauthorized)?;
     // After the nonce: whoever repeats a request of this hotkey must not use up its rate.
     let counted = gate.limiters.hotkey(&caller.hotkey);
     counted.map_err(|wait| {

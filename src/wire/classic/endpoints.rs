@@ -60,30 +60,29 @@ impl Endpoints {
         }
     }
 
-    /// Whether [`admit`](Self::admit) would say that this is a replay. For a caller whose signature was not checked yet: a
-    /// replay costs no check.
+    /// Whether this could be admitted. For a caller whose signature was not checked yet: a replay costs no check.
     ///
     /// # Errors
-    /// [`ClassicError::Replayed`].
+    /// [`ClassicError::Replayed`] or [`ClassicError::Overtaken`].
     pub fn look(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {
-        let last = self.last.get(&(caller.caller.hotkey, caller.endpoint));
-        if last.is_some_and(|last| caller.caller.nonce <= *last) { Err(ClassicError::Replayed) } else { Ok(()) }
+        let nonce = caller.caller.nonce;
+        match self.last.get(&(caller.caller.hotkey, caller.endpoint)) {
+            Some(last) if nonce == *last => Err(ClassicError::Replayed),
+            Some(last) if nonce < *last => Err(ClassicError::Overtaken),
+            _ if self.floor.refuses(nonce) => Err(ClassicError::Overtaken),
+            _ => Ok(()),
+        }
     }
 
     /// Remembers the nonce of a fresh request whose signature held. `Ok` at most once for a caller, uuid and nonce.
     ///
     /// # Errors
-    /// [`ClassicError::Replayed`] or [`ClassicError::Overloaded`].
+    /// Those of [`look`](Self::look), or [`ClassicError::Overloaded`].
     pub fn admit(&mut self, caller: &ClassicCaller, now_ns: u64) -> Result<(), ClassicError> {
         self.forget_stale(now_ns);
         let (pair, nonce) = ((caller.caller.hotkey, caller.endpoint), caller.caller.nonce);
-        if self.floor.refuses(nonce) {
-            return Err(ClassicError::Replayed);
-        }
+        self.look(caller)?;
         if let Some(last) = self.last.get_mut(&pair) {
-            if nonce <= *last {
-                return Err(ClassicError::Replayed);
-            }
             self.by_age.remove(&(*last, pair));
             self.by_age.insert((nonce, pair));
             *last = nonce;

@@ -59,9 +59,13 @@ pub enum ClassicError {
         /// How far ahead of our clock, in seconds.
         ahead_s: f64,
     },
-    /// Not newer than the last one of this caller and uuid.
+    /// The last one of this caller and uuid, again.
     #[error("Nonce is too old, a newer one was last processed")]
     Replayed,
+    /// Older than the last one of this caller and uuid, or than what this node remembers. Calls that overtook each other
+    /// end here too, and what was under way when the node began: the text is that of a replay, the count is not.
+    #[error("Nonce is too old, a newer one was last processed")]
+    Overtaken,
     /// There is no room to remember another caller's nonce.
     #[error("{0}")]
     Overloaded(&'static str),
@@ -84,7 +88,7 @@ impl ClassicError {
             Headers(_) | MissingNonce | MissingSignature | MissingUuid | MissingBodyHash | MissingHotkey
             | BadHotkey(_) => AxonOutcome::MalformedAuth,
             SignatureFormat | SignatureLength | SignatureMismatch { .. } => AxonOutcome::BadSignature,
-            TooOld { .. } | TooFarAhead { .. } => AxonOutcome::StaleRequest,
+            TooOld { .. } | TooFarAhead { .. } | Overtaken => AxonOutcome::StaleRequest,
             Replayed => AxonOutcome::ReplayedRequest,
             Overloaded(_) => AxonOutcome::Overloaded,
         }

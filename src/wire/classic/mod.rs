@@ -33,7 +33,7 @@ pub use error::ClassicError;
 pub use headers::{ClassicHeaders, Terminal};
 pub use python::PyValue;
 pub use sign::{Outgoing, sign};
-pub use verify::{ClassicCaller, ClassicPolicy, check_shape, verify};
+pub use verify::{ClassicCaller, ClassicPolicy, check_shape, twin, verify};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -203,7 +203,7 @@ mod nonces {
         assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Ok(()));
         assert_eq!(t.look(&caller(1, 1, NOW)), Err(ClassicError::Replayed));
         assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Err(ClassicError::Replayed));
-        assert_eq!(t.admit(&caller(1, 1, NOW - 1), NOW), Err(ClassicError::Replayed));
+        assert_eq!(t.admit(&caller(1, 1, NOW - 1), NOW), Err(ClassicError::Overtaken));
         assert_eq!(t.admit(&caller(1, 2, NOW - 1), NOW), Ok(()), "another object of the same caller");
         assert_eq!(t.admit(&caller(2, 1, NOW - 1), NOW), Ok(()), "another caller with the same uuid");
         assert_eq!(t.admit(&caller(1, 1, NOW + 1), NOW), Ok(()));
@@ -220,7 +220,7 @@ mod nonces {
         assert!(matches!(t.admit(&caller(2, 1, later), later), Err(ClassicError::Overloaded(_))), "still live");
         assert_eq!(t.admit(&caller(2, 1, later), later + 1), Ok(()), "one made room");
         // A worker whose clock is behind cannot let the forgotten one in again.
-        assert_eq!(t.admit(&caller(1, 1, NOW), later), Err(ClassicError::Replayed));
+        assert_eq!(t.admit(&caller(1, 1, NOW), later), Err(ClassicError::Overtaken));
     }
 
     #[test]
@@ -235,7 +235,8 @@ mod nonces {
     #[test]
     fn nothing_signed_before_the_start_is_admitted() {
         let mut t = Endpoints::new(EndpointLimits::default(), ClassicPolicy::default(), NOW);
-        assert_eq!(t.admit(&caller(1, 1, NOW - 1), NOW), Err(ClassicError::Replayed));
+        assert_eq!(t.admit(&caller(1, 1, NOW - 1), NOW), Err(ClassicError::Overtaken));
+        assert_eq!(t.look(&caller(1, 1, NOW - 1)), Err(ClassicError::Overtaken), "before any signature is checked");
         assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Ok(()));
     }
 
@@ -246,7 +247,7 @@ mod nonces {
         assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Ok(()));
         assert_eq!(t.admit(&caller(2, 1, NOW + hour), NOW + hour), Ok(()), "the first is forgotten");
         assert_eq!(t.admit(&caller(2, 2, NOW - hour + 10 * SECOND), NOW - hour), Ok(()), "callers are served again");
-        assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Err(ClassicError::Replayed));
+        assert_eq!(t.admit(&caller(1, 1, NOW), NOW), Err(ClassicError::Overtaken));
         assert_eq!(t.admit(&caller(1, 1, NOW + 1), NOW + 1), Ok(()));
     }
 

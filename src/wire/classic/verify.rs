@@ -55,6 +55,29 @@ pub struct ClassicCaller {
     pub endpoint: [u8; 16],
 }
 
+fn endpoint_of(uuid: &str) -> [u8; 16] {
+    Blake2b::<U16>::digest(uuid.as_bytes()).into()
+}
+
+/// What classic headers beside a proved `btauth/1` request would be worth without it. Neither scheme signs the other's
+/// headers, so whoever sees such a request could take the first away and send the rest again, with another body and to
+/// another route: what is admitted under the one is used up under the other.
+///
+/// None if the rest is no classic request.
+///
+/// # Errors
+/// [`ClassicError::Headers`] if it could be read in two ways, or names another nonce or hotkey than the proved one.
+pub fn twin(headers: &ClassicHeaders, proved: &Caller) -> Result<Option<ClassicCaller>, ClassicError> {
+    let from = &headers.dendrite;
+    let (Some(_), Some(uuid)) = (&from.signature, from.uuid.as_deref()) else { return Ok(None) };
+    let same = from.nonce == Some(proved.nonce)
+        && from.hotkey.as_deref().is_some_and(|address| address.parse() == Ok(proved.hotkey));
+    match same {
+        true => Ok(Some(ClassicCaller { caller: *proved, endpoint: endpoint_of(uuid) })),
+        false => Err(ClassicError::Headers("not the nonce and hotkey of the btauth/1 headers beside")),
+    }
+}
+
 /// What stands in the headers, complete and fresh, before the signature was looked at: nobody's word yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claimed {
@@ -92,7 +115,7 @@ pub fn check_shape(
     check_freshness(nonce, headers.timeout_s, now_ns, policy)?;
     // The message is rebuilt from what was parsed: the nonce as a number, our own hotkey in the receiver's place.
     let message = format!("{nonce}.{address}.{us}.{uuid}.{body_hash}");
-    let endpoint = Blake2b::<U16>::digest(uuid.as_bytes()).into();
+    let endpoint = endpoint_of(uuid);
     Ok(Claimed { caller: ClassicCaller { caller: Caller { hotkey, nonce }, endpoint }, signature, message })
 }
 

@@ -3,8 +3,13 @@
 
 use super::*;
 use crate::ids::Hash32;
-use crate::messages::miner::allocation_manager::{Abandon, AllocateMachine, PauseError, PauseMachine, ReleaseMachine};
+use crate::messages::miner::allocation_manager::{
+    Abandon, AllocateMachine, MachineHeard, NotKept, PauseError, PauseMachine, ReleaseMachine,
+};
 use crate::wire::synapse::ReleaseRequest;
+
+/// Rentals to be ended, of which so many are remembered.
+const REMEMBER_ABANDONED: usize = 1024;
 
 impl AllocationManager {
     /// Publishes this machine's offer. Until leases and engine have been compared nothing is free, and what was known
@@ -55,29 +60,89 @@ impl Handler<AllocateMachine> for AllocationManager {
             owner_token_digest: owner_token.digest(),
             ssh_public_key: ssh_key,
             wish: None,
+            unheard: true,
         };
         self.open(terms, now)
+    }
+}
+
+impl Handler<MachineHeard> for AllocationManager {
+    type Result = ResponseActFuture<Self, Result<(), NotKept>>;
+    fn handle(&mut self, MachineHeard { caller, lease: id }: MachineHeard, _: &mut Ctx<Self>) -> Self::Result {
+        let answer = |act: &Self, problem: &str| -> Self::Result {
+            let error = NotKept(problem.to_owned());
+            Box::pin(async move { Err(error) }.into_actor(act))
+        };
+        if !self.compared {
+            return answer(self, "leases and engine have not been compared yet");
+        }
+        match self.book.get(id) {
+            Some(known) if known.lease.renter == caller => {}
+            _ => return answer(self, "there is no such lease of this caller"),
+        }
+        let Some(entry) = self.book.take(id) else {
+            return answer(self, "it is being changed");
+        };
+        let setup = self.setup.clone();
+        let work = async move { write(&setup, &entry, &[Event::Heard]).await };
+        let told = work.into_actor(self).map(move |written, act, ctx: &mut Ctx<Self>| {
+            let (entry, told) = match written {
+                Ok(entry) => (Some(entry), Ok(())),
+                Err(error) => (None, Err(NotKept(error.to_string()))),
+            };
+            act.settle(id, Ok(entry));
+            act.end_abandoned(ctx);
+            told
+        });
+        Box::pin(told)
     }
 }
 
 impl Handler<Abandon> for AllocationManager {
     type Result = ();
     fn handle(&mut self, Abandon(release): Abandon, ctx: &mut Ctx<Self>) {
-        self.abandoned.insert(release.request.lease, release);
+        let id = release.request.lease;
+        if self.abandoned.len() >= REMEMBER_ABANDONED && !self.abandoned.contains_key(&id) {
+            tracing::error!(lease = %id, "too many rentals wait for their end, a later comparison ends this one");
+            return;
+        }
+        self.abandoned.insert(id, release);
         self.end_abandoned(ctx);
     }
 }
 
 impl AllocationManager {
-    /// Ends the leases that nobody waits for any more, but for those that are being made or changed at the moment.
+    /// Ends the leases that nobody waits for any more, but for those that are being made or changed at the moment. What
+    /// does not end is tried again after the next comparison.
     pub(super) fn end_abandoned(&mut self, ctx: &mut Ctx<Self>) {
-        let due: Vec<LeaseId> = self.abandoned.keys().copied().filter(|id| !self.book.is_busy(*id)).collect();
-        for id in due {
-            let Some(release) = self.abandoned.remove(&id) else { continue };
+        if !self.compared {
+            return;
+        }
+        let due: Vec<Release> = self
+            .abandoned
+            .iter()
+            .filter(|(id, _)| !self.book.is_busy(**id))
+            .map(|(_, release)| release.clone())
+            .collect();
+        for release in due {
             let (lease, caller) = (release.request.lease, release.caller);
-            let ended = Handler::<Release>::handle(self, release, ctx);
-            ctx.spawn(ended.map(move |reply, _, _| {
-                tracing::warn!(%lease, %caller, ?reply, "nobody heard of this rental, it is ended");
+            let ended = self.end(release, EndReason::Unheard);
+            ctx.spawn(ended.map(move |reply, act, _| match reply {
+                ReleaseReply::Released => {
+                    act.abandoned.remove(&lease);
+                    tracing::warn!(%lease, %caller, "nobody heard of this rental, it is ended");
+                }
+                ReleaseReply::UnknownLease => {
+                    act.abandoned.remove(&lease);
+                    tracing::info!(%lease, %caller, "nobody waits for this rental, nothing was begun");
+                }
+                ReleaseReply::Refused { reason: reason @ LeaseRefusal::NotOwner, detail } => {
+                    act.abandoned.remove(&lease);
+                    tracing::error!(%lease, %caller, ?reason, detail, "a rental that nobody heard of is another's");
+                }
+                ReleaseReply::Refused { reason, detail } => {
+                    tracing::warn!(%lease, %caller, ?reason, detail, "nobody heard of this rental, it has not ended yet");
+                }
             }));
         }
     }
@@ -86,7 +151,7 @@ impl AllocationManager {
 impl Handler<ReleaseMachine> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
     fn handle(&mut self, ReleaseMachine { caller, owner_token }: ReleaseMachine, ctx: &mut Ctx<Self>) -> Self::Result {
-        let reply = match self.book.of_token(owner_token.digest()) {
+        let reply = match self.book.of_token(caller, owner_token.digest()) {
             _ if !self.compared => ReleaseReply::Refused {
                 reason: LeaseRefusal::Degraded,
                 detail: "leases and engine have not been compared yet".to_owned(),
@@ -110,9 +175,8 @@ impl Handler<PauseMachine> for AllocationManager {
         if !self.compared {
             return answer(self, PauseError::Busy("leases and engine have not been compared yet"));
         }
-        let id = match self.book.of_token(owner_token.digest()) {
+        let id = match self.book.of_token(caller, owner_token.digest()) {
             None => return answer(self, PauseError::Unknown),
-            Some(lease) if lease.renter != caller => return answer(self, PauseError::NotOwner),
             Some(lease) => lease.id,
         };
         let Some(entry) = self.book.take(id) else {

@@ -96,7 +96,7 @@ pub struct AllocationManager {
     comparing: bool,
     /// Released before they were asked for: a request that is late on its way must not make them after all.
     withdrawn: VecDeque<(Hotkey, LeaseId)>,
-    /// Being made, though nobody waits for them any more.
+    /// To be ended, since nobody heard of them; until they have ended.
     abandoned: HashMap<LeaseId, Release>,
     last_problem: Option<String>,
 }
@@ -201,10 +201,15 @@ impl AllocationManager {
         let still_there = containers.iter().map(|c| c.id.clone()).collect();
         self.ledger.end_quarantine(&still_there);
         let (leases, containers) = self.unchanged(leases, containers);
+        let mut rules = self.setup.rules;
+        if !self.compared {
+            // Whoever waited for an answer of the actor or the process before this one does not get it any more.
+            rules.unheard_grace = Duration::ZERO;
+        }
         let mut steps = Vec::new();
         let mut recovered = Recovered::default();
         let mut set_aside = Vec::new();
-        for action in reconcile(&leases, &containers, now, &self.setup.rules) {
+        for action in reconcile(&leases, &containers, now, &rules) {
             match action {
                 Action::Observe { lease, seen } => {
                     match seen {
@@ -263,12 +268,12 @@ impl AllocationManager {
                 }
             }
             act.comparing = false;
-            act.end_abandoned(ctx);
             if !act.compared {
                 act.compared = true;
                 recovered.emit(&act.setup.metrics);
                 act.publish();
             }
+            act.end_abandoned(ctx);
             // A step that failed waits for the next period; it would fail again now.
             if progress {
                 ctx.run_later(Duration::from_millis(200), |act, ctx| act.compare(ctx));
@@ -414,6 +419,7 @@ impl Supervised for AllocationManager {
         "Release",
         "ForceRelease",
         "AllocateMachine",
+        "MachineHeard",
         "Abandon",
         "ReleaseMachine",
         "PauseMachine",
@@ -469,6 +475,7 @@ impl Handler<Allocate> for AllocationManager {
             owner_token_digest: token.digest(),
             ssh_public_key: (!request.ssh_key.is_empty()).then_some(request.ssh_key),
             wish: None,
+            unheard: false,
         };
         self.open(terms, now)
     }
@@ -476,9 +483,17 @@ impl Handler<Allocate> for AllocationManager {
 
 impl Handler<Release> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
-    fn handle(&mut self, Release { caller, request }: Release, _: &mut Ctx<Self>) -> Self::Result {
-        let answer =
-            |act: &Self, reply: ReleaseReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
+    fn handle(&mut self, release: Release, _: &mut Ctx<Self>) -> Self::Result {
+        self.end(release, EndReason::Returned)
+    }
+}
+
+impl AllocationManager {
+    /// Ends a lease for its owner.
+    fn end(&mut self, Release { caller, request }: Release, why: EndReason) -> ResponseActFuture<Self, ReleaseReply> {
+        let answer = |act: &Self, reply: ReleaseReply| -> ResponseActFuture<Self, ReleaseReply> {
+            Box::pin(async move { reply }.into_actor(act))
+        };
         let id = request.lease;
         let refuse = |reason, detail: String| ReleaseReply::Refused { reason, detail };
         if !self.compared {
@@ -498,7 +513,7 @@ impl Handler<Release> for AllocationManager {
             return answer(self, refuse(LeaseRefusal::NotOwner, "the lease belongs to another validator".into()));
         }
         let claim = Claim { lease: id, epoch: request.fencing_epoch, token: request.owner_token };
-        let wish = Command::Release { why: EndReason::Returned };
+        let wish = Command::Release { why };
         let decision = match decide::call(&known.lease, &claim, &wish, self.setup.clock.now_ms()) {
             Ok(decision) => decision,
             Err(CallError::Fencing(error)) => return answer(self, refuse(fenced(&error), error.to_string())),
