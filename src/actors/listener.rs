@@ -40,9 +40,6 @@ const FAILED_CHECKS: u32 = 10;
 /// How long such a connection may take.
 const SELF_CHECK_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Connections that may wait to be accepted; the system may allow fewer.
-const BACKLOG: i32 = 4096;
-
 /// Connections beyond the limits that a worker holds until it has closed them.
 const TO_CLOSE: usize = 64;
 
