@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use compute_subnet::ids::Hotkey;
 use compute_subnet::wallet::Keypair;
-use compute_subnet::wire::classic::{ClassicSynapse, EMPTY_BODY_HASH, Outgoing, PyValue, sign};
+use compute_subnet::wire::classic::{ClassicSynapse, EMPTY_BODY_HASH, Outgoing, sign};
 use serde::{Deserialize, Serialize};
 
 /// The timeout that each request states, in seconds: what is signed now may be sent so much later.
@@ -20,9 +20,6 @@ struct Allocate {}
 
 impl ClassicSynapse for Allocate {
     const NAME: &'static str = "Allocate";
-    fn hashed(&self) -> Vec<PyValue> {
-        Vec::new()
-    }
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use compute_subnet::ids::Hotkey;
 use compute_subnet::wallet::Keypair;
 use compute_subnet::wire::btauth;
-use compute_subnet::wire::classic::{ClassicSynapse, Outgoing, PyValue, sign};
+use compute_subnet::wire::classic::{ClassicSynapse, Outgoing, sign};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -33,9 +33,6 @@ pub(crate) fn now_ns() -> u64 {
 struct Allocate {}
 impl ClassicSynapse for Allocate {
     const NAME: &'static str = "Allocate";
-    fn hashed(&self) -> Vec<PyValue> {
-        Vec::new()
-    }
 }
 
 /// A request that can be changed after it was signed.

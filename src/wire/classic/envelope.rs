@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::headers::Terminal;
-use super::{ClassicSynapse, PyValue, lax};
+use super::{ClassicSynapse, lax};
 
 /// Why a body is not the request expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -175,7 +175,4 @@ pub struct Ping {}
 
 impl ClassicSynapse for Ping {
     const NAME: &'static str = "Synapse";
-    fn hashed(&self) -> Vec<PyValue> {
-        Vec::new()
-    }
 }
