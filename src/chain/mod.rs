@@ -15,6 +15,7 @@ pub mod epoch;
 pub mod error;
 pub mod ledger;
 pub mod slots;
+pub mod subtensor;
 pub mod types;
 
 use std::net::IpAddr;
