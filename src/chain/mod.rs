@@ -47,6 +47,10 @@ pub trait Chain: Send + Sync {
     /// The newest block.
     async fn head(&self) -> Result<BlockHead, ChainError>;
 
+    /// The number of the newest finalised block: it and those before it never change. A chain of one author finalises
+    /// every block as it makes it.
+    async fn finalized(&self) -> Result<BlockNumber, ChainError>;
+
     /// The hash of block `n`; `None` if there is no such block yet, or it is too old to be kept.
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError>;
 
