@@ -1,7 +1,6 @@
 //! Timelocks: what Bittensor's tool encrypts we open, what we encrypt opens, and nothing altered does.
 
 use proptest::prelude::*;
-use tokio::time::Instant;
 
 use super::super::test_vectors::{ROUND, bytes, signature, timelock};
 use super::*;
@@ -161,20 +160,4 @@ proptest! {
     fn bytes_from_anybody_are_an_error(noise in proptest::collection::vec(any::<u8>(), 0..600)) {
         prop_assert!(open(&noise).is_err());
     }
-}
-
-/// What an encryption and a decryption cost on this machine: printed with `--nocapture`.
-#[test]
-fn a_commit_costs_less_than_a_second() {
-    let payload = [7; 1069];
-    // What is made once: the beacon's key.
-    std::sync::LazyLock::force(&quicknet::KEY);
-    let begin = Instant::now();
-    let ciphertext = encrypt(&payload, ROUND, secrets(1)).unwrap();
-    let encrypted = begin.elapsed();
-    let begin = Instant::now();
-    assert_eq!(decrypt(&ciphertext, ROUND, &signature()).unwrap(), payload);
-    let decrypted = begin.elapsed();
-    println!("1,069 bytes: encrypt {encrypted:?}, decrypt {decrypted:?}");
-    assert!(encrypted.as_secs() < 1 && decrypted.as_secs() < 1, "{encrypted:?}, {decrypted:?}");
 }
