@@ -2,8 +2,9 @@
 //!
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
-//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`types`]
-//! the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`commit`]
+//! seals weights until the chain may see them; [`types`] has the values and [`error`] what can go wrong. Calls that
+//! change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -11,6 +12,7 @@
 //!   [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying again.
 //! - A refusal carries the chain's own error name, see [`Rejection`].
 
+pub mod commit;
 pub mod epoch;
 pub mod error;
 pub mod ledger;
