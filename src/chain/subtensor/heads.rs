@@ -44,7 +44,7 @@ pub struct Heads {
 }
 
 /// blake2b with 32 bytes.
-pub(super) fn blake2b_256(bytes: &[u8]) -> Hash32 {
+pub(crate) fn blake2b_256(bytes: &[u8]) -> Hash32 {
     use blake2::digest::consts::U32;
     use blake2::{Blake2b, Digest};
     Hash32(Blake2b::<U32>::digest(bytes).into())

@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use subxt::ext::jsonrpsee::core::client::{
-    Client, ClientT, Error as ClientError, Subscription, SubscriptionClientT,
-};
+use subxt::ext::jsonrpsee::core::client::{Client, ClientT, Error as ClientError, Subscription, SubscriptionClientT};
 use subxt::ext::jsonrpsee::core::params::ArrayParams;
 use subxt::ext::jsonrpsee::ws_client::{PingConfig, WsClientBuilder};
 

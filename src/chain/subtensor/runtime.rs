@@ -9,8 +9,8 @@
 //! chain that this node did not count and give a deadline.
 
 use subxt::client::OfflineClientAtBlockImpl;
-use subxt::config::substrate::{AccountId32, MultiSignature};
 use subxt::config::DefaultExtrinsicParamsBuilder;
+use subxt::config::substrate::{AccountId32, MultiSignature};
 use subxt::dynamic::{self, Value};
 use subxt::ext::scale_decode::DecodeAsType;
 use subxt::ext::scale_value::Composite;
@@ -117,9 +117,8 @@ impl Runtime {
             .set_metadata_for_spec_versions([(spec_version, metadata)])
             .set_spec_version_for_block_ranges([versions])
             .build();
-        let at = OfflineClient::new_with_config(SubtensorConfig(config))
-            .at_block(0u64)
-            .map_err(|e| wrong(e.to_string()))?;
+        let at =
+            OfflineClient::new_with_config(SubtensorConfig(config)).at_block(0u64).map_err(|e| wrong(e.to_string()))?;
         Ok(Runtime { at })
     }
 
@@ -202,20 +201,13 @@ impl Runtime {
         let mut signable = self.signable(call, &data, nonce, era)?;
         let wrong = |e: subxt::error::ExtrinsicError| self.shape(format!("call {}", call.name()), e);
         let signature = MultiSignature::Sr25519(signer.sign(&signable.signer_payload().map_err(wrong)?));
-        let signed = signable
-            .sign_with_account_and_signature(&AccountId32(signer.hotkey().0), &signature)
-            .map_err(wrong)?;
+        let signed =
+            signable.sign_with_account_and_signature(&AccountId32(signer.hotkey().0), &signature).map_err(wrong)?;
         let hash = Hash32(signed.hash().0);
         Ok(Extrinsic { bytes: signed.into_encoded(), hash })
     }
 
-    fn signable<'c>(
-        &self,
-        call: &Call,
-        data: &'c Payload,
-        nonce: u64,
-        era: Era,
-    ) -> Result<Signable<'c>, CodecError> {
+    fn signable<'c>(&self, call: &Call, data: &'c Payload, nonce: u64, era: Era) -> Result<Signable<'c>, CodecError> {
         if !self.has_call(call.name()) {
             return Err(self.missing(format!("call {SUBTENSOR}.{}", call.name())));
         }
@@ -250,8 +242,7 @@ impl Runtime {
     /// As for [`key`](Self::key).
     pub fn key_of(&self, pallet: &str, item: &str, keys: Vec<Value>) -> Result<Vec<u8>, CodecError> {
         let wrong = |e: subxt::error::StorageError| self.shape(format!("storage {pallet}.{item}"), e);
-        let entry =
-            self.at.storage().entry(dynamic::storage::<Vec<Value>, Value>(pallet, item)).map_err(wrong)?;
+        let entry = self.at.storage().entry(dynamic::storage::<Vec<Value>, Value>(pallet, item)).map_err(wrong)?;
         entry.fetch_key(keys).map_err(wrong)
     }
 
@@ -261,8 +252,7 @@ impl Runtime {
     /// As for [`key`](Self::key).
     pub fn prefix(&self, item: &str, keys: Vec<Value>) -> Result<Vec<u8>, CodecError> {
         let wrong = |e: subxt::error::StorageError| self.shape(format!("storage {SUBTENSOR}.{item}"), e);
-        let entry =
-            self.at.storage().entry(dynamic::storage::<Vec<Value>, Value>(SUBTENSOR, item)).map_err(wrong)?;
+        let entry = self.at.storage().entry(dynamic::storage::<Vec<Value>, Value>(SUBTENSOR, item)).map_err(wrong)?;
         entry.iter_key(keys).map_err(wrong)
     }
 
@@ -349,21 +339,17 @@ impl Runtime {
         let error = subxt::error::DispatchError::decode_from(bytes, self.at.metadata())
             .map_err(|e| self.shape("the error of a call", e))?;
         Ok(match &error {
-            subxt::error::DispatchError::Module(module) => self
-                .error_name(module.pallet_index(), module.error_index())
-                .unwrap_or_else(|| module.details_string()),
+            subxt::error::DispatchError::Module(module) => {
+                self.error_name(module.pallet_index(), module.error_index()).unwrap_or_else(|| module.details_string())
+            }
             other => other.to_string(),
         })
     }
 }
 
 type Payload = subxt::transactions::DynamicPayload<Composite<()>>;
-type Signable<'c> = subxt::transactions::SignableTransaction<
-    'c,
-    SubtensorConfig,
-    OfflineClientAtBlockImpl<SubtensorConfig>,
-    Payload,
->;
+type Signable<'c> =
+    subxt::transactions::SignableTransaction<'c, SubtensorConfig, OfflineClientAtBlockImpl<SubtensorConfig>, Payload>;
 
 fn payload(call: &Call) -> Payload {
     dynamic::transaction(SUBTENSOR, call.name(), Composite::named(call.arguments()))
