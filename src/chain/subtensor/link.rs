@@ -69,9 +69,11 @@ impl Link {
         &self.counts
     }
 
-    /// Longest wait for one answer.
-    pub fn deadline(&self) -> Duration {
-        self.settings.deadline
+    /// Longest wait for a read, connecting included: every endpoint may let its deadline pass, in connecting or in any of
+    /// the few questions that a connection begins with.
+    pub fn patience(&self) -> Duration {
+        let endpoints = u32::try_from(self.settings.endpoints.len()).unwrap_or(u32::MAX);
+        self.settings.deadline.saturating_mul(endpoints.saturating_add(1))
     }
 
     /// A session that was in order a moment ago.

@@ -270,7 +270,7 @@ impl Follow {
             let best = notice("chain_subscribeNewHeads", self.best.next().await)?;
             let finalized = notice("chain_subscribeFinalizedHeads", self.finalized.next().await)?;
             let version = notice("state_subscribeRuntimeVersion", self.versions.next().await)?;
-            let heads = Heads { best: best.id(), finalized: finalized.id().number, since: Instant::now() };
+            let heads = Heads { best: best.id(), finalized: finalized.id(), since: Instant::now() };
             Ok((heads, version))
         };
         tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| {
@@ -295,7 +295,15 @@ impl Follow {
                     });
                 }),
                 head = self.finalized.next() => notice("chain_subscribeFinalizedHeads", head).map(|head| {
-                    told.send_modify(|heads| heads.finalized = heads.finalized.max(head.id().number));
+                    let finalized = head.id();
+                    // Notices of one connection come in order; what cannot be taken back does not go back.
+                    told.send_if_modified(|heads| {
+                        let newer = finalized.number > heads.finalized.number;
+                        if newer {
+                            heads.finalized = finalized;
+                        }
+                        newer
+                    });
                 }),
                 version = self.versions.next() => match (notice("state_subscribeRuntimeVersion", version), of.session.upgrade()) {
                     (Ok(version), Some(session)) => session.upgraded(version).await,
