@@ -31,6 +31,12 @@ impl ChainError {
     }
 }
 
+impl From<super::subtensor::CodecError> for ChainError {
+    fn from(error: super::subtensor::CodecError) -> Self {
+        ChainError::Protocol(error.to_string())
+    }
+}
+
 impl From<Rejection> for ChainError {
     fn from(r: Rejection) -> Self {
         ChainError::Rejected(r)

@@ -17,6 +17,7 @@ pub mod epoch;
 pub mod error;
 pub mod ledger;
 pub mod slots;
+pub mod subtensor;
 pub mod types;
 
 use std::net::IpAddr;
@@ -47,6 +48,10 @@ pub trait Chain: Send + Sync {
 
     /// The newest block.
     async fn head(&self) -> Result<BlockHead, ChainError>;
+
+    /// The number of the newest finalised block: it and those before it never change. A chain of one author finalises
+    /// every block as it makes it.
+    async fn finalized(&self) -> Result<BlockNumber, ChainError>;
 
     /// The hash of block `n`; `None` if there is no such block yet, or it is too old to be kept.
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError>;

@@ -183,6 +183,11 @@ impl Chain for LedgerClient {
         self.read(self.link.head()).await
     }
 
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        // One author, and a block is announced only once it is on disk: what there is, is final.
+        Ok(self.head().await?.number)
+    }
+
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
         self.read(self.link.block_hash(n)).await
     }
