@@ -2,7 +2,8 @@
 //!
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
-//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`types`]
+//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`heads`] tells an
+//! endpoint that is behind from a reorganisation, [`types`]
 //! the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
@@ -13,6 +14,7 @@
 
 pub mod epoch;
 pub mod error;
+pub mod heads;
 pub mod ledger;
 pub mod slots;
 pub mod types;
@@ -22,7 +24,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::epoch::{epoch_of, is_epoch_block, next_epoch_block};
+pub use self::epoch::{
+    EpochClock, EpochState, STATEFUL_EPOCHS, epoch_of, first_reveal_block, first_reveal_block_modulo, is_epoch_block,
+    next_epoch_block,
+};
 pub use self::error::{ChainError, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
