@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::call::{Call, Mechanism};
 use super::heads::BlockId;
 use super::link::{Link, LinkSettings};
+use super::own_weights::{self, Instant};
 use super::reader::{self, Facts, Memory, Scope};
 use super::rpc::RpcCounts;
 use super::session::Session;
@@ -19,10 +20,11 @@ use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Weights,
     WeightsShown,
 };
+use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 
 /// What a client is made with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientSettings {
     /// The way to the chain.
     pub link: LinkSettings,
@@ -30,6 +32,8 @@ pub struct ClientSettings {
     pub mechanism: Mechanism,
     /// Longest wait for a call to be included.
     pub submit: Duration,
+    /// The wall clock, by which the round that opens a timelocked commit is chosen.
+    pub clock: SharedClock,
 }
 
 /// A subtensor chain as one node sees it: bound to a subnet and a signing hotkey.
@@ -38,6 +42,7 @@ pub struct SubtensorChain {
     scope: Scope,
     mechanism: Mechanism,
     signer: Arc<dyn Signer>,
+    clock: SharedClock,
     submit: Duration,
     read: Mutex<Read>,
     submitting: Mutex<()>,
@@ -64,19 +69,15 @@ impl SubtensorChain {
     /// [`ChainError::Protocol`] for a mechanism that no subnet can have.
     pub fn new(settings: ClientSettings, signer: Arc<dyn Signer>) -> Result<Self, ChainError> {
         let mechanism = settings.mechanism;
-        let index =
-            storage_index(mechanism.netuid, mechanism.id).map_err(|e| ChainError::Protocol(e.to_string()))?;
-        let scope = Scope {
-            netuid: mechanism.netuid,
-            index: index.get(),
-            mechanism: mechanism.id,
-            hotkey: signer.hotkey(),
-        };
+        let index = storage_index(mechanism.netuid, mechanism.id).map_err(|e| ChainError::Protocol(e.to_string()))?;
+        let scope =
+            Scope { netuid: mechanism.netuid, index: index.get(), mechanism: mechanism.id, hotkey: signer.hotkey() };
         Ok(SubtensorChain {
             link: Link::new(settings.link),
             scope,
             mechanism,
             signer,
+            clock: settings.clock,
             submit: settings.submit,
             read: Mutex::default(),
             submitting: Mutex::new(()),
@@ -189,23 +190,49 @@ impl Chain for SubtensorChain {
     }
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
-        todo!()
+        let prepared = self
+            .reading(async {
+                let session = self.link.session().await?;
+                let graph = self.metagraph_now().await?;
+                let best = session.heads().best;
+                let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
+                let runtime = session.runtime();
+                let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
+                own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
+            })
+            .await?;
+        // The runtime itself says what it would refuse; nothing is submitted by that.
+        self.reading(async {
+            let session = self.link.session().await?;
+            submit::check(&session, &own_weights::call(self.mechanism, &prepared), &*self.signer).await
+        })
+        .await?;
+        Ok(prepared)
     }
 
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        todo!()
+        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer).await
     }
 
     async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        todo!()
+        let call = own_weights::reveal(self.mechanism, weights).ok_or(Rejection::NoWeightsCommitFound)?;
+        self.submitting(call, &*self.signer).await
     }
 
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
-        todo!()
+        self.reading(async {
+            let session = self.link.session().await?;
+            own_weights::shown(&session, &self.scope).await
+        })
+        .await
     }
 
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
-        todo!()
+        self.reading(async {
+            let session = self.link.session().await?;
+            own_weights::of_all(&session, &self.scope).await
+        })
+        .await
     }
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {

@@ -26,6 +26,8 @@ pub struct LinkSettings {
     pub endpoints: Vec<String>,
     /// The chain's genesis, if it must be that one.
     pub genesis: Option<Hash32>,
+    /// Chains that it must not be.
+    pub never: Vec<Hash32>,
     /// Longest wait for one answer.
     pub deadline: Duration,
     /// A head that stands still for longer makes the next endpoint worth a try.
@@ -103,6 +105,7 @@ impl Link {
                 deadline: self.settings.deadline,
                 stalled_after: self.settings.stalled_after,
                 genesis: state.genesis,
+                never: self.settings.never.clone(),
                 counts: self.counts.clone(),
             };
             match Session::open(endpoint, terms).await {

@@ -10,6 +10,7 @@ mod config;
 pub mod heads;
 pub mod link;
 pub mod neurons;
+mod own_weights;
 mod reader;
 pub mod refusal;
 pub mod rpc;

@@ -16,11 +16,14 @@ use super::heads::BlockId;
 use super::neurons::{self, Prometheus, Source, Told};
 use super::runtime::{CodecError, Runtime};
 use super::session::Session;
-use crate::chain::{BlockHead, ChainError, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection, Standing};
+use crate::chain::{
+    BlockHead, ChainError, EpochClock, EpochState, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection,
+    Standing,
+};
 use crate::ids::{BlockNumber, Hotkey, Netuid, Uid};
 
 /// Keys of one call to the node; nodes refuse calls that are too large.
-const KEYS_PER_CALL: usize = 512;
+const KEYS_PER_CALL: usize = 1024;
 
 /// Which subnet, and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +41,7 @@ pub(super) struct Scope {
 pub(super) struct Facts {
     pub id: BlockId,
     pub head: BlockHead,
-    pub tempo: u16,
+    pub epochs: EpochClock,
     /// Values asked for by key beyond those.
     extra: HashMap<Vec<u8>, Option<Vec<u8>>>,
 }
@@ -52,21 +55,56 @@ pub(super) struct Memory {
     own: Option<Uid>,
     /// Whose metrics endpoint is followed: validators', and ours.
     announcers: Vec<Hotkey>,
+    /// Whose stake is followed: everybody's, where the answer about neurons does not tell it as the chain counts it.
+    staked: Vec<Hotkey>,
 }
+
+/// What the chain keeps of a subnet's epochs. Runtimes that count epochs by the block's number have only the first.
+const EPOCHS: [&str; 5] = ["Tempo", "LastEpochBlock", "PendingEpochAt", "SubnetEpochIndex", "BlocksSinceLastStep"];
 
 /// The keys that [`facts`] asks for, named.
 struct Keys {
     now: Vec<u8>,
     upgrade: Vec<u8>,
-    tempo: Vec<u8>,
+    /// As many of [`EPOCHS`] as are needed: all, or the first.
+    epochs: Vec<Vec<u8>>,
 }
 
 fn keys(runtime: &Runtime, netuid: Netuid) -> Result<Keys, CodecError> {
+    let stateful = runtime.has_storage("SubnetEpochIndex");
+    let items = EPOCHS.iter().take(if stateful { EPOCHS.len() } else { 1 });
     Ok(Keys {
         now: runtime.key_of("Timestamp", "Now", vec![])?,
         upgrade: runtime.key_of("System", "LastRuntimeUpgrade", vec![])?,
-        tempo: runtime.key("Tempo", vec![number(netuid.0)])?,
+        epochs: items.map(|item| runtime.key(item, vec![number(netuid.0)])).collect::<Result<_, _>>()?,
     })
+}
+
+/// The subnet's epochs by what was read of them, in the order of [`EPOCHS`].
+fn epochs(
+    runtime: &Runtime,
+    netuid: Netuid,
+    at: BlockNumber,
+    read: &[Option<&[u8]>],
+) -> Result<EpochClock, ChainError> {
+    let of = |i: usize| read.get(i).copied().flatten();
+    let missing = || ChainError::Protocol(format!("block {at} has no tempo of subnet {netuid}"));
+    let tempo: u16 = runtime.value("Tempo", of(0))?.ok_or_else(missing)?;
+    if read.len() < EPOCHS.len() {
+        return Ok(EpochClock::Modulo { netuid, tempo });
+    }
+    let number = |i: usize| -> Result<u64, CodecError> {
+        let Some(item) = EPOCHS.get(i) else { return Ok(0) };
+        Ok(runtime.value::<u64>(item, of(i))?.unwrap_or(0))
+    };
+    let state = EpochState {
+        tempo,
+        last_epoch_block: number(1)?,
+        pending_epoch_at: number(2)?,
+        subnet_epoch_index: number(3)?,
+        blocks_since_last_step: number(4)?,
+    };
+    Ok(EpochClock::Stateful { state, at })
 }
 
 /// Values of storage by key, in calls of a bounded size.
@@ -84,17 +122,13 @@ pub(super) async fn values(
 }
 
 /// Reads what is followed in storage as of the session's newest block.
-pub(super) async fn facts(
-    session: &Session,
-    scope: &Scope,
-    memory: &Memory,
-    id: BlockId,
-) -> Result<Facts, ChainError> {
+pub(super) async fn facts(session: &Session, scope: &Scope, memory: &Memory, id: BlockId) -> Result<Facts, ChainError> {
     // Twice at most: once more if the runtime turns out to be another one.
     for _ in 0..2 {
         let runtime = session.runtime();
-        let Keys { now, upgrade, tempo } = keys(&runtime, scope.netuid)?;
-        let mut asked = vec![now.clone(), upgrade.clone(), tempo.clone()];
+        let Keys { now, upgrade, epochs: of_epochs } = keys(&runtime, scope.netuid)?;
+        let mut asked = vec![now.clone(), upgrade.clone()];
+        asked.extend(of_epochs.iter().cloned());
         asked.extend(followed(&runtime, scope, memory)?);
         let extra = values(session, &asked, &id).await?;
         let bytes = |key: &Vec<u8>| extra.get(key).and_then(|v| v.as_deref());
@@ -109,11 +143,11 @@ pub(super) async fn facts(
             }
         }
         let missing = |what: &str| ChainError::Protocol(format!("block {} has no {what}", id.number));
-        let timestamp_ms: u64 =
-            runtime.value_of("Timestamp", "Now", bytes(&now))?.ok_or_else(|| missing("time"))?;
-        let tempo: u16 = runtime.value("Tempo", bytes(&tempo))?.ok_or_else(|| missing("tempo"))?;
+        let timestamp_ms: u64 = runtime.value_of("Timestamp", "Now", bytes(&now))?.ok_or_else(|| missing("time"))?;
+        let read: Vec<Option<&[u8]>> = of_epochs.iter().map(bytes).collect();
+        let epochs = epochs(&runtime, scope.netuid, id.number, &read)?;
         let head = BlockHead { number: id.number, hash: id.hash, timestamp_ms };
-        return Ok(Facts { id, head, tempo, extra });
+        return Ok(Facts { id, head, epochs, extra });
     }
     Err(ChainError::Protocol("the chain's runtime changes faster than it can be read".to_owned()))
 }
@@ -130,12 +164,29 @@ fn followed(runtime: &Runtime, scope: &Scope, memory: &Memory) -> Result<Vec<Vec
     if let Some(uid) = memory.own {
         keys.push(weights_key(runtime, scope, uid)?);
     }
-    if Source::of(runtime) == Source::Selective {
-        for hotkey in &memory.announcers {
-            keys.push(prometheus_key(runtime, scope, hotkey)?);
-        }
+    for hotkey in &memory.announcers {
+        keys.push(prometheus_key(runtime, scope, hotkey)?);
+    }
+    for hotkey in &memory.staked {
+        keys.push(alpha_key(runtime, hotkey, scope.netuid)?);
     }
     Ok(keys)
+}
+
+fn alpha_key(runtime: &Runtime, hotkey: &Hotkey, netuid: Netuid) -> Result<Vec<u8>, CodecError> {
+    runtime.key("TotalHotkeyAlpha", vec![Value::from_bytes(hotkey.0), number(netuid.0)])
+}
+
+/// A hotkey's stake in the subnet, for runtimes that do not tell the one that counts: what is staked on the root is not in it, nor
+/// what it lends to or borrows from other hotkeys.
+fn stake_of(
+    runtime: &Runtime,
+    scope: &Scope,
+    extra: &HashMap<Vec<u8>, Option<Vec<u8>>>,
+    hotkey: &Hotkey,
+) -> Result<u64, CodecError> {
+    let key = alpha_key(runtime, hotkey, scope.netuid)?;
+    Ok(runtime.value("TotalHotkeyAlpha", extra.get(&key).and_then(|v| v.as_deref()))?.unwrap_or(0))
 }
 
 pub(super) fn weights_key(runtime: &Runtime, scope: &Scope, uid: Uid) -> Result<Vec<u8>, CodecError> {
@@ -196,6 +247,10 @@ pub(super) async fn metagraph(
             told.iter().filter(|n| n.validator_permit || n.hotkey == scope.hotkey).map(|n| n.hotkey).collect()
         }
     };
+    memory.staked = match source {
+        Source::Lite if runtime.has_storage("TotalHotkeyAlpha") => told.iter().map(|n| n.hotkey).collect(),
+        Source::Lite | Source::Selective => Vec::new(),
+    };
     let mut wanted = followed(&runtime, scope, memory)?;
     for n in told.iter().filter(|n| n.registered_at.is_none()) {
         if !memory.registered.contains_key(&(n.uid, n.hotkey)) {
@@ -207,7 +262,7 @@ pub(super) async fn metagraph(
     extra.extend(facts.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
     remember_registrations(&runtime, scope, memory, &told, &extra)?;
     let neurons = told.into_iter().map(|n| neuron(&runtime, scope, memory, &extra, n));
-    Ok(Metagraph { netuid, head: facts.head, tempo: facts.tempo, neurons: neurons.collect::<Result<_, _>>()? })
+    Ok(Metagraph { netuid, head: facts.head, epochs: facts.epochs, neurons: neurons.collect::<Result<_, _>>()? })
 }
 
 /// Takes in registrations that were asked for, and forgets those of neurons that are gone.
@@ -256,11 +311,15 @@ fn neuron(
         true => weights_of(runtime, bytes(&weights_key(runtime, scope, n.uid)?))?,
         false => Vec::new(),
     };
+    let stake_rao = match memory.staked.is_empty() {
+        true => n.stake_rao,
+        false => stake_of(runtime, scope, extra, &n.hotkey)?,
+    };
     Ok(Neuron {
         uid: n.uid,
         hotkey: n.hotkey,
         coldkey: n.coldkey,
-        stake_rao: n.stake_rao,
+        stake_rao,
         validator_permit: n.validator_permit,
         active: n.active,
         axon: n.axon,

@@ -19,7 +19,7 @@ use crate::chain::{ChainError, Inclusion, Signer};
 use crate::ids::{Hash32, Hotkey};
 
 /// Blocks in which a signed call may be included.
-pub const ERA_BLOCKS: u64 = 64;
+pub(super) const ERA_BLOCKS: u64 = 64;
 /// Where the runtime is told that a call comes from: a client of the node.
 const EXTERNAL: u8 = 2;
 
@@ -50,9 +50,8 @@ pub(super) async fn check(session: &Session, call: &Call, signer: &dyn Signer) -
     let mut arguments = vec![EXTERNAL];
     arguments.extend_from_slice(&signed.bytes);
     arguments.extend_from_slice(&heads.best.hash.0);
-    let answer = session
-        .function("TaggedTransactionQueue", "validate_transaction", &arguments, heads.best.hash)
-        .await?;
+    let answer =
+        session.function("TaggedTransactionQueue", "validate_transaction", &arguments, heads.best.hash).await?;
     refusal::validity(&answer)?;
     Ok(signed)
 }
