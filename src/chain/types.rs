@@ -76,8 +76,27 @@ pub struct Neuron {
     pub incentive: u16,
     /// Its share of the validators' dividends in the last epoch: 65,535 is all of it.
     pub dividends: u16,
-    /// The weights it set, by uid, after the chain's scaling (the largest is 65,535).
+    /// How it stands among the others.
+    #[serde(default)]
+    pub standing: Standing,
+    /// The weights it set, by uid, after the chain's scaling (the largest is 65,535). Of a real chain only the weights of
+    /// the node's own hotkey are read with each block.
     pub weights: Vec<(Uid, u16)>,
+}
+
+/// How a neuron stands among the others of its subnet, by the last epoch's count. The ledger counts none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// What it earned in the last epoch, in the smallest unit of the subnet's token.
+    pub emission_rao: u64,
+    /// What the validators agree that it deserves: 65,535 is all.
+    pub consensus: u16,
+    /// The part of the weights on it that were within the consensus: 65,535 is all.
+    pub trust: u16,
+    /// The part of its own weights that were: 65,535 is all. `None` where the chain does not tell.
+    pub validator_trust: Option<u16>,
+    /// Who has the lowest is replaced first, once it is out of its immunity period.
+    pub pruning_score: u16,
 }
 
 impl Neuron {
@@ -156,12 +175,25 @@ pub struct Hyperparameters {
     /// Whether weights must be committed first and revealed later. The chain's default is true; here false, because
     /// the ledger has no commits and would refuse every weight.
     pub commit_reveal: bool,
+    /// Epochs from a commit to its reveal.
+    #[serde(default = "one_epoch")]
+    pub reveal_period: u64,
+    /// The version of timelocked commits that the chain takes; 0 where it takes none.
+    #[serde(default)]
+    pub commit_reveal_version: u16,
+    /// The hotkey of the subnet's owner, whom some rules do not bind.
+    #[serde(default)]
+    pub owner_hotkey: Option<Hotkey>,
     /// What a registration costs, in rao.
     pub burn_rao: u64,
     /// The least stake for a permit and for setting weights, in rao.
     pub stake_threshold_rao: u64,
     /// Blocks without new weights after which a neuron counts as inactive and its weights do not count.
     pub activity_cutoff: u64,
+}
+
+fn one_epoch() -> u64 {
+    1
 }
 
 impl Default for Hyperparameters {
@@ -177,6 +209,9 @@ impl Default for Hyperparameters {
             max_allowed_uids: 256,
             max_allowed_validators: 64,
             commit_reveal: false,
+            reveal_period: 1,
+            commit_reveal_version: 0,
+            owner_hotkey: None,
             burn_rao: RAO_PER_TAO,
             stake_threshold_rao: 0,
             activity_cutoff: 5000,
@@ -220,6 +255,7 @@ mod tests {
             last_update: 1,
             incentive: 0,
             dividends: 0,
+            standing: crate::chain::Standing::default(),
             weights: vec![],
         }
     }

@@ -6,9 +6,11 @@ use crate::restarts::Running;
 use crate::subnet::{Subnet, quick, secs};
 use async_trait::async_trait;
 use compute_subnet::chain::ledger::LedgerClient;
-use compute_subnet::chain::{BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, Signer, Weights};
+use compute_subnet::chain::{
+    BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Signer, Weights, WeightsShown,
+};
 use compute_subnet::exit::Exit;
-use compute_subnet::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
+use compute_subnet::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 use compute_subnet::launch;
 use compute_subnet::lease::LeaseState;
 use compute_subnet::messages::validator::allocation_manager::{ListLeases, Release, Rent, RentError, RentRequest};
@@ -67,8 +69,20 @@ impl Chain for Cut {
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
         self.chain()?.serve_prometheus(ip, port, version).await
     }
-    async fn set_weights(&self, weights: &Weights) -> Result<Inclusion, ChainError> {
-        self.chain()?.set_weights(weights).await
+    async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
+        self.chain()?.prepare_weights(weights).await
+    }
+    async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        self.chain()?.submit_weights(weights).await
+    }
+    async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        self.chain()?.reveal_weights(weights).await
+    }
+    async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
+        self.chain()?.weights_shown().await
+    }
+    async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
+        self.chain()?.weights_of_all().await
     }
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.chain()?.register(hotkey, coldkey).await

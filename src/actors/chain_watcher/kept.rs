@@ -97,6 +97,7 @@ mod tests {
             incentive: 7,
             dividends: 0,
             weights: vec![(Uid(1), 65_535)],
+            standing: Default::default(),
         }
     }
 

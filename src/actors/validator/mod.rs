@@ -51,6 +51,7 @@ mod tests {
             active: true,
             incentive: 0,
             dividends: 0,
+            standing: crate::chain::Standing::default(),
             weights: Vec::new(),
         };
         assert!(lacks_permit(&view(Vec::new()), &hotkey).is_some_and(|why| why.contains("not registered")));

@@ -637,6 +637,7 @@ mod tests {
             last_update: 1,
             incentive: 0,
             dividends: 0,
+            standing: crate::chain::Standing::default(),
             weights: vec![],
         }
     }

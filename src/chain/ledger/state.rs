@@ -221,6 +221,7 @@ impl State {
             last_update: s.last_update,
             incentive: s.incentive,
             dividends: s.dividends,
+            standing: crate::chain::Standing::default(),
             weights: s.weights.iter().map(|(uid, w)| (Uid(*uid), *w)).collect(),
         });
         Metagraph {

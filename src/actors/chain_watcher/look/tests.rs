@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::chain::{EpochClock, EpochState, Inclusion, STATEFUL_EPOCHS, Signer, Weights};
+use crate::chain::{
+    EpochClock, EpochState, Inclusion, PreparedWeights, STATEFUL_EPOCHS, Signer, Weights, WeightsShown,
+};
 use crate::ids::{Coldkey, Epoch, Hash32, Hotkey, Netuid, Uid};
 
 /// What an endpoint says.
@@ -88,6 +90,7 @@ impl Chain for Endpoint {
             incentive: 0,
             dividends: 0,
             weights: Vec::new(),
+            standing: Default::default(),
         };
         let head = says.metagraph.unwrap_or(says.head);
         let neurons = (0..HOLDERS).map(neuron).collect();
@@ -105,8 +108,20 @@ impl Chain for Endpoint {
     async fn serve_prometheus(&self, _: IpAddr, _: u16, _: u32) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
     }
-    async fn set_weights(&self, _: &Weights) -> Result<Inclusion, ChainError> {
+    async fn prepare_weights(&self, _: &Weights) -> Result<PreparedWeights, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
+    }
+    async fn submit_weights(&self, _: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        Err(ChainError::Unreachable("read only".to_owned()))
+    }
+    async fn reveal_weights(&self, _: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        Err(ChainError::Unreachable("read only".to_owned()))
+    }
+    async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
+        Err(ChainError::Unreachable("no weights here".to_owned()))
+    }
+    async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
+        Err(ChainError::Unreachable("no weights here".to_owned()))
     }
     async fn register(&self, _: Hotkey, _: &dyn Signer) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))

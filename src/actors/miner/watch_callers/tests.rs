@@ -52,6 +52,7 @@ fn view() -> Arc<ChainView> {
         last_update: 1,
         incentive: 0,
         dividends: 0,
+        standing: crate::chain::Standing::default(),
         weights: vec![],
     };
     let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
