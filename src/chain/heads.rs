@@ -7,12 +7,13 @@
 //! - A higher head is followed. Where the last followed block is not on its chain, the chain was reorganised.
 //! - Another head of the same height is followed: the chain was reorganised at its tip.
 //! - A lower head on the chain that was followed is an endpoint that is behind, and is never followed.
-//! - Another lower head is not followed either: what replaced our blocks will soon be as long as they were. It is followed
-//!   if it is finalised, for then ours are gone, or if it is lower by more than [`BEHIND`] blocks: that chain is
-//!   another one, or was set back.
+//! - A lower head on another branch is not followed either: what replaced our blocks will soon be as long as they were. It
+//!   is followed if it is finalised, for then ours are gone, or if it is lower by more than [`BEHIND`] blocks: that
+//!   chain is another one, or was set back.
+//! - A lower head of which it is not known where it belongs is followed if it is lower by more than [`BEHIND`] blocks.
 //!
 //! Whether a head is on the chain that was followed is known from a block of it that was followed, no higher than the
-//! head: [`Heads::anchor`] names the newest, and the endpoint is asked for its hash. Where it cannot say, it is taken to be.
+//! head: [`Heads::anchor`] names the newest, and the endpoint is asked for its hash. A higher head whose endpoint cannot say is taken to be.
 
 use std::collections::VecDeque;
 
@@ -66,13 +67,12 @@ impl Heads {
         if head.number > last {
             return if same_chain == Some(false) { Step::Reorganised } else { Step::Next };
         }
-        let set_back = finalized >= head.number || last - head.number > BEHIND;
-        match same_chain {
-            Some(true) => Step::Behind,
-            Some(false) if head.number == last => Step::Reorganised,
-            _ if set_back => Step::Reorganised,
-            _ => Step::Behind,
-        }
+        let follow = match same_chain {
+            Some(true) => false,
+            Some(false) => head.number == last || finalized >= head.number || last - head.number > BEHIND,
+            None => last - head.number > BEHIND,
+        };
+        if follow { Step::Reorganised } else { Step::Behind }
     }
 
     /// Remembers a head that is followed, as [`judge`](Heads::judge) found it.

@@ -303,7 +303,7 @@ impl WeightSetter {
 
     /// Sets the board's weights if they are not on the chain yet and may be set now.
     fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
-        let (Some(past), false) = (self.past, self.working) else { return };
+        let (Some(past), false) = (self.past, self.working || view.is_stored()) else { return };
         self.setup = self.live.get();
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
