@@ -63,7 +63,7 @@ async function submit(chain, extrinsic) {
 const header = async (block) => {
   const { parentHash, number, stateRoot, extrinsicsRoot, digest } = await block.header;
   const logs = digest.logs.map((log) => log.toHex());
-  return { parentHash: parentHash.toHex(), number: number.toHex(), stateRoot: stateRoot.toHex(), extrinsicsRoot: extrinsicsRoot.toHex(), digest: { logs } };
+  return { parentHash: parentHash.toHex(), number: `0x${number.toNumber().toString(16)}`, stateRoot: stateRoot.toHex(), extrinsicsRoot: extrinsicsRoot.toHex(), digest: { logs } };
 };
 
 let last = 0;

@@ -28,7 +28,8 @@ async function seed(chain, netuid, list) {
     items.push(
       ['Keys', [netuid, uid], hotkey],
       ['Uids', [netuid, hotkey], uid],
-      ['BlockAtRegistration', [netuid, uid], block],
+      // Long ago: an epoch drops weights that are no younger than the neuron they are for.
+      ['BlockAtRegistration', [netuid, uid], 0],
       ['IsNetworkMember', [hotkey, netuid], true],
       ['Owner', [hotkey], coldkey],
       ['OwnedHotkeys', [coldkey], [hotkey]],

@@ -2,6 +2,7 @@
 //
 //   test_info()                         what runs here: spec, block, time, memory, pid
 //   test_set([[pallet, item, keys, value], ..])  storage by name; null deletes, {hex} gives raw bytes
+//   test_has(pallet, item)              whether this runtime has such storage
 //   test_get(pallet, item, keys, at?)   one item: { hex, value }
 //   test_events(at?)                    a block's events: [{ name, data }]
 //   test_submit(uri, pallet, call, args, wait_ms?)  signs with a development key, sends, waits for its block, says what came of it
@@ -36,7 +37,7 @@ async function events(block) {
 function dispatchError({ error, registry }) {
   if (!error?.isModule) return { pallet: null, name: error ? JSON.stringify(error.toJSON()) : 'unknown' };
   const { section, name } = registry.findMetaError(error.asModule);
-  return { pallet: section, name };
+  return { pallet: section[0].toUpperCase() + section.slice(1), name };
 }
 
 const plain = ({ name, data }) => ({ name, data });
@@ -109,6 +110,7 @@ function testing(chain, heads, started) {
       rss_mib: Math.round(process.memoryUsage().rss / 2 ** 20),
     }),
     test_set: async (_context, [items]) => storage.set(chain, items),
+    test_has: async (_context, [pallet, item]) => storage.find(await chain.head.meta, pallet, item) !== undefined,
     test_get: async (_context, [pallet, item, keys = [], at]) => storage.get(chain, pallet, item, keys, at),
     test_events: async (_context, [at]) => (await events(await chain.getBlock(at))).map(plain),
     test_submit: async (_context, [uri, pallet, call, args, wait = 30_000]) => {
@@ -122,7 +124,7 @@ function testing(chain, heads, started) {
       const inner = own.find(({ name, data }) => name === 'Sudo.Sudid' && data[0]?.err !== undefined);
       return {
         hash, block: { number: block.number, hash: block.hash }, events: own.map(plain),
-        error: failed ? dispatchError(failed) : inner ? { pallet: 'sudo', name: JSON.stringify(inner.data[0].err) } : null,
+        error: failed ? dispatchError(failed) : inner ? { pallet: 'Sudo', name: JSON.stringify(inner.data[0].err) } : null,
       };
     },
     test_seedNeurons: async (_context, [netuid, list]) => neurons.seed(chain, netuid, list),
