@@ -3,12 +3,13 @@
 //! `node/` has the process, `scripts/subtensor` what it needs. What is asked here goes by HTTP past every proxy and
 //! client, so it can say what is true while they fail. Storage is written and read by the names of the runtime's metadata.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Once;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use compute_subnet::ids::{BlockNumber, Netuid};
@@ -28,20 +29,25 @@ const PALLET: &str = "SubtensorModule";
 /// An item of storage: pallet, item, keys, value (`null` deletes, `{"hex": ..}` are raw bytes).
 pub(crate) type Item = (&'static str, &'static str, Value, Value);
 
-/// Where the directory with packages and genesis is; `None`, and said so, where no raw spec was given to make it from.
+/// Says what a test cannot see here, also in the table of `scripts/test`; each reason once.
+pub(crate) fn left_out(why: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    println!("LEFT OUT: {why}");
+    if SAID.lock().unwrap().insert(why.to_owned())
+        && let Some(file) = std::env::var_os("COMPUTE_TEST_LEFT_OUT")
+    {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+        writeln!(file, "{why}").unwrap();
+    }
+}
+
+/// The directory with packages and genesis; `None`, and said so, where no raw spec was given to make it from.
 ///
 /// # Panics
 /// If there should be one and `scripts/subtensor` was not run.
 fn made() -> Option<PathBuf> {
-    static SAID: Once = Once::new();
-    const WHY: &str = "SUBTENSOR_SPEC names no raw chain spec with a subtensor runtime (see scripts/subtensor)";
     if std::env::var_os("SUBTENSOR_SPEC").is_none_or(|spec| spec.is_empty()) {
-        println!("LEFT OUT: {WHY}");
-        SAID.call_once(|| {
-            let Some(file) = std::env::var_os("COMPUTE_TEST_LEFT_OUT") else { return };
-            let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
-            writeln!(file, "{WHY}").unwrap();
-        });
+        left_out("SUBTENSOR_SPEC names no raw chain spec with a subtensor runtime (see scripts/subtensor)");
         return None;
     }
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/subtensor");

@@ -10,6 +10,7 @@
 mod bed;
 mod frames;
 mod proxy;
+mod python;
 mod rpc;
 mod the_bed;
 mod the_wire;
