@@ -267,6 +267,12 @@ impl Bed {
         Ok(serde_json::from_value(sent).unwrap())
     }
 
+    /// The transaction that [`submit`](Self::submit) would send now, as hex.
+    pub(crate) async fn sign(&self, uri: &str, pallet: &str, call: &str, args: Value) -> String {
+        let signed = self.rpc.ask("test_sign", json!([uri, pallet, call, args])).await;
+        signed.as_str().unwrap().to_owned()
+    }
+
     /// Registers a subnet of `//Alice`, with the hotkey `//Alice//hot` as uid 0, and makes it easy to test in: no rate
     /// limits, no commit-reveal, tempo 10, started.
     pub(crate) async fn register_subnet(&self) -> Netuid {

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use subxt::ext::jsonrpsee::core::client::{Subscription, SubscriptionClientT as _};
+use subxt::ext::jsonrpsee::rpc_params;
+use tokio::time::timeout;
 
 use crate::bed::{Bed, DispatchError, Seed, Start, account, coldkey, hotkey, left_out};
 use crate::python::{Served, metagraph};
+use crate::the_wire::client;
+use crate::wait::LONG;
 
 const PALLET: &str = "SubtensorModule";
 
@@ -173,20 +178,49 @@ async fn a_reorg_takes_back_what_was_not_final() {
 async fn transactions_wait_in_the_pool_where_blocks_are_made_by_hand() {
     let Some(bed) = Bed::start(Start::default()).await else { return };
     bed.by_hand().await;
-    let remark = json!(["//Alice", "System", "remark", ["0x11"], 0]);
-    let pending = async || bed.rpc.ask("author_pendingExtrinsics", json!([])).await;
-    // The helper builds a block for what it sends, so what it sent is taken out of that block by a reorg.
-    bed.finality(5).await;
-    bed.rpc.ask("test_submit", remark).await;
-    assert_eq!(bed.reorg(1, false).await, 1);
-    let one = pending().await;
-    assert_eq!(one.as_array().unwrap().len(), 1, "{one}");
-    let again = bed.rpc.call("author_submitExtrinsic", one.clone()).await.unwrap_err();
-    assert_eq!((again.code, again.message.as_str()), (1013, "Transaction is already imported"));
+    let remark = async |what: &str| bed.sign("//Alice", "System", "remark", json!([what])).await;
+    let (one, rival) = (remark("0x11").await, remark("0x22").await);
+    let send = async |extrinsic: &str| bed.rpc.call("author_submitExtrinsic", json!([extrinsic])).await;
+    send(&one).await.unwrap();
+    assert_eq!(bed.rpc.ask("author_pendingExtrinsics", json!([])).await, json!([one]));
+    let refused = async |extrinsic: &str| {
+        let error = send(extrinsic).await.unwrap_err();
+        (error.code, error.data)
+    };
+    assert_eq!(refused(&one).await.0, 1013);
+    assert_eq!(refused(&rival).await.0, 1014);
     bed.new_blocks(1).await;
-    assert_eq!(pending().await, json!([]));
-    let late = bed.rpc.call("author_submitExtrinsic", one).await.unwrap_err();
-    assert_eq!((late.code, late.data.as_deref()), (1010, Some("Transaction is outdated")));
+    assert_eq!(bed.rpc.ask("author_pendingExtrinsics", json!([])).await, json!([]));
+    assert_eq!(refused(&one).await, (1010, Some("Transaction is outdated".to_owned())));
+    assert_eq!(refused("0x1100").await.0, 1002);
+}
+
+#[tokio::test]
+async fn a_watched_transaction_goes_through_a_reorg_to_finality() {
+    let Some(bed) = Bed::start(Start::default()).await else { return };
+    bed.by_hand().await;
+    bed.finality(4).await;
+    bed.new_blocks(6).await;
+    let client = client(&bed.url()).await.unwrap();
+    let extrinsic = bed.sign("//Alice", "System", "remark", json!(["0x11"])).await;
+    let mut watched: Subscription<Value> = client
+        .subscribe("author_submitAndWatchExtrinsic", rpc_params![extrinsic], "author_unwatchExtrinsic")
+        .await
+        .unwrap();
+    let mut next = async || timeout(LONG, watched.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(next().await, json!("ready"));
+    assert!(next().await["broadcast"].is_array());
+    bed.new_blocks(1).await;
+    let first = next().await["inBlock"].clone();
+    assert_eq!(first, bed.rpc.ask("chain_getBlockHash", json!([])).await);
+    assert_eq!(bed.reorg(1, false).await, 1);
+    assert_eq!(next().await, json!({ "retracted": first }));
+    bed.new_blocks(1).await;
+    let second = next().await["inBlock"].clone();
+    assert_ne!(second, first);
+    bed.new_blocks(4).await;
+    assert_eq!(next().await, json!({ "finalized": second }));
+    assert_eq!(bed.rpc.ask("chain_getFinalizedHead", json!([])).await, second);
 }
 
 #[tokio::test]

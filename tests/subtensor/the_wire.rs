@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(30);
 
 /// A client whose own deadline is beyond this test's.
-async fn client(url: &str) -> Result<Client, jsonrpsee::core::client::Error> {
+pub(crate) async fn client(url: &str) -> Result<Client, jsonrpsee::core::client::Error> {
     let url = url.parse().unwrap();
     let (send, receive) = jsonrpsee::client_transport::ws::WsTransportClientBuilder::default()
         .build(url)

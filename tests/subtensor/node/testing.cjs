@@ -6,6 +6,7 @@
 //   test_get(pallet, item, keys, at?)   one item: { hex, value }
 //   test_events(at?)                    a block's events: [{ name, data }]
 //   test_submit(uri, pallet, call, args, wait_ms?)  signs with a development key, sends, waits for its block, says what came of it
+//   test_sign(uri, pallet, call, args)  the same transaction, as hex, not sent
 //   test_seedNeurons(netuid, neurons)   see neurons.cjs
 //   test_every(ms)                      a block every so many ms with what is in the pool; 0: only with transactions again
 //   test_finality(lag)                  blocks on top of the newest final one
@@ -127,6 +128,7 @@ function testing(chain, heads, started) {
         error: failed ? dispatchError(failed) : inner ? { pallet: 'Sudo', name: JSON.stringify(inner.data[0].err) } : null,
       };
     },
+    test_sign: async (_context, [uri, pallet, call, args]) => (await sign(chain, uri, pallet, call, args)).extrinsic,
     test_seedNeurons: async (_context, [netuid, list]) => neurons.seed(chain, netuid, list),
     test_every: async (_context, [ms]) => {
       if (!Number.isInteger(ms) || ms < 0) throw new RpcError(-32602, `not a number of milliseconds: ${ms}`);
