@@ -261,7 +261,8 @@ impl Bed {
         self.rpc.ask("test_get", json!([pallet, item, keys])).await["value"].take()
     }
 
-    /// Signs a call with the key of this URI, sends it and waits for its block. `Err` is the pool's refusal.
+    /// Signs a call with the key of this URI, sends it and waits for its block. `Err` is the pool's refusal. A call within
+    /// the call is `{"call": [pallet, call, args]}`.
     pub(crate) async fn submit(&self, uri: &str, pallet: &str, call: &str, args: Value) -> Result<Sent, RpcError> {
         let sent = self.rpc.call("test_submit", json!([uri, pallet, call, args])).await?;
         Ok(serde_json::from_value(sent).unwrap())

@@ -38,6 +38,10 @@ async fn a_subnet_is_registered_serves_axons_and_refuses_by_name() {
     assert_eq!(sent.error, None);
     assert_eq!(bed.storage(PALLET, "Axons", json!([netuid.0, bob])).await["port"], json!(8091));
 
+    let tempo = json!([{ "call": ["AdminUtils", "sudo_set_tempo", [netuid.0, 20]] }]);
+    assert_eq!(bed.submit("//Alice", "Sudo", "sudo", tempo).await.unwrap().error, None);
+    assert_eq!(bed.storage(PALLET, "Tempo", json!([netuid.0])).await, json!(20));
+
     // 127.0.0.1 is the one loopback address that the pallet does not take.
     let sent = bed.submit("//Bob//hot", PALLET, "serve_axon", axon(0x7f00_0001)).await;
     let name = sent.map(|sent| sent.error).map_err(|e| (e.code, e.data));

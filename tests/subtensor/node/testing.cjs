@@ -43,15 +43,20 @@ function dispatchError({ error, registry }) {
 
 const plain = ({ name, data }) => ({ name, data });
 
+/** A call; an argument { call: [pallet, call, args] } is a call within it, as Sudo and Utility take them. */
+function compose(meta, pallet, call, args) {
+  const method = meta.tx[stringCamelCase(pallet)]?.[stringCamelCase(call)];
+  if (!method) throw new RpcError(1, `this runtime has no call ${pallet}.${call}`);
+  return method(...args.map((arg) => (Array.isArray(arg?.call) ? compose(meta, ...arg.call) : arg)));
+}
+
 /** A signed transaction of the current runtime, immortal, as hex. */
 async function sign(chain, uri, pallet, call, args) {
   const head = chain.head;
   const [registry, meta, genesis] = [await head.registry, await head.meta, await chain.getBlockAt(0)];
-  const method = meta.tx[stringCamelCase(pallet)]?.[stringCamelCase(call)];
-  if (!method) throw new RpcError(1, `this runtime has no call ${pallet}.${call}`);
   const pair = new Keyring({ type: 'sr25519' }).addFromUri(uri);
   const nonce = await core.allHandlers.system_accountNextIndex({ chain }, [pair.address]);
-  const extrinsic = registry.createType('GenericExtrinsic', method(...args), { version: 4 });
+  const extrinsic = registry.createType('GenericExtrinsic', compose(meta, pallet, call, args), { version: 4 });
   extrinsic.sign(pair, {
     blockHash: genesis.hash, genesisHash: genesis.hash, era: registry.createType('ExtrinsicEra'), nonce, tip: 0,
     runtimeVersion: await head.runtimeVersion, signedExtensions: registry.signedExtensions,
