@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::Subscriber;
 use super::exclusive::{Conflict, Exclusive, Rival};
-use crate::chain::slots::{beacon_block, slots_of};
+use crate::chain::slots::slots_of;
 use crate::chain::{AxonInfo, BlockHead, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SlotTable};
 use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
@@ -318,7 +318,7 @@ async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<Chai
     if last.is_some_and(|v| v.metagraph.head.hash == head.hash) {
         return Ok(None);
     }
-    let metagraph = chain.metagraph().await?;
+    let (finalized, metagraph) = tokio::try_join!(chain.finalized(), chain.metagraph())?;
     let same_epoch = last.filter(|v| v.metagraph.epoch() == metagraph.epoch());
     let hyperparameters: Arc<Hyperparameters> = match same_epoch {
         Some(v) => v.hyperparameters.clone(),
@@ -328,12 +328,12 @@ async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<Chai
         Some(slots) => Some(slots),
         None => turns(chain, &metagraph).await.map(Arc::new),
     };
-    Ok(Some(ChainView { metagraph, hyperparameters, slots, block_time: None, seen_at: Instant::now() }))
+    Ok(Some(ChainView { slots, ..ChainView::new(metagraph, hyperparameters, finalized) }))
 }
 
 /// The slots of the epoch, if their beacon can be read; what else was read is good without them.
 async fn turns(chain: &dyn Chain, metagraph: &Metagraph) -> Option<SlotTable> {
-    let block = beacon_block(metagraph.epoch(), metagraph.netuid, metagraph.tempo);
+    let block = metagraph.epochs.beacon_block(metagraph.epoch());
     match chain.block_hash(block).await {
         Ok(Some(beacon)) => Some(slots_of(metagraph, beacon)),
         Ok(None) => {

@@ -16,6 +16,9 @@ pub enum ChainError {
     /// The chain refused the call.
     #[error("the chain refused the call: {0}")]
     Rejected(#[source] Rejection),
+    /// The chain refused the call in words that this node does not know: a newer error of its runtime.
+    #[error("the chain refused the call: {0}")]
+    Refused(String),
     /// The other side does not speak as expected, or is not the chain that this node is set to.
     #[error("the chain's answer cannot be used: {0}")]
     Protocol(String),
@@ -28,6 +31,12 @@ impl ChainError {
             ChainError::Rejected(r) => Some(*r),
             _ => None,
         }
+    }
+}
+
+impl From<super::subtensor::CodecError> for ChainError {
+    fn from(error: super::subtensor::CodecError) -> Self {
+        ChainError::Protocol(error.to_string())
     }
 }
 
@@ -50,12 +59,18 @@ macro_rules! rejections {
             pub fn name(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => stringify!($variant)),* }
             }
+            /// The refusal with this name; none of those that carry a number.
+            pub fn of_name(name: &str) -> Option<Self> {
+                match name { $(stringify!($variant) => rejections!(@of $variant $(($data))?),)* _ => None }
+            }
             /// What was wrong and what helps, as a lower-case fragment.
             pub fn text(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => $text),* }
             }
         }
     };
+    (@of $variant:ident) => { Some(Rejection::$variant) };
+    (@of $variant:ident ($data:ty)) => { None };
     (@pattern $variant:ident) => { Rejection::$variant };
     (@pattern $variant:ident ($data:ty)) => { Rejection::$variant(_) };
 }
@@ -65,6 +80,18 @@ rejections! {
     // Weights, in the order in which the chain checks.
     CanNotSetRootNetworkWeights = "weights of the root network (netuid 0) cannot be set by this call";
     CommitRevealEnabled = "the subnet takes weights only through commit and reveal";
+    CommitRevealDisabled = "the subnet takes weights in the open, not through commit and reveal";
+    IncorrectCommitRevealVersion = "the chain takes another version of timelocked commits; update this node";
+    CommittingWeightsTooFast = "weights were committed too few blocks ago";
+    TooManyUnrevealedCommits = "too many commits wait to be revealed; wait for the next epochs";
+    InvalidRevealRound = "the round that opens the commit has passed already; check this machine's clock";
+    NoWeightsCommitFound = "there is no such commit to reveal";
+    InvalidRevealCommitHashNotMatch = "the revealed weights are not those that were committed to";
+    ExpiredWeightCommit = "the time to reveal this commit is over";
+    RevealTooEarly = "the time to reveal this commit has not come";
+    CommitBlockNotInRevealRange = "this is not the time to reveal that commit";
+    MechanismDoesNotExist = "the subnet has no such mechanism; check weights.mechanism";
+    InputLengthsUnequal = "lists of one call differ in length";
     WeightVecNotEqualSize = "as many weights as uids are needed";
     UidsLengthExceedUidsInSubNet = "more weights than neurons";
     HotKeyNotRegisteredInSubNet = "the hotkey has no uid in this subnet; register it";
@@ -90,6 +117,23 @@ rejections! {
     NoNeuronIdAvailable = "every uid is taken and every neuron is within its immunity period";
     HotKeyAccountNotExists = "the chain does not know this hotkey";
     AmountTooLow = "the amount is too small";
+    TooManyRegistrationsThisInterval = "the subnet takes no more registrations in this interval; try again in an hour";
+    SubNetRegistrationDisabled = "the subnet takes no registrations now";
+    RegistrationPriceLimitExceeded = "registering costs more than the given limit now";
+    RegistrationNotPermittedOnRootSubnet = "the root network has another way to register";
+    BalanceTooLow = "the coldkey's balance is too small";
+    ColdkeyInSwapSchedule = "the coldkey is about to be swapped; wait until that is done";
+    // The pool. The chain tells only a number for these; see `subtensor::refusal`.
+    StakeAmountTooLow = "the stake is too small; for weights: below the subnet's threshold";
+    RateLimitExceeded = "this was done too few blocks ago";
+    UidNotFound = "the uid has no neuron";
+    BadRequest = "the chain refuses the call without a reason";
+    Payment = "the account cannot pay the fee; hotkeys pay none for serving and weights, so the call was another one";
+    AncientBirthBlock = "the call was signed too long ago";
+    ExhaustsResources = "the block is full; try the next one";
+    Banned = "the same call was refused a short while ago, or is too old; it is signed anew";
+    Priority = "another call of this account with the same nonce waits for a block";
+    Outdated = "the call was overtaken by another one of the account";
     // The envelope. The real chain says BadProof for the first two and Stale or Future for the nonces.
     BadSignature = "the signature is not the signer's over this call";
     WrongGenesis = "the call was signed for another chain";

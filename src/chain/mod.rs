@@ -2,8 +2,10 @@
 //!
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
-//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`types`]
-//! the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
+//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values and [`error`] what can go
+//! wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -11,24 +13,32 @@
 //!   [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying again.
 //! - A refusal carries the chain's own error name, see [`Rejection`].
 
+pub mod commit;
 pub mod epoch;
 pub mod error;
+pub mod heads;
 pub mod ledger;
 pub mod slots;
+pub mod subtensor;
 pub mod types;
+pub mod weights;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::epoch::{epoch_of, is_epoch_block, next_epoch_block};
+pub use self::epoch::{
+    EpochClock, EpochState, STATEFUL_EPOCHS, epoch_of, first_reveal_block, first_reveal_block_modulo, is_epoch_block,
+    next_epoch_block,
+};
 pub use self::error::{ChainError, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
-    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Weights,
+    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
 };
-use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
+pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};
+use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 pub use crate::wallet::Signer;
 
 /// A chain, bound to one subnet and one signing hotkey.
@@ -40,11 +50,15 @@ pub trait Chain: Send + Sync {
     fn netuid(&self) -> Netuid;
 
     /// The hotkey that signs [`serve_axon`](Chain::serve_axon), [`serve_prometheus`](Chain::serve_prometheus) and
-    /// [`set_weights`](Chain::set_weights).
+    /// [`submit_weights`](Chain::submit_weights).
     fn hotkey(&self) -> Hotkey;
 
     /// The newest block.
     async fn head(&self) -> Result<BlockHead, ChainError>;
+
+    /// The number of the newest finalised block: it and those before it never change. A chain of one author finalises
+    /// every block as it makes it.
+    async fn finalized(&self) -> Result<BlockNumber, ChainError>;
 
     /// The hash of block `n`; `None` if there is no such block yet, or it is too old to be kept.
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError>;
@@ -66,8 +80,27 @@ pub trait Chain: Send + Sync {
     /// Publishes where this hotkey's metrics are. The rate limit counts apart from the axon's.
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError>;
 
-    /// Sets this hotkey's weights. Only ratios matter: the chain scales the largest up to 65,535.
-    async fn set_weights(&self, weights: &Weights) -> Result<Inclusion, ChainError>;
+    /// Makes weights ready to be sent in the way that the subnet takes them now, and checks what the chain would check:
+    /// registration, permit, stake, rate limit, version. Nothing is sent.
+    async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError>;
+
+    /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
+    async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
+
+    /// Reveals weights whose hash was committed to, within [`PreparedWeights::reveal`]. Timelocked ones are revealed by the
+    /// chain, plain ones by nobody.
+    async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
+
+    /// What the chain shows of this hotkey's weights, as of its newest finalised block.
+    async fn weights_shown(&self) -> Result<WeightsShown, ChainError>;
+
+    /// The weights of all validators of the subnet that have set any, as of the newest finalised block.
+    async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError>;
+
+    /// [Prepares](Chain::prepare_weights) and [sends](Chain::submit_weights) weights.
+    async fn set_weights(&self, weights: &Weights) -> Result<Inclusion, ChainError> {
+        self.submit_weights(&self.prepare_weights(weights).await?).await
+    }
 
     /// Registers `hotkey` in the subnet, paid and signed by `coldkey` (`burned_register`).
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError>;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::epoch::epoch_of;
+use super::epoch::EpochClock;
 use crate::ids::{BlockNumber, Coldkey, Epoch, Hash32, Hotkey, Netuid, Uid};
 
 /// 1 TAO in rao, the chain's smallest unit of money.
@@ -76,8 +76,27 @@ pub struct Neuron {
     pub incentive: u16,
     /// Its share of the validators' dividends in the last epoch: 65,535 is all of it.
     pub dividends: u16,
-    /// The weights it set, by uid, after the chain's scaling (the largest is 65,535).
+    /// How it stands among the others.
+    #[serde(default)]
+    pub standing: Standing,
+    /// The weights it set, by uid, after the chain's scaling (the largest is 65,535). Of a real chain only the weights of
+    /// the node's own hotkey are read with each block.
     pub weights: Vec<(Uid, u16)>,
+}
+
+/// How a neuron stands among the others of its subnet, by the last epoch's count. The ledger counts none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// What it earned in the last epoch, in the smallest unit of the subnet's token.
+    pub emission_rao: u64,
+    /// What the validators agree that it deserves: 65,535 is all.
+    pub consensus: u16,
+    /// The part of the weights on it that were within the consensus: 65,535 is all.
+    pub trust: u16,
+    /// The part of its own weights that were: 65,535 is all. `None` where the chain does not tell.
+    pub validator_trust: Option<u16>,
+    /// Who has the lowest is replaced first, once it is out of its immunity period.
+    pub pruning_score: u16,
 }
 
 impl Neuron {
@@ -99,8 +118,8 @@ pub struct Metagraph {
     pub netuid: Netuid,
     /// The block that this is the state of.
     pub head: BlockHead,
-    /// The length of an epoch less one, in blocks.
-    pub tempo: u16,
+    /// Which epoch a block belongs to, as far as that block tells.
+    pub epochs: EpochClock,
     /// The neurons, in the order of their uids.
     pub neurons: Vec<Neuron>,
 }
@@ -126,7 +145,7 @@ impl Metagraph {
 
     /// The epoch that the head belongs to.
     pub fn epoch(&self) -> Epoch {
-        epoch_of(self.head.number, self.netuid, self.tempo)
+        self.epochs.epoch_of(self.head.number)
     }
 }
 
@@ -156,12 +175,25 @@ pub struct Hyperparameters {
     /// Whether weights must be committed first and revealed later. The chain's default is true; here false, because
     /// the ledger has no commits and would refuse every weight.
     pub commit_reveal: bool,
+    /// Epochs from a commit to its reveal.
+    #[serde(default = "one_epoch")]
+    pub reveal_period: u64,
+    /// The version of timelocked commits that the chain takes; 0 where it takes none.
+    #[serde(default)]
+    pub commit_reveal_version: u16,
+    /// The hotkey of the subnet's owner, whom some rules do not bind.
+    #[serde(default)]
+    pub owner_hotkey: Option<Hotkey>,
     /// What a registration costs, in rao.
     pub burn_rao: u64,
     /// The least stake for a permit and for setting weights, in rao.
     pub stake_threshold_rao: u64,
     /// Blocks without new weights after which a neuron counts as inactive and its weights do not count.
     pub activity_cutoff: u64,
+}
+
+fn one_epoch() -> u64 {
+    1
 }
 
 impl Default for Hyperparameters {
@@ -177,6 +209,9 @@ impl Default for Hyperparameters {
             max_allowed_uids: 256,
             max_allowed_validators: 64,
             commit_reveal: false,
+            reveal_period: 1,
+            commit_reveal_version: 0,
+            owner_hotkey: None,
             burn_rao: RAO_PER_TAO,
             stake_threshold_rao: 0,
             activity_cutoff: 5000,
@@ -220,6 +255,7 @@ mod tests {
             last_update: 1,
             incentive: 0,
             dividends: 0,
+            standing: crate::chain::Standing::default(),
             weights: vec![],
         }
     }
@@ -227,7 +263,8 @@ mod tests {
     #[test]
     fn neurons_are_found_by_hotkey_and_by_uid_in_any_order() {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let graph = Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: vec![neuron(1), neuron(0)] };
+        let (netuid, neurons) = (Netuid(1), vec![neuron(1), neuron(0)]);
+        let graph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
         assert_eq!(graph.by_uid(Uid(0)).unwrap().hotkey, Hotkey([0; 32]));
         assert_eq!(graph.by_hotkey(&Hotkey([1; 32])).unwrap().uid, Uid(1));
         assert!(graph.by_uid(Uid(2)).is_none());

@@ -3,6 +3,7 @@
 //! [`validator::main`] and [`miner::main`] are whole programs; `compute-devnet` runs the same code for its child
 //! processes. Here is what they share: settings, logs, runtime, signals.
 
+pub mod chain;
 pub mod devnet;
 pub mod miner;
 pub mod validator;
@@ -18,12 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::node::{Node, NodeError, NodeInput};
 use crate::actors::reloader::{Layers, Reloader};
-use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
 use crate::clock::SystemClock;
 use crate::exit::Exit;
 use crate::proof::prover::{ChildProver, ProverLimits};
 use crate::runtime::Placement;
-use crate::settings::{self, Cli, Loaded, LogFormat, Network, Role, Settings};
+use crate::settings::{self, Cli, Loaded, LogFormat, Role, Settings};
 use crate::sim::keys::DevnetKeys;
 use crate::telemetry::logging::{self, Format, LogFile, LogGuard, LogOptions};
 use crate::wallet::password::Sources;
@@ -273,8 +273,6 @@ fn keypair(
         }
         return DevnetKeys::load(dir).map(|keys| pick(&keys, *number)).map_err(|error| failed(&error));
     }
-    // Before the wallet is asked for: a node that cannot run anyway must not first send its operator to make a key.
-    ledger(settings)?;
     let file = settings.wallet.hotkey_file();
     let passwords = Sources::of_process(settings.wallet.password_file.as_deref());
     let loaded = unlock::load(&file, &passwords, |sealed, source| {
@@ -290,20 +288,7 @@ fn keypair(
     Ok(loaded.keypair)
 }
 
-/// The address of the ledger, the only chain that this version speaks to.
-fn ledger(settings: &Settings) -> Result<&reqwest::Url, Exit> {
-    let Network::Ledger(url) = &settings.subtensor.network else {
-        tracing::error!(
-            network = %settings.subtensor.network,
-            endpoint = crate::telemetry::redact_url(&settings.subtensor.endpoint()),
-            "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
-        );
-        return Err(Exit::Unavailable);
-    };
-    Ok(url)
-}
-
-/// What a node in a process of its own is given. The chain must be a ledger: no other client is built in yet.
+/// What a node in a process of its own is given.
 fn node_input(
     name: &str,
     settings: Arc<Settings>,
@@ -312,26 +297,13 @@ fn node_input(
     runtime: Arc<tokio::runtime::Runtime>,
     web: SocketAddr,
 ) -> Result<NodeInput, Exit> {
-    let url = ledger(&settings)?;
-    let deadlines = Deadlines { read: settings.subtensor.request_timeout, submit: settings.weights.confirm_timeout };
-    let client = url
-        .as_str()
-        .parse::<LedgerEndpoint>()
-        .map_err(|error| error.to_string())
-        .and_then(|endpoint| {
-            LedgerClient::http(&endpoint, settings.netuid, Arc::new(keypair.clone()), deadlines)
-                .map_err(|error| crate::telemetry::error_chain(&error))
-        })
-        .map_err(|error| {
-            tracing::error!(error, "no client for the ledger");
-            Exit::Config
-        })?;
+    let client = chain::client(&settings, Arc::new(keypair.clone()))?;
     let axon = SocketAddr::new(settings.axon.ip, settings.axon.port);
     let announce = announced(&settings);
     Ok(NodeInput {
         name: name.to_owned(),
         keypair,
-        chain: Arc::new(client),
+        chain: client,
         clock: Arc::new(SystemClock),
         runtime,
         placement: Placement::PerActor,

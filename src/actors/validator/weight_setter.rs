@@ -619,7 +619,7 @@ impl Handler<Inspect> for WeightSetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::{BlockHead, Hyperparameters, Metagraph};
+    use crate::chain::{BlockHead, EpochClock, Hyperparameters, Metagraph};
     use crate::ids::{Coldkey, Hash32, Netuid};
     use crate::scoring::Scaling;
 
@@ -637,20 +637,16 @@ mod tests {
             last_update: 1,
             incentive: 0,
             dividends: 0,
+            standing: crate::chain::Standing::default(),
             weights: vec![],
         }
     }
 
     fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
-        ChainView {
-            metagraph,
-            hyperparameters: Arc::new(hyperparameters),
-            slots: None,
-            block_time: None,
-            seen_at: Instant::now(),
-        }
+        let netuid = Netuid(1);
+        let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
+        ChainView::new(Arc::new(metagraph), Arc::new(hyperparameters), 10)
     }
 
     fn row(uid: u16, hotkey: u8, points: u64) -> ScoreRow {

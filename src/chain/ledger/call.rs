@@ -240,8 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_numbers_as_the_chain_has_them() {
-        assert_eq!(chain_ip("192.0.2.1".parse().unwrap()), (3_221_225_985, 4));
+    fn addresses_are_numbers_as_the_sdk_has_them() {
+        let file = include_str!("../../../tests/vectors/chain/weights_and_ip.json");
+        let file: serde_json::Value = serde_json::from_str(file).unwrap();
+        let cases = file["ip"].as_array().unwrap();
+        assert_eq!(cases.len(), 6);
+        for case in cases {
+            let (ip, ip_type) = chain_ip(case["ip"].as_str().unwrap().parse().unwrap());
+            assert_eq!(ip.to_string(), case["int"], "{case}");
+            assert_eq!(ip_type, case["version"], "{case}");
+            assert_eq!(hex::encode(ip.to_le_bytes()), case["u128_le_hex"], "{case}");
+        }
         assert_eq!(chain_ip("::1".parse().unwrap()), (1, 6));
     }
 }

@@ -11,8 +11,11 @@ use serde::de::DeserializeOwned;
 use super::call::{Call, SignedCall, chain_ip};
 use super::node::{Account, Health, LedgerHandle, POOL_LIMIT_PER_ACCOUNT};
 use super::rpc::{BlockHash, Refusal};
-use crate::chain::{BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, Rejection, Signer, Weights};
-use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid};
+use crate::chain::{
+    BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Route, Signer,
+    Weights, WeightsShown,
+};
+use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 32 << 20;
@@ -183,6 +186,11 @@ impl Chain for LedgerClient {
         self.read(self.link.head()).await
     }
 
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        // One author, and a block is announced only once it is on disk: what there is, is final.
+        Ok(self.head().await?.number)
+    }
+
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
         self.read(self.link.block_hash(n)).await
     }
@@ -216,9 +224,35 @@ impl Chain for LedgerClient {
         self.submit(Call::ServePrometheus { version, ip, port, ip_type }, &*self.signer).await
     }
 
-    async fn set_weights(&self, weights: &Weights) -> Result<Inclusion, ChainError> {
+    async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
+        let at = self.head().await?.number;
+        Ok(PreparedWeights { weights: weights.clone(), mechanism: 0, route: Route::Plain, at, reveal: None })
+    }
+
+    async fn submit_weights(&self, PreparedWeights { weights, .. }: &PreparedWeights) -> Result<Inclusion, ChainError> {
         let (uids, values) = weights.entries.iter().map(|(uid, w)| (uid.0, *w)).unzip();
         self.submit(Call::SetWeights { uids, values, version_key: weights.version_key }, &*self.signer).await
+    }
+
+    async fn reveal_weights(&self, _: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        Err(ChainError::Rejected(Rejection::CommitRevealDisabled))
+    }
+
+    async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
+        let graph = self.metagraph().await?;
+        let own = graph.by_hotkey(&self.hotkey()).ok_or(Rejection::HotKeyNotRegisteredInSubNet)?;
+        Ok(WeightsShown {
+            at: graph.head.number,
+            last_update: own.last_update,
+            entries: own.weights.clone(),
+            commits: Vec::new(),
+        })
+    }
+
+    async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
+        let graph = self.metagraph().await?;
+        let set = graph.neurons.iter().filter(|n| !n.weights.is_empty());
+        Ok(set.map(|n| (n.uid, n.weights.clone())).collect())
     }
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {

@@ -24,6 +24,7 @@ pub mod rpc;
 pub mod state;
 pub mod store;
 
+pub(crate) use self::call::chain_ip;
 pub use self::call::{Call, SignedCall};
 pub use self::client::{Deadlines, LedgerClient, LedgerEndpoint};
 pub use self::genesis::{GenesisConfig, GenesisError};

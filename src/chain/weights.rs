@@ -1,0 +1,96 @@
+//! The ways that weights take to the chain, as values that can be written down before anything is sent.
+//!
+//! A subnet takes weights in one of three ways ([`Route`]). In all of them [`PreparedWeights`] holds everything that the
+//! sending needs, the secret salt or the sealed bytes too: a node that was killed between writing it down and hearing the
+//! chain's answer finds out from [`WeightsShown`] whether they arrived, and can send the very same ones or reveal them.
+
+use serde::{Deserialize, Serialize};
+
+use super::types::Weights;
+use crate::ids::{BlockNumber, Hash32, Uid};
+
+/// How weights get to the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub enum Route {
+    /// In the open: they count at once.
+    Plain,
+    /// Their hash first, the weights in a later epoch, sent by us.
+    Hashed {
+        /// What makes the hash unguessable. Secret until the weights are revealed.
+        salt: Vec<u16>,
+        /// What is committed to.
+        hash: Hash32,
+    },
+    /// Sealed to a round of drand's beacon: the chain opens them by itself.
+    Timelocked {
+        /// The sealed weights.
+        #[serde(with = "hex::serde")]
+        commit: Vec<u8>,
+        /// The round that opens them.
+        round: u64,
+        /// The version of the sealing, see [`super::commit::COMMIT_REVEAL_VERSION`].
+        version: u16,
+    },
+}
+
+impl Route {
+    /// Its name in logs and metrics: `plain`, `hashed`, `timelocked`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Route::Plain => "plain",
+            Route::Hashed { .. } => "hashed",
+            Route::Timelocked { .. } => "timelocked",
+        }
+    }
+}
+
+/// Weights ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedWeights {
+    /// The weights.
+    pub weights: Weights,
+    /// The subnet's mechanism that they are for, 0 to 15.
+    pub mechanism: u8,
+    /// How they go.
+    pub route: Route,
+    /// The block whose rules they were prepared by.
+    pub at: BlockNumber,
+    /// For a commit that is included in the block after `at`: the blocks in which it is revealed, the first and the one after the
+    /// last. `None` for plain weights.
+    pub reveal: Option<(BlockNumber, BlockNumber)>,
+}
+
+impl PreparedWeights {
+    /// What the chain shows of a commit that is not revealed: the committed hash, or the blake2b-256 hash of the sealed
+    /// bytes. `None` for plain weights.
+    pub fn digest(&self) -> Option<Hash32> {
+        match &self.route {
+            Route::Plain => None,
+            Route::Hashed { hash, .. } => Some(*hash),
+            Route::Timelocked { commit, .. } => Some(super::subtensor::heads::blake2b_256(commit)),
+        }
+    }
+}
+
+/// A commit that is on the chain and not revealed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownCommit {
+    /// See [`PreparedWeights::digest`].
+    pub digest: Hash32,
+    /// The block that holds it, where the chain tells.
+    pub block: Option<BlockNumber>,
+}
+
+/// What the chain shows of our own weights, as of a finalised block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsShown {
+    /// The finalised block.
+    pub at: BlockNumber,
+    /// The block in which we last set or committed weights, or registered.
+    pub last_update: BlockNumber,
+    /// The weights that count, after the chain's scaling (the largest is 65,535).
+    pub entries: Vec<(Uid, u16)>,
+    /// Commits that wait to be revealed.
+    pub commits: Vec<ShownCommit>,
+}
