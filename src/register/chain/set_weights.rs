@@ -1,0 +1,304 @@
+//! `weights set`: what would become of weights, and, at the operator's word, sending them once.
+//!
+//! A running validator sets weights itself, and stops at weights of its hotkey that it never intended. So nothing is sent
+//! without `--yes`, nor while a node of this machine holds the hotkey; and nothing that somebody would have to reveal later.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use super::super::probe::wallet_key;
+use super::super::text::{columns, row};
+use super::super::{Context, complain, failed};
+use super::objections::{Objection, objections};
+use super::weights::{Entry, entries, table};
+use super::{Asked, error_text, hotkey_or_own, input};
+use crate::chain::{ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Route, Weights};
+use crate::exit::Exit;
+use crate::ids::{BlockNumber, Hash32, Hotkey, Netuid, Uid};
+use crate::scoring::{self, WeightLimits};
+use crate::telemetry::error_chain;
+use crate::wallet::HotkeyLock;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::register) struct Args {
+    /// JSON with a share for each uid, {"3": 0.5, "7": 0.25} or [[3, 0.5], [7, 0.25]]; - is standard input.
+    ///
+    /// Without it, the scores of the running validator, as it would set them.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Send nothing: show what would be sent, by which way, and what the chain would refuse.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Send them, signed by the wallet's hotkey.
+    #[arg(long)]
+    yes: bool,
+    /// With --dry-run: whose weights, as an SS58 address; by default the wallet's hotkey.
+    #[arg(long, value_name = "SS58", requires = "dry_run")]
+    hotkey: Option<String>,
+    /// The version key to send; by default weights.version_key, or the subnet's least if that is higher.
+    #[arg(long, value_name = "N")]
+    version_key: Option<u64>,
+}
+
+/// What is printed. The JSON form is stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    network: String,
+    netuid: Netuid,
+    /// The block whose rules were read.
+    block: BlockNumber,
+    hotkey: Hotkey,
+    /// `file`, `stdin` or `node`.
+    source: &'static str,
+    version_key: u64,
+    /// `plain`, `hashed` or `timelocked`; `null` if they cannot be prepared.
+    route: Option<&'static str>,
+    /// The round of drand that opens timelocked ones.
+    round: Option<u64>,
+    /// The blocks in which a commit would be revealed: the first, and the one after the last.
+    reveal: Option<(BlockNumber, BlockNumber)>,
+    weights: Vec<Entry>,
+    /// What the chain would refuse them for, in its order.
+    refused: Vec<Objection>,
+    /// Where they are, if they were sent.
+    sent: Option<Sent>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sent {
+    block: BlockNumber,
+    extrinsic: Hash32,
+}
+
+impl From<Inclusion> for Sent {
+    fn from(Inclusion { block, extrinsic }: Inclusion) -> Self {
+        Sent { block, extrinsic }
+    }
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
+    if !args.dry_run && !args.yes {
+        complain(
+            "nothing was sent: a running validator sets weights itself, and stops at weights that it never intended",
+        );
+        complain("--dry-run shows what would become of these; --yes sends them once");
+        return Err(Exit::Usage);
+    }
+    let hotkey = hotkey_or_own(context, args.hotkey.as_deref())?;
+    let given = match args.file {
+        Some(file) => Some(from_json(file).await?),
+        None => None,
+    };
+    let asked = Asked::of(context, hotkey)?;
+    let unread = |e| asked.failed("nothing was sent; the subnet cannot be read", &e);
+    let graph = asked.chain.metagraph().await.map_err(unread)?;
+    let rules = asked.chain.hyperparameters().await.map_err(unread)?;
+    let (source, chosen) = match given {
+        Some(given) => given,
+        None => ("node", from_node(context, &graph, &rules).await?),
+    };
+    let least = context.settings.weights.version_key.max(rules.weights_version_key);
+    let weights = Weights { entries: chosen, version_key: args.version_key.unwrap_or(least) };
+    let prepared = match asked.chain.prepare_weights(&weights).await {
+        Ok(prepared) => Ok(prepared),
+        Err(ChainError::Rejected(rejection)) => Err(rejection),
+        Err(error) => return Err(asked.failed("nothing was sent; the weights cannot be prepared", &error)),
+    };
+    let route = prepared.as_ref().ok().map(|prepared| &prepared.route);
+    let mut refused = objections(&graph, &rules, &hotkey, &weights, route);
+    if let Err(rejection) = &prepared
+        && !refused.iter().any(|objection| objection.name == rejection.name())
+    {
+        refused.insert(0, Objection::new(*rejection, "found while they were prepared".to_owned()));
+    }
+    let prepared = prepared.ok();
+    let mut report = Report {
+        network: asked.place(),
+        netuid: graph.netuid,
+        block: graph.head.number,
+        hotkey,
+        source,
+        version_key: weights.version_key,
+        route: prepared.as_ref().map(|prepared| prepared.route.label()),
+        round: prepared.as_ref().and_then(|prepared| match prepared.route {
+            Route::Timelocked { round, .. } => Some(round),
+            Route::Plain | Route::Hashed { .. } => None,
+        }),
+        reveal: prepared.as_ref().and_then(|prepared| prepared.reveal),
+        weights: entries(&graph, &weights.entries),
+        refused,
+        sent: None,
+    };
+    let ready = prepared.filter(|_| report.refused.is_empty());
+    if let (true, Some(prepared)) = (args.yes, &ready) {
+        report.sent = Some(send(context, &asked, prepared).await?.into());
+    }
+    context.answer(&report, |report| text(report, args.yes))?;
+    if ready.is_none() { Err(Exit::Data) } else { Ok(()) }
+}
+
+/// The weights in a file or on standard input.
+async fn from_json(file: PathBuf) -> Result<(&'static str, Vec<(Uid, u16)>), Exit> {
+    let stdin = file == Path::new("-");
+    let source = if stdin { "stdin" } else { "file" };
+    let path = file.clone();
+    let bytes = spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        let most = input::MAX_BYTES as u64 + 1;
+        if stdin {
+            io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+        } else {
+            std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
+        }
+        Ok::<_, io::Error>(bytes)
+    });
+    let name = if stdin { "standard input".to_owned() } else { file.display().to_string() };
+    let wrong = |problem: String| {
+        complain(&format!("no weights in {name}: {problem}"));
+        Exit::Data
+    };
+    let bytes = bytes.await.map_err(|_| wrong("the reading broke off".to_owned()))?;
+    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
+    input::read(&bytes).map(|weights| (source, weights)).map_err(wrong)
+}
+
+/// What the running validator's scores come to, by the rule that it sets weights by.
+async fn from_node(context: &Context, graph: &Metagraph, rules: &Hyperparameters) -> Result<Vec<(Uid, u16)>, Exit> {
+    let table = context.client.table().await.map_err(|error| {
+        complain("without FILE the weights are those of the running validator");
+        failed(&error)
+    })?;
+    let totals = table.rows.iter().filter_map(|row| Some((row.uid, row.hotkey, row.score?)));
+    let neurons: Vec<(Uid, Hotkey)> = graph.neurons.iter().map(|n| (n.uid, n.hotkey)).collect();
+    let limits = WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit };
+    let none = |problem: String| {
+        complain(&format!("the validator has no weights to set: {problem}"));
+        Exit::Data
+    };
+    let weights = scoring::weigh_totals(totals, &neurons, &limits).map_err(|error| none(error.to_string()))?;
+    if weights.is_empty() {
+        return Err(none("no neuron has a score above 0; compute-register table says why".to_owned()));
+    }
+    Ok(weights)
+}
+
+/// Sends them, signed by the wallet's hotkey, which no node of this machine may be using.
+async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) -> Result<Inclusion, Exit> {
+    if matches!(prepared.route, Route::Hashed { .. }) {
+        complain(
+            "nothing was sent: the subnet takes a hash now and the weights later, which only a running validator reveals",
+        );
+        return Err(Exit::Data);
+    }
+    let (hotkey, netuid) = (asked.chain.hotkey(), asked.chain.netuid());
+    let _lock = HotkeyLock::take(&context.settings.node.lock_dir, hotkey, netuid, &context.dir).map_err(|error| {
+        complain(&format!("nothing was sent: {}", error_chain(&error)));
+        Exit::Unavailable
+    })?;
+    let key = wallet_key(context)?;
+    if key.hotkey() != hotkey {
+        complain(&format!("nothing was sent: the wallet's hotkey is {}, its public file says {hotkey}", key.hotkey()));
+        return Err(Exit::Data);
+    }
+    let signing = asked.with(Arc::new(key))?;
+    signing.chain.submit_weights(prepared).await.map_err(|error| match error {
+        ChainError::Deadline(_) | ChainError::Unreachable(_) => {
+            complain(&format!(
+                "it is NOT known whether the weights arrived: {} of {}",
+                error_text(&error),
+                asked.place()
+            ));
+            complain("before trying again, look: compute-register weights show");
+            Exit::Unavailable
+        }
+        error => asked.failed("the weights were not set", &error),
+    })
+}
+
+fn text(report: &Report, sending: bool) -> String {
+    let way = match (report.route, report.round, report.reveal) {
+        (Some("plain"), ..) => "in the open; they count at once".to_owned(),
+        (Some("hashed"), _, Some((first, end))) => {
+            format!("as a hash; to be revealed from block {first} on, before block {end}")
+        }
+        (Some("timelocked"), Some(round), Some((first, end))) => {
+            format!("sealed to round {round} of drand; the chain opens them from block {first} on, before block {end}")
+        }
+        (Some(route), ..) => route.to_owned(),
+        (None, ..) => "not known: they cannot be prepared".to_owned(),
+    };
+    let source = match report.source {
+        "node" => "the running validator's scores",
+        "stdin" => "standard input",
+        _ => "a file",
+    };
+    let mut out = columns(&[
+        row(["network", &report.network]),
+        row(["subnet", &format!("{}, block {}", report.netuid, report.block)]),
+        row(["hotkey", &report.hotkey.to_string()]),
+        row(["from", source]),
+        row(["version", &report.version_key.to_string()]),
+        row(["way", &way]),
+    ]);
+    out.push_str(&table(&report.weights));
+    for Objection { name, text, detail } in &report.refused {
+        out.push_str(&format!("refused: {name}: {detail}\n  {text}\n"));
+    }
+    match &report.sent {
+        Some(sent) => out.push_str(&format!("sent: block {}, call 0x{}\n", sent.block, sent.extrinsic)),
+        None if report.refused.is_empty() => out.push_str("nothing known speaks against them; nothing was sent\n"),
+        None if sending => out.push_str("nothing was sent\n"),
+        None => {}
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Rejection;
+
+    fn report() -> Report {
+        let graph = super::super::weights::tests::graph();
+        Report {
+            network: "finney at wss://entrypoint-finney.opentensor.ai:443".into(),
+            netuid: Netuid(27),
+            block: 17,
+            hotkey: Hotkey([1; 32]),
+            source: "file",
+            version_key: 183,
+            route: Some("timelocked"),
+            round: Some(26_000_000),
+            reveal: Some((6_000_000, 6_000_361)),
+            weights: entries(&graph, &[(Uid(1), 65_535), (Uid(2), 32_768)]),
+            refused: vec![Objection::new(Rejection::NeuronNoValidatorPermit, "uid 0 has none".into())],
+            sent: None,
+        }
+    }
+
+    #[test]
+    fn a_dry_run_says_what_would_be_sent_how_and_what_speaks_against_it() {
+        let report = report();
+        let text = text(&report, false);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        insta::assert_snapshot!(text);
+        insta::assert_snapshot!("weights_set_json", serde_json::to_string_pretty(&report).unwrap());
+    }
+
+    #[test]
+    fn every_way_is_told_in_words() {
+        for (route, told) in [("plain", "count at once"), ("hashed", "as a hash"), ("timelocked", "round 26000000")] {
+            let told_text = text(&Report { route: Some(route), ..report() }, false);
+            assert!(told_text.contains(told), "{told_text}");
+        }
+        let unprepared = Report { route: None, round: None, reveal: None, ..report() };
+        assert!(
+            text(&unprepared, true).contains("cannot be prepared")
+                && text(&unprepared, true).contains("nothing was sent")
+        );
+    }
+}
