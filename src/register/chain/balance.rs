@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::{Context, parse};
-use super::{Asked, money, own_coldkey};
+use super::{Asked, Place, money, own_coldkey};
 use crate::exit::Exit;
 use crate::ids::Coldkey;
 
@@ -16,7 +16,8 @@ pub(in crate::register) struct Args {
 /// What is printed. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     coldkey: Coldkey,
     /// Free, in rao.
     balance_rao: u64,
@@ -26,7 +27,7 @@ struct Report {
 
 pub(in crate::register) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
     let coldkey = match args.address {
-        Some(text) => parse(&text, "account's address")?,
+        Some(text) => parse(&text, "coldkey's address")?,
         None => own_coldkey(context, "name the account: compute-register balance SS58; or ")?,
     };
     let asked = Asked::new(context)?;

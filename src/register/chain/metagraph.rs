@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::text::{columns, or_dash, row};
 use super::super::{Context, complain, parse};
-use super::{Asked, money};
+use super::{Asked, Place, money};
 use crate::chain::{Metagraph, Neuron, RAO_PER_TAO};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Coldkey, Epoch, Hotkey, Netuid, Uid};
@@ -46,7 +46,8 @@ enum Sort {
 /// What is printed. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     block: BlockNumber,
     epoch: Epoch,
@@ -83,8 +84,6 @@ struct Entry {
     /// In the last epoch, in the smallest unit of the subnet's token.
     emission_rao: u64,
     pruning_score: u16,
-    /// How many weights of it were read; a real chain's are shown by `weights show`.
-    weights: usize,
 }
 
 impl Entry {
@@ -110,7 +109,6 @@ impl Entry {
             validator_trust: neuron.standing.validator_trust,
             emission_rao: neuron.standing.emission_rao,
             pruning_score: neuron.standing.pruning_score,
-            weights: neuron.weights.len(),
         }
     }
 }
@@ -138,7 +136,7 @@ fn absent(graph: &Metagraph, uids: &[Uid], hotkeys: &[Hotkey]) -> Vec<String> {
 }
 
 /// The neurons that were asked for, all if none was named, in this order.
-fn report(network: String, graph: &Metagraph, uids: &[Uid], hotkeys: &[Hotkey], sort: Sort) -> Report {
+fn report(network: Place, graph: &Metagraph, uids: &[Uid], hotkeys: &[Hotkey], sort: Sort) -> Report {
     let all = uids.is_empty() && hotkeys.is_empty();
     let wanted = graph.neurons.iter().filter(|n| all || uids.contains(&n.uid) || hotkeys.contains(&n.hotkey));
     let mut neurons: Vec<Entry> = wanted.map(|neuron| Entry::new(neuron, graph.head.number)).collect();
@@ -280,7 +278,7 @@ mod tests {
     }
 
     fn shown(graph: &Metagraph, uids: &[Uid], hotkeys: &[Hotkey], sort: Sort) -> Report {
-        report("ledger at http://127.0.0.1:9950/".into(), graph, uids, hotkeys, sort)
+        report(Place::new("ledger", "http://127.0.0.1:9950/"), graph, uids, hotkeys, sort)
     }
 
     #[test]

@@ -22,6 +22,8 @@ mod weights;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 pub(super) use self::balance::{Args as BalanceArgs, run as balance};
 pub(super) use self::metagraph::{Args as MetagraphArgs, run as metagraph};
 pub(super) use self::register::{Args as RegisterArgs, run as register};
@@ -85,14 +87,19 @@ impl<'a> Asked<'a> {
         Ok(Asked { context: self.context, chain, _logs: self._logs.clone() })
     }
 
-    /// The network's name and the address that is dialled, without what may be secret in it.
-    fn place(&self) -> String {
-        place(self.context)
+    /// Which chain this is.
+    fn place(&self) -> Place {
+        let subtensor = &self.context.settings.subtensor;
+        let network = match &subtensor.network {
+            Network::Ledger(_) => "ledger".to_owned(),
+            network => network.to_string(),
+        };
+        Place::new(&network, &subtensor.endpoint())
     }
 
     /// Says that `what` could not be read, or why it failed, with what helps; and how to end.
     fn failed(&self, what: &str, error: &ChainError) -> Exit {
-        complain(&format!("{what}: {} of {}", error_text(error), self.place()));
+        complain(&format!("{what}; asked was {}: {}", self.place(), error_text(error)));
         let (exit, remedy) = remedy(error);
         if let Some(remedy) = remedy {
             complain(remedy);
@@ -101,13 +108,23 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn place(context: &Context) -> String {
-    let subtensor = &context.settings.subtensor;
-    let network = match &subtensor.network {
-        Network::Ledger(_) => "ledger".to_owned(),
-        network => network.to_string(),
-    };
-    format!("{network} at {}", redact_url(&subtensor.endpoint()))
+/// Which chain is asked: the network's name, and the address that is dialled without what may be secret in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Place {
+    network: String,
+    endpoint: String,
+}
+
+impl Place {
+    fn new(network: &str, endpoint: &str) -> Self {
+        Place { network: network.to_owned(), endpoint: redact_url(endpoint) }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.network, self.endpoint)
+    }
 }
 
 /// An error's text on one line. Where it names an address, that may hold what is secret.
@@ -140,7 +157,7 @@ fn remedy(error: &ChainError) -> (Exit, Option<&'static str>) {
         ChainError::Deadline(_) => (
             Exit::Unavailable,
             Some(
-                "ask again, or wait longer: --set subtensor.request_timeout=60s, for calls --set weights.confirm_timeout=3m",
+                "ask again, or wait longer: compute-register --set subtensor.request_timeout=60s (calls: weights.confirm_timeout)",
             ),
         ),
         ChainError::Rejected(Rejection::SubnetNotExists) => (Exit::Data, Some("name the subnet: --netuid N")),

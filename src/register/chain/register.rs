@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::super::text::{columns, row};
 use super::super::{Context, complain, say};
-use super::{Asked, error_text, hotkey_or_own, money, own_coldkey, remedy};
+use super::{Asked, Place, error_text, hotkey_or_own, money, own_coldkey, remedy};
 use crate::chain::{ChainError, Hyperparameters, Metagraph};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
@@ -45,7 +45,8 @@ pub(in crate::register) struct Args {
 /// What is printed at the end. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     hotkey: Hotkey,
     coldkey: Coldkey,
@@ -151,10 +152,10 @@ impl Offer {
         }
     }
 
-    fn text(&self, network: &str) -> String {
+    fn text(&self, network: &Place) -> String {
         let left = self.balance_rao.saturating_sub(self.cost_rao);
         let mut out = columns(&[
-            row(["network", network]),
+            row(["network", &network.to_string()]),
             row([
                 "subnet",
                 &format!("{}, {} of {} uids taken at block {}", self.netuid, self.taken, self.slots, self.block),
@@ -174,13 +175,13 @@ impl Offer {
     }
 
     /// What there is to say where nothing is to be done.
-    fn already(&self, network: String) -> Option<Report> {
+    fn already(&self, network: Place) -> Option<Report> {
         let (uid, coldkey, block) = self.registered?;
         let report = self.report(network, "already_registered");
         Some(Report { uid: Some(uid), block: Some(block), coldkey, ..report })
     }
 
-    fn report(&self, network: String, outcome: &'static str) -> Report {
+    fn report(&self, network: Place, outcome: &'static str) -> Report {
         let Offer { hotkey, coldkey, netuid, cost_rao, balance_rao, .. } = *self;
         let (uid, block, extrinsic) = (None, None, None);
         Report { network, netuid, hotkey, coldkey, outcome, uid, block, extrinsic, cost_rao, balance_rao }
@@ -243,9 +244,9 @@ async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, payer: Keypair
         }
         Err(error @ (ChainError::Deadline(_) | ChainError::Unreachable(_))) => {
             complain(&format!(
-                "it is NOT known whether the registration went through: {} of {}",
-                error_text(&error),
-                asked.place()
+                "it is NOT known whether the registration went through; asked was {}: {}",
+                asked.place(),
+                error_text(&error)
             ));
             complain(&format!(
                 "before trying again, look: compute-register metagraph --hotkey {}, compute-register balance",
@@ -257,7 +258,7 @@ async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, payer: Keypair
             Err(Exit::Unavailable)
         }
         Err(error) => {
-            complain(&format!("not registered: {} of {}", error_text(&error), asked.place()));
+            complain(&format!("not registered; asked was {}: {}", asked.place(), error_text(&error)));
             let (exit, remedy) = remedy(&error);
             remedy.into_iter().for_each(complain);
             Err(exit)
@@ -411,9 +412,11 @@ mod tests {
 
     #[test]
     fn an_offer_says_what_it_costs_and_what_it_leaves() {
-        insta::assert_snapshot!(offer(27, 1_500_000_000, 10_000_000_001).text("ledger at http://127.0.0.1:9950/"));
+        insta::assert_snapshot!(
+            offer(27, 1_500_000_000, 10_000_000_001).text(&Place::new("ledger", "http://127.0.0.1:9950/"))
+        );
         let full = Offer { slots: 3, ..offer(27, 1, 1) };
-        let text = full.text("finney at wss://entrypoint-finney.opentensor.ai:443");
+        let text = full.text(&Place::new("finney", "wss://entrypoint-finney.opentensor.ai:443"));
         assert!(text.contains("every uid is taken"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
@@ -434,7 +437,7 @@ mod tests {
             uid: Some(Uid(3)),
             block: Some(18),
             extrinsic: Some(Hash32([7; 32])),
-            ..offer(27, 5, 9).report("ledger at http://127.0.0.1:9950/".into(), "registered")
+            ..offer(27, 5, 9).report(Place::new("ledger", "http://127.0.0.1:9950/"), "registered")
         };
         insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
         insta::assert_snapshot!(text(&report), @"registered: uid 3, block 18, call 0x0707070707070707070707070707070707070707070707070707070707070707");

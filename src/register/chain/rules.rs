@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::Context;
 use super::super::text::{columns, row};
-use super::{Asked, money};
+use super::{Asked, Place, money};
 use crate::chain::Hyperparameters;
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Netuid};
@@ -13,7 +13,8 @@ use crate::ids::{BlockNumber, Netuid};
 /// What is printed. The JSON form is stable: rules may be added, none is renamed.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     /// The block whose neurons were read; the rules are at most a block newer.
     block: BlockNumber,
@@ -118,7 +119,7 @@ mod tests {
             ..Hyperparameters::default()
         };
         let report = Report {
-            network: "ledger at http://127.0.0.1:9950/".into(),
+            network: Place::new("ledger", "http://127.0.0.1:9950/"),
             netuid: Netuid(27),
             block: 17,
             neurons: 3,

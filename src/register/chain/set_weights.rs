@@ -15,7 +15,7 @@ use super::super::text::{columns, row};
 use super::super::{Context, complain, failed};
 use super::objections::{Objection, objections};
 use super::weights::{Entry, entries, table};
-use super::{Asked, error_text, hotkey_or_own, input};
+use super::{Asked, Place, error_text, hotkey_or_own, input};
 use crate::chain::{ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Route, Weights};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Hash32, Hotkey, Netuid, Uid};
@@ -47,7 +47,8 @@ pub(in crate::register) struct Args {
 /// What is printed. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     /// The block whose rules were read.
     block: BlockNumber,
@@ -208,9 +209,9 @@ async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) 
     signing.chain.submit_weights(prepared).await.map_err(|error| match error {
         ChainError::Deadline(_) | ChainError::Unreachable(_) => {
             complain(&format!(
-                "it is NOT known whether the weights arrived: {} of {}",
-                error_text(&error),
-                asked.place()
+                "it is NOT known whether the weights arrived; asked was {}: {}",
+                asked.place(),
+                error_text(&error)
             ));
             complain("before trying again, look: compute-register weights show");
             Exit::Unavailable
@@ -222,11 +223,13 @@ async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) 
 fn text(report: &Report, sending: bool) -> String {
     let way = match (report.route, report.round, report.reveal) {
         (Some("plain"), ..) => "in the open; they count at once".to_owned(),
+        // The second block is the one after the last.
         (Some("hashed"), _, Some((first, end))) => {
-            format!("as a hash; to be revealed from block {first} on, before block {end}")
+            format!("as a hash, to be revealed in blocks {first} to {}", end.saturating_sub(1))
         }
         (Some("timelocked"), Some(round), Some((first, end))) => {
-            format!("sealed to round {round} of drand; the chain opens them from block {first} on, before block {end}")
+            let last = end.saturating_sub(1);
+            format!("sealed to drand's round {round}, opened by the chain in blocks {first} to {last}")
         }
         (Some(route), ..) => route.to_owned(),
         (None, ..) => "not known: they cannot be prepared".to_owned(),
@@ -237,7 +240,7 @@ fn text(report: &Report, sending: bool) -> String {
         _ => "a file",
     };
     let mut out = columns(&[
-        row(["network", &report.network]),
+        row(["network", &report.network.to_string()]),
         row(["subnet", &format!("{}, block {}", report.netuid, report.block)]),
         row(["hotkey", &report.hotkey.to_string()]),
         row(["from", source]),
@@ -265,7 +268,7 @@ mod tests {
     fn report() -> Report {
         let graph = super::super::weights::tests::graph();
         Report {
-            network: "finney at wss://entrypoint-finney.opentensor.ai:443".into(),
+            network: Place::new("finney", "wss://entrypoint-finney.opentensor.ai:443"),
             netuid: Netuid(27),
             block: 17,
             hotkey: Hotkey([1; 32]),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::text::{columns, row};
 use super::super::{Context, complain, parse};
-use super::{Asked, own_hotkey, set_weights};
+use super::{Asked, Place, own_hotkey, set_weights};
 use crate::chain::{Metagraph, Neuron, ShownCommit, WeightsShown};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Hotkey, Netuid, Uid};
@@ -28,23 +28,23 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(multiple = false)]
 struct ShowArgs {
     /// The validator in this slot.
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", conflicts_with = "hotkey")]
     uid: Option<u16>,
     /// The validator with this hotkey, as an SS58 address.
     #[arg(long, value_name = "SS58")]
     hotkey: Option<String>,
     /// Every validator that has set weights, one line each; with --json also the weights.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["uid", "hotkey"])]
     all: bool,
 }
 
 /// What is printed of one validator. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct Report {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     /// The finalised block whose state this is.
     block: BlockNumber,
@@ -72,7 +72,8 @@ pub(super) struct Entry {
 /// What is printed of all validators. The JSON form is stable.
 #[derive(Debug, Serialize)]
 struct AllReport {
-    network: String,
+    #[serde(flatten)]
+    network: Place,
     netuid: Netuid,
     block: BlockNumber,
     validators: Vec<Validator>,
@@ -142,7 +143,7 @@ async fn show_all(context: &Context) -> Result<(), Exit> {
     context.answer(&all_report(asked.place(), &graph, block, all), all_text)
 }
 
-fn report(network: String, graph: &Metagraph, neuron: &Neuron, shown: WeightsShown) -> Report {
+fn report(network: Place, graph: &Metagraph, neuron: &Neuron, shown: WeightsShown) -> Report {
     Report {
         network,
         netuid: graph.netuid,
@@ -168,7 +169,7 @@ pub(super) fn entries(graph: &Metagraph, weights: &[(Uid, u16)]) -> Vec<Entry> {
     weights.iter().map(entry).collect()
 }
 
-fn all_report(network: String, graph: &Metagraph, block: BlockNumber, all: Vec<(Uid, Vec<(Uid, u16)>)>) -> AllReport {
+fn all_report(network: Place, graph: &Metagraph, block: BlockNumber, all: Vec<(Uid, Vec<(Uid, u16)>)>) -> AllReport {
     let mut validators: Vec<Validator> = all
         .into_iter()
         .map(|(uid, weights)| {
@@ -208,8 +209,8 @@ fn text(report: &Report) -> String {
         weights => out.push_str(&table(weights)),
     }
     for commit in commits {
-        let held = commit.block.map(|block| format!(" in block {block}")).unwrap_or_default();
-        out.push_str(&format!("committed{held}, not revealed yet: 0x{}\n", commit.digest));
+        let held = commit.block.map(|block| format!(" of block {block}")).unwrap_or_default();
+        out.push_str(&format!("commit 0x{}{held}, not revealed\n", commit.digest));
     }
     out
 }
@@ -262,8 +263,8 @@ pub(super) mod tests {
         Metagraph { netuid: Netuid(27), head, tempo: 5, neurons: (0..3).map(neuron).collect() }
     }
 
-    fn network() -> String {
-        "ledger at http://127.0.0.1:9950/".into()
+    fn network() -> Place {
+        Place::new("ledger", "http://127.0.0.1:9950/")
     }
 
     #[test]
