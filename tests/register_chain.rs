@@ -223,7 +223,7 @@ async fn a_wrong_command_line_is_refused_before_the_chain_is_asked() {
         (&["weights", "show", "--hotkey", "nobody"], 64, "'nobody' is not a hotkey"),
         (&["weights", "set"], 64, "a running validator sets weights itself"),
         (&["weights", "set", "--dry-run", "--yes"], 64, "cannot be used with"),
-        (&["weights", "set", "--yes", "--hotkey", ALICE], 64, "--dry-run"),
+        (&["weights", "set", "--yes", "--hotkey", ALICE], 64, "cannot be used with"),
         (&["weights", "set", "--dry-run", "--hotkey", ALICE, "/none.json"], 65, "no weights in /none.json"),
         (&["weights", "set", "--dry-run", "--hotkey", ALICE, file], 65, "the share of uid 1 is -1"),
         (&["weights", "set", "--dry-run", "--hotkey", ALICE, "-"], 65, "no weights in standard input"),

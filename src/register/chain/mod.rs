@@ -14,6 +14,7 @@ mod input;
 mod metagraph;
 mod money;
 mod objections;
+mod offer;
 mod register;
 mod rules;
 mod set_weights;

@@ -10,15 +10,14 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::super::text::{columns, row};
 use super::super::{Context, complain, say};
-use super::{Asked, Place, error_text, hotkey_or_own, money, own_coldkey, remedy};
-use crate::chain::{ChainError, Hyperparameters, Metagraph};
+use super::offer::{No, Offer, text};
+use super::{Asked, error_text, hotkey_or_own, money, own_coldkey, remedy};
+use crate::chain::ChainError;
 use crate::exit::Exit;
-use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
+use crate::ids::{BlockNumber, Hotkey, Uid};
 use crate::telemetry::error_chain;
 use crate::wallet::password::Sources;
 use crate::wallet::{Keypair, unlock};
@@ -40,152 +39,6 @@ pub(in crate::register) struct Args {
     /// Do not ask before paying.
     #[arg(long)]
     yes: bool,
-}
-
-/// What is printed at the end. The JSON form is stable.
-#[derive(Debug, Serialize)]
-struct Report {
-    #[serde(flatten)]
-    network: Place,
-    netuid: Netuid,
-    hotkey: Hotkey,
-    coldkey: Coldkey,
-    /// `already_registered`, `registered`, or `unknown`: the call went out and there was no answer.
-    outcome: &'static str,
-    /// `null` where the chain does not show it yet.
-    uid: Option<Uid>,
-    /// The block of the registration.
-    block: Option<BlockNumber>,
-    extrinsic: Option<Hash32>,
-    /// The price when it was looked at last, in rao.
-    cost_rao: u64,
-    /// The coldkey's balance before, in rao.
-    balance_rao: u64,
-}
-
-/// What the chain says before anything is asked.
-struct Offer {
-    hotkey: Hotkey,
-    coldkey: Coldkey,
-    netuid: Netuid,
-    block: BlockNumber,
-    taken: usize,
-    slots: u16,
-    cost_rao: u64,
-    balance_rao: u64,
-    registered: Option<(Uid, Coldkey, BlockNumber)>,
-}
-
-/// Why a registration is not tried.
-#[derive(Debug, PartialEq, Eq)]
-enum No {
-    /// Netuid 0.
-    Root,
-    /// Above `--max-cost`.
-    TooDear { cost_rao: u64, limit_rao: u64 },
-    /// The balance is less than the price.
-    TooPoor { balance_rao: u64, missing_rao: u64 },
-    /// The price rose while the person thought.
-    Dearer { cost_rao: u64, agreed_rao: u64 },
-}
-
-impl std::fmt::Display for No {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            No::Root => {
-                f.write_str("the root network (netuid 0) has another way to register; name a subnet: --netuid N")
-            }
-            No::TooDear { cost_rao, limit_rao } => write!(
-                f,
-                "a registration costs {} now, more than --max-cost {}; wait until it falls, or raise the limit",
-                money::amount(*cost_rao),
-                money::tao(*limit_rao)
-            ),
-            No::TooPoor { balance_rao, missing_rao } => write!(
-                f,
-                "the coldkey has {}: {} are missing, and the fee",
-                money::amount(*balance_rao),
-                money::amount(*missing_rao)
-            ),
-            No::Dearer { cost_rao, agreed_rao } => write!(
-                f,
-                "the price rose to {}, above {}; nothing was sent, try again",
-                money::amount(*cost_rao),
-                money::amount(*agreed_rao)
-            ),
-        }
-    }
-}
-
-impl Offer {
-    fn new(who: (Hotkey, Coldkey), graph: &Metagraph, rules: &Hyperparameters, balance_rao: u64) -> Self {
-        let (hotkey, coldkey) = who;
-        Offer {
-            hotkey,
-            coldkey,
-            netuid: graph.netuid,
-            block: graph.head.number,
-            taken: graph.neurons.len(),
-            slots: rules.max_allowed_uids,
-            cost_rao: rules.burn_rao,
-            balance_rao,
-            registered: graph.by_hotkey(&hotkey).map(|n| (n.uid, n.coldkey, n.registered_at)),
-        }
-    }
-
-    /// What speaks against it. `agreed_rao`: the price that was agreed to, if one was.
-    fn check(&self, max_cost: Option<u64>, agreed_rao: Option<u64>) -> Result<(), No> {
-        let Offer { cost_rao, balance_rao, .. } = *self;
-        if self.netuid.0 == 0 {
-            return Err(No::Root);
-        }
-        if let Some(limit_rao) = max_cost.filter(|limit| cost_rao > *limit) {
-            return Err(No::TooDear { cost_rao, limit_rao });
-        }
-        // Whoever names a limit agrees to every price below it.
-        if let Some(agreed_rao) = agreed_rao.filter(|agreed| max_cost.is_none() && cost_rao > *agreed) {
-            return Err(No::Dearer { cost_rao, agreed_rao });
-        }
-        match cost_rao.checked_sub(balance_rao) {
-            Some(missing_rao) if missing_rao > 0 => Err(No::TooPoor { balance_rao, missing_rao }),
-            _ => Ok(()),
-        }
-    }
-
-    fn text(&self, network: &Place) -> String {
-        let left = self.balance_rao.saturating_sub(self.cost_rao);
-        let mut out = columns(&[
-            row(["network", &network.to_string()]),
-            row([
-                "subnet",
-                &format!("{}, {} of {} uids taken at block {}", self.netuid, self.taken, self.slots, self.block),
-            ]),
-            row(["hotkey", &self.hotkey.to_string()]),
-            row(["coldkey", &self.coldkey.to_string()]),
-            row(["balance", &money::amount(self.balance_rao)]),
-            row(["cost", &format!("{}, burned", money::amount(self.cost_rao))]),
-            row(["leaves", &format!("{}, less the fee", money::amount(left))]),
-        ]);
-        if self.taken >= usize::from(self.slots) {
-            out.push_str(
-                "every uid is taken: the lowest neuron out of its immunity period is replaced, or the chain refuses\n",
-            );
-        }
-        out
-    }
-
-    /// What there is to say where nothing is to be done.
-    fn already(&self, network: Place) -> Option<Report> {
-        let (uid, coldkey, block) = self.registered?;
-        let report = self.report(network, "already_registered");
-        Some(Report { uid: Some(uid), block: Some(block), coldkey, ..report })
-    }
-
-    fn report(&self, network: Place, outcome: &'static str) -> Report {
-        let Offer { hotkey, coldkey, netuid, cost_rao, balance_rao, .. } = *self;
-        let (uid, block, extrinsic) = (None, None, None);
-        Report { network, netuid, hotkey, coldkey, outcome, uid, block, extrinsic, cost_rao, balance_rao }
-    }
 }
 
 pub(in crate::register) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
@@ -238,30 +91,24 @@ async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, payer: Keypair
     match sent {
         Ok(inclusion) => {
             let uid = uid_of(asked, &offer.hotkey, inclusion.block).await;
-            let report = offer.report(asked.place(), "registered");
-            let report = Report { uid, block: Some(inclusion.block), extrinsic: Some(inclusion.extrinsic), ..report };
-            context.answer(&report, text)
+            context.answer(&offer.registered(asked.place(), inclusion, uid), text)
         }
-        Err(error @ (ChainError::Deadline(_) | ChainError::Unreachable(_))) => {
+        Err(error @ ChainError::Rejected(_)) => Err(asked.failed("not registered", &error)),
+        // Only a refusal is certain: after anything else the call may still get into a block.
+        Err(error) => {
+            let problem = error_text(&error);
             complain(&format!(
-                "it is NOT known whether the registration went through; asked was {}: {}",
-                asked.place(),
-                error_text(&error)
+                "it is NOT known whether the registration went through; asked was {}: {problem}",
+                asked.place()
             ));
             complain(&format!(
                 "before trying again, look: compute-register metagraph --hotkey {}, compute-register balance",
                 offer.hotkey
             ));
             if context.json {
-                context.answer(&offer.report(asked.place(), "unknown"), text)?;
+                context.answer(&offer.unknown(asked.place()), text)?;
             }
-            Err(Exit::Unavailable)
-        }
-        Err(error) => {
-            complain(&format!("not registered; asked was {}: {}", asked.place(), error_text(&error)));
-            let (exit, remedy) = remedy(&error);
-            remedy.into_iter().for_each(complain);
-            Err(exit)
+            Err(remedy(&error).0)
         }
     }
 }
@@ -281,23 +128,6 @@ async fn uid_of(asked: &Asked<'_>, hotkey: &Hotkey, block: BlockNumber) -> Optio
         }
     };
     tokio::time::timeout(LOOK_FOR, look).await.ok()
-}
-
-fn text(report: &Report) -> String {
-    let uid = report.uid.map_or_else(
-        || format!("a uid that is not shown yet: compute-register metagraph --hotkey {}", report.hotkey),
-        |uid| format!("uid {uid}"),
-    );
-    let block = report.block.map(|block| format!(", block {block}")).unwrap_or_default();
-    let call = report.extrinsic.map(|hash| format!(", call 0x{hash}")).unwrap_or_default();
-    match report.outcome {
-        "already_registered" => format!(
-            "already registered: hotkey {} has {uid} in subnet {}{block}\nits owner is coldkey {}; nothing was paid",
-            report.hotkey, report.netuid, report.coldkey
-        ),
-        "registered" => format!("registered: {uid}{block}{call}"),
-        _ => "unknown".to_owned(),
-    }
 }
 
 /// Whether the coldkey's file lies where it is looked for. It is not opened.
@@ -381,46 +211,6 @@ async fn coldkey_secret(context: &Context, offer: &Offer) -> Result<Keypair, Exi
 mod tests {
     use super::*;
 
-    fn offer(netuid: u16, cost_rao: u64, balance_rao: u64) -> Offer {
-        Offer {
-            hotkey: Hotkey([1; 32]),
-            coldkey: Coldkey([2; 32]),
-            netuid: Netuid(netuid),
-            block: 17,
-            taken: 3,
-            slots: 256,
-            cost_rao,
-            balance_rao,
-            registered: None,
-        }
-    }
-
-    #[test]
-    fn what_speaks_against_a_registration_is_found_without_a_key() {
-        let check = |cost, balance, limit, agreed| offer(27, cost, balance).check(limit, agreed);
-        assert_eq!(offer(0, 1, 9).check(None, None), Err(No::Root));
-        assert_eq!(check(5, 5, None, None), Ok(()));
-        assert_eq!(check(5, 3, None, None), Err(No::TooPoor { balance_rao: 3, missing_rao: 2 }));
-        assert_eq!(check(5, 9, Some(4), None), Err(No::TooDear { cost_rao: 5, limit_rao: 4 }));
-        assert_eq!(check(5, 9, Some(5), None), Ok(()));
-        // The price moved between the question and the call.
-        assert_eq!(check(6, 9, None, Some(5)), Err(No::Dearer { cost_rao: 6, agreed_rao: 5 }));
-        assert_eq!(check(6, 9, Some(7), Some(5)), Ok(()));
-        assert_eq!(check(8, 9, Some(7), Some(5)), Err(No::TooDear { cost_rao: 8, limit_rao: 7 }));
-        assert_eq!(check(4, 9, None, Some(5)), Ok(()));
-    }
-
-    #[test]
-    fn an_offer_says_what_it_costs_and_what_it_leaves() {
-        insta::assert_snapshot!(
-            offer(27, 1_500_000_000, 10_000_000_001).text(&Place::new("ledger", "http://127.0.0.1:9950/"))
-        );
-        let full = Offer { slots: 3, ..offer(27, 1, 1) };
-        let text = full.text(&Place::new("finney", "wss://entrypoint-finney.opentensor.ai:443"));
-        assert!(text.contains("every uid is taken"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-    }
-
     #[test]
     fn only_a_clear_yes_is_one() {
         for yes in ["y\n", "Y", " yes \r\n", "YES\n"] {
@@ -429,17 +219,5 @@ mod tests {
         for no in ["", "\n", "n\n", "no\n", "yep\n", "yes please\n", "1\n"] {
             assert!(!is_yes(no), "{no:?}");
         }
-    }
-
-    #[test]
-    fn the_json_of_a_registration_keeps_its_fields() {
-        let report = Report {
-            uid: Some(Uid(3)),
-            block: Some(18),
-            extrinsic: Some(Hash32([7; 32])),
-            ..offer(27, 5, 9).report(Place::new("ledger", "http://127.0.0.1:9950/"), "registered")
-        };
-        insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
-        insta::assert_snapshot!(text(&report), @"registered: uid 3, block 18, call 0x0707070707070707070707070707070707070707070707070707070707070707");
     }
 }

@@ -15,7 +15,7 @@ use super::super::text::{columns, row};
 use super::super::{Context, complain, failed};
 use super::objections::{Objection, objections};
 use super::weights::{Entry, entries, table};
-use super::{Asked, Place, error_text, hotkey_or_own, input};
+use super::{Asked, Place, error_text, hotkey_or_own, input, remedy};
 use crate::chain::{ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Route, Weights};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Hash32, Hotkey, Netuid, Uid};
@@ -37,7 +37,7 @@ pub(in crate::register) struct Args {
     #[arg(long)]
     yes: bool,
     /// With --dry-run: whose weights, as an SS58 address; by default the wallet's hotkey.
-    #[arg(long, value_name = "SS58", requires = "dry_run")]
+    #[arg(long, value_name = "SS58", conflicts_with = "yes")]
     hotkey: Option<String>,
     /// The version key to send; by default weights.version_key, or the subnet's least if that is higher.
     #[arg(long, value_name = "N")]
@@ -207,16 +207,14 @@ async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) 
     }
     let signing = asked.with(Arc::new(key))?;
     signing.chain.submit_weights(prepared).await.map_err(|error| match error {
-        ChainError::Deadline(_) | ChainError::Unreachable(_) => {
-            complain(&format!(
-                "it is NOT known whether the weights arrived; asked was {}: {}",
-                asked.place(),
-                error_text(&error)
-            ));
+        ChainError::Rejected(_) => asked.failed("the weights were not set", &error),
+        // Only a refusal is certain: after anything else the call may still get into a block.
+        error => {
+            let problem = error_text(&error);
+            complain(&format!("it is NOT known whether the weights arrived; asked was {}: {problem}", asked.place()));
             complain("before trying again, look: compute-register weights show");
-            Exit::Unavailable
+            remedy(&error).0
         }
-        error => asked.failed("the weights were not set", &error),
     })
 }
 
