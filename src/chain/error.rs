@@ -16,6 +16,9 @@ pub enum ChainError {
     /// The chain refused the call.
     #[error("the chain refused the call: {0}")]
     Rejected(#[source] Rejection),
+    /// The chain refused the call in words that this node does not know: a newer error of its runtime.
+    #[error("the chain refused the call: {0}")]
+    Refused(String),
     /// The other side does not speak as expected, or is not the chain that this node is set to.
     #[error("the chain's answer cannot be used: {0}")]
     Protocol(String),
@@ -56,12 +59,18 @@ macro_rules! rejections {
             pub fn name(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => stringify!($variant)),* }
             }
+            /// The refusal with this name; none of those that carry a number.
+            pub fn of_name(name: &str) -> Option<Self> {
+                match name { $(stringify!($variant) => rejections!(@of $variant $(($data))?),)* _ => None }
+            }
             /// What was wrong and what helps, as a lower-case fragment.
             pub fn text(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => $text),* }
             }
         }
     };
+    (@of $variant:ident) => { Some(Rejection::$variant) };
+    (@of $variant:ident ($data:ty)) => { None };
     (@pattern $variant:ident) => { Rejection::$variant };
     (@pattern $variant:ident ($data:ty)) => { Rejection::$variant(_) };
 }

@@ -26,6 +26,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
     Migration { name: "where the evidence log ends, the judge's memory", sql: EVIDENCE_LOG },
     Migration { name: "penalties of addresses", sql: PENALTIES_OF_ADDRESSES },
+    Migration { name: "the last view of the subnet", sql: SUBNET_VIEW },
 ];
 
 /// The version this program reads and writes.
@@ -187,6 +188,12 @@ CREATE TABLE judge (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NUL
 
 /// A subject is a hotkey or an address as text; no text is both.
 const PENALTIES_OF_ADDRESSES: &str = "ALTER TABLE penalty RENAME COLUMN hotkey TO subject;";
+
+const SUBNET_VIEW: &str = "
+CREATE TABLE subnet_view (
+    id INTEGER PRIMARY KEY CHECK (id = 1), block INTEGER NOT NULL, json TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+";
 
 /// The version of a database, 0 for one without tables.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {

@@ -303,7 +303,7 @@ impl WeightSetter {
 
     /// Sets the board's weights if they are not on the chain yet and may be set now.
     fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
-        let (Some(past), false) = (self.past, self.working) else { return };
+        let (Some(past), false) = (self.past, self.working || view.is_stored()) else { return };
         self.setup = self.live.get();
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
@@ -619,7 +619,7 @@ impl Handler<Inspect> for WeightSetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::{BlockHead, Hyperparameters, Metagraph};
+    use crate::chain::{BlockHead, EpochClock, Hyperparameters, Metagraph};
     use crate::ids::{Coldkey, Hash32, Netuid};
     use crate::scoring::Scaling;
 
@@ -644,14 +644,9 @@ mod tests {
 
     fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
-        ChainView {
-            metagraph,
-            hyperparameters: Arc::new(hyperparameters),
-            slots: None,
-            block_time: None,
-            seen_at: Instant::now(),
-        }
+        let netuid = Netuid(1);
+        let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
+        ChainView::new(Arc::new(metagraph), Arc::new(hyperparameters), 10)
     }
 
     fn row(uid: u16, hotkey: u8, points: u64) -> ScoreRow {

@@ -318,6 +318,19 @@ impl Runtime {
         }
     }
 
+    /// The time between two blocks: twice the least time between their timestamps, as substrate chains have it.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the metadata does not tell.
+    pub fn block_time(&self) -> Result<std::time::Duration, CodecError> {
+        let what = || "constant Timestamp.MinimumPeriod".to_owned();
+        let metadata = self.at.metadata_ref();
+        let constant = metadata.pallet_by_name("Timestamp").and_then(|p| p.constant_by_name("MinimumPeriod"));
+        let constant = constant.ok_or_else(|| self.missing(what()))?;
+        let half_ms: u64 = self.decode(constant.ty(), constant.value()).map_err(|why| self.shape(what(), why))?;
+        Ok(std::time::Duration::from_millis(half_ms.saturating_mul(2)))
+    }
+
     /// The events of a block, from the bytes of `System.Events`.
     pub fn events(&self, bytes: Vec<u8>) -> subxt::events::Events<SubtensorConfig> {
         self.at.events().from_bytes(bytes)

@@ -249,7 +249,7 @@ fn fit(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::{AxonInfo, BlockHead, Standing};
+    use crate::chain::{AxonInfo, BlockHead, EpochClock, Standing};
     use crate::ids::Hash32;
 
     fn neuron(uid: u16, stake_rao: u64) -> Neuron {
@@ -274,7 +274,8 @@ mod tests {
 
     fn graph(neurons: Vec<Neuron>) -> Metagraph {
         let head = BlockHead { number: 17, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        Metagraph { netuid: Netuid(27), head, tempo: 5, neurons }
+        let epochs = EpochClock::Modulo { netuid: Netuid(27), tempo: 5 };
+        Metagraph { netuid: Netuid(27), head, epochs, neurons }
     }
 
     fn shown(graph: &Metagraph, uids: &[Uid], hotkeys: &[Hotkey], sort: Sort) -> Report {

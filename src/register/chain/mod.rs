@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - What is only read needs no key: the client is bound to an address that cannot sign ([`AddressOnly`]).
-//! - A secret is opened in two places, `register` (the coldkey) and `weights set --yes` (the hotkey), each after everything
-//!   that can be checked without it.
+//! - A secret is opened in two places, `register` (the coldkey) and `weights set` (the hotkey), each after everything that
+//!   can be checked without it.
 //! - What is unknown is said to be unknown, with the command that finds out.
 //!
 //! One file for each command; `money` has TAO as text, `objections` what the chain would refuse of weights, `input` how
@@ -38,7 +38,7 @@ use crate::launch;
 use crate::settings::{Level, Network};
 use crate::telemetry::logging::{self, LogGuard, LogOptions};
 use crate::telemetry::{error_chain, printable, redact_url};
-use crate::wallet::{keyfile, listing};
+use crate::wallet::{Keypair, keyfile, listing};
 
 /// An address in the place of a key, for a client that only reads. What it "signs" carries zeros, which no chain accepts.
 struct AddressOnly(Hotkey);
@@ -56,6 +56,8 @@ impl Signer for AddressOnly {
 struct Asked<'a> {
     context: &'a Context,
     chain: Arc<dyn Chain>,
+    /// Whether its calls carry a signature that holds.
+    has_key: bool,
     _logs: Arc<LogGuard>,
 }
 
@@ -79,13 +81,22 @@ impl<'a> Asked<'a> {
             Exit::Unavailable
         })?;
         let chain = launch::chain::client(&context.settings, Arc::new(AddressOnly(hotkey)))?;
-        Ok(Asked { context, chain, _logs: Arc::new(logs) })
+        Ok(Asked { context, chain, has_key: false, _logs: Arc::new(logs) })
     }
 
-    /// The same chain, bound to another signer.
-    fn with(&self, signer: Arc<dyn Signer>) -> Result<Self, Exit> {
+    /// The same chain, bound to the neuron with another hotkey.
+    fn with_address(&self, hotkey: Hotkey) -> Result<Self, Exit> {
+        self.bound(Arc::new(AddressOnly(hotkey)), false)
+    }
+
+    /// The same chain, bound to a key that signs.
+    fn with(&self, key: Arc<Keypair>) -> Result<Self, Exit> {
+        self.bound(key, true)
+    }
+
+    fn bound(&self, signer: Arc<dyn Signer>, has_key: bool) -> Result<Self, Exit> {
         let chain = launch::chain::client(&self.context.settings, signer)?;
-        Ok(Asked { context: self.context, chain, _logs: self._logs.clone() })
+        Ok(Asked { context: self.context, chain, has_key, _logs: self._logs.clone() })
     }
 
     /// Which chain this is.
@@ -162,7 +173,7 @@ fn remedy(error: &ChainError) -> (Exit, Option<&'static str>) {
             ),
         ),
         ChainError::Rejected(Rejection::SubnetNotExists) => (Exit::Data, Some("name the subnet: --netuid N")),
-        ChainError::Rejected(_) => (Exit::Data, None),
+        ChainError::Rejected(_) | ChainError::Refused(_) => (Exit::Data, None),
         ChainError::Protocol(_) => (
             Exit::Data,
             Some("check --netuid and --subtensor.network, and that this program is not older than the chain"),

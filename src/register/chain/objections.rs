@@ -12,9 +12,9 @@ use crate::ids::{Hotkey, Uid};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Objection {
     /// The chain's name of the error.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// What is wrong and what helps.
-    pub(super) text: &'static str,
+    pub(super) text: String,
     /// The figures.
     pub(super) detail: String,
 }
@@ -22,7 +22,13 @@ pub(super) struct Objection {
 impl Objection {
     /// As the chain would say it.
     pub(super) fn new(rejection: Rejection, detail: String) -> Self {
-        Objection { name: rejection.name(), text: rejection.text(), detail }
+        Objection { name: rejection.name().to_owned(), text: rejection.text().to_owned(), detail }
+    }
+
+    /// In words of the chain's that this program does not know.
+    pub(super) fn unknown(detail: String) -> Self {
+        let text = "the chain refuses it for a reason that this program does not know; it may be older than the chain";
+        Objection { name: "Unknown".to_owned(), text: text.to_owned(), detail }
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
                         Err(ChainError::Rejected(rejection)) => Some(rejection.name()),
                         Err(error) => panic!("{error}"),
                     };
-                    assert_eq!(ours.first().map(|o| o.name), theirs, "{weights:?} {rules:?} {ours:?}");
+                    assert_eq!(ours.first().map(|o| o.name.as_str()), theirs, "{weights:?} {rules:?} {ours:?}");
                     seen.extend(theirs);
                 }
             }

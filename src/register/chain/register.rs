@@ -93,7 +93,7 @@ async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, payer: Keypair
             let uid = uid_of(asked, &offer.hotkey, inclusion.block).await;
             context.answer(&offer.registered(asked.place(), inclusion, uid), text)
         }
-        Err(error @ ChainError::Rejected(_)) => Err(asked.failed("not registered", &error)),
+        Err(error @ (ChainError::Rejected(_) | ChainError::Refused(_))) => Err(asked.failed("not registered", &error)),
         // Only a refusal is certain: after anything else the call may still get into a block.
         Err(error) => {
             let problem = error_text(&error);

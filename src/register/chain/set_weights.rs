@@ -15,13 +15,13 @@ use super::super::text::{columns, row};
 use super::super::{Context, complain, failed};
 use super::objections::{Objection, objections};
 use super::weights::{Entry, entries, table};
-use super::{Asked, Place, error_text, hotkey_or_own, input, remedy};
-use crate::chain::{ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Route, Weights};
+use super::{Asked, MAX_ERROR, Place, error_text, hotkey_or_own, input, remedy};
+use crate::chain::{ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Route, Weights};
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Hash32, Hotkey, Netuid, Uid};
 use crate::scoring::{self, WeightLimits};
-use crate::telemetry::error_chain;
-use crate::wallet::HotkeyLock;
+use crate::telemetry::{error_chain, printable};
+use crate::wallet::{HotkeyLock, Keypair};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::register) struct Args {
@@ -36,7 +36,9 @@ pub(in crate::register) struct Args {
     /// Send them, signed by the wallet's hotkey.
     #[arg(long)]
     yes: bool,
-    /// With --dry-run: whose weights, as an SS58 address; by default the wallet's hotkey.
+    /// Whose weights, as an SS58 address, without its key: the subnet's rules are compared, the chain itself is not asked.
+    ///
+    /// By default the wallet's hotkey, whose key signs the call that the chain is asked about.
     #[arg(long, value_name = "SS58", conflicts_with = "yes")]
     hotkey: Option<String>,
     /// The version key to send; by default weights.version_key, or the subnet's least if that is higher.
@@ -56,8 +58,10 @@ struct Report {
     /// `file`, `stdin` or `node`.
     source: &'static str,
     version_key: u64,
-    /// `plain`, `hashed` or `timelocked`; `null` if they cannot be prepared.
-    route: Option<&'static str>,
+    /// Whether they were made ready, and so, on a real chain, checked by its runtime; else only its rules were compared.
+    prepared: bool,
+    /// `plain`, `hashed` or `timelocked`.
+    route: &'static str,
     /// The round of drand that opens timelocked ones.
     round: Option<u64>,
     /// The blocks in which a commit would be revealed: the first, and the one after the last.
@@ -104,19 +108,6 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
     };
     let least = context.settings.weights.version_key.max(rules.weights_version_key);
     let weights = Weights { entries: chosen, version_key: args.version_key.unwrap_or(least) };
-    let prepared = match asked.chain.prepare_weights(&weights).await {
-        Ok(prepared) => Ok(prepared),
-        Err(ChainError::Rejected(rejection)) => Err(rejection),
-        Err(error) => return Err(asked.failed("nothing was sent; the weights cannot be prepared", &error)),
-    };
-    let route = prepared.as_ref().ok().map(|prepared| &prepared.route);
-    let mut refused = objections(&graph, &rules, &hotkey, &weights, route);
-    if let Err(rejection) = &prepared
-        && !refused.iter().any(|objection| objection.name == rejection.name())
-    {
-        refused.insert(0, Objection::new(*rejection, "found while they were prepared".to_owned()));
-    }
-    let prepared = prepared.ok();
     let mut report = Report {
         network: asked.place(),
         netuid: graph.netuid,
@@ -124,22 +115,75 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
         hotkey,
         source,
         version_key: weights.version_key,
-        route: prepared.as_ref().map(|prepared| prepared.route.label()),
-        round: prepared.as_ref().and_then(|prepared| match prepared.route {
-            Route::Timelocked { round, .. } => Some(round),
-            Route::Plain | Route::Hashed { .. } => None,
-        }),
-        reveal: prepared.as_ref().and_then(|prepared| prepared.reveal),
+        prepared: false,
+        route: expected(&rules),
+        round: None,
+        reveal: None,
         weights: entries(&graph, &weights.entries),
-        refused,
+        refused: objections(&graph, &rules, &hotkey, &weights, None),
         sent: None,
     };
-    let ready = prepared.filter(|_| report.refused.is_empty());
-    if let (true, Some(prepared)) = (args.yes, &ready) {
-        report.sent = Some(send(context, &asked, prepared).await?.into());
+    // What is refused anyway needs no key; somebody else's weights have none here.
+    if report.refused.is_empty() {
+        let signing = match args.hotkey {
+            Some(_) => asked,
+            None => asked.with(Arc::new(own_key(context, hotkey).await?))?,
+        };
+        if let Some(prepared) = prepare(&signing, &weights, &mut report).await? {
+            report.refused = objections(&graph, &rules, &hotkey, &weights, Some(&prepared.route));
+            if args.yes && report.refused.is_empty() {
+                report.sent = Some(send(context, &signing, &prepared).await?.into());
+            }
+        }
     }
     context.answer(&report, |report| text(report, args.yes))?;
-    if ready.is_none() { Err(Exit::Data) } else { Ok(()) }
+    if report.refused.is_empty() { Ok(()) } else { Err(Exit::Data) }
+}
+
+/// The way that a subnet with these rules takes weights, as [`Route::label`] names it.
+fn expected(rules: &Hyperparameters) -> &'static str {
+    match (rules.commit_reveal, rules.commit_reveal_version) {
+        (false, _) => "plain",
+        (true, 0) => "hashed",
+        (true, _) => "timelocked",
+    }
+}
+
+/// Makes them ready, which a real chain's client does with the runtime's own check of the signed call. `None`: that was
+/// refused, as the report says then, or cannot be done for want of a key.
+async fn prepare(signing: &Asked<'_>, weights: &Weights, report: &mut Report) -> Result<Option<PreparedWeights>, Exit> {
+    let prepared = match signing.chain.prepare_weights(weights).await {
+        Ok(prepared) => prepared,
+        // The signature is what a runtime looks at first: one of zeros gets no further.
+        Err(ChainError::Rejected(Rejection::BadSignature)) if !signing.has_key => return Ok(None),
+        Err(ChainError::Rejected(rejection)) => {
+            report.refused.push(Objection::new(rejection, "so the chain itself".to_owned()));
+            return Ok(None);
+        }
+        Err(ChainError::Refused(words)) => {
+            report.refused.push(Objection::unknown(printable(&words, MAX_ERROR)));
+            return Ok(None);
+        }
+        Err(error) => return Err(signing.failed("nothing was sent; the weights cannot be made ready", &error)),
+    };
+    report.prepared = true;
+    report.route = prepared.route.label();
+    report.reveal = prepared.reveal;
+    report.round = match prepared.route {
+        Route::Timelocked { round, .. } => Some(round),
+        Route::Plain | Route::Hashed { .. } => None,
+    };
+    Ok(Some(prepared))
+}
+
+/// The wallet's hotkey, which must be the one that the wallet's public parts state.
+async fn own_key(context: &Context, stated: Hotkey) -> Result<Keypair, Exit> {
+    let key = wallet_key(context)?;
+    if key.hotkey() != stated {
+        complain(&format!("nothing was sent: the wallet's hotkey is {}, its public file says {stated}", key.hotkey()));
+        return Err(Exit::Data);
+    }
+    Ok(key)
 }
 
 /// The weights in a file or on standard input.
@@ -187,31 +231,25 @@ async fn from_node(context: &Context, graph: &Metagraph, rules: &Hyperparameters
     Ok(weights)
 }
 
-/// Sends them, signed by the wallet's hotkey, which no node of this machine may be using.
-async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) -> Result<Inclusion, Exit> {
+/// Sends them. No node of this machine may be using the hotkey.
+async fn send(context: &Context, signing: &Asked<'_>, prepared: &PreparedWeights) -> Result<Inclusion, Exit> {
     if matches!(prepared.route, Route::Hashed { .. }) {
         complain(
             "nothing was sent: the subnet takes a hash now and the weights later, which only a running validator reveals",
         );
         return Err(Exit::Data);
     }
-    let (hotkey, netuid) = (asked.chain.hotkey(), asked.chain.netuid());
+    let (hotkey, netuid) = (signing.chain.hotkey(), signing.chain.netuid());
     let _lock = HotkeyLock::take(&context.settings.node.lock_dir, hotkey, netuid, &context.dir).map_err(|error| {
         complain(&format!("nothing was sent: {}", error_chain(&error)));
         Exit::Unavailable
     })?;
-    let key = wallet_key(context)?;
-    if key.hotkey() != hotkey {
-        complain(&format!("nothing was sent: the wallet's hotkey is {}, its public file says {hotkey}", key.hotkey()));
-        return Err(Exit::Data);
-    }
-    let signing = asked.with(Arc::new(key))?;
     signing.chain.submit_weights(prepared).await.map_err(|error| match error {
-        ChainError::Rejected(_) => asked.failed("the weights were not set", &error),
+        ChainError::Rejected(_) | ChainError::Refused(_) => signing.failed("the weights were not set", &error),
         // Only a refusal is certain: after anything else the call may still get into a block.
         error => {
             let problem = error_text(&error);
-            complain(&format!("it is NOT known whether the weights arrived; asked was {}: {problem}", asked.place()));
+            complain(&format!("it is NOT known whether the weights arrived; asked was {}: {problem}", signing.place()));
             complain("before trying again, look: compute-register weights show");
             remedy(&error).0
         }
@@ -219,18 +257,17 @@ async fn send(context: &Context, asked: &Asked<'_>, prepared: &PreparedWeights) 
 }
 
 fn text(report: &Report, sending: bool) -> String {
-    let way = match (report.route, report.round, report.reveal) {
-        (Some("plain"), ..) => "in the open; they count at once".to_owned(),
-        // The second block is the one after the last.
-        (Some("hashed"), _, Some((first, end))) => {
-            format!("as a hash, to be revealed in blocks {first} to {}", end.saturating_sub(1))
+    // The second block is the one after the last.
+    let blocks = report.reveal.map(|(first, end)| format!("{first} to {}", end.saturating_sub(1)));
+    let way = match (report.route, report.round, blocks) {
+        ("plain", ..) => "in the open; they count at once".to_owned(),
+        ("hashed", _, Some(blocks)) => format!("as a hash, to be revealed in blocks {blocks}"),
+        ("hashed", ..) => "as a hash, to be revealed later".to_owned(),
+        ("timelocked", Some(round), Some(blocks)) => {
+            format!("sealed to drand's round {round}, opened by the chain in blocks {blocks}")
         }
-        (Some("timelocked"), Some(round), Some((first, end))) => {
-            let last = end.saturating_sub(1);
-            format!("sealed to drand's round {round}, opened by the chain in blocks {first} to {last}")
-        }
-        (Some(route), ..) => route.to_owned(),
-        (None, ..) => "not known: they cannot be prepared".to_owned(),
+        ("timelocked", ..) => "sealed to a round of drand, opened by the chain".to_owned(),
+        (route, ..) => route.to_owned(),
     };
     let source = match report.source {
         "node" => "the running validator's scores",
@@ -251,9 +288,10 @@ fn text(report: &Report, sending: bool) -> String {
     }
     match &report.sent {
         Some(sent) => out.push_str(&format!("sent: block {}, call 0x{}\n", sent.block, sent.extrinsic)),
-        None if report.refused.is_empty() => out.push_str("nothing known speaks against them; nothing was sent\n"),
-        None if sending => out.push_str("nothing was sent\n"),
-        None => {}
+        None if !report.refused.is_empty() && !sending => {}
+        None if !report.refused.is_empty() => out.push_str("nothing was sent\n"),
+        None if report.prepared => out.push_str("nothing speaks against them; nothing was sent\n"),
+        None => out.push_str("no rule speaks against them, the chain itself was not asked; nothing was sent\n"),
     }
     out
 }
@@ -272,7 +310,8 @@ mod tests {
             hotkey: Hotkey([1; 32]),
             source: "file",
             version_key: 183,
-            route: Some("timelocked"),
+            prepared: true,
+            route: "timelocked",
             round: Some(26_000_000),
             reveal: Some((6_000_000, 6_000_361)),
             weights: entries(&graph, &[(Uid(1), 65_535), (Uid(2), 32_768)]),
@@ -293,13 +332,16 @@ mod tests {
     #[test]
     fn every_way_is_told_in_words() {
         for (route, told) in [("plain", "count at once"), ("hashed", "as a hash"), ("timelocked", "round 26000000")] {
-            let told_text = text(&Report { route: Some(route), ..report() }, false);
+            let told_text = text(&Report { route, ..report() }, false);
             assert!(told_text.contains(told), "{told_text}");
         }
-        let unprepared = Report { route: None, round: None, reveal: None, ..report() };
-        assert!(
-            text(&unprepared, true).contains("cannot be prepared")
-                && text(&unprepared, true).contains("nothing was sent")
-        );
+        for (route, told) in
+            [("plain", "in the open"), ("hashed", "revealed later"), ("timelocked", "a round of drand")]
+        {
+            let unprepared = Report { prepared: false, route, round: None, reveal: None, refused: vec![], ..report() };
+            let told_text = text(&unprepared, false);
+            assert!(told_text.contains(told) && told_text.contains("the chain itself was not asked"), "{told_text}");
+        }
+        assert_eq!(text(&report(), true).lines().last(), Some("nothing was sent"));
     }
 }

@@ -106,7 +106,7 @@ async fn show(context: &Context, args: ShowArgs) -> Result<(), Exit> {
                 .by_uid(uid)
                 .map(|neuron| neuron.hotkey)
                 .ok_or_else(|| absent(&asked, &graph, &format!("uid {uid}")))?;
-            (asked.with(std::sync::Arc::new(super::AddressOnly(hotkey)))?, graph)
+            (asked.with_address(hotkey)?, graph)
         }
         (None, hotkey) => {
             let hotkey = hotkey.map_or_else(|| own_hotkey(context), |text| parse(&text, "hotkey"))?;
@@ -239,7 +239,7 @@ fn all_text(report: &AllReport) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::chain::{BlockHead, Standing};
+    use crate::chain::{BlockHead, EpochClock, Standing};
     use crate::ids::{Coldkey, Hash32};
 
     pub(in crate::register::chain) fn graph() -> Metagraph {
@@ -259,8 +259,9 @@ pub(super) mod tests {
             standing: Standing::default(),
             weights: vec![],
         };
+        let epochs = EpochClock::Modulo { netuid: Netuid(27), tempo: 5 };
         let head = BlockHead { number: 17, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        Metagraph { netuid: Netuid(27), head, tempo: 5, neurons: (0..3).map(neuron).collect() }
+        Metagraph { netuid: Netuid(27), head, epochs, neurons: (0..3).map(neuron).collect() }
     }
 
     fn network() -> Place {
