@@ -13,6 +13,7 @@ mod proxy;
 mod python;
 mod rpc;
 mod the_bed;
+mod the_tool;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]
