@@ -33,6 +33,8 @@ use crate::ids::{BlockNumber, Hash32};
 const METADATA_VERSION: [u8; 4] = [15, 0, 0, 0];
 /// A session is opened in so many deadlines at most: the connection, and two rounds of questions.
 pub(super) const OPENING: u32 = 3;
+/// After the end of a subscription, the time in which a lost connection says so.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What is counted over all sessions of a link.
 #[derive(Debug, Clone, Default)]
@@ -493,8 +495,15 @@ impl Follow {
                     humantime::format_duration(self.stalled_after)
                 ))),
             };
-            if let Err(why) = step {
-                return Some(why);
+            if let Err((cause, why)) = step {
+                return Some(match cause {
+                    // A connection that is lost ends its subscriptions too; which is heard of first is chance.
+                    Cause::SubscriptionEnded => match tokio::time::timeout(LAST_WORDS, self.connection.lost()).await {
+                        Ok(why) => (Cause::Broken, why),
+                        Err(_) => (cause, why),
+                    },
+                    _ => (cause, why),
+                });
             }
         }
     }
