@@ -97,6 +97,8 @@ impl WeightSetter {
             included_at: None,
             epoch_on_chain: self.board.epoch_on_chain,
             problem: None,
+            open: self.board.open.clone(),
+            comparison: self.board.comparison.clone(),
         });
     }
 

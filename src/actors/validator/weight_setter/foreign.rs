@@ -1,49 +1,84 @@
-//! Weights that the chain shows as ours, and whether they are.
+//! What the chain shows as ours, and whether it is.
+//!
+//! Weights and commits both move the chain's last update; a commit shows only its hash, and its weights appear later
+//! without moving it again. So an update is ours if the weights shown are, or if a commit is shown that is; and a commit
+//! that is neither ours nor was there at our first look is somebody else's at once, before its weights are seen.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use super::{INTENTS, WeightSetter};
-use crate::actors::exclusive::Conflict;
-use crate::chain::Neuron;
-use crate::ids::{BlockNumber, Uid};
+use crate::chain::weights::intent::same;
+use crate::chain::{Neuron, PreparedWeights, WeightsShown};
+use crate::ids::{BlockNumber, Hash32, Uid};
+use crate::store::records::WeightsRow;
 
-impl WeightSetter {
-    pub(super) fn intend(&mut self, entries: Vec<(Uid, u16)>) {
+/// Newest intents that are known again when the chain shows them.
+const INTENTS: usize = 16;
+
+/// What the chain may show of us.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The chain's last update when this actor first looked, or of ours since: what is not newer is not judged.
+    update: Option<BlockNumber>,
+    /// The last intents, the newest last: entries and, of a commit, the digest.
+    intents: VecDeque<(Vec<(Uid, u16)>, Option<Hash32>)>,
+    /// Commits that were there at the first look.
+    there: Option<Vec<Hash32>>,
+}
+
+impl Known {
+    /// From now on these may appear.
+    pub(super) fn intended(&mut self, prepared: &PreparedWeights) {
+        self.push(prepared.weights.entries.clone(), prepared.digest());
+    }
+
+    /// As [`Self::intended`], of an intent from the journal.
+    pub(super) fn intend(&mut self, row: &WeightsRow) {
+        let entries = row.weights.entries.iter().map(|e| (e.uid, e.weight)).collect();
+        self.push(entries, row.weights.prepared.as_ref().and_then(PreparedWeights::digest));
+    }
+
+    fn push(&mut self, entries: Vec<(Uid, u16)>, digest: Option<Hash32>) {
         if self.intents.len() == INTENTS {
             self.intents.pop_front();
         }
-        self.intents.push_back(entries);
+        self.intents.push_back((entries, digest));
     }
 
-    /// Whether another node is known to act with our hotkey, which is looked for here in the weights that the chain shows.
-    pub(super) fn conflicts(&mut self, own: &Neuron) -> bool {
-        let known = *self.known_update.get_or_insert(own.last_update);
-        // While an attempt of ours is unclear, what the chain shows may be about to become it.
-        if self.unclear.is_none() && foreign(own, known, &self.intents) {
-            self.setup.exclusive.report(Conflict::ForeignWeights { block: own.last_update });
-        }
-        let Some(problem) = self.setup.exclusive.problem() else { return false };
-        if self.board.problem.as_ref() != Some(&problem) {
-            Arc::make_mut(&mut self.board).problem = Some(problem);
-        }
-        true
+    /// An update of ours is in this block.
+    pub(super) fn updated(&mut self, block: BlockNumber) {
+        self.update = self.update.max(Some(block));
     }
-}
 
-/// Whether the chain shows weights as ours, set after the block `known`, that are none of our intents.
-pub(super) fn foreign(own: &Neuron, known: BlockNumber, intents: &VecDeque<Vec<(Uid, u16)>>) -> bool {
-    // A registration counts as an update, and has no weights of its own.
-    let set = own.last_update > known.max(own.registered_at) && !own.weights.is_empty();
-    set && !intents.iter().any(|entries| shows(own, entries))
-}
+    /// Whether the chain's head shows an update that needs a look. Remembers the first one.
+    pub(super) fn is_news(&mut self, own: &Neuron) -> bool {
+        let known = *self.update.get_or_insert(own.last_update);
+        self.there.is_none() || own.last_update > known.max(own.registered_at)
+    }
 
-/// Whether the chain shows these weights as a neuron's. Both sides are scaled so that the largest is 65,535.
-pub(super) fn shows(neuron: &Neuron, weights: &[(Uid, u16)]) -> bool {
-    let sorted = |weights: &[(Uid, u16)]| {
-        let mut sorted: Vec<(Uid, u16)> = weights.iter().copied().filter(|(_, w)| *w > 0).collect();
-        sorted.sort_unstable();
-        sorted
-    };
-    sorted(&neuron.weights) == sorted(weights)
+    /// Judges what a finalised block shows, while nothing of ours is on its way unanswered. `registered_at`: a registration
+    /// counts as an update, and has no weights of its own.
+    ///
+    /// Gives the block of an update that is somebody else's.
+    pub(super) fn judge(&mut self, shown: &WeightsShown, registered_at: BlockNumber) -> Option<BlockNumber> {
+        let ours = |digest: &Hash32| self.intents.iter().any(|(_, of)| of.as_ref() == Some(digest));
+        let Some(there) = &self.there else {
+            self.there = Some(shown.commits.iter().map(|c| c.digest).filter(|d| !ours(d)).collect());
+            return None;
+        };
+        if let Some(commit) = shown.commits.iter().find(|c| !ours(&c.digest) && !there.contains(&c.digest)) {
+            return Some(commit.block.unwrap_or(shown.last_update));
+        }
+        let known = self.update.unwrap_or(shown.last_update);
+        if shown.last_update <= known.max(registered_at) {
+            return None;
+        }
+        let late = shown.commits.iter().any(|c| ours(&c.digest) && c.block.is_none_or(|b| b == shown.last_update));
+        let explained = late
+            || !shown.entries.iter().any(|(_, weight)| *weight > 0)
+            || self.intents.iter().any(|(entries, _)| same(entries, &shown.entries));
+        if explained {
+            self.update = Some(shown.last_update);
+        }
+        (!explained).then_some(shown.last_update)
+    }
 }

@@ -1,142 +1,187 @@
-//! Makes the chain match the scoreboard: whether weights are to be set now, and which.
+//! What a new block asks for: a look at the chain, a reveal, or the board's weights.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tokio::time::Instant;
 
-use super::foreign::shows;
-use super::send::set;
-use super::{Unclear, WeightSetter};
-use crate::actors::validator::lacks_permit;
-use crate::chain::Weights;
+use super::WeightSetter;
+use super::rules::{self, Hold, Sender};
+use super::send::{Shipment, prepare};
+use crate::actors::exclusive::Conflict;
+use crate::chain::weights::intent::MAX_COMMITS;
+use crate::chain::{Neuron, PreparedWeights, Weights};
 use crate::evidence::record::{WeightsBody, entry};
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{Hotkey, Uid};
+use crate::ids::{Epoch, Hotkey, Uid};
 use crate::messages::chain_watcher::ChainView;
-use crate::messages::validator::weight_setter::ScoreRow;
 use crate::runtime::Ctx;
-use crate::scoring::{self, WeightLimits};
-use crate::store::records::{WeightEntry, WeightsRecord, WeightsStatus};
+use crate::scoring::Burn;
+use crate::settings::WeightsMode;
+use crate::store::records::{WeightEntry, WeightsRecord};
 use crate::telemetry::error_chain;
 
 impl WeightSetter {
-    /// Sets the board's weights if they are not on the chain yet and may be set now.
-    pub(super) fn reconcile(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
-        let (Some(past), false) = (self.past, self.working) else { return };
+    /// One step towards what should be on the chain, if none is on its way.
+    pub(super) fn reconcile(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.setup = self.live.get();
-        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
-        // An attempt ended without an answer: the chain itself says whether it was taken, now or in a later block.
-        if let Some(Unclear { epoch, id, .. }) =
-            self.unclear.take_if(|u| own.last_update > u.at && shows(own, &u.entries))
-        {
-            self.done(epoch, id, Ok(own.last_update));
+        self.compare(&view, ctx);
+        self.view = Some(view.clone());
+        if self.past.is_none() || self.working {
             return;
         }
-        if self.conflicts(own) {
-            return;
+        let own = view.metagraph.by_hotkey(&self.setup.hotkey);
+        let news = own.is_some_and(|own| self.known.is_news(own));
+        if !self.open.is_empty() || news {
+            self.look(view, ctx);
+        } else {
+            self.act(&view, ctx);
         }
-        let Some(epoch) = self.board.epoch.filter(|epoch| past.epoch.is_none_or(|set| set < *epoch)) else { return };
-        let head = view.metagraph.head.number;
-        if self.attempted_at == Some(head) || self.not_before.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        if let Some(problem) = lacks_permit(view, &self.setup.hotkey).filter(|_| self.setup.require_permit) {
-            if self.board.problem.as_deref() != Some(problem) {
-                tracing::warn!(epoch, problem, "weights are not set");
-                Arc::make_mut(&mut self.board).problem = Some(problem.to_owned());
+    }
+
+    /// What is to be done when the chain was looked at.
+    pub(super) fn act(&mut self, view: &Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        let shadow = self.setup.mode == WeightsMode::Shadow;
+        let own = view.metagraph.by_hotkey(&self.setup.hotkey).cloned();
+        if let Some(own) = &own {
+            if self.conflicts() {
+                return;
             }
+            if self.reveal(view, ctx) {
+                return;
+            }
+            // Somebody's update that no finalised block explains yet.
+            if !shadow && self.known.is_news(own) {
+                return;
+            }
+        }
+        match own {
+            Some(own) if !shadow => self.attempt(view, &own, ctx),
+            _ if shadow => self.shadow(view, ctx),
+            _ => {}
+        }
+    }
+
+    /// Whether another node is known to act with our hotkey.
+    fn conflicts(&mut self) -> bool {
+        let Some(problem) = self.setup.exclusive.problem() else { return false };
+        if self.board.problem.as_ref() != Some(&problem) {
+            Arc::make_mut(&mut self.board).problem = Some(problem);
+        }
+        true
+    }
+
+    /// The chain shows an update of our hotkey that is not ours.
+    pub(super) fn somebody_elses(&self, block: u64) {
+        self.setup.exclusive.report(Conflict::ForeignWeights { block });
+    }
+
+    /// The board's epoch, if it is newer than all that was set, is on its way or was missed.
+    fn due(&self) -> Option<Epoch> {
+        let done = self.past?.settled.max(self.open.iter().map(|open| open.epoch).max());
+        self.board.epoch.filter(|epoch| done.is_none_or(|done| done < *epoch))
+    }
+
+    /// Sets the board's weights if they are not on the chain yet and may be set now.
+    fn attempt(&mut self, view: &Arc<ChainView>, own: &Neuron, ctx: &mut Ctx<Self>) {
+        let head = view.metagraph.head.number;
+        let in_flight = self.open.iter().any(|open| open.intent.in_flight());
+        let Some(epoch) = self.due().filter(|_| !in_flight && self.open.len() < MAX_COMMITS) else { return };
+        if self.attempted_at == Some(head) || !self.pause.over() {
             return;
         }
-        let limit = view.hyperparameters.weights_rate_limit.max(self.setup.interval_blocks);
-        if own.last_update > own.registered_at && head.saturating_sub(own.last_update) < limit {
-            return;
+        let sender = Sender {
+            hotkey: self.setup.hotkey,
+            version_key: self.setup.version_key,
+            interval_blocks: self.setup.interval_blocks,
+            require_permit: self.setup.require_permit,
+        };
+        match rules::hold(view, own, &sender) {
+            None => self.make(epoch, view, ctx),
+            Some(Hold::TooSoon) => {}
+            Some(Hold::Refused(problem)) => self.problem(problem),
         }
-        let entries = match entries(&self.board.rows, view) {
+    }
+
+    /// Prepares the board's weights and stores them, without sending them: also where the chain would refuse them.
+    fn shadow(&mut self, view: &Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        let shadowed = self.past.and_then(|past| past.shadowed);
+        let Some(epoch) = self.board.epoch.filter(|epoch| shadowed.is_none_or(|done| done < *epoch)) else { return };
+        if self.attempted_at != Some(view.metagraph.head.number) && self.pause.over() {
+            self.make(epoch, view, ctx);
+        }
+    }
+
+    /// Makes the board's weights in this view ready, and ships them.
+    fn make(&mut self, epoch: Epoch, view: &Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        let burn = match self.setup.burn.resolve(view) {
+            Ok(burn) => burn,
+            Err(problem) => return self.problem(problem),
+        };
+        let entries = match rules::entries(&self.board.rows, view, burn.as_ref()) {
             Ok(entries) if !entries.is_empty() => entries,
             Ok(_) => return,
-            Err(error) => {
-                tracing::error!(epoch, %error, "the scores make no weights within the subnet's limits");
-                Arc::make_mut(&mut self.board).problem = Some(error.to_string());
-                self.attempted_at = Some(head);
-                return;
-            }
+            Err(error) => return self.problem(error.to_string()),
         };
+        self.attempted_at = Some(view.metagraph.head.number);
         Arc::make_mut(&mut self.board).weights = entries.clone();
-        self.intend(entries.clone());
-        let version_key = self.setup.version_key.max(view.hyperparameters.weights_version_key);
-        self.attempted_at = Some(head);
         self.working = true;
-        let names: HashMap<Uid, Hotkey> = self.board.rows.iter().map(|r| (r.uid, r.hotkey)).collect();
-        let intent = WeightsRecord {
-            id: past.next_id,
-            epoch,
-            block: head,
-            entries: entries
-                .iter()
-                .filter_map(|(uid, weight)| {
-                    // A neuron that was not judged has a weight only where the subnet asks for a least number of them.
-                    let hotkey = names.get(uid).copied().or_else(|| Some(view.metagraph.by_uid(*uid)?.hotkey))?;
-                    Some(WeightEntry { uid: *uid, hotkey, weight: *weight })
-                })
-                .collect(),
-            at_ms: self.setup.clock.now_ms(),
-        };
-        let id = intent.id;
-        if let Some(past) = &mut self.past {
-            past.next_id += 1;
-        }
-        let attempt = Unclear { epoch, id, at: head, entries: entries.clone() };
-        let body = WeightsBody {
-            id,
-            epoch,
-            block: head,
-            neurons: neurons(view),
-            limits: limits(view),
-            version_key,
-            entries: entries.clone(),
-        };
-        let evidence = match entry(Kind::Weights, intent.at_ms, &body) {
-            Ok(entry) => EvidenceRecord { entries: vec![entry], state: None, closes: None },
-            Err(error) => {
-                tracing::error!(epoch, error = error_chain(&error), "weights that cannot be logged are not set");
-                self.working = false;
-                return;
-            }
-        };
-        let records = self.unlogged.with(intent, evidence);
-        let work = set(self.setup.clone(), records, Weights { entries, version_key });
-        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
-            if done.as_ref().map_or_else(|attempt| attempt.recorded, |_| true) {
-                act.unlogged.acknowledged(epoch);
-            }
-            let unclear = done.as_ref().is_err_and(|attempt| attempt.unclear);
-            if (unclear || done.is_ok())
-                && let Some(old) = act.unclear.take()
-            {
-                let detail = "not seen on the chain before others were set".to_owned();
-                act.settle(old.id, WeightsStatus::Failed, None, detail);
-            }
-            act.done(epoch, id, done);
-            if unclear {
-                act.unclear = Some(attempt);
+        let (setup, view) = (self.setup.clone(), view.clone());
+        let weights = Weights { entries, version_key: setup.version_key };
+        let work = async move { prepare(&setup, weights).await };
+        ctx.spawn(work.into_actor(self).map(move |(weights, prepared), act, ctx| {
+            match act.intent(epoch, &view, burn, &weights, prepared.as_ref().ok()) {
+                Some(shipment) => act.ship(shipment, prepared, ctx),
+                None => act.working = false,
             }
         }));
     }
-}
 
-/// The weights that the scores come to in this view: of neurons that still have the slot they were judged in, and
-/// within the subnet's limits.
-pub(super) fn entries(rows: &[ScoreRow], view: &ChainView) -> Result<Vec<(Uid, u16)>, scoring::WeightError> {
-    scoring::weigh(rows, &neurons(view), &limits(view))
-}
-
-pub(super) fn neurons(view: &ChainView) -> Vec<(Uid, Hotkey)> {
-    view.metagraph.neurons.iter().map(|n| (n.uid, n.hotkey)).collect()
-}
-
-pub(super) fn limits(view: &ChainView) -> WeightLimits {
-    let rules = &view.hyperparameters;
-    WeightLimits { min_allowed: rules.min_allowed_weights, max_weight: rules.max_weights_limit }
+    /// The records of an intent, to be written before anything is sent.
+    fn intent(
+        &mut self,
+        epoch: Epoch,
+        view: &ChainView,
+        burn: Option<Burn>,
+        weights: &Weights,
+        prepared: Option<&PreparedWeights>,
+    ) -> Option<Shipment> {
+        let id = self.past?.next_id;
+        let names: HashMap<Uid, Hotkey> = self.board.rows.iter().map(|r| (r.uid, r.hotkey)).collect();
+        let entry_of = |(uid, weight): &(Uid, u16)| {
+            // A neuron that was not judged has a weight only where the subnet asks for a least number of them, or burns.
+            let hotkey = names.get(uid).copied().or_else(|| Some(view.metagraph.by_uid(*uid)?.hotkey))?;
+            Some(WeightEntry { uid: *uid, hotkey, weight: *weight })
+        };
+        let block = view.metagraph.head.number;
+        let record = WeightsRecord {
+            id,
+            epoch,
+            block,
+            entries: weights.entries.iter().filter_map(entry_of).collect(),
+            prepared: prepared.cloned(),
+            at_ms: self.setup.clock.now_ms(),
+        };
+        let body = WeightsBody {
+            id,
+            epoch,
+            block,
+            neurons: rules::neurons(view),
+            limits: rules::limits(view),
+            version_key: weights.version_key,
+            burn,
+            mechanism: self.setup.mechanism,
+            entries: weights.entries.clone(),
+        };
+        match entry(Kind::Weights, record.at_ms, &body) {
+            Ok(entry) => {
+                let evidence = EvidenceRecord { entries: vec![entry], state: None, closes: None };
+                Some(Shipment { id, epoch, records: self.unlogged.with(record, evidence) })
+            }
+            Err(error) => {
+                tracing::error!(epoch, error = error_chain(&error), "weights that cannot be logged are not set");
+                None
+            }
+        }
+    }
 }
