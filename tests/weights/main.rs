@@ -54,7 +54,8 @@ fn timelocked_weights_are_committed_once_each_and_count_when_the_chain_has_opene
         assert_eq!(measured["compute_hotkey_conflict"], 0.0, "a commit moves the update, not the weights");
         validator.end().await;
         once_each(&rows(dir.path()));
-        assert_eq!(script.lock().unwrap().arrived.len(), script.lock().unwrap().sent.len());
+        let script = script.lock().unwrap();
+        assert_eq!(script.arrived.len(), script.sent.len());
     });
 }
 

@@ -14,13 +14,21 @@ use crate::store::records::WeightsRow;
 /// Newest intents that are known again when the chain shows them.
 const INTENTS: usize = 16;
 
+/// Weights that may appear.
+#[derive(Debug)]
+struct Intended {
+    entries: Vec<(Uid, u16)>,
+    /// Of a commit.
+    digest: Option<Hash32>,
+}
+
 /// What the chain may show of us.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The chain's last update when this actor first looked, or of ours since: what is not newer is not judged.
     update: Option<BlockNumber>,
-    /// The last intents, the newest last: entries and, of a commit, the digest.
-    intents: VecDeque<(Vec<(Uid, u16)>, Option<Hash32>)>,
+    /// The last intents, the newest last.
+    intents: VecDeque<Intended>,
     /// Commits that were there at the first look.
     there: Option<Vec<Hash32>>,
 }
@@ -41,7 +49,7 @@ impl Known {
         if self.intents.len() == INTENTS {
             self.intents.pop_front();
         }
-        self.intents.push_back((entries, digest));
+        self.intents.push_back(Intended { entries, digest });
     }
 
     /// An update of ours is in this block.
@@ -60,7 +68,7 @@ impl Known {
     ///
     /// Gives the block of an update that is somebody else's.
     pub(super) fn judge(&mut self, shown: &WeightsShown, registered_at: BlockNumber) -> Option<BlockNumber> {
-        let ours = |digest: &Hash32| self.intents.iter().any(|(_, of)| of.as_ref() == Some(digest));
+        let ours = |digest: &Hash32| self.intents.iter().any(|intended| intended.digest.as_ref() == Some(digest));
         let Some(there) = &self.there else {
             self.there = Some(shown.commits.iter().map(|c| c.digest).filter(|d| !ours(d)).collect());
             return None;
@@ -75,7 +83,7 @@ impl Known {
         let late = shown.commits.iter().any(|c| ours(&c.digest) && c.block.is_none_or(|b| b == shown.last_update));
         let explained = late
             || !shown.entries.iter().any(|(_, weight)| *weight > 0)
-            || self.intents.iter().any(|(entries, _)| same(entries, &shown.entries));
+            || self.intents.iter().any(|intended| same(&intended.entries, &shown.entries));
         if explained {
             self.update = Some(shown.last_update);
         }
