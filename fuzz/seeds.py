@@ -106,4 +106,10 @@ seed(
     ),
 )
 
+# Timelocked commits of weights, and what they hold.
+for file in vectors("chain/timelock_tle.json"):
+    for case in file["cases"]:
+        seed("commit", bytes.fromhex(case["tle_ciphertext_hex"]))
+        seed("commit", bytes.fromhex(case["payload_scale_hex"]))
+
 print("seeds:", ", ".join(f"{count} for {target}" for target, count in sorted(made.items())))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A block number of the chain. The genesis block is 0.
 pub type BlockNumber = u64;
-/// The index of a subnet epoch: `(block + netuid + 1) / (tempo + 1)`, see [`crate::chain`].
+/// The number of a subnet epoch, which never goes back; see [`crate::chain::epoch`].
 pub type Epoch = u64;
 
 /// Address format prefix of Bittensor accounts: SS58 format 42 ("generic substrate").

@@ -146,7 +146,7 @@ impl BlacklistGuard {
         self.setup.metrics.penalties(|kind| self.penalties.count(kind));
         let Some(view) = self.view.as_ref().filter(|_| self.loaded) else { return };
         let policy = self.setup.policy.get();
-        let age_ms = millis(view.seen_at.elapsed());
+        let age_ms = millis(view.age());
         let snapshot = Snapshot {
             taken_block: view.metagraph.head.number,
             taken_at_ms: now.saturating_sub(age_ms),
@@ -174,7 +174,8 @@ impl BlacklistGuard {
 
     /// Records who is in the subnet and what admission says of each.
     fn record(&self) {
-        let Some(view) = self.view.as_ref().filter(|_| self.setup.records_neurons) else { return };
+        // What is stored already need not be recorded again, nor what admission would say of it long after.
+        let Some(view) = self.view.as_ref().filter(|v| self.setup.records_neurons && !v.is_stored()) else { return };
         let admitted: HashMap<_, _> = self.admitted().into_iter().map(|(uid, _, a)| (uid, a)).collect();
         let neurons = view.metagraph.neurons.iter().map(|n| NeuronEntry {
             uid: n.uid,

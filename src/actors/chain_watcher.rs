@@ -2,13 +2,23 @@
 //!
 //! Invariants: a view is published only when it was read whole, from one head; subscribers hear of each head at most
 //! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made once,
-//! from the first of its blocks that is seen, and stay as they are until the next.
+//! from the first of its blocks that is seen, and stay as they are until the next. Which heads are followed is decided in
+//! [`crate::chain::heads`]: an endpoint that is behind takes nobody back.
+//!
+//! The last view is kept in the database, once an epoch and when who is in the subnet has changed. If the first look at
+//! the chain fails, a node starts from that one: it is published for those who read it and told to the guard, so that
+//! leases go on. No block is told of it, so nobody's turn comes, nobody is judged and no weights are set.
 //!
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes
 //! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. On
 //! restart the first read rebuilds everything.
+
+mod announce;
+mod kept;
+mod look;
+mod stall;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,18 +29,27 @@ use actix::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(super) use self::look::differs;
+use self::look::{Looked, look};
+use self::stall::Stall;
 use super::Subscriber;
-use super::exclusive::{Conflict, Exclusive, Rival};
-use crate::chain::slots::{beacon_block, slots_of};
-use crate::chain::{AxonInfo, BlockHead, Chain, ChainError, Hyperparameters, Metagraph, Neuron, SlotTable};
+use super::exclusive::{Exclusive, Rival};
+use super::journal::Journal;
+use crate::chain::heads::{Heads, Step};
+use crate::chain::{BlockHead, Chain, ChainError, Metagraph};
+use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Hotkey};
 use crate::messages::chain_watcher::{ChainView, MetagraphChanged, NewBlock, Poll};
-use crate::runtime::{Ctx, Inspect, Supervised};
+use crate::messages::journal::{LastView, Note};
+use crate::runtime::{Ctx, Handle, Inspect, Supervised};
+use crate::store::Record;
 use crate::telemetry::NodeMetrics;
-use crate::telemetry::events::ChainStalled;
+use crate::telemetry::events::{ChainReorganised, ChainStalled};
 
 /// Blocks between two attempts to announce the same endpoint.
 const ANNOUNCE_EVERY: BlockNumber = 3;
+/// How long the journal may take to answer.
+const ASK: Duration = Duration::from_secs(5);
 /// Heads from which the time between two blocks is taken.
 const TIMED_HEADS: usize = 16;
 
@@ -70,6 +89,12 @@ pub struct ChainWatcherSetup {
     pub on_metagraph: Vec<Subscriber<MetagraphChanged>>,
     /// Where the view is published for readers that are no actors.
     pub view: watch::Sender<Option<Arc<ChainView>>>,
+    /// The network's name: a view kept from another one is not used.
+    pub network: String,
+    /// Keeps the last view.
+    pub journal: Handle<Journal>,
+    /// The wall clock.
+    pub clock: SharedClock,
     /// The node's metrics.
     pub metrics: Arc<NodeMetrics>,
 }
@@ -78,9 +103,16 @@ pub struct ChainWatcherSetup {
 pub struct ChainWatcher {
     setup: Arc<ChainWatcherSetup>,
     view: Option<Arc<ChainView>>,
+    followed: Heads,
     heads: VecDeque<BlockHead>,
     looking: bool,
     last_error: Option<String>,
+    /// The head of an endpoint that is behind.
+    behind: Option<BlockNumber>,
+    /// The metagraph that was kept last.
+    kept: Option<Arc<Metagraph>>,
+    /// Whether the journal was asked for the last view.
+    recalled: bool,
     stall: Stall,
     announcing: bool,
     announced_at: Option<BlockNumber>,
@@ -95,9 +127,13 @@ impl ChainWatcher {
             stall: Stall::new(setup.stalled_after, Instant::now()),
             setup,
             view: None,
+            followed: Heads::default(),
             heads: VecDeque::with_capacity(TIMED_HEADS),
             looking: false,
             last_error: None,
+            behind: None,
+            kept: None,
+            recalled: false,
             announcing: false,
             announced_at: None,
             forced,
@@ -110,22 +146,32 @@ impl ChainWatcher {
         }
         self.looking = true;
         let setup = self.setup.clone();
-        let last = self.view.clone();
+        let last = self.view.clone().filter(|view| !view.is_stored());
+        let followed = self.followed.clone();
         let work = async move {
-            match tokio::time::timeout(setup.deadline, read(setup.chain.as_ref(), last.as_deref())).await {
-                Ok(read) => read,
+            match tokio::time::timeout(setup.deadline, look(setup.chain.as_ref(), &followed, last.as_deref())).await {
+                Ok(looked) => looked,
                 Err(_) => Err(ChainError::Deadline(setup.deadline)),
             }
         };
-        ctx.spawn(work.into_actor(self).map(|read, act, ctx| {
+        ctx.spawn(work.into_actor(self).map(|looked, act, ctx| {
             act.looking = false;
-            match read {
-                Ok(Some(mut view)) => {
-                    view.block_time = act.block_time(view.metagraph.head);
-                    act.publish(Arc::new(view), ctx);
+            match looked {
+                Ok(Looked::Seen(view, step)) => act.saw(*view, step, ctx),
+                Ok(Looked::Same) => {
+                    act.behind = None;
+                    act.recovered();
                 }
-                Ok(None) => act.recovered(),
-                Err(error) => act.failed(&error),
+                Ok(Looked::Behind(head)) => {
+                    if act.behind.replace(head).is_none() {
+                        tracing::debug!(
+                            head,
+                            "the endpoint is behind, or on a shorter branch; the last view stays in use"
+                        );
+                    }
+                    act.recovered();
+                }
+                Err(error) => act.failed(&error, ctx),
             }
         }));
     }
@@ -134,7 +180,9 @@ impl ChainWatcher {
     fn check_age(&mut self) {
         if self.stall.is_news(Instant::now()) {
             let block = self.view.as_ref().map_or(0, |v| v.metagraph.head.number);
-            let cause = self.last_error.as_deref().unwrap_or("the endpoint answers, but its head does not move");
+            let behind = self.behind.map(|head| format!("the endpoint is behind, its head is {head}"));
+            let cause = self.last_error.as_deref().or(behind.as_deref());
+            let cause = cause.unwrap_or("the endpoint answers, but its head does not move");
             ChainStalled { block, cause }.emit(&self.setup.metrics);
         }
     }
@@ -156,12 +204,78 @@ impl ChainWatcher {
         }
     }
 
-    fn failed(&mut self, error: &ChainError) {
+    fn failed(&mut self, error: &ChainError, ctx: &mut Ctx<Self>) {
         let text = crate::telemetry::error_chain(error);
         if self.last_error.as_deref() != Some(&text) {
             tracing::warn!(error = text, "the chain cannot be read, the last view stays in use");
         }
         self.last_error = Some(text);
+        // What the view's channel holds is from the chain, if by an earlier incarnation.
+        if self.view.is_none() && !self.recalled && self.setup.view.borrow().is_none() {
+            self.recall(ctx);
+        }
+    }
+
+    /// The chain does not answer, and was never read: takes the last view of an earlier run from the database.
+    fn recall(&mut self, ctx: &mut Ctx<Self>) {
+        self.recalled = true;
+        let journal = self.setup.journal.clone();
+        let work = async move { journal.ask(LastView, ASK).await };
+        ctx.spawn(work.into_actor(self).map(|read, act, _| {
+            let record = match read {
+                Ok(Ok(record)) => record,
+                failed => {
+                    tracing::warn!(?failed, "the journal does not say what the subnet was, asking again");
+                    act.recalled = false;
+                    return;
+                }
+            };
+            let (Some(record), None) = (record, &act.view) else { return };
+            let (setup, now_ms) = (&act.setup, act.setup.clock.now_ms());
+            match kept::view(&record, &setup.network, setup.chain.netuid(), now_ms) {
+                Ok(view) => act.publish_stored(Arc::new(view)),
+                Err(why) => tracing::warn!(block = record.block, why, "the subnet as it was stored is not used"),
+            }
+        }));
+    }
+
+    /// Who is in the subnet may be taken from a stored view: it is published, but no block is told.
+    fn publish_stored(&mut self, view: Arc<ChainView>) {
+        let age = view.age();
+        let (block, age_seconds) = (view.metagraph.head.number, age.as_secs());
+        tracing::warn!(block, age_seconds, "the chain cannot be read: the subnet is taken from the database");
+        self.setup.metrics.chain_view(age, true);
+        self.view = Some(view.clone());
+        self.setup.view.send_replace(Some(view.clone()));
+        Subscriber::publish(&self.setup.on_metagraph, &MetagraphChanged(view));
+    }
+
+    /// Keeps the view for a start without the chain, once an epoch and when who is in the subnet has changed.
+    fn keep(&mut self, view: &ChainView) {
+        if !kept::is_due(self.kept.as_deref(), &view.metagraph) {
+            return;
+        }
+        match kept::record(view, &self.setup.network, self.setup.clock.now_ms()) {
+            Ok(record) => match self.setup.journal.tell(Note(Record::SubnetView(record))) {
+                Ok(()) => self.kept = Some(view.metagraph.clone()),
+                Err(error) => tracing::debug!(%error, "the view is not stored, trying again with the next block"),
+            },
+            Err(error) => tracing::warn!(%error, "the view cannot be stored"),
+        }
+    }
+
+    /// A head that is to be followed.
+    fn saw(&mut self, mut view: ChainView, step: Step, ctx: &mut Ctx<Self>) {
+        let head = view.metagraph.head;
+        if step == Step::Reorganised {
+            let from = self.view.as_ref().map_or(0, |v| v.metagraph.head.number);
+            ChainReorganised { from, to: head.number, finalized: view.finalized }.emit(&self.setup.metrics);
+            self.heads.clear();
+        }
+        self.behind = None;
+        self.followed.follow(&head, step);
+        view.block_time = self.block_time(head);
+        self.publish(Arc::new(view), ctx);
     }
 
     fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
@@ -169,200 +283,20 @@ impl ChainWatcher {
         if self.stall.moved(view.seen_at) {
             tracing::info!(block = view.metagraph.head.number, "the chain moves again");
         }
-        let changed = self.view.as_ref().is_none_or(|old| differs(&old.metagraph, &view.metagraph));
+        let same = |old: &Arc<ChainView>| !old.is_stored() && !differs(&old.metagraph, &view.metagraph);
+        let changed = !self.view.as_ref().is_some_and(same);
         self.view = Some(view.clone());
         self.setup.metrics.block(view.metagraph.head.number);
+        self.setup.metrics.finalized(view.finalized);
+        self.setup.metrics.chain_view(view.age(), false);
         self.setup.view.send_replace(Some(view.clone()));
         if changed {
             Subscriber::publish(&self.setup.on_metagraph, &MetagraphChanged(view.clone()));
         }
         Subscriber::publish(&self.setup.on_block, &NewBlock(view.clone()));
+        self.keep(&view);
         self.announce(&view, ctx);
     }
-
-    /// Looks what became of our axon on chain; whether it is to be announced.
-    fn axon(&self, own: &Neuron) -> Option<Announce> {
-        let AxonToAnnounce { address, version, .. } = self.setup.axon.as_ref()?;
-        let exclusive = &self.setup.exclusive;
-        match axon_step(own.axon.as_ref(), *address, *version, exclusive.shown_at()) {
-            AxonStep::Shown { block } => {
-                exclusive.axon_shown(block);
-                None
-            }
-            AxonStep::Announce(announce) => Some(announce).filter(|_| exclusive.problem().is_none()),
-            AxonStep::Older => None,
-            AxonStep::Moved { to, block } => {
-                exclusive.report(Conflict::AxonMoved { to, block });
-                None
-            }
-        }
-    }
-
-    /// Corrects what the chain says of our endpoints, at most one call at a time.
-    fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
-        let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
-        let axon = self.axon(own);
-        let head = view.metagraph.head.number;
-        if self.announcing || self.announced_at.is_some_and(|at| head.saturating_sub(at) < ANNOUNCE_EVERY) {
-            return;
-        }
-        let again = !self.forced;
-        let prometheus =
-            self.setup.prometheus.filter(|(at, v)| again || !own.serves_prometheus(at.ip(), at.port(), *v));
-        if axon.is_none() && prometheus.is_none() {
-            return;
-        }
-        (self.announcing, self.announced_at) = (true, Some(head));
-        let setup = self.setup.clone();
-        let work = async move {
-            let calls = async {
-                if let (Some(step), Some(AxonToAnnounce { address: at, version, rival })) = (axon, &setup.axon) {
-                    if let Some(there) = step.ask
-                        && let Some(conflict) = rival.ask(there).await
-                    {
-                        setup.exclusive.report(conflict);
-                        return Ok(());
-                    }
-                    let version = *version;
-                    setup.chain.serve_axon(at.ip(), at.port(), version).await?;
-                    tracing::info!(address = %at, version, "axon announced on chain");
-                }
-                if let Some((at, version)) = prometheus {
-                    setup.chain.serve_prometheus(at.ip(), at.port(), version).await?;
-                    tracing::info!(address = %at, version, "metrics endpoint announced on chain");
-                }
-                Ok::<_, ChainError>(())
-            };
-            tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
-        };
-        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
-            act.announcing = false;
-            match done {
-                Ok(()) => act.forced |= prometheus.is_some(),
-                Err(error) => {
-                    let error = crate::telemetry::error_chain(&error);
-                    tracing::warn!(error, "endpoint not announced, trying again");
-                }
-            }
-        }));
-    }
-}
-
-/// What the chain's word on our axon calls for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AxonStep {
-    /// Nothing: it is there, announced in this block.
-    Shown { block: BlockNumber },
-    /// Announce it.
-    Announce(Announce),
-    /// Nothing: this is the chain as it was before it showed our axon.
-    Older,
-    /// Another node with our hotkey replaced it.
-    Moved { to: SocketAddr, block: BlockNumber },
-}
-
-/// An axon that is to be announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Announce {
-    /// Another address, which is asked first.
-    ask: Option<SocketAddr>,
-}
-
-/// Compares the axon that the chain shows for our hotkey with ours. `shown_at` is the block of our newest announcement
-/// that the chain has shown to this process.
-fn axon_step(shown: Option<&AxonInfo>, at: SocketAddr, version: u32, shown_at: Option<BlockNumber>) -> AxonStep {
-    // None after ours had been there: the neuron was registered anew.
-    let Some(shown) = shown else { return AxonStep::Announce(Announce { ask: None }) };
-    let there = SocketAddr::new(shown.ip, shown.port);
-    if there == at {
-        return match shown.version == version {
-            true => AxonStep::Shown { block: shown.block },
-            false => AxonStep::Announce(Announce { ask: None }),
-        };
-    }
-    match shown_at {
-        None => AxonStep::Announce(Announce { ask: Some(there) }),
-        Some(ours) if shown.block > ours => AxonStep::Moved { to: there, block: shown.block },
-        Some(_) => AxonStep::Older,
-    }
-}
-
-/// Whether blocks keep coming; each standstill is told once.
-struct Stall {
-    after: Duration,
-    since: Instant,
-    told: bool,
-}
-
-impl Stall {
-    fn new(after: Duration, now: Instant) -> Self {
-        Stall { after, since: now, told: false }
-    }
-
-    /// Whether a standstill is to be told now.
-    fn is_news(&mut self, now: Instant) -> bool {
-        let standing = now.saturating_duration_since(self.since) >= self.after;
-        standing && !std::mem::replace(&mut self.told, true)
-    }
-
-    /// Takes in a new block; whether that ends a standstill that was told.
-    fn moved(&mut self, now: Instant) -> bool {
-        self.since = now;
-        std::mem::take(&mut self.told)
-    }
-}
-
-/// Reads the subnet, or nothing if the head is still the one of `last`.
-async fn read(chain: &dyn Chain, last: Option<&ChainView>) -> Result<Option<ChainView>, ChainError> {
-    let head = chain.head().await?;
-    if last.is_some_and(|v| v.metagraph.head.hash == head.hash) {
-        return Ok(None);
-    }
-    let metagraph = chain.metagraph().await?;
-    let same_epoch = last.filter(|v| v.metagraph.epoch() == metagraph.epoch());
-    let hyperparameters: Arc<Hyperparameters> = match same_epoch {
-        Some(v) => v.hyperparameters.clone(),
-        None => Arc::new(chain.hyperparameters().await?),
-    };
-    let slots = match same_epoch.and_then(|v| v.slots.clone()) {
-        Some(slots) => Some(slots),
-        None => turns(chain, &metagraph).await.map(Arc::new),
-    };
-    Ok(Some(ChainView { metagraph, hyperparameters, slots, block_time: None, seen_at: Instant::now() }))
-}
-
-/// The slots of the epoch, if their beacon can be read; what else was read is good without them.
-async fn turns(chain: &dyn Chain, metagraph: &Metagraph) -> Option<SlotTable> {
-    let block = beacon_block(metagraph.epoch(), metagraph.netuid, metagraph.tempo);
-    match chain.block_hash(block).await {
-        Ok(Some(beacon)) => Some(slots_of(metagraph, beacon)),
-        Ok(None) => {
-            tracing::warn!(block, "the chain does not keep the epoch's beacon, nobody's turn is known");
-            None
-        }
-        Err(error) => {
-            let error = crate::telemetry::error_chain(&error);
-            tracing::warn!(block, error, "the epoch's beacon cannot be read, trying again with the next block");
-            None
-        }
-    }
-}
-
-/// Whether anything that admission or routing depends on differs.
-pub(super) fn differs(a: &Metagraph, b: &Metagraph) -> bool {
-    let key = |n: &Neuron| {
-        (
-            n.uid,
-            n.hotkey,
-            n.coldkey,
-            n.stake_rao,
-            n.validator_permit,
-            n.registered_at,
-            n.axon.as_ref().map(|x| (x.ip, x.port, x.version)),
-            n.prometheus.as_ref().map(|x| x.version),
-        )
-    };
-    a.neurons.len() != b.neurons.len() || a.neurons.iter().map(key).ne(b.neurons.iter().map(key))
 }
 
 impl Actor for ChainWatcher {
@@ -393,43 +327,12 @@ impl Handler<Inspect> for ChainWatcher {
         MessageResult(serde_json::json!({
             "block": self.view.as_ref().map(|v| v.metagraph.head.number),
             "epoch": self.view.as_ref().map(|v| v.epoch()),
+            "finalized": self.view.as_ref().map(|v| v.finalized),
             "neurons": self.view.as_ref().map(|v| v.metagraph.neurons.len()),
-            "view_age_seconds": self.view.as_ref().map(|v| v.seen_at.elapsed().as_secs_f64()),
+            "view_age_seconds": self.view.as_ref().map(|v| v.age().as_secs_f64()),
+            "view_stored": self.view.as_ref().map(|v| v.is_stored()),
+            "endpoint_behind_at": self.behind,
             "last_error": self.last_error,
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_axon_is_announced_once_asked_about_and_never_taken_back() {
-        let at = |ip: u8| SocketAddr::from(([10, 0, 0, ip], 8091));
-        let on = |ip: u8, version, block| AxonInfo { block, version, ip: at(ip).ip(), port: 8091, protocol: 4 };
-        let step = |shown: Option<AxonInfo>, shown_at| axon_step(shown.as_ref(), at(1), 183, shown_at);
-        let announce = |ask| AxonStep::Announce(Announce { ask });
-        assert_eq!(step(None, None), announce(None));
-        assert_eq!(step(Some(on(1, 183, 5)), None), AxonStep::Shown { block: 5 });
-        assert_eq!(step(Some(on(1, 1, 5)), Some(5)), announce(None), "our address, an old version");
-        assert_eq!(step(Some(on(2, 183, 5)), None), announce(Some(at(2))));
-        assert_eq!(step(Some(on(2, 183, 6)), Some(5)), AxonStep::Moved { to: at(2), block: 6 });
-        assert_eq!(step(Some(on(2, 183, 4)), Some(5)), AxonStep::Older, "an endpoint that is behind");
-        assert_eq!(step(None, Some(5)), announce(None), "registered anew");
-    }
-
-    #[test]
-    fn each_standstill_is_told_once_and_so_is_its_end() {
-        let begin = Instant::now();
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut stall = Stall::new(Duration::from_secs(120), begin);
-        assert!(!stall.is_news(at(119)));
-        assert!(stall.is_news(at(120)), "also before the first block");
-        assert!(!stall.is_news(at(500)));
-        assert!(stall.moved(at(501)));
-        assert!(!stall.moved(at(513)), "an ordinary block is no news");
-        assert!(!stall.is_news(at(632)));
-        assert!(stall.is_news(at(633)));
     }
 }

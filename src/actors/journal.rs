@@ -14,12 +14,14 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastWeights, LeaseWithEvents, LiveLeases, Note,
-    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
+    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastView, LastWeights, LeaseWithEvents, LiveLeases,
+    Note, OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
-use crate::store::records::{LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, VerdictRecord};
+use crate::store::records::{
+    LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord, VerdictRecord,
+};
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
@@ -62,8 +64,8 @@ impl Journal {
     fn prune(&self, ctx: &mut Ctx<Self>) {
         let (writer, clock) = (self.writer.clone(), self.clock.clone());
         let work = async move {
-            let last = writer.query(READ, queries::last_judged_epoch).await?;
-            let before_epoch = last.unwrap_or(0).saturating_sub(KEEP_EPOCHS);
+            let since = writer.query(READ, |conn| queries::since_epochs(conn, KEEP_EPOCHS)).await?;
+            let before_epoch = since.unwrap_or(0);
             let before_ms = clock.now_ms().saturating_sub(KEEP.as_millis() as u64);
             writer.write(Record::Prune(Retention { before_epoch, before_ms })).await
         };
@@ -107,6 +109,7 @@ impl Supervised for Journal {
         "LastProof",
         "PenaltiesAt",
         "GetLastWeights",
+        "LastView",
     ];
 }
 
@@ -134,8 +137,8 @@ impl Handler<Note> for Journal {
 impl Handler<RecentVerdicts> for Journal {
     type Result = ResponseActFuture<Self, Result<Vec<VerdictRecord>, StoreError>>;
     fn handle(&mut self, RecentVerdicts(epochs): RecentVerdicts, _: &mut Ctx<Self>) -> Self::Result {
-        self.read(move |conn| match queries::last_judged_epoch(conn)? {
-            Some(last) => queries::verdicts_since(conn, (last + 1).saturating_sub(epochs)),
+        self.read(move |conn| match queries::since_epochs(conn, epochs)? {
+            Some(first) => queries::verdicts_since(conn, first),
             None => Ok(Vec::new()),
         })
     }
@@ -217,6 +220,13 @@ impl Handler<GetLastWeights> for Journal {
                 next_id: queries::next_weights_id(conn)?,
             })
         })
+    }
+}
+
+impl Handler<LastView> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<SubnetViewRecord>, StoreError>>;
+    fn handle(&mut self, _: LastView, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(queries::subnet_view)
     }
 }
 

@@ -44,6 +44,9 @@ use crate::wire::dendrite::Dendrite;
 
 /// A view of the chain or an admission snapshot older than this is not acted on.
 pub const MAX_CHAIN_AGE: Duration = Duration::from_secs(120);
+/// What is known of the subnet is believed for so long where only a lease that exists depends on it, and where a node
+/// starts without the chain.
+pub const MAX_KNOWN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the database may take to write what it accepted when the node stops.
 const CLOSE: Duration = Duration::from_secs(10);
 
@@ -334,6 +337,14 @@ fn policy(settings: &Settings) -> Policy {
     }
 }
 
+/// What a stored view of the subnet belongs to: the network by name. A ledger's address says nothing of it.
+fn network(settings: &Settings) -> String {
+    match &settings.subtensor.network {
+        network if network.is_ledger() => "ledger".to_owned(),
+        network => network.to_string(),
+    }
+}
+
 fn supervision(input: &NodeInput) -> TreeConfig {
     let s = &input.settings.supervision;
     TreeConfig {
@@ -554,7 +565,7 @@ impl Frame {
         let (updater_handle, updater_seat) = self.tree.declare::<AutoUpdater>(self.child("auto_updater", &[]));
         drop(updater_handle);
         let (watcher_handle, watcher_seat) =
-            self.tree.declare::<ChainWatcher>(self.child("chain_watcher", &["blacklist_guard"]));
+            self.tree.declare::<ChainWatcher>(self.child("chain_watcher", &["journal", "blacklist_guard"]));
         drop(watcher_handle);
 
         let (enabled, interval) = (settings.update.auto_update, settings.update.interval);
@@ -584,6 +595,9 @@ impl Frame {
             on_block: blocks,
             on_metagraph: metagraphs,
             view: self.view,
+            network: network(settings),
+            journal: self.journal.clone(),
+            clock: input.clock.clone(),
             metrics: self.metrics.clone(),
         });
         self.tree.start(watcher_seat, move |_| ChainWatcher::new(watcher.clone()))?;

@@ -16,6 +16,9 @@ pub enum ChainError {
     /// The chain refused the call.
     #[error("the chain refused the call: {0}")]
     Rejected(#[source] Rejection),
+    /// The chain refused the call in words that this node does not know: a newer error of its runtime.
+    #[error("the chain refused the call: {0}")]
+    Refused(String),
     /// The other side does not speak as expected, or is not the chain that this node is set to.
     #[error("the chain's answer cannot be used: {0}")]
     Protocol(String),
@@ -50,7 +53,7 @@ impl ChainError {
     /// What it asks for.
     pub fn class(&self) -> Class {
         match self {
-            ChainError::Unreachable(_) | ChainError::Deadline(_) => Class::Retry,
+            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Refused(_) => Class::Retry,
             // Another chain, or one that this program does not understand.
             ChainError::Protocol(_) => Class::Fatal,
             ChainError::Rejected(rejection) => rejection.class(),
@@ -62,6 +65,7 @@ impl ChainError {
         match self {
             ChainError::Unreachable(_) => "unreachable",
             ChainError::Deadline(_) => "deadline",
+            ChainError::Refused(_) => "refused",
             ChainError::Protocol(_) => "protocol",
             ChainError::Rejected(rejection) => rejection.name(),
         }
@@ -72,15 +76,23 @@ impl ChainError {
         let own = [
             ChainError::Unreachable(String::new()),
             ChainError::Deadline(Duration::ZERO),
+            ChainError::Refused(String::new()),
             ChainError::Protocol(String::new()),
         ];
         let own = own.iter().map(|e| (e.class(), e.name()));
         own.chain(Rejection::ALL.iter().map(|r| (r.class(), r.name()))).collect()
     }
 
-    /// Whether a call that ended like this may still be included, or be already.
+    /// Whether a call that ended like this may still be included, or be already. A pool that dropped it may have handed it on
+    /// to others before.
     pub fn is_unclear(&self) -> bool {
-        self.rejection().is_none()
+        match self {
+            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Protocol(_) => true,
+            ChainError::Rejected(rejection) => {
+                matches!(rejection, Rejection::PoolFull | Rejection::Outdated | Rejection::Banned)
+            }
+            ChainError::Refused(_) => false,
+        }
     }
 
     /// The refusal, if this is one.
@@ -119,6 +131,10 @@ macro_rules! rejections {
             pub fn name(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => stringify!($variant)),* }
             }
+            /// The refusal with this name; none of those that carry a number.
+            pub fn of_name(name: &str) -> Option<Self> {
+                match name { $(stringify!($variant) => rejections!(@of $variant $(($data))?),)* _ => None }
+            }
             /// What was wrong and what helps, as a lower-case fragment.
             pub fn text(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => $text),* }
@@ -127,6 +143,8 @@ macro_rules! rejections {
     };
     (@one $variant:ident) => { Rejection::$variant };
     (@one $variant:ident ($data:ty)) => { Rejection::$variant(<$data>::MIN) };
+    (@of $variant:ident) => { Some(Rejection::$variant) };
+    (@of $variant:ident ($data:ty)) => { None };
     (@pattern $variant:ident) => { Rejection::$variant };
     (@pattern $variant:ident ($data:ty)) => { Rejection::$variant(_) };
 }
@@ -297,14 +315,16 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_has_one_class_and_only_refusals_are_certain() {
+    fn every_failure_has_one_class_and_only_the_runtimes_refusals_are_certain() {
         let classes = ChainError::classes();
-        assert_eq!(classes.len(), 3 + Rejection::NAMES.len());
+        assert_eq!(classes.len(), 4 + Rejection::NAMES.len());
         assert!(Class::ALL.iter().all(|class| classes.iter().any(|(of, _)| of == class)));
         let class = |error: ChainError| (error.class(), error.is_unclear());
         assert_eq!(class(Rejection::SettingWeightsTooFast.into()), (Class::Wait, false));
         assert_eq!(class(Rejection::CommitRevealEnabled.into()), (Class::Retry, false));
         assert_eq!(class(Rejection::NotEnoughStakeToSetWeights.into()), (Class::Fatal, false));
+        assert_eq!(class(ChainError::Refused(String::new())), (Class::Retry, false));
+        assert_eq!(class(Rejection::PoolFull.into()), (Class::Wait, true));
         assert_eq!(class(ChainError::Deadline(Duration::ZERO)), (Class::Retry, true));
         assert_eq!(class(ChainError::Protocol(String::new())), (Class::Fatal, true));
     }

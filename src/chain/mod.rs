@@ -2,9 +2,10 @@
 //!
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
-//! tests and for simulation. [`epoch`] has the arithmetic of epochs, [`slots`] whose turn it is within one, [`commit`]
-//! seals weights until the chain may see them; [`types`] has the values and [`error`] what can go wrong. Calls that
-//! change the chain are signed by a [`Signer`], a wallet's key.
+//! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
+//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values and [`error`] what can go
+//! wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -15,6 +16,7 @@
 pub mod commit;
 pub mod epoch;
 pub mod error;
+pub mod heads;
 pub mod ledger;
 pub mod slots;
 pub mod subtensor;
@@ -26,7 +28,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::epoch::{epoch_of, is_epoch_block, next_epoch_block};
+pub use self::epoch::{
+    EpochClock, EpochState, STATEFUL_EPOCHS, epoch_of, first_reveal_block, first_reveal_block_modulo, is_epoch_block,
+    next_epoch_block,
+};
 pub use self::error::{ChainError, Class, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{

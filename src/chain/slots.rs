@@ -12,10 +12,13 @@
 //!    numbers come from the extended output of BLAKE3 `derive_key` with the context `compute-slots/1 shuffle` over
 //!    beacon (32 bytes) ‖ netuid (2 bytes, little-endian) ‖ epoch (8 bytes, little-endian), read as little-endian 32-bit
 //!    words `w`; a word of `⌊2³² / (i+1)⌋ · (i+1)` or more is left out, else `j = w mod (i+1)`.
-//! 4. *Length* `L` in blocks: 2 where an epoch has at least 24 blocks (`tempo + 1 ≥ 12 · 2`), else
-//!    `max(1, ⌊(tempo + 1) / holders⌋)`: a devnet's only validator has its whole short epoch, two have half of it each.
+//! 4. *Length* `L` in blocks: 2 where an ordinary epoch has `n ≥ 12 · 2` blocks ([`EpochClock::length`]), else
+//!    `max(1, ⌊n / holders⌋)`: a devnet's only validator has its whole short epoch, two have half of it each.
 //! 5. Slot `i` is the blocks from the epoch's first + `i · L` up to, without, first + `(i + 1) · L`. Holders whose slot
-//!    would not lie within the epoch have none (more holders than blocks).
+//!    would not lie within an ordinary epoch have none (more holders than blocks).
+//!
+//! A table is made once, when the first block of its epoch is seen, and stays: where a chain begins the next epoch early,
+//! the slots that it cuts off are lost; where it puts it off, nobody has a slot until then.
 //!
 //! The stakes and permits are those of the first block of the epoch that a node sees. Nodes that first look at different
 //! blocks disagree about that epoch only if another twelve had the highest stake in between; a miner still serves one at a
@@ -25,7 +28,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::epoch::epoch_of;
+use super::epoch::EpochClock;
 use super::types::Metagraph;
 use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey, Netuid};
 
@@ -43,21 +46,9 @@ pub struct SlotTable {
     pub epoch: Epoch,
     /// What ordered the holders.
     pub beacon: Hash32,
-    netuid: Netuid,
-    tempo: u16,
+    epochs: EpochClock,
     blocks: u64,
     holders: Vec<Hotkey>,
-}
-
-/// The first block of an epoch, 0 for one that began before the chain: the least block that
-/// [`epoch_of`] puts into it.
-pub fn first_block(epoch: Epoch, netuid: Netuid, tempo: u16) -> BlockNumber {
-    block(start(epoch, netuid, tempo))
-}
-
-/// The block whose hash is the epoch's beacon.
-pub fn beacon_block(epoch: Epoch, netuid: Netuid, tempo: u16) -> BlockNumber {
-    first_block(epoch, netuid, tempo).saturating_sub(1)
 }
 
 /// A place on the line of blocks as a block's number.
@@ -65,34 +56,35 @@ fn block(at: i128) -> BlockNumber {
     BlockNumber::try_from(at.max(0)).unwrap_or(BlockNumber::MAX)
 }
 
-/// Where the epoch starts; below 0 for the one in which the chain began.
-fn start(epoch: Epoch, netuid: Netuid, tempo: u16) -> i128 {
-    i128::from(epoch) * (i128::from(tempo) + 1) - i128::from(netuid.0) - 1
-}
-
-/// The slots of `epoch` among these validators (hotkey and stake, in any order, without repeats); see the module's
-/// definition.
-pub fn slots(beacon: Hash32, validators: &[(Hotkey, u64)], netuid: Netuid, tempo: u16, epoch: Epoch) -> SlotTable {
+/// The slots of `epoch` among these validators (hotkey and stake, in any order, without repeats), by the epochs as they
+/// are seen now; see the module's definition.
+pub fn slots(
+    beacon: Hash32,
+    validators: &[(Hotkey, u64)],
+    netuid: Netuid,
+    epochs: EpochClock,
+    epoch: Epoch,
+) -> SlotTable {
     let mut ranked = validators.to_vec();
     ranked.sort_by(|(a, a_stake), (b, b_stake)| b_stake.cmp(a_stake).then(a.cmp(b)));
     let mut holders: Vec<Hotkey> = ranked.into_iter().take(MAX_SLOTS).map(|(hotkey, _)| hotkey).collect();
     holders.sort_unstable();
     shuffle(&mut holders, beacon, netuid, epoch);
-    let length = u64::from(tempo) + 1;
+    let length = epochs.length();
     let blocks = if length >= MAX_SLOTS as u64 * SLOT_BLOCKS {
         SLOT_BLOCKS
     } else {
         (length / (holders.len() as u64).max(1)).max(1)
     };
     holders.truncate(usize::try_from(length / blocks).unwrap_or(MAX_SLOTS));
-    SlotTable { epoch, beacon, netuid, tempo, blocks, holders }
+    SlotTable { epoch, beacon, epochs, blocks, holders }
 }
 
 /// The slots of the epoch that the head of `metagraph` is in.
 pub fn slots_of(metagraph: &Metagraph, beacon: Hash32) -> SlotTable {
     let holders: Vec<(Hotkey, u64)> =
         metagraph.neurons.iter().filter(|n| n.validator_permit).map(|n| (n.hotkey, n.stake_rao)).collect();
-    slots(beacon, &holders, metagraph.netuid, metagraph.tempo, metagraph.epoch())
+    slots(beacon, &holders, metagraph.netuid, metagraph.epochs, metagraph.epoch())
 }
 
 fn shuffle(holders: &mut [Hotkey], beacon: Hash32, netuid: Netuid, epoch: Epoch) {
@@ -135,17 +127,22 @@ impl SlotTable {
         self.blocks
     }
 
-    /// The block after the epoch's last.
+    /// The first block of the epoch.
+    pub fn epoch_start(&self) -> BlockNumber {
+        self.epochs.first_block(self.epoch)
+    }
+
+    /// The block after the epoch's last, as it was foreseen when the table was made.
     pub fn epoch_end(&self) -> BlockNumber {
-        first_block(self.epoch.saturating_add(1), self.netuid, self.tempo)
+        self.epochs.first_block(self.epoch.saturating_add(1))
     }
 
     /// Whose slot this block is in; `None` between or after the slots, and in another epoch.
     pub fn owner_at(&self, block: BlockNumber) -> Option<Hotkey> {
-        if epoch_of(block, self.netuid, self.tempo) != self.epoch {
+        if self.epochs.epoch_of(block) != self.epoch {
             return None;
         }
-        let into = i128::from(block) - start(self.epoch, self.netuid, self.tempo);
+        let into = i128::from(block) - self.epochs.start(self.epoch);
         let index = usize::try_from(into / i128::from(self.blocks)).ok()?;
         self.holders.get(index).copied()
     }
@@ -153,7 +150,7 @@ impl SlotTable {
     /// The blocks of a holder's slot.
     pub fn slot_of(&self, hotkey: &Hotkey) -> Option<Range<BlockNumber>> {
         let index = self.holders.iter().position(|h| h == hotkey)? as i128;
-        let first = start(self.epoch, self.netuid, self.tempo) + index * i128::from(self.blocks);
+        let first = self.epochs.start(self.epoch) + index * i128::from(self.blocks);
         Some(block(first)..block(first + i128::from(self.blocks)))
     }
 
@@ -162,7 +159,8 @@ impl SlotTable {
     pub fn busy_until(&self, hotkey: &Hotkey, head: BlockNumber) -> BlockNumber {
         match self.slot_of(hotkey) {
             Some(slot) if slot.start > head => slot.start,
-            _ => self.epoch_end(),
+            // An epoch that is put off by the chain goes on after its foreseen end.
+            _ => self.epoch_end().max(head.saturating_add(1)),
         }
     }
 }

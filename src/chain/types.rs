@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::epoch::epoch_of;
+use super::epoch::EpochClock;
 use crate::ids::{BlockNumber, Coldkey, Epoch, Hash32, Hotkey, Netuid, Uid};
 
 /// 1 TAO in rao, the chain's smallest unit of money.
@@ -118,8 +118,8 @@ pub struct Metagraph {
     pub netuid: Netuid,
     /// The block that this is the state of.
     pub head: BlockHead,
-    /// The length of an epoch less one, in blocks.
-    pub tempo: u16,
+    /// Which epoch a block belongs to, as far as that block tells.
+    pub epochs: EpochClock,
     /// The neurons, in the order of their uids.
     pub neurons: Vec<Neuron>,
 }
@@ -145,7 +145,7 @@ impl Metagraph {
 
     /// The epoch that the head belongs to.
     pub fn epoch(&self) -> Epoch {
-        epoch_of(self.head.number, self.netuid, self.tempo)
+        self.epochs.epoch_of(self.head.number)
     }
 }
 
@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn neurons_are_found_by_hotkey_and_by_uid_in_any_order() {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let graph = Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: vec![neuron(1), neuron(0)] };
+        let (netuid, neurons) = (Netuid(1), vec![neuron(1), neuron(0)]);
+        let graph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
         assert_eq!(graph.by_uid(Uid(0)).unwrap().hotkey, Hotkey([0; 32]));
         assert_eq!(graph.by_hotkey(&Hotkey([1; 32])).unwrap().uid, Uid(1));
         assert!(graph.by_uid(Uid(2)).is_none());

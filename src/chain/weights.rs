@@ -84,9 +84,14 @@ impl PreparedWeights {
         match &self.route {
             Route::Plain => None,
             Route::Hashed { hash, .. } => Some(*hash),
-            Route::Timelocked { commit, .. } => Some(super::subtensor::heads::blake2b_256(commit)),
+            Route::Timelocked { commit, .. } => Some(digest_of(commit)),
         }
     }
+}
+
+/// The blake2b-256 hash by which a sealed commit is recognised.
+pub(crate) fn digest_of(commit: &[u8]) -> Hash32 {
+    super::subtensor::heads::blake2b_256(commit)
 }
 
 /// A commit that is on the chain and not revealed yet.

@@ -1,11 +1,18 @@
 //! The client for the chain that the settings name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
+use crate::chain::subtensor::{ClientSettings, LinkSettings, Mechanism, SubtensorChain};
 use crate::chain::{Chain, Signer};
+use crate::clock::SystemClock;
 use crate::exit::Exit;
+use crate::runtime::Backoff;
 use crate::settings::{Network, Settings};
+
+/// A head that stands still for longer, five blocks, makes another endpoint worth a try.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 /// A client bound to the settings' subnet and this key. Nothing is sent before the first call.
 ///
@@ -26,13 +33,30 @@ pub fn client(settings: &Settings, signer: Arc<dyn Signer>) -> Result<Arc<dyn Ch
             })?;
             Ok(Arc::new(client))
         }
-        network => {
-            tracing::error!(
-                %network,
-                endpoint = crate::telemetry::redact_url(&settings.subtensor.endpoint()),
-                "this version speaks to a devnet's ledger only: --subtensor.network ledger=http://127.0.0.1:PORT"
-            );
-            Err(Exit::Unavailable)
+        _ => {
+            let client = SubtensorChain::new(subtensor(settings), signer).map_err(|error| {
+                tracing::error!(error = crate::telemetry::error_chain(&error), "no client for the chain");
+                Exit::Config
+            })?;
+            Ok(Arc::new(client))
         }
+    }
+}
+
+/// How a subtensor chain is reached.
+fn subtensor(settings: &Settings) -> ClientSettings {
+    let link = LinkSettings {
+        endpoints: settings.subtensor.endpoints(),
+        genesis: settings.subtensor.network.genesis(),
+        never: settings.subtensor.network.never(),
+        deadline: settings.subtensor.request_timeout,
+        stalled_after: STALLED_AFTER,
+        retry: Backoff { first: Duration::from_millis(500), cap: Duration::from_secs(30), ..Backoff::default() },
+    };
+    ClientSettings {
+        link,
+        mechanism: Mechanism { netuid: settings.netuid, id: settings.weights.mechanism },
+        submit: settings.weights.confirm_timeout,
+        clock: Arc::new(SystemClock),
     }
 }

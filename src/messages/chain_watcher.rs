@@ -21,11 +21,49 @@ pub struct ChainView {
     pub slots: Option<Arc<SlotTable>>,
     /// Time between two blocks, over the last ones seen; `None` before there were two.
     pub block_time: Option<Duration>,
-    /// When it was read.
+    /// The newest finalised block, never above the head.
+    pub finalized: BlockNumber,
+    /// When it was read, from the chain or from the database.
     pub seen_at: Instant,
+    /// From which of them.
+    pub source: Source,
+}
+
+/// Where a view comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The chain.
+    Chain,
+    /// The database, from an earlier run: the chain was not read since this process started. Who is in the subnet is taken
+    /// from it, nothing that depends on the present block is.
+    Store {
+        /// How old it was when it was read from there, by the wall clock.
+        age: Duration,
+    },
 }
 
 impl ChainView {
+    /// A view read from the chain just now, without what is only known over time: the turns and the block time.
+    pub fn new(metagraph: Arc<Metagraph>, hyperparameters: Arc<Hyperparameters>, finalized: BlockNumber) -> Self {
+        let finalized = finalized.min(metagraph.head.number);
+        let (seen_at, source) = (Instant::now(), Source::Chain);
+        ChainView { metagraph, hyperparameters, slots: None, block_time: None, finalized, seen_at, source }
+    }
+
+    /// How long ago the chain was as it is shown here.
+    pub fn age(&self) -> Duration {
+        let before = match self.source {
+            Source::Chain => Duration::ZERO,
+            Source::Store { age } => age,
+        };
+        before.saturating_add(self.seen_at.elapsed())
+    }
+
+    /// Whether it is from an earlier run, see [`Source::Store`].
+    pub fn is_stored(&self) -> bool {
+        matches!(self.source, Source::Store { .. })
+    }
+
     /// The epoch the head is in.
     pub fn epoch(&self) -> Epoch {
         self.metagraph.epoch()

@@ -5,7 +5,8 @@ use actix::Message;
 use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, SubnetViewRecord,
+    VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -79,6 +80,11 @@ pub struct PenaltiesAt(pub u64);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<LastWeights, StoreError>")]
 pub struct GetLastWeights;
+
+/// The subnet as it was last read from the chain.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<SubnetViewRecord>, StoreError>")]
+pub struct LastView;
 
 /// What the journal remembers of weights.
 #[derive(Debug, Clone)]

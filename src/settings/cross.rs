@@ -114,18 +114,25 @@ impl Cross<'_, '_> {
     }
 
     fn chain(&mut self, settings: &Settings) {
+        for (key, endpoint) in settings
+            .subtensor
+            .chain_endpoint
+            .iter()
+            .map(|endpoint| ("subtensor.chain_endpoint", endpoint))
+            .chain(settings.subtensor.fallback_endpoints.iter().map(|at| ("subtensor.fallback_endpoints", at)))
+        {
+            match endpoint.parse::<Url>() {
+                Ok(url) if matches!(url.scheme(), "ws" | "wss") => {}
+                Ok(url) => {
+                    let reason = format!("{:?} is no way to reach a chain; write ws:// or wss://", url.scheme());
+                    self.fault(&[path(key)], reason);
+                }
+                Err(wrong) => self.fault(&[path(key)], format!("{endpoint:?} is not an address ({wrong})")),
+            }
+        }
         let Some(endpoint) = &settings.subtensor.chain_endpoint else { return };
         let keys = [path("subtensor.chain_endpoint"), path("subtensor.network")];
         let host = |text: &str| text.parse::<Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
-        match endpoint.parse::<Url>() {
-            Ok(url) if matches!(url.scheme(), "ws" | "wss" | "http" | "https") => {}
-            Ok(url) => {
-                let reason =
-                    format!("{:?} is no way to reach a chain; write ws://, wss://, http:// or https://", url.scheme());
-                return self.fault(&keys[..1], reason);
-            }
-            Err(wrong) => return self.fault(&keys[..1], format!("{endpoint:?} is not an address ({wrong})")),
-        }
         if settings.subtensor.network.is_ledger() {
             return self.fault(
                 &keys,
@@ -145,7 +152,7 @@ impl Cross<'_, '_> {
     fn devnet(&mut self, settings: &Settings) {
         let unknown =
             [vec!["subtensor".to_owned()], path("subtensor.network")].iter().any(|key| self.reader.bad.contains(key));
-        if settings.subtensor.network.is_ledger() || unknown {
+        if settings.subtensor.network.may_prove_cpus() || unknown {
             return;
         }
         let Some(devnet) = self.tree.get("devnet") else { return };
@@ -157,7 +164,9 @@ impl Cross<'_, '_> {
         });
         for (keys, source) in changed {
             let network = &settings.subtensor.network;
-            let reason = format!("devnet keys are for the ledger only, but network is {network}; take them out");
+            let reason = format!(
+                "devnet keys are for the ledger and local chains only, but network is {network}; take them out"
+            );
             self.reader.wrong(&At { keys, source }, reason);
         }
     }

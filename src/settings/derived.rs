@@ -44,7 +44,21 @@ impl Wallet {
 }
 
 impl Subtensor {
-    /// The address to dial.
+    /// The addresses to dial, in their order. Those of the network itself are left out where one was given.
+    pub fn endpoints(&self) -> Vec<String> {
+        let mut all = vec![self.endpoint()];
+        if self.chain_endpoint.is_none() {
+            all.extend(self.network.fallback_endpoints().iter().map(|at| (*at).to_owned()));
+        }
+        for more in &self.fallback_endpoints {
+            if !all.contains(more) {
+                all.push(more.clone());
+            }
+        }
+        all
+    }
+
+    /// The address to dial first.
     pub fn endpoint(&self) -> String {
         self.chain_endpoint.clone().unwrap_or_else(|| self.network.default_endpoint())
     }

@@ -6,7 +6,13 @@ use std::str::FromStr;
 use reqwest::Url;
 
 use super::problem::nearest;
-use crate::ids::Netuid;
+use crate::ids::{Hash32, Netuid};
+
+/// The first block of Bittensor's main network.
+const FINNEY_GENESIS: Hash32 = Hash32([
+    0x2f, 0x05, 0x55, 0xcc, 0x76, 0xfc, 0x28, 0x40, 0xa2, 0x5a, 0x6e, 0xa3, 0xb9, 0x63, 0x71, 0x46, 0x80, 0x6f, 0x1f,
+    0x44, 0xb0, 0x90, 0xc1, 0x75, 0xff, 0xde, 0x2a, 0x7e, 0x5a, 0xb3, 0x6c, 0x03,
+]);
 
 /// The chain a node belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +54,32 @@ impl Network {
             Network::Local => "ws://127.0.0.1:9944".to_owned(),
             Network::Ledger(url) => url.to_string(),
         }
+    }
+
+    /// Further addresses of the same network, tried in turn when the first fails.
+    pub fn fallback_endpoints(&self) -> &'static [&'static str] {
+        match self {
+            Network::Finney => &["wss://lite.chain.opentensor.ai:443", "wss://lite.sub.latent.to:443"],
+            Network::Test | Network::Local | Network::Ledger(_) => &[],
+        }
+    }
+
+    /// The hash of the network's first block, where it is known: a node follows no other chain under that name.
+    pub fn genesis(&self) -> Option<Hash32> {
+        matches!(self, Network::Finney).then_some(FINNEY_GENESIS)
+    }
+
+    /// The first blocks of networks that this must not be.
+    pub fn never(&self) -> Vec<Hash32> {
+        match self {
+            Network::Finney => Vec::new(),
+            Network::Test | Network::Local | Network::Ledger(_) => vec![FINNEY_GENESIS],
+        }
+    }
+
+    /// Whether a devnet's tables have a meaning there: on chains that pay nobody.
+    pub fn may_prove_cpus(&self) -> bool {
+        matches!(self, Network::Local | Network::Ledger(_))
     }
 
     /// Whether this is the devnet's embedded ledger.

@@ -40,6 +40,7 @@ pub const CLASSES: &[(&str, Class)] = &[
     ("wallet.password_file", Class::Restart),
     ("subtensor.network", Class::Identity),
     ("subtensor.chain_endpoint", Class::Restart),
+    ("subtensor.fallback_endpoints", Class::Restart),
     ("subtensor.request_timeout", Class::Restart),
     ("subtensor.poll_interval", Class::Restart),
     ("axon.accept_btauth", Class::Live),
@@ -208,7 +209,7 @@ impl Changes {
 /// A key's value as it may be shown.
 pub(crate) fn shown(key: &str, value: &str) -> String {
     match key {
-        "subtensor.chain_endpoint" | "subtensor.network" => redact_url(value),
+        "subtensor.chain_endpoint" | "subtensor.fallback_endpoints" | "subtensor.network" => redact_url(value),
         _ => value.to_owned(),
     }
 }

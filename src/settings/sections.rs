@@ -109,6 +109,8 @@ section! {
         pub network: Network,
         /// Address to dial instead of the network's own.
         pub chain_endpoint: Option<String>,
+        /// Further addresses of the same chain, tried in turn when the first fails.
+        pub fallback_endpoints: Vec<String>,
         /// Longest wait for one answer of the chain.
         pub request_timeout: Duration [within(ms(100), s(300))],
         /// Time between two looks at the chain's head.

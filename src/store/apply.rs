@@ -34,6 +34,7 @@ pub(super) fn apply_with(conn: &Connection, log: Option<&mut Log>, record: &Reco
             None => Err(StoreError::Unstorable("this node keeps no evidence log".to_owned())),
         },
         Record::Judge(r) => judge(conn, r),
+        Record::SubnetView(r) => subnet_view(conn, r),
         Record::Meta { key, value } => {
             conn.prepare_cached(
                 "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -349,6 +350,15 @@ fn judge(conn: &Connection, r: &JudgeRecord) -> Result<(), StoreError> {
          ON CONFLICT DO UPDATE SET epoch = excluded.epoch, json = excluded.json WHERE excluded.epoch >= judge.epoch",
     )?
     .execute(params![int(r.epoch, "epoch")?, bounded_json(&r.json, "judge", MAX_JUDGE)?])?;
+    Ok(())
+}
+
+fn subnet_view(conn: &Connection, r: &SubnetViewRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO subnet_view (id, block, json, at_ms) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET block = excluded.block, json = excluded.json, at_ms = excluded.at_ms",
+    )?
+    .execute(params![int(r.block, "block")?, bounded_json(&r.json, "view", MAX_VIEW)?, int(r.at_ms, "at_ms")?])?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::records::*;
+use crate::chain::STATEFUL_EPOCHS;
 use crate::evidence::Head;
 use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::scoring::Points;
@@ -143,6 +144,21 @@ pub fn last_judged_epoch(conn: &Connection) -> Result<Option<Epoch>> {
     let sql = "SELECT max(epoch) FROM
          (SELECT max(epoch) AS epoch FROM verdict UNION ALL SELECT max(epoch) FROM round WHERE outcome IS NOT NULL)";
     conn.query_row(sql, [], |r| r.get::<_, Option<i64>>(0)).map(|epoch| epoch.and_then(|e| Epoch::try_from(e).ok()))
+}
+
+/// Where the last `n` epochs that closed begin; `None` if none did.
+///
+/// By the numbers, which follow each other, unless the chain was upgraded to stateful epochs among them
+/// ([`STATEFUL_EPOCHS`]): then by the rounds, which are one for each epoch.
+pub fn since_epochs(conn: &Connection, n: u64) -> Result<Option<Epoch>> {
+    let Some(last) = last_judged_epoch(conn)? else { return Ok(None) };
+    let first = last.saturating_add(1).saturating_sub(n);
+    if last < STATEFUL_EPOCHS || first >= STATEFUL_EPOCHS {
+        return Ok(Some(first));
+    }
+    let sql = "SELECT epoch FROM round WHERE outcome IS NOT NULL ORDER BY epoch DESC LIMIT 1 OFFSET ?1";
+    let nth = one(conn, sql, [bound(n.saturating_sub(1))], |row| unsigned(row, 0))?;
+    Ok(Some(nth.unwrap_or(0)))
 }
 
 // === rounds ===
@@ -465,6 +481,17 @@ pub fn last_proof(conn: &Connection, validator: &Hotkey) -> Result<Vec<ProverRun
              (SELECT challenge FROM prover_run WHERE validator = ?1 ORDER BY id DESC LIMIT 1) ORDER BY device"
     );
     list(conn, sql, [validator.to_string()], prover_run)
+}
+
+// === the subnet ===
+
+/// The subnet as it was last read from the chain.
+pub fn subnet_view(conn: &Connection) -> Result<Option<SubnetViewRecord>> {
+    let read = |row: &Row<'_>| {
+        let json = std::sync::Arc::new(from_json(row, 1)?);
+        Ok(SubnetViewRecord { block: unsigned(row, 0)?, json, at_ms: unsigned(row, 2)? })
+    };
+    one(conn, "SELECT block, json, at_ms FROM subnet_view WHERE id = 1", [], read)
 }
 
 // === the judge and the evidence log ===

@@ -20,6 +20,8 @@ pub const MAX_JSON: usize = 1 << 20;
 pub const MAX_PLAN: usize = 8 << 20;
 /// Largest JSON text of the judge's memory, in bytes: 256 miners with all the devices that are remembered.
 pub const MAX_JUDGE: usize = 64 << 20;
+/// Largest JSON text of a view of the subnet, in bytes: 4,096 neurons without their weights need less than 4 MB.
+pub const MAX_VIEW: usize = 8 << 20;
 /// Largest plain text of one column (detail, model, reason), in bytes.
 pub const MAX_TEXT: usize = 16 << 10;
 /// Specs of one hotkey that are kept, the latest ones.
@@ -76,6 +78,8 @@ pub enum Record {
     Evidence(EvidenceRecord),
     /// What the judge remembers after an epoch. An earlier epoch's never replaces a later one's.
     Judge(JudgeRecord),
+    /// What is known of the subnet, for a start without the chain. Replaces the one before.
+    SubnetView(SubnetViewRecord),
     /// A setting of the node itself.
     Meta {
         /// Its name.
@@ -113,6 +117,7 @@ impl Record {
             | Record::Score(_)
             | Record::Neurons(_)
             | Record::Judge(_)
+            | Record::SubnetView(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
         }
@@ -135,6 +140,7 @@ impl Record {
             Record::ProverRun(_) => "prover_run",
             Record::Evidence(_) => "evidence",
             Record::Judge(_) => "judge",
+            Record::SubnetView(_) => "subnet_view",
             Record::Meta { .. } => "meta",
             Record::Prune(_) => "prune",
             Record::Batch(_) => "batch",
@@ -552,6 +558,17 @@ pub struct JudgeRecord {
     pub epoch: Epoch,
     /// The judge's own form.
     pub json: std::sync::Arc<Value>,
+}
+
+/// The subnet as it was last read from the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubnetViewRecord {
+    /// The head that it shows.
+    pub block: BlockNumber,
+    /// The watcher's own form, at most [`MAX_VIEW`] bytes.
+    pub json: std::sync::Arc<Value>,
+    /// When it was read from the chain.
+    pub at_ms: u64,
 }
 
 /// What [`Record::Prune`] forgets. A limit of 0 forgets nothing of its kind.

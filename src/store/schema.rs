@@ -26,6 +26,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "scores in whole numbers", sql: SCORES_IN_WHOLE_NUMBERS },
     Migration { name: "where the evidence log ends, the judge's memory", sql: EVIDENCE_LOG },
     Migration { name: "penalties of addresses", sql: PENALTIES_OF_ADDRESSES },
+    Migration { name: "the last view of the subnet", sql: SUBNET_VIEW },
     Migration { name: "weights by every way the chain takes them", sql: WEIGHTS_BY_EVERY_WAY },
 ];
 
@@ -203,6 +204,12 @@ ALTER TABLE weights_by_way RENAME TO weights;
 CREATE INDEX weights_by_status ON weights (status, id);
 ";
 
+const SUBNET_VIEW: &str = "
+CREATE TABLE subnet_view (
+    id INTEGER PRIMARY KEY CHECK (id = 1), block INTEGER NOT NULL, json TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+";
+
 /// The version of a database, 0 for one without tables.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -302,13 +309,13 @@ mod tests {
     #[test]
     fn weights_of_which_nothing_was_known_are_still_open_after_the_migration() {
         let mut conn = Connection::open_in_memory().unwrap();
-        (0..7).for_each(|from| migrate_one(&mut conn, from, 1).unwrap());
+        (0..8).for_each(|from| migrate_one(&mut conn, from, 1).unwrap());
         conn.execute_batch(
             "INSERT INTO weights VALUES (1, 4, 240, '[]', 'included', 250, 'fine', 5, 6);
              INSERT INTO weights VALUES (2, 5, 246, '[]', 'pending', NULL, '', 7, 7);",
         )
         .unwrap();
-        (7..LATEST).for_each(|from| migrate_one(&mut conn, from, 2).unwrap());
+        (8..LATEST).for_each(|from| migrate_one(&mut conn, from, 2).unwrap());
         let open = super::super::queries::open_weights(&conn).unwrap();
         assert_eq!(
             open.iter().map(|row| (row.weights.id, row.weights.prepared.is_none())).collect::<Vec<_>>(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -28,6 +29,11 @@ impl AgeGauge {
     /// It happened now.
     pub(crate) fn touch(&self) {
         self.last_ns.store(self.clock.now_ns(), Ordering::Relaxed);
+    }
+    /// It happened so long ago.
+    pub(crate) fn touch_ago(&self, age: Duration) {
+        let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        self.last_ns.store(self.clock.now_ns().saturating_sub(age_ns), Ordering::Relaxed);
     }
     /// In seconds; 0 if the wall clock went back.
     pub(crate) fn seconds(&self) -> f64 {

@@ -240,6 +240,26 @@ impl ChainStalled<'_> {
     }
 }
 
+/// Blocks that were followed have been replaced by others.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainReorganised {
+    /// The head before.
+    pub from: BlockNumber,
+    /// The head now.
+    pub to: BlockNumber,
+    /// The newest finalised block: what replaced it cannot reach below.
+    pub finalized: BlockNumber,
+}
+
+impl ChainReorganised {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.reorganised();
+        let ChainReorganised { from, to, finalized } = self;
+        info!(from, to, finalized, "the chain was reorganised");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -108,6 +108,10 @@ fn histogram(r: &Registry, metric: Metric, buckets: &[f64]) -> Result<Histogram,
 pub struct NodeMetrics {
     chain_block: Gauge,
     chain_block_age: AgeGauge,
+    chain_finalized: Gauge,
+    chain_reorgs: IntCounter,
+    chain_view_age: AgeGauge,
+    chain_view_stored: Gauge,
     neurons: Gauge,
     challenges: Counts,
     challenge_duration: HistogramVec,
@@ -210,6 +214,10 @@ impl NodeMetrics {
         let metrics = NodeMetrics {
             chain_block: gauge(r, Metric::ChainBlock)?,
             chain_block_age: registered(r, AgeGauge::new(Metric::ChainBlockAge, clock.clone())?)?,
+            chain_finalized: gauge(r, Metric::ChainFinalizedBlock)?,
+            chain_reorgs: counter(r, Metric::ChainReorgs)?,
+            chain_view_age: registered(r, AgeGauge::new(Metric::ChainViewAge, clock.clone())?)?,
+            chain_view_stored: gauge(r, Metric::ChainViewStored)?,
             neurons: gauge(r, Metric::MetagraphNeurons)?,
             challenges: Counts::new(r, Metric::Challenges, verdicts())?,
             challenge_duration,
@@ -268,6 +276,19 @@ impl NodeMetrics {
     /// Seconds since the last [`block`](Self::block), for `/readyz` and alerts to agree.
     pub fn block_age_seconds(&self) -> f64 {
         self.chain_block_age.seconds()
+    }
+    /// The newest finalised block.
+    pub fn finalized(&self, number: BlockNumber) {
+        self.chain_finalized.set(number as f64);
+    }
+    /// Blocks that were followed had been replaced.
+    pub fn reorganised(&self) {
+        self.chain_reorgs.inc();
+    }
+    /// What is known of the subnet is this old; whether from the database.
+    pub fn chain_view(&self, age: Duration, stored: bool) {
+        self.chain_view_age.touch_ago(age);
+        self.chain_view_stored.set(f64::from(u8::from(stored)));
     }
     /// A new metagraph with so many neurons.
     pub fn neurons(&self, count: usize) {
@@ -492,6 +513,10 @@ mod tests {
         let text = encode(&registry).unwrap();
         assert!(text.contains("compute_chain_block_age_seconds 90\n"), "{text}");
         assert!(text.contains("compute_chain_block 7\n"));
+        metrics.chain_view(Duration::from_secs(30), true);
+        clock.advance(Duration::from_secs(5));
+        let text = encode(&registry).unwrap();
+        assert!(text.contains("compute_chain_view_age_seconds 35\n") && text.contains("compute_chain_view_stored 1\n"));
         clock.set_ns(0);
         assert!(encode(&registry).unwrap().contains("compute_chain_block_age_seconds 0\n"), "a clock that went back");
     }

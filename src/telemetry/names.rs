@@ -47,6 +47,10 @@ metrics! {
 
     ChainBlock = "compute_chain_block", Gauge, [], "Newest block seen, 0 before the first.";
     ChainBlockAge = "compute_chain_block_age_seconds", Gauge, [], "Time since the newest block was seen, since start before the first.";
+    ChainFinalizedBlock = "compute_chain_finalized_block", Gauge, [], "Newest finalised block, 0 before the first.";
+    ChainReorgs = "compute_chain_reorgs_total", Counter, [], "Times that blocks which were followed had been replaced by others.";
+    ChainViewAge = "compute_chain_view_age_seconds", Gauge, [], "Age of what is known of the subnet, since start before anything is; in a view from the database since it was read from the chain.";
+    ChainViewStored = "compute_chain_view_stored", Gauge, [], "1 while the subnet is known from the database alone, because the chain was not read since the start, else 0.";
     MetagraphNeurons = "compute_metagraph_neurons", Gauge, [], "Neurons in the newest metagraph.";
 
     Challenges = "compute_challenge_total", Counter, ["verdict", "reason"], "Judged devices by verdict and reason.";

@@ -69,8 +69,12 @@ impl Health {
         match self.chain.borrow().as_ref() {
             None => not_ready("chain", "no block was read yet".into()),
             Some(chain) => {
-                let age = chain.seen_at.elapsed();
-                if age > self.max_chain_age {
+                let age = chain.age();
+                if chain.is_stored() {
+                    let (age, block) = (age.as_secs(), chain.metagraph.head.number);
+                    let known = format!("the subnet is known as it was stored {age} s ago, in block {block}");
+                    not_ready("chain", format!("the chain was not read since the start; {known}"));
+                } else if age > self.max_chain_age {
                     not_ready("chain", format!("the last block was read {} s ago", age.as_secs()));
                 }
                 if chain.metagraph.by_hotkey(&self.hotkey).is_none() {

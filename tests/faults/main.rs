@@ -6,10 +6,12 @@
 //! by being named in [`subnet::Role::actors`].
 //!
 //! * [`restarts`]: a panic, an error, a wait that never ends. The node stays up.
+//! * [`away`]: no fault of an actor: the chain is away when both nodes start.
 //! * [`blocked`]: a blocked thread, in a process of its own for each actor, because the process must end.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a panic is a failed test")]
 
+mod away;
 mod blocked;
 mod probe;
 mod restarts;

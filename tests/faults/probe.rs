@@ -119,6 +119,11 @@ impl Pages {
         if reply.status().is_success() { reply.text().await.ok() } else { None }
     }
 
+    /// The page, however its node is.
+    pub(crate) async fn text(&self, path: &str) -> Option<String> {
+        self.client.get(format!("http://{}{path}", self.at)).send().await.ok()?.text().await.ok()
+    }
+
     pub(crate) async fn metrics(&self) -> Option<Metrics> {
         let text = self.get("/metrics").await?;
         let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -144,6 +149,11 @@ impl Metrics {
     }
     pub(crate) fn heartbeat_age(&self, actor: &str) -> Duration {
         Duration::from_secs_f64(self.0[&format!("compute_actor_heartbeat_age_seconds{{actor=\"{actor}\"}}")])
+    }
+    /// One series, or the sum of all of its name.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let of = |series: &&String| series.as_str() == name || series.starts_with(&format!("{name}{{"));
+        self.0.keys().filter(of).map(|series| self.0[series]).sum()
     }
     /// Every actor's restarts by cause.
     pub(crate) fn restarts(&self) -> BTreeMap<String, u64> {

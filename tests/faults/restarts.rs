@@ -38,15 +38,15 @@ fn each_actor_of_a_validator_survives_each_fault_and_nobody_else_notices() {
 }
 
 /// A node that runs in the background.
-struct Running {
+pub(crate) struct Running {
     view: TreeView,
-    web: SocketAddr,
+    pub(crate) web: SocketAddr,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Exit>,
 }
 
 impl Running {
-    fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (view, web) = (node.view.clone(), node.web);
         let ended = tokio::task::spawn_local(node.run(async {
@@ -54,7 +54,7 @@ impl Running {
         }));
         Running { view, web, stop, ended }
     }
-    async fn stop(self) -> Exit {
+    pub(crate) async fn stop(self) -> Exit {
         let _ = self.stop.send(());
         self.ended.await.unwrap()
     }

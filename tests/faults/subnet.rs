@@ -1,22 +1,27 @@
 //! A subnet of one miner and one validator on a fast ledger in memory, with proofs that take no time.
 
+use crate::away::Cut;
 use compute_subnet::actors::miner::node::{self as miner, MinerInput, MinerNode};
 use compute_subnet::actors::node::NodeInput;
 use compute_subnet::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
 use compute_subnet::chain::ledger::{Deadlines, GenesisConfig, LedgerClient, LedgerHandle, LedgerNode};
 use compute_subnet::chain::{Chain, RAO_PER_TAO};
-use compute_subnet::clock::SystemClock;
+use compute_subnet::clock::{Clock, SystemClock};
 use compute_subnet::hardware::{OfferedDevice, Probe};
-use compute_subnet::ids::{Coldkey, DeviceId};
+use compute_subnet::ids::{Coldkey, DeviceId, Hotkey};
 use compute_subnet::lease::engine::SimulatedEngine;
 use compute_subnet::proof::prover::InProcessProver;
 use compute_subnet::runtime::Placement;
 use compute_subnet::settings::{self, Cli, DeviceClass, Settings};
 use compute_subnet::sim::keys::DevnetKeys;
 use compute_subnet::wallet::Keypair;
+use compute_subnet::wire::dendrite::{CallError, Dendrite, Peer};
+use compute_subnet::wire::synapse::Synapse;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -24,6 +29,15 @@ pub(crate) const fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 const CLASS: &str = "cpu-1";
+
+/// The machine's clock, ahead by so many seconds.
+#[derive(Debug, Default)]
+pub(crate) struct AheadClock(pub(crate) AtomicU64);
+impl Clock for AheadClock {
+    fn now_ns(&self) -> u64 {
+        SystemClock.now_ns() + self.0.load(Ordering::SeqCst) * 1_000_000_000
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -109,6 +123,12 @@ pub(crate) struct Subnet {
     settings: Arc<Settings>,
     dir: PathBuf,
     runtime: Arc<tokio::runtime::Runtime>,
+    /// Whether the nodes cannot reach the chain.
+    pub(crate) away: Arc<AtomicBool>,
+    /// The nodes' clock.
+    pub(crate) clock: Arc<AheadClock>,
+    /// Where the miner's axon listens; port 0 takes a free one at each start.
+    pub(crate) axon: SocketAddr,
 }
 
 impl Subnet {
@@ -123,7 +143,17 @@ impl Subnet {
         genesis.endowed = owners.iter().map(|k| (Coldkey(k.hotkey().0), 1_000 * RAO_PER_TAO)).collect();
         genesis.stakes = vec![(keys.validator(0).hotkey(), 100_000 * RAO_PER_TAO)];
         let ledger = LedgerNode::spawn(genesis, None, Arc::new(SystemClock)).await.unwrap();
-        let subnet = Subnet { ledger, keys, settings: Arc::new(settings), dir: dir.to_owned(), runtime };
+        let subnet = Subnet {
+            ledger,
+            keys,
+            settings: Arc::new(settings),
+            dir: dir.to_owned(),
+            runtime,
+            away: Arc::default(),
+            clock: Arc::default(),
+            // The chain refuses to announce 127.0.0.1 itself.
+            axon: "127.0.1.1:0".parse().unwrap(),
+        };
         let (validator, miner) = (subnet.keys.validator(0), subnet.keys.miner(0));
         subnet.chain(&validator).register(validator.hotkey(), &owners[1]).await.unwrap();
         subnet.chain(&miner).register(miner.hotkey(), &owners[0]).await.unwrap();
@@ -132,7 +162,8 @@ impl Subnet {
 
     fn chain(&self, key: &Keypair) -> Arc<dyn Chain> {
         let key = Arc::new(key.clone());
-        Arc::new(LedgerClient::in_process(self.ledger.clone(), self.settings.netuid, key, Deadlines::default()))
+        let inner = LedgerClient::in_process(self.ledger.clone(), self.settings.netuid, key, Deadlines::default());
+        Arc::new(Cut { inner, away: self.away.clone() })
     }
 
     fn input(&self, role: Role, keypair: Keypair, placement: Placement) -> NodeInput {
@@ -142,13 +173,12 @@ impl Subnet {
             settings: self.settings.clone(),
             chain: self.chain(&keypair),
             keypair,
-            clock: Arc::new(SystemClock),
+            clock: self.clock.clone(),
             runtime: self.runtime.clone(),
             placement,
             data_dir: self.dir.join(role.label()),
             web: "127.0.0.1:0".parse().unwrap(),
-            // The chain refuses to announce 127.0.0.1 itself.
-            axon: "127.0.1.1:0".parse().unwrap(),
+            axon: self.axon,
             announce: None,
         }
     }
@@ -163,6 +193,21 @@ impl Subnet {
             device_classes: Some(vec![device]),
         })
         .unwrap()
+    }
+
+    /// Sends the validator's request to a miner, and tells its answer's status where it is none of the kind.
+    pub(crate) async fn call<S: Synapse>(
+        &self,
+        miner: &Hotkey,
+        addr: SocketAddr,
+        request: &S,
+    ) -> Result<S::Reply, Option<u16>> {
+        let dendrite = Dendrite::new(self.keys.validator(0), self.clock.clone(), None).unwrap();
+        let answer = dendrite.call(&Peer { hotkey: *miner, addr }, request, secs(5), 1 << 20).await;
+        answer.map(|reply| reply.body).map_err(|error| match error {
+            CallError::Status { code, .. } => Some(code),
+            _ => None,
+        })
     }
 
     pub(crate) fn validator(&self, placement: Placement) -> ValidatorNode {

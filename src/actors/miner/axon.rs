@@ -43,8 +43,11 @@ pub struct AxonState {
     pub policy: Live<Arc<Policy>>,
     /// The guard's last word.
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// A snapshot older than this admits nobody.
+    /// A snapshot older than this admits nobody …
     pub max_snapshot_age: Duration,
+    /// … but to what concerns a lease that exists, where the caller has shown that it is its own: that goes on while the chain
+    /// cannot be read, up to this age.
+    pub max_known_age: Duration,
     /// How long the prover may take in all.
     pub prove_deadline: Duration,
     /// How long everything else may take.
@@ -68,10 +71,14 @@ pub struct AxonState {
 impl AxonState {
     /// Whether this caller may do what validators do.
     fn admit(&self, caller: &Hotkey) -> Result<(), AdmissionRefusal> {
+        self.admit_within(self.max_snapshot_age, caller)
+    }
+
+    /// Whether it may, by a snapshot that is at most so old.
+    fn admit_within(&self, max_age: Duration, caller: &Hotkey) -> Result<(), AdmissionRefusal> {
         let snapshot = self.snapshot.borrow().clone();
         let now = self.clock.now_ms();
-        let decision =
-            admit_caller(&self.policy.get(), snapshot.as_deref(), now, self.max_snapshot_age, caller, Need::Validator);
+        let decision = admit_caller(&self.policy.get(), snapshot.as_deref(), now, max_age, caller, Need::Validator);
         match decision {
             Decision::Admitted(via) => {
                 self.metrics.admission("admitted", via.label());
@@ -200,7 +207,23 @@ where
     H: FnOnce(Hotkey, S) -> F,
     F: Future<Output = Result<S::Reply, Refusal>>,
 {
-    let admission = |caller: &Hotkey| state.admit(caller);
+    serve_within(state, state.max_snapshot_age, request, body, handler).await
+}
+
+/// [`serve`], for a caller that is admitted by a snapshot at most so old.
+async fn serve_within<S, H, F>(
+    state: &AxonState,
+    max_age: Duration,
+    request: HttpRequest,
+    body: Payload,
+    handler: H,
+) -> HttpResponse
+where
+    S: Synapse,
+    H: FnOnce(Hotkey, S) -> F,
+    F: Future<Output = Result<S::Reply, Refusal>>,
+{
+    let admission = |caller: &Hotkey| state.admit_within(max_age, caller);
     axon::handle(&state.gate, request, body, admission, |caller, synapse| handler(caller.hotkey, synapse)).await
 }
 
@@ -253,14 +276,14 @@ async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResp
 }
 
 async fn release(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    serve(&state, request, body, async |caller, request: ReleaseRequest| {
+    serve_within(&state, state.max_known_age, request, body, async |caller, request: ReleaseRequest| {
         state.allocations.ask(Release { caller, request }, state.deadline).await.map_err(unavailable)
     })
     .await
 }
 
 async fn lease(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
-    serve(&state, request, body, async |caller, request: LeaseStatusRequest| {
+    serve_within(&state, state.max_known_age, request, body, async |caller, request: LeaseStatusRequest| {
         state.allocations.ask(LeaseStatus { caller, request }, state.deadline).await.map_err(unavailable)
     })
     .await

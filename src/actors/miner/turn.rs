@@ -4,7 +4,7 @@
 //! ours count as well: two validators may then both be let in at the border of their slots, and the budget, which admits
 //! one challenge at a time, lets the second wait.
 
-use crate::chain::is_epoch_block;
+use crate::chain::STATEFUL_EPOCHS;
 use crate::ids::{Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
@@ -12,17 +12,22 @@ use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
 /// Whether `caller` may challenge for `epoch` now.
 ///
 /// Without a view, or where the epoch's beacon could not be read or nobody holds a permit, every admitted validator may.
+/// With one of an earlier run nobody's turn is known, and the caller is asked to come again.
 ///
 /// # Errors
 /// What it is answered: `Busy` until its slot, or why it is refused.
 pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
     let Some(view) = view else { return Ok(()) };
     let (head, ours) = (view.metagraph.head.number, view.epoch());
-    let (netuid, tempo) = (view.metagraph.netuid, view.metagraph.tempo);
     let busy = |block| Err(ChallengeReply::Busy { until_ms: view.due_ms(block) });
+    if view.is_stored() {
+        return busy(head + 1);
+    }
     if epoch != ours {
-        // Its head is one block ahead of ours, and in an epoch whose slots we do not know yet.
-        if epoch == ours + 1 && is_epoch_block(head + 1, netuid, tempo) {
+        // Its head is one block ahead of ours, and in an epoch whose slots we do not know yet; or it has seen the chain's
+        // upgrade to stateful epochs.
+        let next = epoch == ours + 1 && view.metagraph.epochs.next_epoch_block(head) == head + 1;
+        if next || (ours < STATEFUL_EPOCHS && STATEFUL_EPOCHS <= epoch) {
             return busy(head + 1);
         }
         let detail = format!("epoch {epoch} is not the current one, {ours}");
@@ -42,29 +47,25 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use tokio::time::Instant;
-
     use super::*;
     use crate::chain::ledger::GenesisConfig;
     use crate::chain::slots::slots;
-    use crate::chain::{BlockHead, Metagraph};
+    use crate::chain::{BlockHead, EpochClock, EpochState, Metagraph};
     use crate::ids::{Hash32, Netuid};
+    use crate::messages::chain_watcher::Source;
 
     const BLOCK: u64 = 1000;
+    const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 5 };
 
     /// Subnet 1, tempo 5: epoch 1 is the blocks 4 to 9, block n is made at n seconds.
     fn view(head: u64, holders: u8) -> ChainView {
         let block = BlockHead { number: head, hash: Hash32([0; 32]), timestamp_ms: head * BLOCK };
-        let metagraph = Metagraph { netuid: Netuid(1), head: block, tempo: 5, neurons: Vec::new() };
+        let metagraph = Metagraph { netuid: Netuid(1), head: block, epochs: EPOCHS, neurons: Vec::new() };
         let holders: Vec<_> = (1..=holders).map(|i| (Hotkey([i; 32]), 1)).collect();
-        let table = slots(Hash32([1; 32]), &holders, Netuid(1), 5, metagraph.epoch());
-        ChainView {
-            metagraph: Arc::new(metagraph),
-            hyperparameters: Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters),
-            slots: Some(Arc::new(table)),
-            block_time: Some(Duration::from_millis(BLOCK)),
-            seen_at: Instant::now(),
-        }
+        let table = slots(Hash32([1; 32]), &holders, Netuid(1), EPOCHS, metagraph.epoch());
+        let rules = Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters);
+        let (slots, block_time) = (Some(Arc::new(table)), Some(Duration::from_millis(BLOCK)));
+        ChainView { slots, block_time, ..ChainView::new(Arc::new(metagraph), rules, head) }
     }
 
     fn refusal(reply: Result<(), ChallengeReply>) -> Option<ChallengeRefusal> {
@@ -111,6 +112,40 @@ mod tests {
         assert_eq!(asked(9, 2), Err(ChallengeReply::Busy { until_ms: 10 * BLOCK }));
         for (head, epoch) in [(8, 2), (9, 3), (10, 1), (9, 0)] {
             assert_eq!(refusal(asked(head, epoch)), Some(ChallengeRefusal::WrongEpoch), "{head} {epoch}");
+        }
+    }
+
+    #[test]
+    fn on_a_stateful_chain_the_next_epoch_is_the_one_that_the_chain_is_to_begin() {
+        let state = EpochState {
+            tempo: 360,
+            last_epoch_block: 1_000,
+            pending_epoch_at: 1_050,
+            subnet_epoch_index: 7,
+            blocks_since_last_step: 49,
+        };
+        let (caller, now) = (Hotkey([1; 32]), STATEFUL_EPOCHS + 7);
+        let asked = |head, epoch| {
+            let epochs = EpochClock::Stateful { state, at: head };
+            let mut view = view(head, 1);
+            Arc::make_mut(&mut view.metagraph).epochs = epochs;
+            view.slots = Some(Arc::new(slots(Hash32([1; 32]), &[(caller, 1)], Netuid(1), epochs, now)));
+            may_challenge(Some(&view), &caller, epoch)
+        };
+        assert_eq!(asked(1_001, now), Ok(()));
+        assert_eq!(asked(1_049, now + 1), Err(ChallengeReply::Busy { until_ms: 1_050 * BLOCK }));
+        assert_eq!(refusal(asked(1_048, now + 1)), Some(ChallengeRefusal::WrongEpoch));
+        // A validator that saw the upgrade a block before us.
+        assert_eq!(may_challenge(Some(&view(8, 1)), &caller, now), Err(ChallengeReply::Busy { until_ms: 9 * BLOCK }));
+    }
+
+    #[test]
+    fn a_view_of_an_earlier_run_makes_nobody_a_turn() {
+        let stored = ChainView { source: Source::Store { age: Duration::from_secs(60) }, ..view(4, 0) };
+        let caller = Hotkey([1; 32]);
+        for epoch in 0..4 {
+            let again = Err(ChallengeReply::Busy { until_ms: 5 * BLOCK });
+            assert_eq!(may_challenge(Some(&stored), &caller, epoch), again);
         }
     }
 }

@@ -199,6 +199,9 @@ impl AllocationManager {
     fn choose(&self, request: &RentRequest) -> Result<(Peer, Vec<DeviceId>), RentError> {
         let view = self.setup.view.borrow().clone();
         let view = view.ok_or_else(|| RentError::NoneFree("the subnet is not known yet".into()))?;
+        if view.is_stored() {
+            return Err(RentError::NoneFree("the chain was not read since the start".into()));
+        }
         let mut held = self.devices(|l| l.state.holds_devices());
         for (miner, devices) in self.wanted.values() {
             held.entry(*miner).or_default().extend(devices);
@@ -324,6 +327,12 @@ fn peer(setup: &AllocationSetup, miner: Hotkey) -> Result<Peer, String> {
     addr.map(|addr| Peer { hotkey: miner, addr }).ok_or_else(|| "the miner announces no axon".to_owned())
 }
 
+/// Whether the chain was read since the start. If not, a miner may have moved to another address meanwhile: what it says
+/// counts, for it is signed, and that it says nothing does not.
+fn knows_addresses(setup: &AllocationSetup) -> bool {
+    setup.view.borrow().as_ref().is_some_and(|view| !view.is_stored())
+}
+
 fn token(setup: &AllocationSetup, id: LeaseId) -> OwnerToken {
     use secrecy::ExposeSecret;
     OwnerToken::derive(setup.secret.expose_secret(), id)
@@ -386,7 +395,8 @@ async fn look_after(setup: &AllocationSetup, entry: Entry) -> Looked {
 }
 
 async fn status(setup: &AllocationSetup, lease: &Lease) -> EngineView {
-    let Ok(peer) = peer(setup, lease.miner) else { return EngineView::Unreachable };
+    let silent = if knows_addresses(setup) { EngineView::Unreachable } else { EngineView::NotSeen };
+    let Ok(peer) = peer(setup, lease.miner) else { return silent };
     let request =
         LeaseStatusRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token: token(setup, lease.id) };
     match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
@@ -399,7 +409,7 @@ async fn status(setup: &AllocationSetup, lease: &Lease) -> EngineView {
             LeaseStatusReply::Refused { .. } => EngineView::NotSeen,
         },
         Err(error) if error.cause() == crate::verdict::UnknownCause::OwnFault => EngineView::NotSeen,
-        Err(_) => EngineView::Unreachable,
+        Err(_) => silent,
     }
 }
 
@@ -410,7 +420,7 @@ async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Result<Entry, 
         Ok(_) => Event::Destroyed { at_ms: setup.clock.now_ms() },
         Err(problem) => {
             let over = entry.lease.expires_at_ms.saturating_add(millis(setup.give_up));
-            if now < over {
+            if now < over || !knows_addresses(setup) {
                 tracing::info!(lease = %entry.lease.id, problem, "the miner has not released yet, asking again");
                 return Ok(entry);
             }

@@ -24,27 +24,19 @@ pub(crate) fn lacks_permit(view: &ChainView, hotkey: &Hotkey) -> Option<&'static
 mod tests {
     use std::sync::Arc;
 
-    use tokio::time::Instant;
-
     use super::*;
     use crate::chain::ledger::GenesisConfig;
-    use crate::chain::{BlockHead, Metagraph, Neuron};
+    use crate::chain::{BlockHead, EpochClock, Metagraph, Neuron};
     use crate::ids::{Coldkey, Hash32, Netuid, Uid};
 
     #[test]
     fn only_a_registered_hotkey_with_a_permit_may_act() {
         let hotkey = Hotkey([1; 32]);
-        let view = |neurons: Vec<Neuron>| ChainView {
-            metagraph: Arc::new(Metagraph {
-                netuid: Netuid(27),
-                head: BlockHead { number: 1, hash: Hash32([0; 32]), timestamp_ms: 0 },
-                tempo: 5,
-                neurons,
-            }),
-            hyperparameters: Arc::new(GenesisConfig::new(Netuid(27)).hyperparameters),
-            slots: None,
-            block_time: None,
-            seen_at: Instant::now(),
+        let netuid = Netuid(27);
+        let view = |neurons: Vec<Neuron>| {
+            let head = BlockHead { number: 1, hash: Hash32([0; 32]), timestamp_ms: 0 };
+            let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
+            ChainView::new(Arc::new(metagraph), Arc::new(GenesisConfig::new(netuid).hyperparameters), 1)
         };
         let own = |permit| Neuron {
             uid: Uid(0),

@@ -152,9 +152,12 @@ pub fn encrypt(payload: &[u8], round: u64, secrets: TimelockSecrets) -> Result<V
     if round == 0 {
         return Err(TimelockError::Round);
     }
-    let r = secrets.scalar();
+    seal(payload, round, &secrets, &secrets.scalar())
+}
+
+fn seal(payload: &[u8], round: u64, secrets: &TimelockSecrets, r: &Fr) -> Result<Vec<u8>, TimelockError> {
     // e(identity, r·key) = e(r·identity, key), which is less work.
-    let shared = Bls12_381::pairing((quicknet::identity(round) * *r).into_affine(), *quicknet::KEY);
+    let shared = Bls12_381::pairing((quicknet::identity(round) * r).into_affine(), *quicknet::KEY);
     let v = masked(&secrets.sigma, &mask_of(&shared));
     let w = masked(&secrets.key, &Sha256::digest(secrets.sigma.as_slice()).into());
     let sealed = secrets.cipher().encrypt(Nonce::from_slice(&secrets.nonce), payload);
@@ -162,7 +165,7 @@ pub fn encrypt(payload: &[u8], round: u64, secrets: TimelockSecrets) -> Result<V
     let sealed = sealed.map_err(|_| TimelockError::PayloadTooLong(payload.len()))?;
 
     let mut out = Vec::with_capacity(OVERHEAD + payload.len());
-    out.extend_from_slice(&compressed(&r));
+    out.extend_from_slice(&compressed(r));
     put(&mut out, v.as_slice());
     put(&mut out, w.as_slice());
     put_length(&mut out, payload.len() + BODY_EXTRA);

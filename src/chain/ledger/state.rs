@@ -16,7 +16,7 @@ use super::call::{Call, SignedCall};
 use super::consensus::{self, Participant};
 use super::genesis::{GenesisConfig, GenesisError};
 use crate::chain::{
-    AxonInfo, BlockHead, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection, is_epoch_block,
+    AxonInfo, BlockHead, EpochClock, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection, is_epoch_block,
 };
 use crate::ids::{BlockNumber, Coldkey, Epoch, Hash32, Hotkey, Netuid, Uid};
 
@@ -236,7 +236,7 @@ impl State {
         Metagraph {
             netuid: self.netuid,
             head: self.head,
-            tempo: self.hyperparameters.tempo,
+            epochs: EpochClock::Modulo { netuid: self.netuid, tempo: self.hyperparameters.tempo },
             neurons: neurons.collect(),
         }
     }

@@ -1,7 +1,16 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::next_epoch_block;
+use crate::chain::{EpochState, STATEFUL_EPOCHS, epoch_of, next_epoch_block};
+
+fn modulo(netuid: Netuid, tempo: u16) -> EpochClock {
+    EpochClock::Modulo { netuid, tempo }
+}
+
+/// The slots on a chain of the modulo form.
+fn slots(beacon: Hash32, validators: &[(Hotkey, u64)], netuid: Netuid, tempo: u16, epoch: Epoch) -> SlotTable {
+    super::slots(beacon, validators, netuid, modulo(netuid, tempo), epoch)
+}
 
 fn validators(n: u8) -> Vec<(Hotkey, u64)> {
     (0..n).map(|i| (Hotkey([i; 32]), u64::from(i % 5) * 10)).collect()
@@ -93,8 +102,9 @@ fn one_validator_of_a_devnet_has_the_whole_epoch_and_the_first_epoch_may_begin_b
     let table = slots(Hash32([1; 32]), &[(only, 1)], Netuid(27), 5, 4);
     assert_eq!((table.slot_of(&only), table.epoch_end()), (Some(0..2), 2));
     assert_eq!((table.owner_at(1), table.owner_at(2)), (Some(only), None));
-    assert_eq!((first_block(4, Netuid(27), 5), beacon_block(4, Netuid(27), 5)), (0, 0));
-    assert_eq!((first_block(5, Netuid(27), 5), beacon_block(5, Netuid(27), 5)), (2, 1));
+    let epochs = modulo(Netuid(27), 5);
+    assert_eq!((epochs.first_block(4), epochs.beacon_block(4)), (0, 0));
+    assert_eq!((epochs.first_block(5), epochs.beacon_block(5)), (2, 1));
 }
 
 #[test]
@@ -107,6 +117,26 @@ fn a_caller_out_of_its_slot_hears_when_to_come_back() {
     assert_eq!(table.busy_until(&late, 5), 7);
     assert_eq!(table.busy_until(&early, 8), 10, "its slot is over: in the next epoch it may have another");
     assert_eq!(table.busy_until(&Hotkey([9; 32]), 5), 10);
+}
+
+#[test]
+fn on_a_stateful_chain_slots_begin_where_the_epoch_did_and_one_that_begins_early_cuts_them_off() {
+    let state = EpochState {
+        tempo: 360,
+        last_epoch_block: 1_000,
+        pending_epoch_at: 1_003,
+        subnet_epoch_index: 7,
+        blocks_since_last_step: 1,
+    };
+    let (epochs, epoch) = (EpochClock::Stateful { state, at: 1_001 }, STATEFUL_EPOCHS + 7);
+    let table = super::slots(Hash32([1; 32]), &validators(3), Netuid(27), epochs, epoch);
+    assert_eq!((epochs.beacon_block(epoch), table.epoch_start(), table.epoch_end()), (999, 1_000, 1_003));
+    let slots: Vec<_> = table.holders().iter().map(|h| table.slot_of(h).unwrap()).collect();
+    assert_eq!(slots, [1_000..1_002, 1_002..1_004, 1_004..1_006]);
+    assert_eq!([1_002, 1_003, 1_004].map(|b| table.owner_at(b)), [Some(table.holders()[1]), None, None]);
+    assert_eq!(table.busy_until(&table.holders()[0], 1_002), 1_003);
+    assert_eq!(table.busy_until(&table.holders()[0], 1_010), 1_011, "the chain put the next epoch off");
+    assert_eq!(table.blocks(), 2, "what an ordinary epoch has room for");
 }
 
 #[test]
@@ -135,7 +165,7 @@ proptest! {
         let mut mixed = validators(n);
         mixed.reverse();
         prop_assert_eq!(&table, &slots(Hash32(beacon), &mixed, netuid, tempo, epoch));
-        let mut before = first_block(epoch, netuid, tempo);
+        let mut before = table.epoch_start();
         for holder in table.holders() {
             prop_assert_eq!(table.holders().iter().filter(|h| *h == holder).count(), 1);
             let slot = table.slot_of(holder).unwrap();
@@ -153,9 +183,9 @@ proptest! {
     fn the_first_block_of_an_epoch_is_where_the_last_one_ends(block in 0u64..1 << 50, netuid: u16, tempo in 1u16..) {
         let netuid = Netuid(netuid);
         let epoch = epoch_of(block, netuid, tempo);
-        let first = first_block(epoch, netuid, tempo);
+        let first = modulo(netuid, tempo).first_block(epoch);
         prop_assert!(first <= block);
         prop_assert_eq!(epoch_of(first, netuid, tempo), epoch);
-        prop_assert_eq!(first_block(epoch + 1, netuid, tempo), next_epoch_block(block, netuid, tempo));
+        prop_assert_eq!(modulo(netuid, tempo).first_block(epoch + 1), next_epoch_block(block, netuid, tempo));
     }
 }

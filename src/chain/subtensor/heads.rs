@@ -38,7 +38,7 @@ pub struct Heads {
     /// The best block.
     pub best: BlockId,
     /// The newest block that cannot be taken back.
-    pub finalized: BlockNumber,
+    pub finalized: BlockId,
     /// When the best block was told.
     pub since: Instant,
 }

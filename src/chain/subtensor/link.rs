@@ -26,6 +26,8 @@ pub struct LinkSettings {
     pub endpoints: Vec<String>,
     /// The chain's genesis, if it must be that one.
     pub genesis: Option<Hash32>,
+    /// Chains that it must not be.
+    pub never: Vec<Hash32>,
     /// Longest wait for one answer.
     pub deadline: Duration,
     /// A head that stands still for longer makes the next endpoint worth a try.
@@ -69,9 +71,11 @@ impl Link {
         &self.counts
     }
 
-    /// Longest wait for one answer.
-    pub fn deadline(&self) -> Duration {
-        self.settings.deadline
+    /// Longest wait for a read, connecting included: every endpoint may let its deadline pass, in connecting or in any of
+    /// the few questions that a connection begins with.
+    pub fn patience(&self) -> Duration {
+        let endpoints = u32::try_from(self.settings.endpoints.len()).unwrap_or(u32::MAX);
+        self.settings.deadline.saturating_mul(endpoints.saturating_add(1))
     }
 
     /// A session that was in order a moment ago.
@@ -101,6 +105,7 @@ impl Link {
                 deadline: self.settings.deadline,
                 stalled_after: self.settings.stalled_after,
                 genesis: state.genesis,
+                never: self.settings.never.clone(),
                 counts: self.counts.clone(),
             };
             match Session::open(endpoint, terms).await {

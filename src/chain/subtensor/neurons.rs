@@ -3,9 +3,9 @@
 //! There are three ways to ask, by what the runtime has, the best one first:
 //! 1. `get_selective_mechagraph` (about spec 343 on): one call for the fields we name. Its stake is the one that the chain
 //!    compares with the threshold for weights: the hotkey's alpha and the weighted TAO on the root.
-//! 2. `get_neurons_lite` with its type in the metadata: the stake is the hotkey's in the subnet alone.
+//! 2. `get_neurons_lite` with its type in the metadata.
 //! 3. `get_neurons_lite` of old runtimes (218), whose metadata says only "bytes": they hold the same fields in an order
-//!    that never changed.
+//!    that never changed. Its stake is not the one that counts; that is put together from storage ([`super::reader`]).
 //!
 //! What an answer lacks is `None` in [`Told`] and comes from storage ([`super::reader`]). A column that is shorter than the
 //! list of hotkeys is an error: half an answer is none.

@@ -318,6 +318,19 @@ impl Runtime {
         }
     }
 
+    /// The time between two blocks: twice the least time between their timestamps, as substrate chains have it.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the metadata does not tell.
+    pub fn block_time(&self) -> Result<std::time::Duration, CodecError> {
+        let what = || "constant Timestamp.MinimumPeriod".to_owned();
+        let metadata = self.at.metadata_ref();
+        let constant = metadata.pallet_by_name("Timestamp").and_then(|p| p.constant_by_name("MinimumPeriod"));
+        let constant = constant.ok_or_else(|| self.missing(what()))?;
+        let half_ms: u64 = self.decode(constant.ty(), constant.value()).map_err(|why| self.shape(what(), why))?;
+        Ok(std::time::Duration::from_millis(half_ms.saturating_mul(2)))
+    }
+
     /// The events of a block, from the bytes of `System.Events`.
     pub fn events(&self, bytes: Vec<u8>) -> subxt::events::Events<SubtensorConfig> {
         self.at.events().from_bytes(bytes)
@@ -344,6 +357,31 @@ impl Runtime {
             }
             other => other.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+impl Runtime {
+    fn answer_type(&self, api: &str, function: &str) -> Option<u32> {
+        let metadata = self.at.metadata_ref();
+        Some(metadata.runtime_api_trait_by_name(api)?.method_by_name(function)?.output_ty())
+    }
+
+    /// The names of the fields of the composite that a function may answer.
+    pub(super) fn fields_of_answer(&self, api: &str, function: &str) -> Option<Vec<String>> {
+        use scale_info::TypeDef;
+        let resolve = |id| self.at.metadata_ref().types().resolve(id).map(|t| &t.type_def);
+        let TypeDef::Variant(option) = resolve(self.answer_type(api, function)?)? else { return None };
+        let some = option.variants.iter().find(|v| v.name == "Some")?;
+        let TypeDef::Composite(of) = resolve(some.fields.first()?.ty.id)? else { return None };
+        of.fields.iter().map(|field| field.name.clone()).collect()
+    }
+
+    /// The bytes of an answer, as a chain would send it.
+    pub(super) fn encode_answer(&self, api: &str, function: &str, answer: &Value) -> Result<Vec<u8>, String> {
+        use subxt::ext::scale_encode::EncodeAsType;
+        let ty = self.answer_type(api, function).ok_or("no such function")?;
+        answer.encode_as_type(ty, self.at.metadata_ref().types()).map_err(|e| e.to_string())
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Terms {
     pub stalled_after: Duration,
     /// The genesis of the chain that this node follows, once one was seen.
     pub genesis: Option<Hash32>,
+    /// Chains that it must not be.
+    pub never: Vec<Hash32>,
     /// Counts calls.
     pub counts: RpcCounts,
 }
@@ -80,6 +82,11 @@ impl Session {
                 "{shown} is another chain (genesis {genesis}, not {ours}); check subtensor.network and chain_endpoint"
             )));
         }
+        if terms.never.contains(&genesis) {
+            return Err(ChainError::Protocol(format!(
+                "{shown} is a public network (genesis {genesis}), not a local one; name it with subtensor.network"
+            )));
+        }
         let health: Health = connection.call("system_health", rpc_params![]).await?;
         if health.is_syncing {
             return Err(ChainError::Unreachable(format!("{shown} is still catching up with the chain")));
@@ -93,8 +100,8 @@ impl Session {
         let versions = connection
             .subscribe::<Version>("state_subscribeRuntimeVersion", rpc_params![], "state_unsubscribeRuntimeVersion")
             .await?;
-        let mut follow = Follow { best, finalized, versions };
-        let (first, version) = follow.first(terms.deadline).await?;
+        let follow = Follow { best, finalized, versions };
+        let (first, version) = place(&connection).await?;
         let runtime = runtime_at(&connection, genesis, version, first.best.hash).await?;
         let (told, heads) = watch::channel(first);
         let session = Arc::new(Session {
@@ -256,6 +263,16 @@ impl Drop for Session {
     }
 }
 
+/// Where the node is now. Its subscriptions tell where it goes from there; whether they begin with this is the node's choice.
+async fn place(connection: &Connection) -> Result<(Heads, Version), ChainError> {
+    let best: Header = connection.call("chain_getHeader", rpc_params![]).await?;
+    let finalized: String = connection.call("chain_getFinalizedHead", rpc_params![]).await?;
+    let finalized: Header = connection.call("chain_getHeader", rpc_params![finalized]).await?;
+    let best = best.id();
+    let version: Version = connection.call("state_getRuntimeVersion", rpc_params![hex0x(&best.hash.0)]).await?;
+    Ok((Heads { best, finalized: finalized.id(), since: Instant::now() }, version))
+}
+
 /// The three subscriptions of a session.
 struct Follow {
     best: Subscription<Header>,
@@ -264,23 +281,6 @@ struct Follow {
 }
 
 impl Follow {
-    /// What each subscription tells first: nodes send where they are at once.
-    async fn first(&mut self, deadline: Duration) -> Result<(Heads, Version), ChainError> {
-        let all = async {
-            let best = notice("chain_subscribeNewHeads", self.best.next().await)?;
-            let finalized = notice("chain_subscribeFinalizedHeads", self.finalized.next().await)?;
-            let version = notice("state_subscribeRuntimeVersion", self.versions.next().await)?;
-            let heads = Heads { best: best.id(), finalized: finalized.id().number, since: Instant::now() };
-            Ok((heads, version))
-        };
-        tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| {
-            Err(ChainError::Unreachable(format!(
-                "the node tells no heads within {}",
-                humantime::format_duration(deadline)
-            )))
-        })
-    }
-
     async fn run(mut self, of: Followed, told: watch::Sender<Heads>) {
         let mut condemned = of.condemned.subscribe();
         let why = loop {
@@ -295,7 +295,15 @@ impl Follow {
                     });
                 }),
                 head = self.finalized.next() => notice("chain_subscribeFinalizedHeads", head).map(|head| {
-                    told.send_modify(|heads| heads.finalized = heads.finalized.max(head.id().number));
+                    let finalized = head.id();
+                    // Notices of one connection come in order; what cannot be taken back does not go back.
+                    told.send_if_modified(|heads| {
+                        let newer = finalized.number > heads.finalized.number;
+                        if newer {
+                            heads.finalized = finalized;
+                        }
+                        newer
+                    });
                 }),
                 version = self.versions.next() => match (notice("state_subscribeRuntimeVersion", version), of.session.upgrade()) {
                     (Ok(version), Some(session)) => session.upgraded(version).await,

@@ -342,6 +342,42 @@ fn the_judges_memory_is_never_replaced_by_an_earlier_one() {
 }
 
 #[test]
+fn the_last_view_of_the_subnet_replaces_the_one_before_and_has_a_bound() {
+    let db = database();
+    let record = |block: u64, text: &str| {
+        let json = std::sync::Arc::new(serde_json::json!({ "neurons": text }));
+        SubnetViewRecord { block, json, at_ms: NOW + block }
+    };
+    assert_eq!(subnet_view(&db).unwrap(), None);
+    // Also by an earlier block: the chain may have been set back.
+    for block in [4, 5, 3] {
+        write(&db, [Record::SubnetView(record(block, "a few"))]);
+        assert_eq!(subnet_view(&db).unwrap(), Some(record(block, "a few")));
+    }
+    let error = apply(&db, &Record::SubnetView(record(6, &"x".repeat(MAX_VIEW)))).unwrap_err();
+    assert!(matches!(error, StoreError::Unstorable(_)), "{error}");
+    assert_eq!(subnet_view(&db).unwrap(), Some(record(3, "a few")));
+}
+
+#[test]
+fn the_last_epochs_are_found_also_where_the_chain_began_to_count_anew() {
+    let db = database();
+    let judged = |epoch: u64| {
+        let round = RoundRecord { epoch, block: epoch, planned: Vec::new(), at_ms: NOW };
+        let closed = Record::RoundClosed { epoch, outcome: RoundOutcome::Judged, at_ms: NOW };
+        write(&db, [Record::Round(round), closed]);
+    };
+    assert_eq!(since_epochs(&db, 3).unwrap(), None);
+    (100..=120).for_each(judged);
+    assert_eq!(since_epochs(&db, 3).unwrap(), Some(118));
+    // The upgrade: what was judged before it is still among the last ten.
+    (0..4).for_each(|n| judged(STATEFUL_EPOCHS + n));
+    assert_eq!(since_epochs(&db, 10).unwrap(), Some(115));
+    assert_eq!(since_epochs(&db, 3).unwrap(), Some(STATEFUL_EPOCHS + 1));
+    assert_eq!(since_epochs(&db, 2_000).unwrap(), Some(0), "there are not so many");
+}
+
+#[test]
 fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     let db = database();
     for epoch in 1..=4 {

@@ -8,7 +8,7 @@ use super::*;
 use crate::actors::blacklist_guard::BlacklistGuardSetup;
 use crate::actors::journal::Journal;
 use crate::admission::{Decision, Need, Policy, Refusal, admit_address, admit_caller};
-use crate::chain::{BlockHead, Hyperparameters, Metagraph, Neuron};
+use crate::chain::{BlockHead, EpochClock, Hyperparameters, Metagraph, Neuron};
 use crate::clock::{Clock as _, ManualClock};
 use crate::ids::{Coldkey, Hash32, Hotkey, Netuid, Uid};
 use crate::messages::blacklist_guard::Lift;
@@ -56,13 +56,9 @@ fn view() -> Arc<ChainView> {
         weights: vec![],
     };
     let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-    Arc::new(ChainView {
-        metagraph: Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: vec![victim] }),
-        hyperparameters: Arc::new(Hyperparameters::default()),
-        slots: None,
-        block_time: None,
-        seen_at: tokio::time::Instant::now(),
-    })
+    let netuid = Netuid(1);
+    let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons: vec![victim] };
+    Arc::new(ChainView::new(Arc::new(metagraph), Arc::new(Hyperparameters::default()), 10))
 }
 
 async fn node() -> Node {

@@ -224,6 +224,9 @@ impl ChallengeRunner {
     }
 
     fn on_block(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        if view.is_stored() {
+            return;
+        }
         if let Some(last) = &self.last {
             // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
             Subscriber::publish(&self.setup.on_judged, last);

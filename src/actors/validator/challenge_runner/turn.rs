@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::chain::slots::first_block;
+use crate::chain::STATEFUL_EPOCHS;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
 
@@ -43,11 +43,7 @@ impl Turn {
 pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
     let Some(table) = &view.slots else { return Turn::Wait };
     let head = view.metagraph.head.number;
-    let slot = if table.is_empty() {
-        Some(first_block(table.epoch, view.metagraph.netuid, view.metagraph.tempo)..table.epoch_end())
-    } else {
-        table.slot_of(own)
-    };
+    let slot = if table.is_empty() { Some(table.epoch_start()..table.epoch_end()) } else { table.slot_of(own) };
     match slot {
         None => Turn::NoSlot,
         Some(slot) if slot.contains(&head) => Turn::Now(slot),
@@ -76,12 +72,14 @@ pub struct Epochs {
     last: Option<Epoch>,
     /// An epoch in which we have no slot.
     slotless: Option<Epoch>,
+    /// The epoch of the last look.
+    seen: Option<Epoch>,
 }
 
 impl Epochs {
     /// The books after `last` was the last epoch that closed.
     pub fn after(last: Option<Epoch>) -> Self {
-        Epochs { next: None, last, slotless: None }
+        Epochs { next: None, last, slotless: None, seen: None }
     }
 
     /// The last epoch that closed.
@@ -96,8 +94,26 @@ impl Epochs {
 
     /// Looks at the chain: what is due, and the epochs that passed without us since the last one that closed, which can only
     /// be known at the first look after a start (or after very long without a chain).
+    ///
+    /// When a chain is upgraded to stateful epochs the numbers jump. What was owed by the old count is settled; the numbers
+    /// between the last epoch seen of it and the first of the new count stand for no epoch. They are told as passed without
+    /// us, which stops the clocks that count in epochs, so that a proof is no older after the jump than before.
     pub fn look(&mut self, view: &ChainView, turn: &Turn) -> (Due, Option<Range<Epoch>>) {
         let epoch = view.epoch();
+        let seen = self.seen.replace(epoch);
+        if let (Some(seen), Some(next)) = (seen, self.next)
+            && seen < STATEFUL_EPOCHS
+            && STATEFUL_EPOCHS <= epoch
+        {
+            self.seen = Some(seen);
+            let owed = next.max(self.last.map_or(0, |last| last.saturating_add(1)));
+            if let Some(owed) = (owed..=seen).find(|owed| self.slotless != Some(*owed)) {
+                self.next = Some(owed);
+                return (Due::Missed(owed), None);
+            }
+            (self.seen, self.next) = (Some(epoch), Some(epoch));
+            return (self.due(epoch, epoch, turn), self.last.map(|last| last + 1..epoch));
+        }
         let mut outage = None;
         let after_last = self.last.map_or(0, |last| last.saturating_add(1));
         let next = match self.next {
@@ -140,32 +156,43 @@ impl Epochs {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::time::Instant;
-
     use super::*;
     use crate::chain::ledger::GenesisConfig;
     use crate::chain::slots::slots;
-    use crate::chain::{BlockHead, Metagraph};
+    use crate::chain::{BlockHead, EpochClock, EpochState, Metagraph};
     use crate::ids::{Hash32, Netuid};
 
+    const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 5 };
     const OWN: Hotkey = Hotkey([1; 32]);
     const OTHER: Hotkey = Hotkey([2; 32]);
 
     /// Subnet 1, tempo 5: epoch 1 is the blocks 4 to 9.
     fn view(head: u64, holders: Option<&[Hotkey]>) -> ChainView {
         let head = BlockHead { number: head, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let metagraph = Metagraph { netuid: Netuid(1), head, tempo: 5, neurons: Vec::new() };
+        let metagraph = Metagraph { netuid: Netuid(1), head, epochs: EPOCHS, neurons: Vec::new() };
         let table = holders.map(|holders| {
             let holders: Vec<_> = holders.iter().map(|h| (*h, 1)).collect();
-            Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), 5, metagraph.epoch()))
+            Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), EPOCHS, metagraph.epoch()))
         });
-        ChainView {
-            metagraph: Arc::new(metagraph),
-            hyperparameters: Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters),
-            slots: table,
-            block_time: None,
-            seen_at: Instant::now(),
-        }
+        let rules = Arc::new(GenesisConfig::new(Netuid(1)).hyperparameters);
+        ChainView { slots: table, ..ChainView::new(Arc::new(metagraph), rules, 0) }
+    }
+
+    /// The same subnet after the chain's upgrade, in its n-th epoch of the new form, which began in block `first`.
+    fn upgraded(head: u64, first: u64, n: u64, holders: &[Hotkey]) -> ChainView {
+        let state = EpochState {
+            tempo: 6,
+            last_epoch_block: first,
+            pending_epoch_at: 0,
+            subnet_epoch_index: n,
+            blocks_since_last_step: head - first,
+        };
+        let mut view = view(head, None);
+        let epochs = EpochClock::Stateful { state, at: head };
+        Arc::make_mut(&mut view.metagraph).epochs = epochs;
+        let holders: Vec<_> = holders.iter().map(|h| (*h, 1)).collect();
+        view.slots = Some(Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), epochs, view.epoch())));
+        view
     }
 
     fn look(epochs: &mut Epochs, view: &ChainView) -> (Due, Option<Range<Epoch>>) {
@@ -254,6 +281,36 @@ mod tests {
         let mut epochs = Epochs::after(None);
         assert_eq!(look(&mut epochs, &view(5, None)).0, Due::Nothing);
         assert_eq!(look(&mut epochs, &view(10, Some(&[OWN]))).0, Due::Missed(1));
+    }
+
+    #[test]
+    fn an_upgrade_to_stateful_epochs_owes_what_was_owed_before_and_nothing_for_the_numbers_that_it_skips() {
+        let alone: Option<&[Hotkey]> = Some(&[OWN]);
+        let first = STATEFUL_EPOCHS + 3;
+        // Epoch 2 is judged, and epoch 3 (blocks 16 to 21) was seen but not judged when the count changed.
+        let mut epochs = Epochs::after(Some(1));
+        assert_eq!(look(&mut epochs, &view(10, alone)).0, Due::Round(2, 10..16));
+        epochs.close(2);
+        assert_eq!(look(&mut epochs, &view(16, alone)).0, Due::Round(3, 16..22));
+        for _ in 0..2 {
+            assert_eq!(look(&mut epochs, &upgraded(19, 18, 3, &[OWN])), (Due::Missed(3), None), "until it is closed");
+        }
+        epochs.close(3);
+        let due = Due::Round(first, 18..24);
+        assert_eq!(look(&mut epochs, &upgraded(19, 18, 3, &[OWN])), (due.clone(), Some(4..first)), "bridged");
+        assert_eq!(look(&mut epochs, &upgraded(20, 18, 3, &[OWN])), (due, None), "told once");
+        epochs.close(first);
+        assert_eq!(look(&mut epochs, &upgraded(24, 24, 4, &[OWN])), (Due::Round(first + 1, 24..30), None));
+
+        // Where the last one was closed, or not ours, nothing is owed.
+        let mut epochs = Epochs::after(None);
+        assert_eq!(look(&mut epochs, &view(4, Some(&[OTHER]))).0, Due::Nothing);
+        let (due, bridged) = look(&mut epochs, &upgraded(19, 18, 3, &[OWN]));
+        assert_eq!((due, bridged), (Due::Round(first, 18..24), None));
+        // And a validator that was away meanwhile has been out.
+        let mut epochs = Epochs::after(Some(2));
+        let back = look(&mut epochs, &upgraded(19, 18, 3, &[OWN]));
+        assert_eq!(back, (Due::Round(first, 18..24), Some(3..first)));
     }
 
     #[test]

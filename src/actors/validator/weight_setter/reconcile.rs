@@ -24,6 +24,10 @@ use crate::telemetry::error_chain;
 impl WeightSetter {
     /// One step towards what should be on the chain, if none is on its way.
     pub(super) fn reconcile(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
+        // From an earlier run: nothing that depends on the present block is known.
+        if view.is_stored() {
+            return;
+        }
         self.setup = self.live.get();
         self.compare(&view, ctx);
         self.view = Some(view.clone());

@@ -5,7 +5,8 @@ use super::foreign::Known;
 use super::rules::{Hold, Sender, entries, hold};
 use super::*;
 use crate::chain::{
-    BlockHead, Hyperparameters, Metagraph, Neuron, PreparedWeights, Route, ShownCommit, Weights, WeightsShown,
+    BlockHead, EpochClock, Hyperparameters, Metagraph, Neuron, PreparedWeights, Route, ShownCommit, Weights,
+    WeightsShown,
 };
 use crate::evidence::{EvidenceRecord, Kind};
 use crate::ids::{Coldkey, Hash32, Netuid, Uid};
@@ -36,14 +37,9 @@ fn neuron(uid: u16, hotkey: u8) -> Neuron {
 
 fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
     let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-    let metagraph = Arc::new(Metagraph { netuid: Netuid(1), head, tempo: 5, neurons });
-    ChainView {
-        metagraph,
-        hyperparameters: Arc::new(hyperparameters),
-        slots: None,
-        block_time: None,
-        seen_at: Instant::now(),
-    }
+    let netuid = Netuid(1);
+    let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
+    ChainView::new(Arc::new(metagraph), Arc::new(hyperparameters), 10)
 }
 
 fn row(uid: u16, hotkey: u8, points: u64) -> ScoreRow {

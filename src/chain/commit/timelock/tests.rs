@@ -81,6 +81,15 @@ fn another_round_or_another_signature_opens_nothing() {
 }
 
 #[test]
+fn a_ciphertext_whose_u_does_not_follow_from_its_secrets_is_refused() {
+    let right = secrets(1).scalar();
+    let sealed = |r: &Fr| open(&seal(b"weights", ROUND, &secrets(1), r).unwrap());
+    assert_eq!(sealed(&right), Ok(b"weights".to_vec()));
+    // Every mask fits this one, and its body opens: only the last look tells.
+    assert_eq!(sealed(&(*right + Fr::from(1u8))), Err(TimelockError::Refused(ROUND)));
+}
+
+#[test]
 fn fresh_secrets_differ_and_are_never_printed() {
     let (one, two) = (TimelockSecrets::random().unwrap(), TimelockSecrets::random().unwrap());
     assert!(one.sigma != two.sigma && one.key != two.key && one.nonce != two.nonce);

@@ -173,6 +173,20 @@ fn servings_that_break_a_rule_are_refused_by_name() {
 }
 
 #[test]
+fn addresses_come_back_from_the_sdks_numbers() {
+    let file = include_str!("../../../../tests/vectors/chain/weights_and_ip.json");
+    let file: serde_json::Value = serde_json::from_str(file).unwrap();
+    let cases = file["ip"].as_array().unwrap();
+    assert_eq!(cases.len(), 6);
+    for case in cases {
+        let number = case["int"].as_str().unwrap().parse().unwrap();
+        let ip_type = u8::try_from(case["version"].as_u64().unwrap()).unwrap();
+        let back: std::net::IpAddr = case["back"].as_str().unwrap().parse().unwrap();
+        assert_eq!(rules::served_ip(number, ip_type), Ok(back), "{case}");
+    }
+}
+
+#[test]
 fn other_loopback_addresses_are_accepted_and_an_axon_at_zero_means_not_serving() {
     let mut s = subnet(|_| {});
     s.apply(NETUID, &axon(0x7f00_0105, 8091, 4), &hot(2)).unwrap();

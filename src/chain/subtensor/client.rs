@@ -1,0 +1,241 @@
+//! [`Chain`] over a subtensor node.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::call::{Call, Mechanism};
+use super::heads::BlockId;
+use super::link::{Link, LinkSettings};
+use super::own_weights::{self, Instant};
+use super::reader::{self, Facts, Memory, Scope};
+use super::rpc::RpcCounts;
+use super::session::Session;
+use super::submit;
+use crate::chain::commit::storage_index;
+use crate::chain::{
+    BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Weights,
+    WeightsShown,
+};
+use crate::clock::SharedClock;
+use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
+
+/// What a client is made with.
+#[derive(Clone)]
+pub struct ClientSettings {
+    /// The way to the chain.
+    pub link: LinkSettings,
+    /// Subnet and mechanism.
+    pub mechanism: Mechanism,
+    /// Longest wait for a call to be included.
+    pub submit: Duration,
+    /// The wall clock, by which the round that opens a timelocked commit is chosen.
+    pub clock: SharedClock,
+}
+
+/// A subtensor chain as one node sees it: bound to a subnet and a signing hotkey.
+pub struct SubtensorChain {
+    link: Link,
+    scope: Scope,
+    mechanism: Mechanism,
+    signer: Arc<dyn Signer>,
+    clock: SharedClock,
+    submit: Duration,
+    read: Mutex<Read>,
+    submitting: Mutex<()>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Read {
+    memory: Memory,
+    facts: Option<Facts>,
+    metagraph: Option<Arc<Metagraph>>,
+}
+
+impl std::fmt::Debug for SubtensorChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubtensorChain").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+impl SubtensorChain {
+    /// A client that connects with its first call.
+    ///
+    /// # Errors
+    /// [`ChainError::Protocol`] for a mechanism that no subnet can have.
+    pub fn new(settings: ClientSettings, signer: Arc<dyn Signer>) -> Result<Self, ChainError> {
+        let mechanism = settings.mechanism;
+        let index = storage_index(mechanism.netuid, mechanism.id).map_err(|e| ChainError::Protocol(e.to_string()))?;
+        let scope =
+            Scope { netuid: mechanism.netuid, index: index.get(), mechanism: mechanism.id, hotkey: signer.hotkey() };
+        Ok(SubtensorChain {
+            link: Link::new(settings.link),
+            scope,
+            mechanism,
+            signer,
+            clock: settings.clock,
+            submit: settings.submit,
+            read: Mutex::default(),
+            submitting: Mutex::new(()),
+        })
+    }
+
+    /// What was called how often since the start.
+    pub fn counts(&self) -> &RpcCounts {
+        self.link.counts()
+    }
+
+    /// A read may take as long as connecting to each endpoint and a few calls.
+    async fn reading<T>(&self, answer: impl Future<Output = Result<T, ChainError>>) -> Result<T, ChainError> {
+        within(self.link.patience(), answer).await
+    }
+
+    async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+        within(self.submit, async {
+            let _alone = self.submitting.lock().await;
+            let session = self.link.session().await?;
+            submit::submit(&session, &call, signer).await
+        })
+        .await
+    }
+
+    /// The facts of the newest block, read once for each.
+    async fn facts<'r>(&self, session: &Session, read: &'r mut Read) -> Result<&'r Facts, ChainError> {
+        let id = session.heads().best;
+        if read.facts.as_ref().is_none_or(|facts| facts.id.hash != id.hash) {
+            read.facts = None;
+            read.facts = Some(reader::facts(session, &self.scope, &read.memory, id).await?);
+        }
+        read.facts.as_ref().ok_or_else(|| ChainError::Protocol("nothing was read".to_owned()))
+    }
+
+    async fn metagraph_now(&self) -> Result<Arc<Metagraph>, ChainError> {
+        let session = self.link.session().await?;
+        let mut read = self.read.lock().await;
+        let facts = self.facts(&session, &mut read).await?.clone();
+        if let Some(known) = read.metagraph.as_ref().filter(|known| known.head.hash == facts.head.hash) {
+            return Ok(known.clone());
+        }
+        let graph = Arc::new(reader::metagraph(&session, &self.scope, &mut read.memory, &facts).await?);
+        read.metagraph = Some(graph.clone());
+        Ok(graph)
+    }
+
+    async fn best(&self) -> Result<(Arc<Session>, BlockId), ChainError> {
+        let session = self.link.session().await?;
+        let best = session.heads().best;
+        Ok((session, best))
+    }
+}
+
+async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, ChainError>>) -> Result<T, ChainError> {
+    tokio::time::timeout(deadline, answer).await.unwrap_or(Err(ChainError::Deadline(deadline)))
+}
+
+#[async_trait]
+impl Chain for SubtensorChain {
+    fn netuid(&self) -> Netuid {
+        self.scope.netuid
+    }
+
+    fn hotkey(&self) -> Hotkey {
+        self.scope.hotkey
+    }
+
+    async fn head(&self) -> Result<BlockHead, ChainError> {
+        self.reading(async {
+            let session = self.link.session().await?;
+            let mut read = self.read.lock().await;
+            Ok(self.facts(&session, &mut read).await?.head)
+        })
+        .await
+    }
+
+    async fn finalized(&self) -> Result<BlockNumber, ChainError> {
+        self.reading(async { Ok(self.link.session().await?.heads().finalized.number) }).await
+    }
+
+    async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
+        self.reading(async { self.link.session().await?.block_hash(n).await }).await
+    }
+
+    async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
+        self.reading(self.metagraph_now()).await
+    }
+
+    async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
+        self.reading(async {
+            let (session, best) = self.best().await?;
+            reader::hyperparameters(&session, self.scope.netuid, &best).await
+        })
+        .await
+    }
+
+    async fn balance(&self, coldkey: &Coldkey) -> Result<u64, ChainError> {
+        self.reading(async { submit::free_balance(&*self.link.session().await?, &Hotkey(coldkey.0)).await }).await
+    }
+
+    async fn serve_axon(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
+        let call = Call::ServeAxon { netuid: self.scope.netuid, version, at: (ip, port), certificate: None };
+        self.submitting(call, &*self.signer).await
+    }
+
+    async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
+        let call = Call::ServePrometheus { netuid: self.scope.netuid, version, at: (ip, port) };
+        self.submitting(call, &*self.signer).await
+    }
+
+    async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
+        let prepared = self
+            .reading(async {
+                let session = self.link.session().await?;
+                let graph = self.metagraph_now().await?;
+                let best = session.heads().best;
+                let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
+                let runtime = session.runtime();
+                let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
+                own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
+            })
+            .await?;
+        // The runtime itself says what it would refuse; nothing is submitted by that.
+        self.reading(async {
+            let session = self.link.session().await?;
+            submit::check(&session, &own_weights::call(self.mechanism, &prepared), &*self.signer).await
+        })
+        .await?;
+        Ok(prepared)
+    }
+
+    async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer).await
+    }
+
+    async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        let call = own_weights::reveal(self.mechanism, weights).ok_or(Rejection::NoWeightsCommitFound)?;
+        self.submitting(call, &*self.signer).await
+    }
+
+    async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
+        self.reading(async {
+            let session = self.link.session().await?;
+            own_weights::shown(&session, &self.scope).await
+        })
+        .await
+    }
+
+    async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
+        self.reading(async {
+            let session = self.link.session().await?;
+            own_weights::of_all(&session, &self.scope).await
+        })
+        .await
+    }
+
+    async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
+        self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey).await
+    }
+}
