@@ -11,7 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+<<<<<<< HEAD
 use compute_subnet::chain::Vitals;
+=======
+use compute_subnet::chain::weights::divergence::divergence;
+>>>>>>> weights
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
 use compute_subnet::telemetry::{
@@ -54,6 +58,8 @@ fn node() -> prometheus::Registry {
     metrics.scores(&[(Uid(0), 3.125), (Uid(255), 200.0)]);
     metrics.weights(&[(Uid(0), 0.25), (Uid(255), 0.75)]);
     metrics.weights_set("ok");
+    let others = [(Uid(1), 7)];
+    metrics.weights_compared(&divergence(Uid(3), &[(Uid(1), 65_535)], &others).into_iter().collect::<Vec<_>>());
     metrics.journal_commit(Duration::from_micros(300));
     metrics.prover_run("ok", Duration::from_secs(1));
     registry
