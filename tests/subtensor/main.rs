@@ -13,6 +13,8 @@ mod proxy;
 mod python;
 mod rpc;
 mod the_bed;
+mod the_client;
+mod the_nodes;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]
