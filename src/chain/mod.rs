@@ -33,7 +33,7 @@ pub use self::epoch::{
     EpochClock, EpochState, STATEFUL_EPOCHS, epoch_of, first_reveal_block, first_reveal_block_modulo, is_epoch_block,
     next_epoch_block,
 };
-pub use self::error::{ChainError, Rejection};
+pub use self::error::{ChainError, Class, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
     AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
@@ -92,11 +92,20 @@ pub trait Chain: Send + Sync {
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError>;
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
+    ///
+    /// At most one call of it can be included, and none that was signed more than [`call_lifetime`](Chain::call_lifetime)
+    /// blocks before.
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
 
     /// Reveals weights whose hash was committed to, within [`PreparedWeights::reveal`]. Timelocked ones are revealed by the
     /// chain, plain ones by nobody.
     async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
+
+    /// Blocks within which a signed call is included or never: the length of its era. Whoever got no answer knows after that
+    /// many finalised blocks that the call will not come any more.
+    fn call_lifetime(&self) -> u64 {
+        64
+    }
 
     /// What the chain shows of this hotkey's weights, as of its newest finalised block.
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError>;

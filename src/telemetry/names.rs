@@ -68,6 +68,10 @@ metrics! {
     Score = "compute_score_points", Gauge, ["uid"], "Score of the miner, 0 to 200.";
     Weight = "compute_weight_ratio", Gauge, ["uid"], "Share of the weights last set, 0 to 1.";
     WeightsSet = "compute_weights_set_total", Counter, ["result"], "Attempts to set weights by result.";
+    WeightsEnded = "compute_weights_ended_total", Counter, ["outcome"], "Weights of which the chain showed what became of them, by outcome.";
+    WeightsErrors = "compute_weights_errors_total", Counter, ["class", "name"], "Failed calls to the chain for weights, by what they ask for and the error's name.";
+    WeightsDivergence = "compute_weights_divergence", Gauge, ["validator_uid"], "1 less the cosine of our weights and those of a validator on the chain, 0 to 1.";
+    WeightsWorstDifference = "compute_weights_worst_difference_ratio", Gauge, ["validator_uid"], "Largest difference of one neuron's share between our weights and those of a validator on the chain, 0 to 1.";
     WeightsLastSet = "compute_weights_last_set_timestamp_seconds", Gauge, [], "When weights were last set, in Unix time, 0 if never.";
 
     Leases = "compute_leases", Gauge, ["state"], "Leases by state.";

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::bed::hotkey;
 use crate::proxy::{Mode, Proxy};
-use crate::the_client::{ANSWER, client, subnet};
+use crate::the_faults::{ANSWER, client, subnet};
 use crate::until;
 
 /// Each fault lasts this long: more than the time after which a silent actor is restarted, and than an answer's deadline.

@@ -22,3 +22,6 @@ pub use self::call::{Call, Mechanism};
 pub use self::client::{ClientSettings, SubtensorChain};
 pub use self::link::{Link, LinkSettings};
 pub use self::runtime::{CodecError, Era, Extrinsic, Runtime};
+
+#[cfg(test)]
+mod tests;
