@@ -16,6 +16,8 @@ mod python;
 mod rpc;
 mod the_bed;
 mod the_client;
+mod the_faults;
+mod the_nodes;
 mod the_tool;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
