@@ -9,10 +9,13 @@
 
 mod bed;
 mod frames;
+mod nodes;
 mod proxy;
 mod python;
 mod rpc;
+mod subnet;
 mod the_bed;
+mod the_subnet;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]
