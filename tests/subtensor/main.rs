@@ -17,7 +17,6 @@ mod subnet;
 mod the_bed;
 mod the_subnet;
 mod the_wire;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]
 mod wait;
 

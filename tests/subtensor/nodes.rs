@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Drop for Node {
 /// Writes a wallet as the common tools do: `{home}/wallets/{name}/hotkeys/default`, not encrypted.
 fn wallet(home: &Path, name: &str, seed: &[u8; 32], key: &Keypair) {
     let keys = home.join("wallets").join(name).join("hotkeys");
-    std::fs::create_dir_all(&keys).unwrap();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&keys).unwrap();
     let public = format!("0x{}", hex::encode(key.hotkey().0));
     let text = serde_json::json!({
         "accountId": public,
