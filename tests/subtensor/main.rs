@@ -16,6 +16,7 @@ mod rpc;
 mod subnet;
 mod the_bed;
 mod the_subnet;
+mod the_subnet_alone;
 mod the_wire;
 #[path = "../common/wait.rs"]
 mod wait;

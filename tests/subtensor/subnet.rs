@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::bed::{Bed, Start, account, left_out};
-use crate::nodes::{Node, Role, seed};
+use crate::nodes::{Node, Role, complaints, seed};
 use crate::proxy::Proxy;
 use crate::python::{Served, metagraph};
 use crate::wait::{free_ports, until};
@@ -46,6 +46,14 @@ pub(crate) struct Pace {
     pub(crate) tempo: u16,
     /// Real time of a block. On the chain it takes what the runtime says, 12 s.
     pub(crate) block: Duration,
+}
+
+/// Of 12 blocks each of the six permit holders, which on this runtime are all neurons, has two.
+pub(crate) const PACE: Pace = Pace { tempo: 11, block: Duration::from_millis(350) };
+
+/// Whether the long forms of tests are to be run.
+pub(crate) fn long() -> bool {
+    std::env::var_os("COMPUTE_TEST_LONG").is_some()
 }
 
 /// Weights as stored: uid and weight.
@@ -360,4 +368,21 @@ fn node(dir: &Path, name: &str, number: usize, port: u16, netuid: Netuid, wire: 
 /// Where the axon of the miner with this number, from 1, is.
 pub(crate) fn axon(number: usize, node: &Node) -> SocketAddr {
     SocketAddr::from((loopback(10 + number), node.web + 5))
+}
+
+/// Ends the nodes, and compares everything that is on record with the chain.
+pub(crate) async fn compare(mut subnet: Subnet, begun: Instant) -> Settings {
+    subnet.incentive_follows().await;
+    subnet.the_sdk_agrees().await;
+    subnet.unharmed().await;
+    subnet.end().await;
+    let settings = subnet.weights_were_set_once().await;
+    println!(
+        "{} blocks, {} epochs, weights set {} times of {} intents, announced {:?}",
+        settings.blocks, settings.epochs, settings.set, settings.intents, settings.served
+    );
+    println!("verdicts {:?}\nevidence {}", subnet.verdicts(), subnet.evidence_holds());
+    println!("complaints {:#?}", complaints(subnet.nodes.iter()));
+    println!("{:.0} s in all", begun.elapsed().as_secs_f64());
+    settings
 }

@@ -11,16 +11,8 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
-use crate::nodes::complaints;
 use crate::proxy::Mode;
-use crate::subnet::{Pace, Subnet};
-
-/// Of 12 blocks each of the six permit holders, which on this runtime are all neurons, has two.
-const PACE: Pace = Pace { tempo: 11, block: Duration::from_millis(350) };
-
-fn long() -> bool {
-    std::env::var_os("COMPUTE_TEST_LONG").is_some()
-}
+use crate::subnet::{PACE, Subnet, compare, long};
 
 /// A generator whose seed is printed, or given.
 fn seeded() -> StdRng {
@@ -30,23 +22,6 @@ fn seeded() -> StdRng {
     let seed = seed.unwrap_or_else(|| u64::from_le_bytes(random));
     println!("COMPUTE_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
-}
-
-/// Ends the nodes, and compares everything that is on record with the chain.
-async fn compare(mut subnet: Subnet, begun: Instant) -> crate::subnet::Settings {
-    subnet.incentive_follows().await;
-    subnet.the_sdk_agrees().await;
-    subnet.unharmed().await;
-    subnet.end().await;
-    let settings = subnet.weights_were_set_once().await;
-    println!(
-        "{} blocks, {} epochs, weights set {} times of {} intents, announced {:?}",
-        settings.blocks, settings.epochs, settings.set, settings.intents, settings.served
-    );
-    println!("verdicts {:?}\nevidence {}", subnet.verdicts(), subnet.evidence_holds());
-    println!("complaints {:#?}", complaints(subnet.nodes.iter()));
-    println!("{:.0} s in all", begun.elapsed().as_secs_f64());
-    settings
 }
 
 #[tokio::test]
