@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers fail the test")]
 
 mod bed;
+#[path = "../common/chain_vectors.rs"]
+mod chain_vectors;
 mod frames;
 mod nodes;
 mod proxy;
@@ -15,8 +17,10 @@ mod python;
 mod rpc;
 mod subnet;
 mod the_bed;
+mod the_client;
 mod the_subnet;
 mod the_subnet_alone;
+mod the_tool;
 mod the_wire;
 #[path = "../common/wait.rs"]
 mod wait;
