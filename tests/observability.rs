@@ -11,11 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-<<<<<<< HEAD
 use compute_subnet::chain::Vitals;
-=======
 use compute_subnet::chain::weights::divergence::divergence;
->>>>>>> weights
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
 use compute_subnet::telemetry::{

@@ -344,20 +344,19 @@ fn rates_of_gpus_must_keep_one_card_from_passing_as_two() {
 }
 
 #[test]
-fn devnet_classes_are_refused_on_public_chains() {
+fn devnet_classes_are_refused_on_every_chain_but_the_ledger_and_local_ones() {
     let file = conf("devnet:\n  gpu_scores:\n    cpu-1: { base: 100 }\n");
     let wrong = file.wrong();
     assert!(
-        wrong.contains(
-            "devnet.gpu_scores.cpu-1.base: devnet keys are for the ledger and local chains only, but network is finney"
-        ),
+        wrong.contains("cpu-1.base: devnet keys are for the ledger and local chains only, but network is finney"),
         "{wrong}"
     );
     assert!(file.load_with(Role::Miner, &["--subtensor.network", "test"], &[]).is_err());
-    for network in ["local", "ledger=http://127.0.0.1:9950"] {
-        let settings = file.load_with(Role::Miner, &["--subtensor.network", network], &[]).unwrap().settings;
-        assert_eq!(settings.devnet.gpu_scores["cpu-1"].base, 100.0);
-    }
+    let local = file.load_with(Role::Miner, &["--subtensor.network", "local"], &[]).unwrap().settings;
+    assert_eq!((local.devnet.gpu_scores["cpu-1"].base, local.devnet.gpu_scores.len()), (100.0, 4), "and in force");
+    let ledger = ["--subtensor.network", "ledger=http://127.0.0.1:9950"];
+    let settings = file.load_with(Role::Miner, &ledger, &[]).unwrap().settings;
+    assert_eq!(settings.devnet.gpu_scores["cpu-1"].base, 100.0);
     // Without an override nothing is refused, but the shipped classes are not in force on a real chain.
     assert!(shipped(Role::Validator).settings.devnet.gpu_scores.is_empty());
     let devnet = file.load_with(Role::Devnet, &[], &[]).unwrap().settings;
