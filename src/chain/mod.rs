@@ -3,9 +3,9 @@
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
-//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
-//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values and [`error`] what can go
-//! wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how
+//! our own neuron stands and what threatens it, [`weights`] are the ways that weights take, and [`commit`] seals them until
+//! the chain may see them; [`types`] has the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -19,6 +19,7 @@ pub mod error;
 pub mod heads;
 pub mod ledger;
 pub mod slots;
+pub mod standing;
 pub mod subtensor;
 pub mod types;
 pub mod weights;
@@ -35,7 +36,8 @@ pub use self::epoch::{
 pub use self::error::{ChainError, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
-    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
+    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, ReplacedBy,
+    Replacement, Standing, Weights,
 };
 pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
