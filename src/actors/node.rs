@@ -24,6 +24,7 @@ use super::listener::{Bound, Listener, ListenerSpec, Place};
 use super::reloader::{Check, Layers, Reloader};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
+use crate::chain::standing::OwnStanding;
 use crate::clock::SharedClock;
 use crate::evidence::{Identity, Limits};
 use crate::exit::Exit;
@@ -277,6 +278,7 @@ pub(crate) struct Frame {
     pub(crate) snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
     view: watch::Sender<Option<Arc<ChainView>>>,
+    standing: watch::Sender<Option<Arc<OwnStanding>>>,
     writer: Writer,
     hotkey: HotkeyLock,
     pub(crate) exclusive: Arc<Exclusive>,
@@ -424,6 +426,7 @@ impl Frame {
         let (journal, journal_seat) = tree.declare::<Journal>(spec("journal", &[]));
         let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
         let (view, chain) = watch::channel(None);
+        let (standing, standing_seen) = watch::channel(None);
         let (snapshot_sender, snapshot) = watch::channel(None);
         let (in_force, live) = LiveSettings::new(settings.clone());
         let policy = live.derived(policy);
@@ -469,6 +472,7 @@ impl Frame {
             view: tree.view(),
             health,
             chain: chain.clone(),
+            standing: standing_seen,
             journal: journal.clone(),
             guard: guard.clone(),
             clock: input.clock.clone(),
@@ -508,6 +512,7 @@ impl Frame {
             snapshot,
             chain,
             view,
+            standing,
             writer,
             hotkey,
             exclusive,
@@ -595,6 +600,8 @@ impl Frame {
             on_block: blocks,
             on_metagraph: metagraphs,
             view: self.view,
+            standing: self.standing,
+            validator: self.axon.is_none(),
             network: network(settings),
             journal: self.journal.clone(),
             clock: input.clock.clone(),

@@ -1,6 +1,6 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`; `text`
+//! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`; `text`
 //! lays tables out. A new group is a file here and a line in `Command`.
 
 mod evidence;
@@ -9,6 +9,7 @@ mod leases;
 mod node;
 mod penalties;
 mod probe;
+mod standing;
 mod text;
 mod wallet;
 
@@ -37,6 +38,7 @@ use crate::web::control::{ClientError, Code, ControlClient};
 Examples:
   compute-register status                            is the validator well?
   compute-register --role miner status               and the miner?
+  compute-register standing                          is my neuron about to be replaced?
   compute-register explain 5Grwva… --json            why does this miner have its score?
   compute-register replay                            do the weights follow from the evidence?
   compute-register rent --ssh-key ~/.ssh/id_ed25519.pub --duration 2h
@@ -75,6 +77,8 @@ enum NodeRole {
 enum Command {
     /// The node in short: whether it is ready, and why not.
     Status,
+    /// The node's own neuron: registered, immune, next to be replaced, with permit and stake or without.
+    Standing,
     /// The node's actors: state, restarts, queue, last failure.
     Actors,
     /// What the validator thinks of each miner: verdict, score, weight, leases.
@@ -167,6 +171,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
 async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
     match command {
         Command::Status => node::status(context).await,
+        Command::Standing => standing::run(context).await,
         Command::Actors => node::actors(context).await,
         Command::Table => node::table(context).await,
         Command::Leases(args) => leases::run(context, args).await,
