@@ -29,6 +29,7 @@ use actix::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::announce::Attempts;
 pub(super) use self::look::differs;
 use self::look::{Looked, look};
 use self::stall::Stall;
@@ -47,8 +48,6 @@ use crate::store::Record;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::{ChainReorganised, ChainStalled, StandingChanged};
 
-/// Blocks between two attempts to announce the same endpoint.
-const ANNOUNCE_EVERY: BlockNumber = 3;
 /// How long the journal may take to answer.
 const ASK: Duration = Duration::from_secs(5);
 /// Heads from which the time between two blocks is taken.
@@ -120,7 +119,8 @@ pub struct ChainWatcher {
     recalled: bool,
     stall: Stall,
     announcing: bool,
-    announced_at: Option<BlockNumber>,
+    axon_attempts: Attempts,
+    prometheus_attempts: Attempts,
     forced: bool,
 }
 
@@ -140,7 +140,8 @@ impl ChainWatcher {
             kept: None,
             recalled: false,
             announcing: false,
-            announced_at: None,
+            axon_attempts: Attempts::default(),
+            prometheus_attempts: Attempts::default(),
             forced,
         }
     }

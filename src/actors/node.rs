@@ -24,6 +24,7 @@ use super::listener::{Bound, Listener, ListenerSpec, Place};
 use super::reloader::{Check, Layers, Reloader};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
+use crate::chain::serving::{AddressPolicy, announceable};
 use crate::chain::standing::OwnStanding;
 use crate::clock::SharedClock;
 use crate::evidence::{Identity, Limits};
@@ -532,13 +533,14 @@ impl Frame {
         ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
     }
 
-    /// Where a validator's metrics are for others; loopback is for nobody else.
-    fn public_metrics(&self, settings: &Settings) -> Option<SocketAddr> {
+    /// Where a validator's metrics are for others; loopback is for nobody else. `found` is this machine's address as others
+    /// reach it.
+    fn public_metrics(&self, found: Option<SocketAddr>) -> Option<SocketAddr> {
         let address = self.web;
         let validator = self.axon.is_none();
         match address.ip() {
             ip if !validator || ip.is_loopback() => None,
-            ip if ip.is_unspecified() => Some(SocketAddr::new(settings.axon.external_ip?, address.port())),
+            ip if ip.is_unspecified() => Some(SocketAddr::new(found?.ip(), address.port())),
             _ => Some(address),
         }
     }
@@ -582,11 +584,12 @@ impl Frame {
         let mut metagraphs = vec![Subscriber::new("blacklist_guard", &self.guard)];
         metagraphs.extend(on_metagraph);
         let instance = self.instance.clone();
-        let axon = announce.map(|(address, dendrite)| AxonToAnnounce {
-            address,
-            version: AXON_VERSION,
-            rival: Rival { dendrite, instance },
+        let policy = settings.address_policy();
+        let axon = announce.filter(|(at, _)| may_announce("axon", *at, policy)).map(|(address, dendrite)| {
+            AxonToAnnounce { address, version: settings.axon.version, rival: Rival { dendrite, instance } }
         });
+        let prometheus = self.public_metrics(input.announce).filter(|at| may_announce("metrics endpoint", *at, policy));
+        let prometheus = prometheus.map(|at| (at, settings.axon.version));
         let watcher = Arc::new(ChainWatcherSetup {
             chain: input.chain.clone(),
             hotkey: input.keypair.hotkey(),
@@ -595,7 +598,7 @@ impl Frame {
             stalled_after: MAX_CHAIN_AGE,
             axon,
             exclusive: self.exclusive.clone(),
-            prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
+            prometheus,
             force_prometheus: settings.validator.force_update_prometheus,
             on_block: blocks,
             on_metagraph: metagraphs,
@@ -630,8 +633,14 @@ impl Frame {
     }
 }
 
-/// The version our axons announce on chain, the one that peers of the original expect.
-pub const AXON_VERSION: u32 = 183;
+/// Whether peers could reach this address; if not, it is told why it is not announced.
+fn may_announce(endpoint: &str, at: SocketAddr, policy: AddressPolicy) -> bool {
+    let judged = announceable(at.ip(), policy);
+    if let Err(refusal) = judged {
+        tracing::warn!(endpoint, address = %at, reason = %refusal, "not announced on chain, so peers do not find it");
+    }
+    judged.is_ok()
+}
 
 /// An axon whose address is taken, waiting for its routes.
 pub(crate) struct BoundAxon {

@@ -4,7 +4,7 @@
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
 //! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how
-//! our own neuron stands and what threatens it, [`weights`] are the ways that weights take, and [`commit`] seals them until
+//! our own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways that weights take, and [`commit`] seals them until
 //! the chain may see them; [`types`] has the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
@@ -18,6 +18,7 @@ pub mod epoch;
 pub mod error;
 pub mod heads;
 pub mod ledger;
+pub mod serving;
 pub mod slots;
 pub mod standing;
 pub mod subtensor;
