@@ -14,6 +14,7 @@ const NODE: &str = "src/actors/node.rs";
 const MINER: &str = "src/actors/miner/node.rs";
 const VALIDATOR: &str = "src/actors/validator/node.rs";
 const LAUNCH: &str = "src/launch/mod.rs";
+const ADDRESS: &str = "src/launch/address.rs";
 const DERIVED: &str = "src/settings/derived.rs";
 const DEVNET: &str = "src/sim/devnet.rs";
 
@@ -45,8 +46,13 @@ const READERS: &[(&str, &str, &str)] = &[
     ("subtensor.poll_interval", NODE, "settings.subtensor.poll_interval"),
     ("axon.ip", LAUNCH, "settings.axon.ip"),
     ("axon.port", LAUNCH, "settings.axon.port"),
-    ("axon.external_ip", LAUNCH, "axon.external_ip"),
-    ("axon.external_port", LAUNCH, "axon.external_port"),
+    ("axon.external_ip", ADDRESS, "axon.external_ip"),
+    ("axon.external_port", ADDRESS, "axon.external_port"),
+    ("axon.allow_private", DERIVED, "self.axon.allow_private"),
+    ("axon.allow_private", NODE, "settings.address_policy()"),
+    ("axon.ip_resolvers", ADDRESS, "axon.ip_resolvers"),
+    ("axon.version", NODE, "settings.axon.version"),
+    ("axon.version", MINER, "settings.axon.version"),
     ("axon.max_workers", MINER, "settings.axon.max_workers"),
     ("axon.max_body_bytes", MINER, "settings.axon.max_body_bytes"),
     ("axon.read_timeout", MINER, "settings.axon.read_timeout"),

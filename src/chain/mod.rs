@@ -3,7 +3,8 @@
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
-//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how our
+//! own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways
 //! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values, [`error`] what can go
 //! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
@@ -18,7 +19,9 @@ pub mod epoch;
 pub mod error;
 pub mod heads;
 pub mod ledger;
+pub mod serving;
 pub mod slots;
+pub mod standing;
 pub mod subtensor;
 pub mod types;
 pub mod vitals;
@@ -36,7 +39,8 @@ pub use self::epoch::{
 pub use self::error::{ChainError, Class, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
-    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
+    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, ReplacedBy,
+    Replacement, Standing, Weights,
 };
 pub use self::vitals::{Cause, Vitals};
 pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};

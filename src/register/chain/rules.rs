@@ -70,6 +70,8 @@ fn rules(rules: &Hyperparameters) -> Vec<Rule> {
         burn_rao,
         stake_threshold_rao,
         activity_cutoff,
+        // How the chain replaces neurons is no rule that an owner sets; `standing` shows what comes of it.
+        replacement: _,
     } = rules;
     let rule = |name, value: Value, meaning| Rule { name, shown: value.to_string(), value, meaning };
     let money =
