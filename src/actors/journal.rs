@@ -27,6 +27,8 @@ use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(5);
+/// Intents to set weights that are told.
+const RECENT_WEIGHTS: u32 = 16;
 /// How often what is too old is removed.
 const PRUNE: Duration = Duration::from_secs(60 * 60);
 /// Epochs of verdicts and scores that are kept: 100 days of 72 minutes.
@@ -211,7 +213,9 @@ impl Handler<GetLastWeights> for Journal {
     fn handle(&mut self, _: GetLastWeights, _: &mut Ctx<Self>) -> Self::Result {
         self.read(|conn| {
             Ok(LastWeights {
-                last: queries::last_weights(conn)?,
+                recent: queries::recent_weights(conn, RECENT_WEIGHTS)?,
+                open: queries::open_weights(conn)?,
+                settled: queries::settled_weights_epoch(conn)?,
                 included: queries::last_included_weights(conn)?,
                 next_id: queries::next_weights_id(conn)?,
             })

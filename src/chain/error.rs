@@ -24,7 +24,77 @@ pub enum ChainError {
     Protocol(String),
 }
 
+/// What a failed call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A person must change something: key, stake, setting or program. Trying again alone does not help.
+    Fatal,
+    /// The next attempt may do, made anew from what the chain shows then.
+    Retry,
+    /// Time heals it: a limit in blocks, a queue that is full.
+    Wait,
+}
+
+impl Class {
+    /// The classes.
+    pub const ALL: [Class; 3] = [Class::Fatal, Class::Retry, Class::Wait];
+
+    /// Its name in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Class::Fatal => "fatal",
+            Class::Retry => "retry",
+            Class::Wait => "wait",
+        }
+    }
+}
+
 impl ChainError {
+    /// What it asks for.
+    pub fn class(&self) -> Class {
+        match self {
+            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Refused(_) => Class::Retry,
+            // Another chain, or one that this program does not understand.
+            ChainError::Protocol(_) => Class::Fatal,
+            ChainError::Rejected(rejection) => rejection.class(),
+        }
+    }
+
+    /// Its name in metrics: the chain's for a refusal.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ChainError::Unreachable(_) => "unreachable",
+            ChainError::Deadline(_) => "deadline",
+            ChainError::Refused(_) => "refused",
+            ChainError::Protocol(_) => "protocol",
+            ChainError::Rejected(rejection) => rejection.name(),
+        }
+    }
+
+    /// Every class with every name in it, refusals included.
+    pub fn classes() -> Vec<(Class, &'static str)> {
+        let own = [
+            ChainError::Unreachable(String::new()),
+            ChainError::Deadline(Duration::ZERO),
+            ChainError::Refused(String::new()),
+            ChainError::Protocol(String::new()),
+        ];
+        let own = own.iter().map(|e| (e.class(), e.name()));
+        own.chain(Rejection::ALL.iter().map(|r| (r.class(), r.name()))).collect()
+    }
+
+    /// Whether a call that ended like this may still be included, or be already. A pool that dropped it may have handed it on
+    /// to others before.
+    pub fn is_unclear(&self) -> bool {
+        match self {
+            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Protocol(_) => true,
+            ChainError::Rejected(rejection) => {
+                matches!(rejection, Rejection::PoolFull | Rejection::Outdated | Rejection::Banned)
+            }
+            ChainError::Refused(_) => false,
+        }
+    }
+
     /// The refusal, if this is one.
     pub fn rejection(&self) -> Option<Rejection> {
         match self {
@@ -55,6 +125,8 @@ macro_rules! rejections {
         impl Rejection {
             /// Every name, in declaration order.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),*];
+            /// One of each, in declaration order.
+            pub const ALL: &'static [Rejection] = &[$(rejections!(@one $variant $(($data))?)),*];
             /// The chain's name of the error.
             pub fn name(&self) -> &'static str {
                 match self { $(rejections!(@pattern $variant $(($data))?) => stringify!($variant)),* }
@@ -69,6 +141,8 @@ macro_rules! rejections {
             }
         }
     };
+    (@one $variant:ident) => { Rejection::$variant };
+    (@one $variant:ident ($data:ty)) => { Rejection::$variant(<$data>::MIN) };
     (@of $variant:ident) => { Some(Rejection::$variant) };
     (@of $variant:ident ($data:ty)) => { None };
     (@pattern $variant:ident) => { Rejection::$variant };
@@ -145,6 +219,75 @@ rejections! {
     PoolFull = "too many calls wait for a block; try again after the next one";
 }
 
+impl Rejection {
+    /// What it asks for.
+    pub fn class(self) -> Class {
+        use Rejection as R;
+        match self {
+            R::SettingWeightsTooFast
+            | R::CommittingWeightsTooFast
+            | R::TooManyUnrevealedCommits
+            | R::RevealTooEarly
+            | R::CommitBlockNotInRevealRange
+            | R::ServingRateLimitExceeded
+            | R::RateLimitExceeded
+            | R::TooManyRegistrationsThisBlock
+            | R::TooManyRegistrationsThisInterval
+            | R::NoNeuronIdAvailable
+            | R::ColdkeyInSwapSchedule
+            | R::ExhaustsResources
+            | R::PoolFull => Class::Wait,
+            // The subnet's rules or its neurons changed between preparing and sending, or the envelope was overtaken.
+            R::CommitRevealEnabled
+            | R::CommitRevealDisabled
+            | R::InvalidRevealRound
+            | R::NoWeightsCommitFound
+            | R::InvalidRevealCommitHashNotMatch
+            | R::ExpiredWeightCommit
+            | R::UidsLengthExceedUidsInSubNet
+            | R::UidVecContainInvalidOne
+            | R::UidNotFound
+            | R::WeightVecLengthIsLow
+            | R::MaxWeightExceeded
+            | R::BadRequest
+            | R::AncientBirthBlock
+            | R::Banned
+            | R::Priority
+            | R::Outdated
+            | R::StaleTransaction(_)
+            | R::FutureTransaction(_)
+            | R::RegistrationPriceLimitExceeded => Class::Retry,
+            R::SubnetNotExists
+            | R::CanNotSetRootNetworkWeights
+            | R::IncorrectCommitRevealVersion
+            | R::MechanismDoesNotExist
+            | R::InputLengthsUnequal
+            | R::WeightVecNotEqualSize
+            | R::HotKeyNotRegisteredInSubNet
+            | R::NotEnoughStakeToSetWeights
+            | R::IncorrectWeightVersionKey
+            | R::NeuronNoValidatorPermit
+            | R::DuplicateUids
+            | R::HotKeyNotRegisteredInNetwork
+            | R::InvalidIpType
+            | R::InvalidIpAddress
+            | R::InvalidPort
+            | R::HotKeyAlreadyRegisteredInSubNet
+            | R::NonAssociatedColdKey
+            | R::NotEnoughBalanceToStake
+            | R::HotKeyAccountNotExists
+            | R::AmountTooLow
+            | R::SubNetRegistrationDisabled
+            | R::RegistrationNotPermittedOnRootSubnet
+            | R::BalanceTooLow
+            | R::StakeAmountTooLow
+            | R::Payment
+            | R::BadSignature
+            | R::WrongGenesis => Class::Fatal,
+        }
+    }
+}
+
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.name(), self.text())?;
@@ -169,6 +312,21 @@ mod tests {
         assert_eq!(text, "the chain refused the call: SettingWeightsTooFast (weights were set too few blocks ago)");
         assert!(Rejection::StaleTransaction(7).to_string().ends_with("the next one is 7"));
         assert_eq!(ChainError::Deadline(Duration::from_secs(5)).to_string(), "the chain did not answer within 5s");
+    }
+
+    #[test]
+    fn every_failure_has_one_class_and_only_the_runtimes_refusals_are_certain() {
+        let classes = ChainError::classes();
+        assert_eq!(classes.len(), 4 + Rejection::NAMES.len());
+        assert!(Class::ALL.iter().all(|class| classes.iter().any(|(of, _)| of == class)));
+        let class = |error: ChainError| (error.class(), error.is_unclear());
+        assert_eq!(class(Rejection::SettingWeightsTooFast.into()), (Class::Wait, false));
+        assert_eq!(class(Rejection::CommitRevealEnabled.into()), (Class::Retry, false));
+        assert_eq!(class(Rejection::NotEnoughStakeToSetWeights.into()), (Class::Fatal, false));
+        assert_eq!(class(ChainError::Refused(String::new())), (Class::Retry, false));
+        assert_eq!(class(Rejection::PoolFull.into()), (Class::Wait, true));
+        assert_eq!(class(ChainError::Deadline(Duration::ZERO)), (Class::Retry, true));
+        assert_eq!(class(ChainError::Protocol(String::new())), (Class::Fatal, true));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
-//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how
-//! our own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways that weights take, and [`commit`] seals them until
-//! the chain may see them; [`types`] has the values and [`error`] what can go wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how our
+//! own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways
+//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values, [`error`] what can go
+//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a
+//! wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -23,6 +25,7 @@ pub mod slots;
 pub mod standing;
 pub mod subtensor;
 pub mod types;
+pub mod vitals;
 pub mod weights;
 
 use std::net::IpAddr;
@@ -34,12 +37,13 @@ pub use self::epoch::{
     EpochClock, EpochState, STATEFUL_EPOCHS, epoch_of, first_reveal_block, first_reveal_block_modulo, is_epoch_block,
     next_epoch_block,
 };
-pub use self::error::{ChainError, Rejection};
+pub use self::error::{ChainError, Class, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
     AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, ReplacedBy,
     Replacement, Standing, Weights,
 };
+pub use self::vitals::{Cause, Vitals};
 pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 pub use crate::wallet::Signer;
@@ -55,6 +59,11 @@ pub trait Chain: Send + Sync {
     /// The hotkey that signs [`serve_axon`](Chain::serve_axon), [`serve_prometheus`](Chain::serve_prometheus) and
     /// [`submit_weights`](Chain::submit_weights).
     fn hotkey(&self) -> Hotkey;
+
+    /// What became of its calls and connections since the start, for metrics. Waits for nothing.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
 
     /// The newest block.
     async fn head(&self) -> Result<BlockHead, ChainError>;
@@ -88,11 +97,20 @@ pub trait Chain: Send + Sync {
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError>;
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
+    ///
+    /// At most one call of it can be included, and none that was signed more than [`call_lifetime`](Chain::call_lifetime)
+    /// blocks before.
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
 
     /// Reveals weights whose hash was committed to, within [`PreparedWeights::reveal`]. Timelocked ones are revealed by the
     /// chain, plain ones by nobody.
     async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
+
+    /// Blocks within which a signed call is included or never: the length of its era. Whoever got no answer knows after that
+    /// many finalised blocks that the call will not come any more.
+    fn call_lifetime(&self) -> u64 {
+        64
+    }
 
     /// What the chain shows of this hotkey's weights, as of its newest finalised block.
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError>;

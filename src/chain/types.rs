@@ -172,8 +172,8 @@ pub struct Hyperparameters {
     pub max_allowed_uids: u16,
     /// The number of validator permits.
     pub max_allowed_validators: u16,
-    /// Whether weights must be committed first and revealed later. The chain's default is true; here false, because
-    /// the ledger has no commits and would refuse every weight.
+    /// Whether weights must be committed first and revealed later. The chain's default is true; here false, so that a devnet's
+    /// weights count at once.
     pub commit_reveal: bool,
     /// Epochs from a commit to its reveal.
     #[serde(default = "one_epoch")]

@@ -3,14 +3,18 @@
 //! A subnet takes weights in one of three ways ([`Route`]). In all of them [`PreparedWeights`] holds everything that the
 //! sending needs, the secret salt or the sealed bytes too: a node that was killed between writing it down and hearing the
 //! chain's answer finds out from [`WeightsShown`] whether they arrived, and can send the very same ones or reveal them.
+//! [`intent`] is how: the life of one intent to set weights. [`divergence`](mod@divergence) compares vectors.
+
+pub mod divergence;
+pub mod intent;
 
 use serde::{Deserialize, Serialize};
 
 use super::types::Weights;
 use crate::ids::{BlockNumber, Hash32, Uid};
 
-/// How weights get to the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How weights get to the chain. As `Debug` it shows no salt and no sealed bytes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "way", rename_all = "snake_case")]
 pub enum Route {
     /// In the open: they count at once.
@@ -32,6 +36,18 @@ pub enum Route {
         /// The version of the sealing, see [`super::commit::COMMIT_REVEAL_VERSION`].
         version: u16,
     },
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Route::Plain => f.write_str("Plain"),
+            Route::Hashed { hash, .. } => f.debug_struct("Hashed").field("hash", hash).finish_non_exhaustive(),
+            Route::Timelocked { round, version, .. } => {
+                f.debug_struct("Timelocked").field("round", round).field("version", version).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 impl Route {

@@ -10,7 +10,7 @@ use super::{Entry, Kind};
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32, Hotkey, Uid};
 use crate::proof::{Root, Work};
 use crate::scoring::{
-    Counted, DuePenalty, HistoryRules, Judge, MinerFinding, Points, ScoreRow, ScoreTable, WeightLimits,
+    Burn, Counted, DuePenalty, HistoryRules, Judge, MinerFinding, Points, ScoreRow, ScoreTable, WeightLimits,
 };
 use crate::store::records::WeightsStatus;
 use crate::wire::reply::ReplyProof;
@@ -202,8 +202,18 @@ pub struct WeightsBody {
     pub limits: WeightLimits,
     /// The version key sent with them.
     pub version_key: u64,
+    /// The share that nobody earns; not in the log where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burn: Option<Burn>,
+    /// The subnet's mechanism that they are for; not in the log where it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mechanism: u8,
     /// The vector.
     pub entries: Vec<(Uid, u16)>,
+}
+
+fn is_zero(mechanism: &u8) -> bool {
+    *mechanism == 0
 }
 
 /// `weights_status`: what became of weights.

@@ -78,8 +78,16 @@ impl VectorReplay {
         match (self.status, self.included) {
             (Some(WeightsStatus::Included), Some(block)) => format!("included at block {block}"),
             (Some(WeightsStatus::Included), None) => "included".to_owned(),
+            (Some(WeightsStatus::Revealed), Some(block)) => format!("revealed by block {block}"),
+            (Some(WeightsStatus::Revealed), None) => "revealed".to_owned(),
+            (Some(WeightsStatus::Committed), _) => "committed, whether revealed is not known".to_owned(),
+            (Some(WeightsStatus::Missed), _) => "committed and not revealed in time".to_owned(),
+            (Some(WeightsStatus::Unequal), _) => "the chain shows others in their place".to_owned(),
             (Some(WeightsStatus::Failed), _) => "refused or not included".to_owned(),
-            (Some(WeightsStatus::Pending) | None, _) => "whether included is not known".to_owned(),
+            (Some(WeightsStatus::Shadow), _) => "never meant to be sent".to_owned(),
+            (Some(WeightsStatus::Pending | WeightsStatus::Sent) | None, _) => {
+                "whether included is not known".to_owned()
+            }
         }
     }
 }
@@ -407,7 +415,7 @@ impl Replayer {
     }
 
     fn weights(&mut self, body: WeightsBody) -> Result<(), String> {
-        let WeightsBody { id, epoch, neurons, limits, entries, .. } = body;
+        let WeightsBody { id, epoch, neurons, limits, burn, entries, .. } = body;
         let Some(rows) = self.rows.get(&epoch) else {
             self.out
                 .notes
@@ -423,7 +431,7 @@ impl Replayer {
             });
             return Ok(());
         };
-        let derived = scoring::weigh(rows, &neurons, &limits).map_err(|error| error.to_string());
+        let derived = scoring::weigh_with(rows, &neurons, &limits, burn.as_ref()).map_err(|error| error.to_string());
         let follows = derived.as_ref() == Ok(&entries);
         match derived {
             Ok(_) if follows => {

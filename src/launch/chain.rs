@@ -24,6 +24,7 @@ pub fn client(settings: &Settings, signer: Arc<dyn Signer>) -> Result<Arc<dyn Ch
         Network::Ledger(url) => {
             let client = url.as_str().parse::<LedgerEndpoint>().map_err(|error| error.to_string()).and_then(|at| {
                 LedgerClient::http(&at, settings.netuid, signer, deadlines)
+                    .map(|client| client.with_mechanism(settings.weights.mechanism))
                     .map_err(|error| crate::telemetry::error_chain(&error))
             });
             let client = client.map_err(|error| {
@@ -54,7 +55,7 @@ fn subtensor(settings: &Settings) -> ClientSettings {
     };
     ClientSettings {
         link,
-        mechanism: Mechanism { netuid: settings.netuid, id: 0 },
+        mechanism: Mechanism { netuid: settings.netuid, id: settings.weights.mechanism },
         submit: settings.weights.confirm_timeout,
         clock: Arc::new(SystemClock),
     }

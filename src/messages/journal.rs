@@ -89,8 +89,12 @@ pub struct LastView;
 /// What the journal remembers of weights.
 #[derive(Debug, Clone)]
 pub struct LastWeights {
-    /// The newest intent with its status.
-    pub last: Option<WeightsRow>,
+    /// The newest intents with their status, at most 16, the newest first.
+    pub recent: Vec<WeightsRow>,
+    /// Those whose end is not known, oldest first.
+    pub open: Vec<WeightsRow>,
+    /// The newest epoch that needs no other weights.
+    pub settled: Option<Epoch>,
     /// The newest that is certainly on the chain.
     pub included: Option<WeightsRow>,
     /// The id for the next intent.

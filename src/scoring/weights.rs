@@ -33,6 +33,9 @@ pub enum WeightError {
     /// The same neuron twice.
     #[error("uid {0} is listed twice")]
     Twice(Uid),
+    /// A share for a neuron that there is not.
+    #[error("uid {0} has no neuron in the subnet; check weights.burn_uid")]
+    NoNeuron(Uid),
     /// A highest share of 0.
     #[error("the highest share is 0, no weights can keep it")]
     MaxShare,
@@ -69,8 +72,8 @@ pub fn weights(scores: &[(Uid, Points)]) -> Result<Vec<(Uid, u16)>, WeightError>
     Ok(scaled(&scores.iter().map(|(uid, score)| (*uid, u128::from(score.0))).collect::<Vec<_>>()))
 }
 
-/// Values as weights. Each must be below 2¹¹², so that 65,535 of them fit.
-fn scaled(values: &[(Uid, u128)]) -> Vec<(Uid, u16)> {
+/// Values as weights. Each must be below 2¹¹², so that 65,535 of them fit. Zeros are left out.
+pub(super) fn scaled(values: &[(Uid, u128)]) -> Vec<(Uid, u16)> {
     let highest = values.iter().map(|(_, v)| *v).max().unwrap_or(0);
     if highest == 0 {
         return Vec::new();
@@ -154,7 +157,21 @@ pub fn weigh(
     neurons: &[(Uid, Hotkey)],
     limits: &WeightLimits,
 ) -> Result<Vec<(Uid, u16)>, WeightError> {
-    let judged: BTreeMap<(Uid, Hotkey), Points> = rows.iter().map(|r| ((r.uid, r.hotkey), r.score.total)).collect();
+    let totals = rows.iter().map(|r| (r.uid, r.hotkey, r.score.total));
+    weigh_totals(totals, neurons, limits)
+}
+
+/// [`weigh`] from the totals of the scores alone.
+///
+/// # Errors
+/// As there.
+pub fn weigh_totals(
+    totals: impl IntoIterator<Item = (Uid, Hotkey, Points)>,
+    neurons: &[(Uid, Hotkey)],
+    limits: &WeightLimits,
+) -> Result<Vec<(Uid, u16)>, WeightError> {
+    let judged: BTreeMap<(Uid, Hotkey), Points> =
+        totals.into_iter().map(|(uid, hotkey, total)| ((uid, hotkey), total)).collect();
     let scores: Vec<(Uid, Points)> =
         neurons.iter().map(|(uid, hotkey)| (*uid, judged.get(&(*uid, *hotkey)).copied().unwrap_or_default())).collect();
     let plain = weights(&scores)?;

@@ -127,6 +127,7 @@ pub static FLAGS: &[Flag] = &[
     original("axon.max_workers", Value, "10", Key("axon.max_workers"), "Admitted requests worked on at the same time"),
     ours("metrics.ip", Value, Key("metrics.ip"), "Address of /metrics"),
     ours("metrics.port", Value, Key("metrics.port"), "Port of /metrics"),
+    ours("weights.mode", Value, Key("weights.mode"), "set weights, or only compare them with others' (shadow)"),
     original(
         "ssh.port",
         Value,

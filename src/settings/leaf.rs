@@ -209,6 +209,34 @@ impl Leaf for LogFormat {
     }
 }
 
+/// What becomes of a validator's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightsMode {
+    /// They are set on the chain.
+    Set,
+    /// They are prepared, stored and compared with those of other validators, and never sent.
+    Shadow,
+}
+
+impl Leaf for WeightsMode {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        match String::parse(kind, home)?.trim() {
+            "set" => Ok(WeightsMode::Set),
+            "shadow" => Ok(WeightsMode::Shadow),
+            other => Err(Wrong {
+                reason: format!("expected set or shadow, found {other:?}"),
+                nearest: nearest(other, ["set", "shadow"]),
+            }),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            WeightsMode::Set => "set".to_owned(),
+            WeightsMode::Shadow => "shadow".to_owned(),
+        }
+    }
+}
+
 /// The value must lie between these two, both included.
 pub(crate) fn within<T: Leaf + PartialOrd>(min: T, max: T) -> impl Fn(&T) -> Option<String> {
     move |value| {

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 pub use cli::{Cli, exit_code, parse};
 pub use derived::Level;
 pub use flags::{Effect, FLAGS, Flag, FlagKind};
-pub use leaf::LogFormat;
+pub use leaf::{LogFormat, WeightsMode};
 pub use live::{Live, LiveSettings};
 pub use network::{Network, ParseNetworkError};
 pub use problem::{Problem, Problems};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::section;
-use super::leaf::{DAY, LogFormat, file_name, if_given, ms, port, power_of_two, s, within};
+use super::leaf::{DAY, LogFormat, WeightsMode, file_name, if_given, ms, port, power_of_two, s, within};
 use super::network::Network;
 use crate::ids::{Coldkey, Hotkey, Netuid};
 
@@ -275,10 +275,18 @@ section! {
 section! {
     /// How weights are set.
     pub struct Weights {
+        /// Whether they are sent.
+        pub mode: WeightsMode,
         /// Blocks between two settings.
         pub interval_blocks: u64 [within(1, 100_000)],
         /// Version key sent with the weights.
         pub version_key: u64,
+        /// The subnet's mechanism that they are for.
+        pub mechanism: u8 [within(0, 15)],
+        /// Share that goes to one neuron before the rest is divided.
+        pub burn_share: f64 [within(0.0, 1.0)],
+        /// That neuron; `None`: the subnet owner's hotkey.
+        pub burn_uid: Option<u16>,
         /// Wait after the first failed attempt; doubles.
         pub retry_first: Duration [within(ms(10), s(3600))],
         /// Longest wait between attempts.
@@ -359,6 +367,8 @@ section! {
         pub block_time: Duration [within(ms(10), s(600))],
         /// Blocks of one epoch, less one.
         pub tempo: u16 [within(1, 10_000)],
+        /// Whether weights are committed first and revealed an epoch later.
+        pub commit_reveal: bool,
         /// Classes by name.
         pub gpu_scores: BTreeMap<String, DeviceClass>,
     }

@@ -333,6 +333,7 @@ fn genesis(settings: &Settings, keys: &DevnetKeys, speed: f64) -> Result<Genesis
     let mut genesis = GenesisConfig::new(settings.netuid);
     genesis.block_time = settings.devnet.block_time;
     genesis.hyperparameters.tempo = settings.devnet.tempo;
+    genesis.hyperparameters.commit_reveal = settings.devnet.commit_reveal;
     // A devnet's epochs are short: limits in blocks are scaled down with them.
     genesis.hyperparameters.weights_rate_limit = 2;
     genesis.hyperparameters.serving_rate_limit = 1;

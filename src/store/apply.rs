@@ -180,14 +180,15 @@ fn score(conn: &Connection, r: &ScoreRecord) -> Result<(), StoreError> {
 
 fn weights(conn: &Connection, r: &WeightsRecord) -> Result<(), StoreError> {
     conn.prepare_cached(
-        "INSERT INTO weights (id, epoch, block, entries, status, included_block, detail, at_ms, updated_ms)
-         VALUES (?1, ?2, ?3, ?4, 'pending', NULL, '', ?5, ?5)",
+        "INSERT INTO weights (id, epoch, block, entries, prepared, status, included_block, detail, at_ms, updated_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'pending', NULL, '', ?6, ?6)",
     )?
     .execute(params![
         int(r.id, "id")?,
         int(r.epoch, "epoch")?,
         int(r.block, "block")?,
         json(&r.entries, "entries")?,
+        r.prepared.as_ref().map(|prepared| json(prepared, "prepared")).transpose()?,
         int(r.at_ms, "at_ms")?
     ])?;
     Ok(())
@@ -393,8 +394,8 @@ fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
     for sql in [
         "DELETE FROM lease_event WHERE lease IN (SELECT id FROM lease WHERE live = 0 AND updated_ms < ?1)",
         "DELETE FROM lease WHERE live = 0 AND updated_ms < ?1",
-        "DELETE FROM weights WHERE status <> 'pending' AND updated_ms < ?1
-             AND id NOT IN (SELECT coalesce(max(id), -1) FROM weights WHERE status = 'included')
+        "DELETE FROM weights WHERE status NOT IN ('pending', 'sent', 'committed') AND updated_ms < ?1
+             AND id NOT IN (SELECT coalesce(max(id), -1) FROM weights WHERE status IN ('included', 'revealed'))
              AND id <> (SELECT max(id) FROM weights)",
         "DELETE FROM penalty WHERE until_ms < ?1",
         "DELETE FROM prover_run WHERE at_ms < ?1",

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Role;
 use super::records::*;
+use crate::chain::{PreparedWeights, Route, Weights};
 use crate::ids::{ChallengeId, Coldkey, DeviceId, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{Points, Scaling};
 use crate::verdict::{FailReason, PassEvidence, Verdict};
@@ -90,6 +91,16 @@ pub(super) fn weights(id: u64, entries: &[(u8, u16)]) -> WeightsRecord {
         epoch: 40 + id,
         block: 240 + 6 * id,
         entries: entries.iter().map(entry).collect(),
+        prepared: Some(PreparedWeights {
+            weights: Weights {
+                entries: entries.iter().map(|(m, w)| (Uid(u16::from(*m)), *w)).collect(),
+                version_key: 183,
+            },
+            mechanism: 0,
+            route: Route::Hashed { salt: vec![1, 65_535], hash: Hash32([id as u8; 32]) },
+            at: 240 + 6 * id,
+            reveal: Some((300, 306)),
+        }),
         at_ms: NOW + id,
     }
 }

@@ -256,25 +256,24 @@ pub fn specs_of(conn: &Connection, hotkey: &Hotkey) -> Result<Option<SpecsRecord
 macro_rules! select_weights {
     ($rest:literal) => {
         concat!(
-            "SELECT id, epoch, block, entries, at_ms, status, included_block, detail, updated_ms FROM weights ",
+            "SELECT id, epoch, block, entries, at_ms, status, included_block, detail, updated_ms, prepared FROM weights ",
             $rest
         )
     };
 }
 
 fn weights(row: &Row<'_>) -> Result<WeightsRow> {
-    let status = match row.get_ref(5)?.as_str().map_err(|e| bad(5, e))? {
-        "pending" => WeightsStatus::Pending,
-        "included" => WeightsStatus::Included,
-        "failed" => WeightsStatus::Failed,
-        other => return Err(bad(5, format!("{other} is no status of weights"))),
-    };
+    let label = row.get_ref(5)?.as_str().map_err(|e| bad(5, e))?;
+    let status = WeightsStatus::of_label(label).ok_or_else(|| bad(5, format!("{label} is no status of weights")))?;
+    let prepared: Option<String> = row.get(9)?;
+    let prepared = prepared.map(|text| serde_json::from_str(&text).map_err(|e| bad(9, e))).transpose()?;
     Ok(WeightsRow {
         weights: WeightsRecord {
             id: unsigned(row, 0)?,
             epoch: unsigned(row, 1)?,
             block: unsigned(row, 2)?,
             entries: from_json(row, 3)?,
+            prepared,
             at_ms: unsigned(row, 4)?,
         },
         status,
@@ -284,9 +283,21 @@ fn weights(row: &Row<'_>) -> Result<WeightsRow> {
     })
 }
 
-/// Weights of which it is not known whether they reached the chain, oldest first.
-pub fn pending_weights(conn: &Connection) -> Result<Vec<WeightsRow>> {
-    list(conn, select_weights!("WHERE status = 'pending' ORDER BY id"), [], weights)
+/// Weights of which it is not known yet what becomes of them, oldest first.
+pub fn open_weights(conn: &Connection) -> Result<Vec<WeightsRow>> {
+    list(conn, select_weights!("WHERE status IN ('pending', 'sent', 'committed') ORDER BY id"), [], weights)
+}
+
+/// The newest epoch whose weights are on the chain, or were and are done with: it needs no others. Open ones are not
+/// counted.
+pub fn settled_weights_epoch(conn: &Connection) -> Result<Option<u64>> {
+    let sql = "SELECT max(epoch) FROM weights WHERE status IN ('included', 'revealed', 'missed', 'unequal')";
+    conn.query_row(sql, [], |row| maybe_unsigned(row, 0))
+}
+
+/// The newest intents, at most `limit`, the newest first.
+pub fn recent_weights(conn: &Connection, limit: u32) -> Result<Vec<WeightsRow>> {
+    list(conn, select_weights!("ORDER BY id DESC LIMIT ?1"), [limit], weights)
 }
 
 /// The last intent, whatever became of it.
@@ -296,7 +307,7 @@ pub fn last_weights(conn: &Connection) -> Result<Option<WeightsRow>> {
 
 /// The last weights seen on chain.
 pub fn last_included_weights(conn: &Connection) -> Result<Option<WeightsRow>> {
-    one(conn, select_weights!("WHERE status = 'included' ORDER BY id DESC LIMIT 1"), [], weights)
+    one(conn, select_weights!("WHERE status IN ('included', 'revealed') ORDER BY id DESC LIMIT 1"), [], weights)
 }
 
 /// An id that no stored intent has.

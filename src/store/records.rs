@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Role;
 use crate::admission::Subject;
+use crate::chain::PreparedWeights;
 pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{DuePenalty, JudgedRate, Points, Scaling};
@@ -320,6 +321,9 @@ pub struct WeightsRecord {
     pub block: BlockNumber,
     /// The vector.
     pub entries: Vec<WeightEntry>,
+    /// What is about to be sent, the salt of a commit included: a secret until the commit is revealed. `None` where nothing
+    /// could be prepared, and for intents from before.
+    pub prepared: Option<PreparedWeights>,
     /// When it was made.
     pub at_ms: u64,
 }
@@ -330,20 +334,49 @@ pub struct WeightsRecord {
 pub enum WeightsStatus {
     /// Not known yet: look at the chain before another attempt.
     Pending,
-    /// Seen on chain.
+    /// The chain said that a block holds the call; no finalised block has shown it yet.
+    Sent,
+    /// A finalised block shows the commit, which waits to be revealed.
+    Committed,
+    /// Seen on chain, set in the open.
     Included,
+    /// Seen on chain, revealed after a commit.
+    Revealed,
+    /// Committed, and not revealed in its time.
+    Missed,
+    /// The chain shows other weights in their place.
+    Unequal,
     /// Refused, or certainly not included.
     Failed,
+    /// Only to compare with: never meant to be sent (`weights.mode`).
+    Shadow,
 }
 
 impl WeightsStatus {
+    /// Every status.
+    pub const ALL: [WeightsStatus; 9] = {
+        use WeightsStatus as S;
+        [S::Pending, S::Sent, S::Committed, S::Included, S::Revealed, S::Missed, S::Unequal, S::Failed, S::Shadow]
+    };
+
     /// The text in the database.
     pub fn label(self) -> &'static str {
         match self {
             WeightsStatus::Pending => "pending",
+            WeightsStatus::Sent => "sent",
+            WeightsStatus::Committed => "committed",
             WeightsStatus::Included => "included",
+            WeightsStatus::Revealed => "revealed",
+            WeightsStatus::Missed => "missed",
+            WeightsStatus::Unequal => "unequal",
             WeightsStatus::Failed => "failed",
+            WeightsStatus::Shadow => "shadow",
         }
+    }
+
+    /// The status with this text in the database.
+    pub fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.label() == label)
     }
 }
 

@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "where the evidence log ends, the judge's memory", sql: EVIDENCE_LOG },
     Migration { name: "penalties of addresses", sql: PENALTIES_OF_ADDRESSES },
     Migration { name: "the last view of the subnet", sql: SUBNET_VIEW },
+    Migration { name: "weights by every way the chain takes them", sql: WEIGHTS_BY_EVERY_WAY },
 ];
 
 /// The version this program reads and writes.
@@ -189,6 +190,20 @@ CREATE TABLE judge (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NUL
 /// A subject is a hotkey or an address as text; no text is both.
 const PENALTIES_OF_ADDRESSES: &str = "ALTER TABLE penalty RENAME COLUMN hotkey TO subject;";
 
+/// `prepared` is what was about to be sent, salt and sealed bytes included; NULL for weights from before. Which statuses
+/// there are the program says: a CHECK would ask for a new table with each new one.
+const WEIGHTS_BY_EVERY_WAY: &str = "
+CREATE TABLE weights_by_way (
+    id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, block INTEGER NOT NULL, entries TEXT NOT NULL, prepared TEXT,
+    status TEXT NOT NULL, included_block INTEGER, detail TEXT NOT NULL, at_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO weights_by_way (id, epoch, block, entries, status, included_block, detail, at_ms, updated_ms)
+SELECT id, epoch, block, entries, status, included_block, detail, at_ms, updated_ms FROM weights;
+DROP TABLE weights;
+ALTER TABLE weights_by_way RENAME TO weights;
+CREATE INDEX weights_by_status ON weights (status, id);
+";
+
 const SUBNET_VIEW: &str = "
 CREATE TABLE subnet_view (
     id INTEGER PRIMARY KEY CHECK (id = 1), block INTEGER NOT NULL, json TEXT NOT NULL, at_ms INTEGER NOT NULL
@@ -289,6 +304,25 @@ mod tests {
             until_ms: 90,
         };
         assert_eq!(read, [expected]);
+    }
+
+    #[test]
+    fn weights_of_which_nothing_was_known_are_still_open_after_the_migration() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        (0..8).for_each(|from| migrate_one(&mut conn, from, 1).unwrap());
+        conn.execute_batch(
+            "INSERT INTO weights VALUES (1, 4, 240, '[]', 'included', 250, 'fine', 5, 6);
+             INSERT INTO weights VALUES (2, 5, 246, '[]', 'pending', NULL, '', 7, 7);",
+        )
+        .unwrap();
+        (8..LATEST).for_each(|from| migrate_one(&mut conn, from, 2).unwrap());
+        let open = super::super::queries::open_weights(&conn).unwrap();
+        assert_eq!(
+            open.iter().map(|row| (row.weights.id, row.weights.prepared.is_none())).collect::<Vec<_>>(),
+            [(2, true)]
+        );
+        let last = super::super::queries::last_included_weights(&conn).unwrap().unwrap();
+        assert_eq!((last.weights.id, last.included_block, last.detail.as_str()), (1, Some(250), "fine"));
     }
 
     #[test]

@@ -78,6 +78,30 @@ impl WeightsSubmitted<'_> {
     }
 }
 
+/// The chain showed what became of weights that were sent.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightsEnded<'a> {
+    /// The epoch whose scores they express.
+    pub epoch: Epoch,
+    /// A value of [`Labels::weights_outcomes`](super::Labels).
+    pub outcome: &'a str,
+    /// What was seen, and what to do about it.
+    pub detail: &'a str,
+}
+
+impl WeightsEnded<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.weights_ended(self.outcome);
+        let WeightsEnded { epoch, outcome, detail } = self;
+        let detail = printable(detail, MAX_DETAIL);
+        match *outcome {
+            "included" | "revealed" => info!(epoch, outcome, detail, "weights are on the chain"),
+            _ => warn!(epoch, outcome, detail, "weights are not on the chain"),
+        }
+    }
+}
+
 /// A lease changed its state.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseTransition<'a> {

@@ -18,6 +18,8 @@ pub struct Labels {
     pub axon_outcomes: Vec<&'static str>,
     /// Results of setting weights.
     pub weights_results: Vec<&'static str>,
+    /// What can become of weights that were sent.
+    pub weights_outcomes: Vec<&'static str>,
     /// Stages of a challenge.
     pub challenge_stages: Vec<&'static str>,
     /// Where the head can be to a validator's slot.
@@ -41,7 +43,8 @@ impl Default for Labels {
             admissions: vec![("admitted", "none"), ("refused", OTHER)],
             axon_paths: vec!["/Specs", "/Challenge", "/Allocate"],
             axon_outcomes: vec!["ok", "refused", "unauthorized", "malformed", "too_large", "overloaded", "error"],
-            weights_results: vec!["ok", "too_soon", "refused", "timeout", "error"],
+            weights_results: vec!["ok", "too_soon", "refused", "timeout", "error", "shadow"],
+            weights_outcomes: vec!["included", "revealed", "missed", "unequal", "lapsed"],
             challenge_stages: vec!["commit", "open", "verify", "total"],
             challenge_slots: vec!["wait", "now", "over", "none"],
             epoch_outcomes: vec!["judged", "void", "empty"],

@@ -18,7 +18,9 @@ use super::names::Metric;
 use super::neuron::NeuronGauges;
 use super::uids::UidGauge;
 use crate::admission::Subject;
+use crate::chain::ChainError;
 use crate::chain::standing::{Change, OwnStanding};
+use crate::chain::weights::divergence::Divergence;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
 use crate::ids::{BlockNumber, Epoch, Uid};
@@ -126,6 +128,10 @@ pub struct NodeMetrics {
     score: UidGauge,
     weight: UidGauge,
     weights_set: Counts,
+    weights_ended: Counts,
+    weights_errors: Counts,
+    weights_divergence: UidGauge,
+    weights_worst: UidGauge,
     weights_last_set: Gauge,
     leases: State,
     lease_transitions: Counts,
@@ -208,6 +214,7 @@ impl NodeMetrics {
         for path in labels.axon_paths.iter().chain([&OTHER]) {
             requests.extend(labels.axon_outcomes.iter().map(|outcome| vec![*path, *outcome]));
         }
+        let weights_errors = ChainError::classes().into_iter().map(|(class, name)| vec![class.label(), name]).collect();
         let metrics = NodeMetrics {
             chain_block: gauge(r, Metric::ChainBlock)?,
             chain_block_age: registered(r, AgeGauge::new(Metric::ChainBlockAge, clock.clone())?)?,
@@ -229,6 +236,10 @@ impl NodeMetrics {
             score: UidGauge::register(Metric::Score, r)?,
             weight: UidGauge::register(Metric::Weight, r)?,
             weights_set: Counts::new(r, Metric::WeightsSet, singles(&labels.weights_results))?,
+            weights_ended: Counts::new(r, Metric::WeightsEnded, singles(&labels.weights_outcomes))?,
+            weights_errors: Counts::new(r, Metric::WeightsErrors, weights_errors)?,
+            weights_divergence: UidGauge::register(Metric::WeightsDivergence, r)?,
+            weights_worst: UidGauge::register(Metric::WeightsWorstDifference, r)?,
             weights_last_set: gauge(r, Metric::WeightsLastSet)?,
             leases: State::new(r, Metric::Leases, &labels.lease_states)?,
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
@@ -345,6 +356,20 @@ impl NodeMetrics {
     pub fn forget(&self, uid: Uid) {
         self.score.remove(uid);
         self.weight.remove(uid);
+    }
+    /// The chain showed what became of weights.
+    pub fn weights_ended(&self, outcome: &str) {
+        self.weights_ended.add(&[outcome]);
+    }
+    /// A call to the chain for weights failed.
+    pub fn weights_error(&self, error: &ChainError) {
+        self.weights_errors.add(&[error.class().label(), error.name()]);
+    }
+    /// How far our weights are from those of each validator on the chain; validators that are not named lose their series.
+    pub fn weights_compared(&self, all: &[Divergence]) {
+        let by = |value: fn(&Divergence) -> f64| all.iter().map(|d| (d.validator, value(d))).collect::<Vec<_>>();
+        self.weights_divergence.replace(&by(Divergence::distance));
+        self.weights_worst.replace(&by(|d| d.worst().map_or(0.0, |(_, share)| share.unsigned_abs() as f64 / 1e9)));
     }
     /// An attempt to set weights ended; `ok` also sets the time of the last success.
     pub fn weights_set(&self, result: &str) {

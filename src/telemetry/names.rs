@@ -51,6 +51,11 @@ metrics! {
     ChainReorgs = "compute_chain_reorgs_total", Counter, [], "Times that blocks which were followed had been replaced by others.";
     ChainViewAge = "compute_chain_view_age_seconds", Gauge, [], "Age of what is known of the subnet, since start before anything is; in a view from the database since it was read from the chain.";
     ChainViewStored = "compute_chain_view_stored", Gauge, [], "1 while the subnet is known from the database alone, because the chain was not read since the start, else 0.";
+    ChainRpcCalls = "compute_chain_rpc_calls_total", Counter, ["method", "outcome"], "Calls to nodes of the chain by method and outcome.";
+    ChainConnections = "compute_chain_connections_total", Counter, ["result"], "Attempts to connect to an endpoint of the chain; ok: it was found to be in order.";
+    ChainConnectionsEnded = "compute_chain_connections_ended_total", Counter, ["cause"], "Connections to the chain that were given up, by cause.";
+    ChainEndpoint = "compute_chain_endpoint", Gauge, [], "Which endpoint of the chain is in use, counted from 1 in the order of the settings, 0 while none is.";
+    ChainHeadAge = "compute_chain_head_age_seconds", Gauge, [], "Time since the endpoint in use told of its newest head, 0 while none is in use.";
     MetagraphNeurons = "compute_metagraph_neurons", Gauge, [], "Neurons in the newest metagraph.";
 
     NeuronRegistered = "compute_neuron_registered", Gauge, [], "1 while the newest block shows a uid of this hotkey, else 0; 0 before the first block.";
@@ -77,6 +82,10 @@ metrics! {
     Score = "compute_score_points", Gauge, ["uid"], "Score of the miner, 0 to 200.";
     Weight = "compute_weight_ratio", Gauge, ["uid"], "Share of the weights last set, 0 to 1.";
     WeightsSet = "compute_weights_set_total", Counter, ["result"], "Attempts to set weights by result.";
+    WeightsEnded = "compute_weights_ended_total", Counter, ["outcome"], "Weights of which the chain showed what became of them, by outcome.";
+    WeightsErrors = "compute_weights_errors_total", Counter, ["class", "name"], "Failed calls to the chain for weights, by what they ask for and the error's name.";
+    WeightsDivergence = "compute_weights_divergence", Gauge, ["validator_uid"], "1 less the cosine of our weights and those of a validator on the chain, 0 to 1.";
+    WeightsWorstDifference = "compute_weights_worst_difference_ratio", Gauge, ["validator_uid"], "Largest difference of one neuron's share between our weights and those of a validator on the chain, 0 to 1.";
     WeightsLastSet = "compute_weights_last_set_timestamp_seconds", Gauge, [], "When weights were last set, in Unix time, 0 if never.";
 
     Leases = "compute_leases", Gauge, ["state"], "Leases by state.";

@@ -8,11 +8,15 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test's helpers fail the test")]
 
 mod bed;
+#[path = "../common/chain_vectors.rs"]
+mod chain_vectors;
 mod frames;
 mod proxy;
 mod python;
 mod rpc;
 mod the_bed;
+mod the_client;
+mod the_tool;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]

@@ -10,14 +10,15 @@ use super::challenge_runner::plan::WorkTable;
 use super::challenge_runner::round::Rules;
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
-use super::weight_setter::{WeightSetter, WeightSetterSetup};
+use super::weight_setter::{BurnRule, WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
 use crate::clock::millis;
+use crate::ids::Uid;
 use crate::proof::Work;
 use crate::runtime::{Backoff, Handle};
-use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable};
+use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable, WHOLE_PPB};
 use crate::settings::Settings;
 use crate::store::Role;
 use crate::web::control::{RoleActors, ValidatorActors};
@@ -182,6 +183,12 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             version_key: settings.weights.version_key,
             interval_blocks: settings.weights.interval_blocks,
             require_permit: settings.validator.require_permit,
+            mode: settings.weights.mode,
+            mechanism: settings.weights.mechanism,
+            burn: BurnRule {
+                share_ppb: whole(settings.weights.burn_share, WHOLE_PPB as f64),
+                uid: settings.weights.burn_uid.map(Uid),
+            },
             retry: Backoff {
                 first: settings.weights.retry_first,
                 cap: settings.weights.retry_cap,

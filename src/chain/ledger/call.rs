@@ -59,6 +59,22 @@ pub enum Call {
         /// The version key.
         version_key: u64,
     },
+    /// Commits to weights by their hash. Signed by the hotkey.
+    CommitWeights {
+        /// See [`commit_hash`](crate::chain::commit::commit_hash).
+        hash: Hash32,
+    },
+    /// Reveals weights that were committed to. Signed by the hotkey.
+    RevealWeights {
+        /// Whom the weights are for.
+        uids: Vec<u16>,
+        /// The weights, in the same order.
+        values: Vec<u16>,
+        /// What the hash was salted with.
+        salt: Vec<u16>,
+        /// The version key.
+        version_key: u64,
+    },
     /// Moves balance behind a hotkey. Signed by the coldkey that pays.
     AddStake {
         /// The hotkey to stake to.
@@ -114,8 +130,15 @@ impl Call {
             Call::ServeAxon { .. } => "serve_axon",
             Call::ServePrometheus { .. } => "serve_prometheus",
             Call::SetWeights { .. } => "set_weights",
+            Call::CommitWeights { .. } => "commit_weights",
+            Call::RevealWeights { .. } => "reveal_weights",
             Call::AddStake { .. } => "add_stake",
         }
+    }
+
+    /// Whether it sets, commits or reveals weights.
+    pub fn is_of_weights(&self) -> bool {
+        matches!(self, Call::SetWeights { .. } | Call::CommitWeights { .. } | Call::RevealWeights { .. })
     }
 
     fn canonical(&self, out: Canonical) -> Canonical {
@@ -137,6 +160,10 @@ impl Call {
                 out.raw(&[3]).list(uids).list(values).raw(&version_key.to_le_bytes())
             }
             Call::AddStake { hotkey, amount_rao } => out.raw(&[4]).raw(&hotkey.0).raw(&amount_rao.to_le_bytes()),
+            Call::CommitWeights { hash } => out.raw(&[5]).raw(&hash.0),
+            Call::RevealWeights { uids, values, salt, version_key } => {
+                out.raw(&[6]).list(uids).list(values).list(salt).raw(&version_key.to_le_bytes())
+            }
         }
     }
 }
@@ -206,6 +233,9 @@ mod tests {
             Call::ServePrometheus { version: 1, ip: u128::MAX, port: 3, ip_type: 4 },
             Call::SetWeights { uids: vec![1, 2], values: vec![3], version_key: 4 },
             Call::SetWeights { uids: vec![1], values: vec![2, 3], version_key: 4 },
+            Call::CommitWeights { hash: Hash32([2; 32]) },
+            Call::RevealWeights { uids: vec![1, 2], values: vec![3], salt: vec![], version_key: 4 },
+            Call::RevealWeights { uids: vec![1], values: vec![2], salt: vec![3], version_key: 4 },
         ]
     }
 

@@ -11,14 +11,17 @@ use serde::de::DeserializeOwned;
 use super::call::{Call, SignedCall, chain_ip};
 use super::node::{Account, Health, LedgerHandle, POOL_LIMIT_PER_ACCOUNT};
 use super::rpc::{BlockHash, Refusal};
+use crate::chain::commit::{commit_hash, storage_index};
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Route, Signer,
-    Weights, WeightsShown,
+    Weights, WeightsShown, next_epoch_block,
 };
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 32 << 20;
+/// Numbers of 16 bits in a commit's salt, as many as the SDK's.
+const SALT: usize = 8;
 /// Times that a call is signed because another call of the account took its nonce: of as many as may wait at once, one
 /// gets through in each round.
 const NONCE_ATTEMPTS: usize = POOL_LIMIT_PER_ACCOUNT;
@@ -73,6 +76,7 @@ pub struct LedgerClient {
     netuid: Netuid,
     signer: Arc<dyn Signer>,
     deadlines: Deadlines,
+    mechanism: u8,
     /// The genesis hash first seen; calls are never signed for another ledger that took its place.
     genesis: OnceLock<Hash32>,
 }
@@ -110,12 +114,25 @@ impl LedgerClient {
             .build()
             .map_err(|e| ChainError::Unreachable(chain_of(&e)))?;
         let link = Link::Http { base: endpoint.to_string(), client };
-        Ok(LedgerClient { link, netuid, signer, deadlines, genesis: OnceLock::new() })
+        Ok(LedgerClient { link, netuid, signer, deadlines, mechanism: 0, genesis: OnceLock::new() })
     }
 
     /// A ledger of this process. Calls are signed and checked all the same.
     pub fn in_process(handle: LedgerHandle, netuid: Netuid, signer: Arc<dyn Signer>, deadlines: Deadlines) -> Self {
-        LedgerClient { link: Link::InProcess(handle), netuid, signer, deadlines, genesis: OnceLock::new() }
+        LedgerClient {
+            link: Link::InProcess(handle),
+            netuid,
+            signer,
+            deadlines,
+            mechanism: 0,
+            genesis: OnceLock::new(),
+        }
+    }
+
+    /// The same, with weights for this mechanism of the subnet. A ledger has only mechanism 0: others cannot be prepared.
+    #[must_use]
+    pub fn with_mechanism(self, mechanism: u8) -> Self {
+        LedgerClient { mechanism, ..self }
     }
 
     /// How the ledger is.
@@ -166,6 +183,10 @@ impl LedgerClient {
             }
         }
     }
+}
+
+fn columns(weights: &Weights) -> (Vec<u16>, Vec<u16>) {
+    weights.entries.iter().map(|(uid, w)| (uid.0, *w)).unzip()
 }
 
 async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, ChainError>>) -> Result<T, ChainError> {
@@ -225,28 +246,58 @@ impl Chain for LedgerClient {
     }
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
+        if self.mechanism != 0 {
+            return Err(Rejection::MechanismDoesNotExist.into());
+        }
+        let rules = self.hyperparameters().await?;
         let at = self.head().await?.number;
-        Ok(PreparedWeights { weights: weights.clone(), mechanism: 0, route: Route::Plain, at, reveal: None })
+        let weights = weights.clone();
+        if !rules.commit_reveal {
+            return Ok(PreparedWeights { weights, mechanism: 0, route: Route::Plain, at, reveal: None });
+        }
+        let mut random = [0; 2 * SALT];
+        getrandom::fill(&mut random).map_err(|e| ChainError::Protocol(format!("no randomness for the salt: {e}")))?;
+        let salt: Vec<u16> = random.chunks_exact(2).map(|two| u16::from(two[0]) << 8 | u16::from(two[1])).collect();
+        let index = storage_index(self.netuid, 0).map_err(|e| ChainError::Protocol(e.to_string()))?;
+        let hash = commit_hash(&self.hotkey(), index, &weights, &salt);
+        let length = u64::from(rules.tempo) + 1;
+        // From the first block of the next epoch, that is one epoch after the commit's.
+        let next = next_epoch_block(at.saturating_add(1), self.netuid, rules.tempo);
+        let first = next.saturating_add(length.saturating_mul(rules.reveal_period.saturating_sub(1)));
+        let reveal = Some((first, first.saturating_add(length)));
+        Ok(PreparedWeights { weights, mechanism: 0, route: Route::Hashed { salt, hash }, at, reveal })
     }
 
-    async fn submit_weights(&self, PreparedWeights { weights, .. }: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        let (uids, values) = weights.entries.iter().map(|(uid, w)| (uid.0, *w)).unzip();
-        self.submit(Call::SetWeights { uids, values, version_key: weights.version_key }, &*self.signer).await
+    async fn submit_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        let call = match &prepared.route {
+            Route::Plain => {
+                let (uids, values) = columns(&prepared.weights);
+                Call::SetWeights { uids, values, version_key: prepared.weights.version_key }
+            }
+            Route::Hashed { hash, .. } => Call::CommitWeights { hash: *hash },
+            // The ledger has no beacon that would open them.
+            Route::Timelocked { .. } => return Err(Rejection::IncorrectCommitRevealVersion.into()),
+        };
+        self.submit(call, &*self.signer).await
     }
 
-    async fn reveal_weights(&self, _: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        Err(ChainError::Rejected(Rejection::CommitRevealDisabled))
+    async fn reveal_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        let Route::Hashed { salt, .. } = &prepared.route else {
+            return Err(Rejection::NoWeightsCommitFound.into());
+        };
+        let (uids, values) = columns(&prepared.weights);
+        let version_key = prepared.weights.version_key;
+        self.submit(Call::RevealWeights { uids, values, salt: salt.clone(), version_key }, &*self.signer).await
+    }
+
+    /// A call waits for the next block only; a few more for one that is just on its way.
+    fn call_lifetime(&self) -> u64 {
+        4
     }
 
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
-        let graph = self.metagraph().await?;
-        let own = graph.by_hotkey(&self.hotkey()).ok_or(Rejection::HotKeyNotRegisteredInSubNet)?;
-        Ok(WeightsShown {
-            at: graph.head.number,
-            last_update: own.last_update,
-            entries: own.weights.clone(),
-            commits: Vec::new(),
-        })
+        let shown = self.read(self.link.weights(self.hotkey())).await?;
+        shown.ok_or(Rejection::HotKeyNotRegisteredInSubNet.into())
     }
 
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
@@ -294,6 +345,13 @@ impl Link {
         match self {
             Link::InProcess(ledger) => Ok(ledger.live_state()?.hyperparameters().clone()),
             Link::Http { base, client } => get(client, format!("{base}/hyperparameters")).await,
+        }
+    }
+
+    async fn weights(&self, hotkey: Hotkey) -> Result<Option<WeightsShown>, ChainError> {
+        match self {
+            Link::InProcess(ledger) => Ok(ledger.live_state()?.weights_shown(&hotkey)),
+            Link::Http { base, client } => get(client, format!("{base}/weights/{hotkey}")).await,
         }
     }
 

@@ -12,7 +12,7 @@
 //! - Every call that changes something is signed over the genesis hash, the subnet and the account's nonce.
 //!
 //! # What it leaves out
-//! Consensus between nodes, emission of money, an adjusting registration price, commit and reveal, Yuma's clipping and
+//! Consensus between nodes, emission of money, an adjusting registration price, timelocked commits, Yuma's clipping and
 //! bonds (see [`consensus`]), unstaking, delegation, other subnets.
 
 pub mod call;

@@ -6,6 +6,7 @@
 //! | `GET /block/{n}` | `{"hash": hex or null}`; null for a block that does not exist yet or is too old |
 //! | `GET /metagraph` | [`Metagraph`](crate::chain::Metagraph) |
 //! | `GET /hyperparameters` | [`Hyperparameters`](crate::chain::Hyperparameters) |
+//! | `GET /weights/{address}` | [`WeightsShown`](crate::chain::WeightsShown), or null for a hotkey without a uid |
 //! | `GET /account/{address}` | [`Account`](super::Account): nonce, balance, genesis hash |
 //! | `GET /health` | [`Health`](super::Health); 503 while no blocks can be made |
 //! | `POST /submit` | takes a [`SignedCall`], answers [`Inclusion`](crate::chain::Inclusion) once it is in a block |
@@ -140,6 +141,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(route("/block/{n}", web::get().to(block)))
         .service(route("/metagraph", web::get().to(async |l: Ledger| read(&l, |s| s.metagraph()))))
         .service(route("/hyperparameters", web::get().to(async |l: Ledger| read(&l, |s| s.hyperparameters().clone()))))
+        .service(route("/weights/{address}", web::get().to(weights)))
         .service(route("/account/{address}", web::get().to(account)))
         .service(route("/health", web::get().to(health)))
         .service(route("/submit", web::post().to(submit)))
@@ -177,6 +179,13 @@ async fn block(ledger: Ledger, n: web::Path<String>) -> HttpResponse {
     match n.parse::<BlockNumber>() {
         Ok(n) => read(&ledger, |s| BlockHash { hash: s.block_hash(n) }),
         Err(_) => refuse(StatusCode::BAD_REQUEST, "Malformed", "expected a block number after /block/".into()),
+    }
+}
+
+async fn weights(ledger: Ledger, address: web::Path<String>) -> HttpResponse {
+    match address.parse::<Hotkey>() {
+        Ok(who) => read(&ledger, |s| s.weights_shown(&who)),
+        Err(e) => refuse(StatusCode::BAD_REQUEST, "Malformed", format!("the address after /weights/: {e}")),
     }
 }
 

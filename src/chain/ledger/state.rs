@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use self::commits::Commit;
 use self::rules::served_ip;
 use super::blake2b_256;
 use super::call::{Call, SignedCall};
@@ -35,6 +36,10 @@ pub enum Event {
     PrometheusServed(Hotkey),
     /// Weights were set.
     WeightsSet(Uid),
+    /// A hash of weights was committed.
+    WeightsCommitted(Uid),
+    /// Weights were revealed, and set.
+    WeightsRevealed(Uid),
     /// Stake was added, in rao.
     StakeAdded(Hotkey, u64),
     /// The epoch step ran; this epoch begins.
@@ -119,6 +124,9 @@ pub struct State {
     stakes: BTreeMap<Hotkey, u64>,
     owners: BTreeMap<Hotkey, Coldkey>,
     burned_rao: u64,
+    /// Commits that are not revealed, by account, oldest first.
+    #[serde(default)]
+    commits: BTreeMap<Hotkey, VecDeque<Commit>>,
 }
 
 // === reading ===
@@ -154,6 +162,7 @@ impl State {
             stakes,
             owners: BTreeMap::new(),
             burned_rao: 0,
+            commits: BTreeMap::new(),
         })
     }
 
@@ -278,6 +287,19 @@ impl State {
                 slot.last_update = block;
                 Ok(vec![Event::WeightsSet(Uid(uid as u16))])
             }
+            Call::CommitWeights { hash } => {
+                let uid = self.uid_of(signer).ok_or(Rejection::HotKeyNotRegisteredInSubNet)?;
+                self.commit(signer, *hash);
+                self.slots[uid].last_update = block;
+                Ok(vec![Event::WeightsCommitted(Uid(uid as u16))])
+            }
+            Call::RevealWeights { uids, values, salt, version_key } => {
+                let at = self.check_reveal(signer, uids, values, salt, *version_key)?;
+                let uid = self.uid_of(signer).ok_or(Rejection::HotKeyNotRegisteredInSubNet)?;
+                self.take_commits(signer, at);
+                self.slots[uid].weights = uids.iter().copied().zip(consensus::max_upscale(values)).collect();
+                Ok(vec![Event::WeightsRevealed(Uid(uid as u16))])
+            }
             Call::AddStake { hotkey, amount_rao } => {
                 self.withdraw(&Coldkey(signer.0), *amount_rao)?;
                 // No overflow: all money together fits, and it was just taken from a balance.
@@ -381,6 +403,7 @@ impl State {
     }
 }
 
+mod commits;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -360,6 +360,31 @@ impl Runtime {
     }
 }
 
+#[cfg(test)]
+impl Runtime {
+    fn answer_type(&self, api: &str, function: &str) -> Option<u32> {
+        let metadata = self.at.metadata_ref();
+        Some(metadata.runtime_api_trait_by_name(api)?.method_by_name(function)?.output_ty())
+    }
+
+    /// The names of the fields of the composite that a function may answer.
+    pub(super) fn fields_of_answer(&self, api: &str, function: &str) -> Option<Vec<String>> {
+        use scale_info::TypeDef;
+        let resolve = |id| self.at.metadata_ref().types().resolve(id).map(|t| &t.type_def);
+        let TypeDef::Variant(option) = resolve(self.answer_type(api, function)?)? else { return None };
+        let some = option.variants.iter().find(|v| v.name == "Some")?;
+        let TypeDef::Composite(of) = resolve(some.fields.first()?.ty.id)? else { return None };
+        of.fields.iter().map(|field| field.name.clone()).collect()
+    }
+
+    /// The bytes of an answer, as a chain would send it.
+    pub(super) fn encode_answer(&self, api: &str, function: &str, answer: &Value) -> Result<Vec<u8>, String> {
+        use subxt::ext::scale_encode::EncodeAsType;
+        let ty = self.answer_type(api, function).ok_or("no such function")?;
+        answer.encode_as_type(ty, self.at.metadata_ref().types()).map_err(|e| e.to_string())
+    }
+}
+
 type Payload = subxt::transactions::DynamicPayload<Composite<()>>;
 type Signable<'c> =
     subxt::transactions::SignableTransaction<'c, SubtensorConfig, OfflineClientAtBlockImpl<SubtensorConfig>, Payload>;

@@ -11,7 +11,7 @@ use crate::actors::validator::challenge_runner::recorder::{Closed, Recorder};
 use crate::evidence::record::{RulesBody, entry};
 use crate::evidence::{EvidenceRecord, Identity, Limits, Log};
 use crate::ids::{Coldkey, DeviceId, Hotkey, Netuid};
-use crate::scoring::{DeviceFinding, HistoryRules, ModelRow, WeightLimits};
+use crate::scoring::{Burn, DeviceFinding, HistoryRules, ModelRow, WeightLimits};
 use crate::store::Record;
 use crate::store::records::JudgeRecord;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
@@ -124,8 +124,12 @@ impl Validator {
         });
         let neurons: Vec<(Uid, Hotkey)> = findings.iter().map(|f| (f.uid, f.hotkey)).collect();
         let limits = WeightLimits { min_allowed: 1, max_weight: 40_000 };
-        let entries = scoring::weigh(&rows, &neurons, &limits).unwrap();
-        let mut body = WeightsBody { id: epoch, epoch, block: epoch * 6 + 3, neurons, limits, version_key: 0, entries };
+        // Every third vector burns.
+        let burn = (epoch % 3 == 2).then_some(Burn { uid: Uid(1), share_ppb: 300_000_000 });
+        let entries = scoring::weigh_with(&rows, &neurons, &limits, burn.as_ref()).unwrap();
+        let (block, mechanism) = (epoch * 6 + 3, 0);
+        let mut body =
+            WeightsBody { id: epoch, epoch, block, neurons, limits, version_key: 0, burn, mechanism, entries };
         weights(&mut body);
         self.write(&EvidenceRecord {
             entries: vec![entry(Kind::Weights, at_ms, &body).unwrap()],
@@ -241,6 +245,11 @@ fn the_last_vector_is_named_with_what_the_log_says_became_of_it() {
         (WeightsStatus::Pending, None, "entries, whether included is not known) follows"),
         (WeightsStatus::Failed, None, "entries, refused or not included) follows"),
         (WeightsStatus::Included, Some(77), "entries, included at block 77) follows"),
+        (WeightsStatus::Committed, Some(78), "entries, committed, whether revealed is not known) follows"),
+        (WeightsStatus::Revealed, Some(79), "entries, revealed by block 79) follows"),
+        (WeightsStatus::Missed, None, "entries, committed and not revealed in time) follows"),
+        (WeightsStatus::Unequal, None, "entries, the chain shows others in their place) follows"),
+        (WeightsStatus::Shadow, None, "entries, never meant to be sent) follows"),
     ] {
         let body = WeightsStatusBody { id: 0, status, block };
         validator.write(&EvidenceRecord::one(Kind::WeightsStatus, 1, serde_json::to_value(&body).unwrap()));

@@ -194,11 +194,23 @@ fn weights_are_pending_until_their_status_is_known() {
         ],
     );
     assert_eq!(next_weights_id(&db).unwrap(), 4);
-    let pending = pending_weights(&db).unwrap();
-    assert_eq!(pending.iter().map(|w| w.weights.id).collect::<Vec<_>>(), [3]);
+    let open = || open_weights(&db).unwrap().iter().map(|w| w.weights.id).collect::<Vec<_>>();
+    assert_eq!(open(), [3]);
     let included = last_included_weights(&db).unwrap().unwrap();
     assert_eq!((included.weights, included.included_block), (fx::weights(1, &[(1, 65535), (2, 100)]), Some(250)));
     assert_eq!(last_weights(&db).unwrap().unwrap().weights.id, 3);
+
+    assert_eq!(settled_weights_epoch(&db).unwrap(), Some(41), "a failed intent settles nothing");
+
+    // A commit is open until its end is known, and every status reads back.
+    for status in WeightsStatus::ALL {
+        write(&db, [Record::WeightsStatus(fx::weights_status(3, status, Some(9), ""))]);
+        let row = last_weights(&db).unwrap().unwrap();
+        assert_eq!((row.status, row.weights), (status, fx::weights(3, &[(1, 65535), (2, 100)])));
+        use WeightsStatus::{Committed, Pending, Sent};
+        assert_eq!(open() == [3], [Pending, Sent, Committed].contains(&status), "{status:?}");
+    }
+    assert_eq!(recent_weights(&db, 2).unwrap().iter().map(|w| w.weights.id).collect::<Vec<_>>(), [3, 2]);
 
     let again = apply(&db, &Record::Weights(fx::weights(3, &[]))).unwrap_err();
     let nobody = fx::weights_status(77, WeightsStatus::Included, None, "");
@@ -386,7 +398,7 @@ fn pruning_forgets_the_old_and_never_what_a_node_still_needs() {
     assert_eq!(lease(&db, &LeaseId([2; 16])).unwrap(), None);
     assert_eq!(lease_events(&db, &LeaseId([1; 16])).unwrap().len(), 1);
     assert_eq!(lease_events(&db, &LeaseId([2; 16])).unwrap().len(), 0);
-    assert_eq!(pending_weights(&db).unwrap().len(), 1);
+    assert_eq!(open_weights(&db).unwrap().len(), 1);
     assert_eq!(last_included_weights(&db).unwrap().unwrap().weights.id, 4);
     assert_eq!(next_weights_id(&db).unwrap(), 5);
     assert_eq!(latest_specs(&db).unwrap(), [fx::specs(1, 20, 1)]);

@@ -32,7 +32,7 @@ impl State {
     /// # Errors
     /// The first rule that it breaks, in the real chain's order.
     pub fn check(&self, netuid: Netuid, call: &Call, signer: &Hotkey) -> Result<(), Rejection> {
-        if netuid.0 == 0 && matches!(call, Call::SetWeights { .. }) {
+        if netuid.0 == 0 && call.is_of_weights() {
             return Err(Rejection::CanNotSetRootNetworkWeights);
         }
         if netuid != self.netuid {
@@ -49,6 +49,10 @@ impl State {
                 self.check_serve(last, *ip, *ip_type, *port, false)
             }
             Call::SetWeights { uids, values, version_key } => self.check_weights(signer, uids, values, *version_key),
+            Call::CommitWeights { .. } => self.check_commit(signer),
+            Call::RevealWeights { uids, values, salt, version_key } => {
+                self.check_reveal(signer, uids, values, salt, *version_key).map(|_| ())
+            }
             Call::AddStake { hotkey, amount_rao } => {
                 if *amount_rao == 0 {
                     return Err(Rejection::AmountTooLow);
@@ -117,10 +121,32 @@ impl State {
     }
 
     fn check_weights(&self, hotkey: &Hotkey, uids: &[u16], values: &[u16], version_key: u64) -> Result<(), Rejection> {
-        let rules = &self.hyperparameters;
-        if rules.commit_reveal {
+        if self.hyperparameters.commit_reveal {
             return Err(Rejection::CommitRevealEnabled);
         }
+        self.check_vector(hotkey, uids, values, version_key, true)
+    }
+
+    fn is_owner(&self, hotkey: &Hotkey) -> bool {
+        self.hyperparameters.owner_hotkey == Some(*hotkey)
+    }
+
+    /// The hotkey of the subnet's owner needs no stake.
+    pub(super) fn check_stake(&self, hotkey: &Hotkey) -> Result<(), Rejection> {
+        let enough = self.is_owner(hotkey) || self.stake(hotkey) >= self.hyperparameters.stake_threshold_rao;
+        if enough { Ok(()) } else { Err(Rejection::NotEnoughStakeToSetWeights) }
+    }
+
+    /// What holds for weights by whatever way. Those that are revealed kept the rate limit with their commit.
+    pub(super) fn check_vector(
+        &self,
+        hotkey: &Hotkey,
+        uids: &[u16],
+        values: &[u16],
+        version_key: u64,
+        limited: bool,
+    ) -> Result<(), Rejection> {
+        let rules = &self.hyperparameters;
         if uids.len() != values.len() {
             return Err(Rejection::WeightVecNotEqualSize);
         }
@@ -129,18 +155,16 @@ impl State {
         }
         let uid = self.uid_of(hotkey).ok_or(Rejection::HotKeyNotRegisteredInSubNet)?;
         let slot = &self.slots[uid];
-        if self.stake(hotkey) < rules.stake_threshold_rao {
-            return Err(Rejection::NotEnoughStakeToSetWeights);
-        }
+        self.check_stake(hotkey)?;
         if rules.weights_version_key != 0 && version_key < rules.weights_version_key {
             return Err(Rejection::IncorrectWeightVersionKey);
         }
         let since = self.next_number().saturating_sub(slot.last_update);
-        if slot.last_update != 0 && since < rules.weights_rate_limit {
+        if limited && slot.last_update != 0 && since < rules.weights_rate_limit {
             return Err(Rejection::SettingWeightsTooFast);
         }
         let on_self_only = matches!(uids, [only] if usize::from(*only) == uid);
-        if !on_self_only && !slot.validator_permit {
+        if !on_self_only && !slot.validator_permit && !self.is_owner(hotkey) {
             return Err(Rejection::NeuronNoValidatorPermit);
         }
         let mut sorted = uids.to_vec();

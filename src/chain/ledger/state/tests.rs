@@ -371,6 +371,131 @@ fn a_refused_call_in_a_block_uses_up_its_nonce_and_a_replayed_one_is_left_out() 
 
 // === whatever is called ===
 
+// === commit and reveal ===
+
+const SALT: [u16; 3] = [7, 0, 65_535];
+
+fn reveal(uids: &[u16], values: &[u16]) -> Call {
+    Call::RevealWeights { uids: uids.to_vec(), values: values.to_vec(), salt: SALT.to_vec(), version_key: 0 }
+}
+
+/// The commit to what `reveal` reveals, by the function that a client uses.
+fn commit(signer: Hotkey, uids: &[u16], values: &[u16]) -> Call {
+    let index = crate::chain::commit::storage_index(NETUID, 0).unwrap();
+    let entries = uids.iter().copied().map(Uid).zip(values.iter().copied()).collect();
+    let weights = crate::chain::Weights { entries, version_key: 0 };
+    Call::CommitWeights { hash: crate::chain::commit::commit_hash(&signer, index, &weights, &SALT) }
+}
+
+/// As `subnet`, with commits that are revealed an epoch later; the head is the last block of an epoch.
+fn committing(change: impl FnOnce(&mut GenesisConfig)) -> State {
+    let mut s = subnet(|c| {
+        c.hyperparameters.commit_reveal = true;
+        change(c);
+    });
+    while !is_epoch_block(s.head().number + 1, NETUID, 5) {
+        blocks(&mut s, 1);
+    }
+    s
+}
+
+#[test]
+fn a_commit_counts_as_an_update_and_its_reveal_an_epoch_later_sets_the_weights() {
+    let mut s = committing(|_| {});
+    let (at, weights) = (s.head().number + 1, [(Uid(2), 32_768), (Uid(3), 65_535)]);
+    assert_eq!(s.apply(NETUID, &commit(hot(0), &[2, 3], &[1, 2]), &hot(0)), Ok(vec![Event::WeightsCommitted(Uid(0))]));
+    blocks(&mut s, 1);
+    let shown = s.weights_shown(&hot(0)).unwrap();
+    assert_eq!((shown.at, shown.last_update, shown.entries.len(), shown.commits.len()), (at, at, 0, 1));
+    // The commit was in the first of an epoch's six blocks: five are left, then six in which it may be revealed.
+    for _ in 0..5 {
+        assert_eq!(refused(&s, &reveal(&[2, 3], &[1, 2]), hot(0)), Rejection::RevealTooEarly);
+        blocks(&mut s, 1);
+    }
+    let done = s.apply(NETUID, &reveal(&[2, 3], &[1, 2]), &hot(0));
+    assert_eq!(done, Ok(vec![Event::WeightsRevealed(Uid(0))]));
+    let shown = s.weights_shown(&hot(0)).unwrap();
+    assert_eq!((shown.last_update, shown.entries, shown.commits), (at, weights.to_vec(), vec![]));
+    assert_eq!(refused(&s, &reveal(&[2, 3], &[1, 2]), hot(0)), Rejection::NoWeightsCommitFound, "once");
+}
+
+#[test]
+fn a_reveal_after_its_epoch_has_expired_and_longer_periods_wait_longer() {
+    for period in [1, 3] {
+        let mut s = committing(|c| c.hyperparameters.reveal_period = period);
+        s.apply(NETUID, &commit(hot(0), &[2], &[1]), &hot(0)).unwrap();
+        blocks(&mut s, 1);
+        blocks(&mut s, 6 * period as usize - 2);
+        assert_eq!(refused(&s, &reveal(&[2], &[1]), hot(0)), Rejection::RevealTooEarly);
+        blocks(&mut s, 1);
+        assert_eq!(s.check(NETUID, &reveal(&[2], &[1]), &hot(0)), Ok(()));
+        blocks(&mut s, 5);
+        assert_eq!(s.check(NETUID, &reveal(&[2], &[1]), &hot(0)), Ok(()));
+        blocks(&mut s, 1);
+        assert_eq!(refused(&s, &reveal(&[2], &[1]), hot(0)), Rejection::ExpiredWeightCommit);
+        // The next commit removes it.
+        s.apply(NETUID, &commit(hot(0), &[3], &[1]), &hot(0)).unwrap();
+        assert_eq!(s.weights_shown(&hot(0)).unwrap().commits.len(), 1);
+    }
+}
+
+#[test]
+fn commits_and_reveals_that_break_a_rule_are_refused_by_name() {
+    let plain = subnet(|_| {});
+    assert_eq!(refused(&plain, &commit(hot(0), &[2], &[1]), hot(0)), Rejection::CommitRevealDisabled);
+    assert_eq!(refused(&plain, &reveal(&[2], &[1]), hot(0)), Rejection::CommitRevealDisabled);
+
+    let mut s = committing(|c| c.hyperparameters.stake_threshold_rao = 50);
+    assert_eq!(refused(&s, &weights(&[2], &[1]), hot(0)), Rejection::CommitRevealEnabled);
+    assert_eq!(s.check(Netuid(0), &commit(hot(0), &[2], &[1]), &hot(0)), Err(Rejection::CanNotSetRootNetworkWeights));
+    assert_eq!(refused(&s, &commit(hot(9), &[2], &[1]), hot(9)), Rejection::HotKeyNotRegisteredInSubNet);
+    assert_eq!(refused(&s, &commit(hot(2), &[3], &[1]), hot(2)), Rejection::NotEnoughStakeToSetWeights);
+    assert_eq!(refused(&s, &reveal(&[2], &[1]), hot(0)), Rejection::NoWeightsCommitFound);
+    s.apply(NETUID, &commit(hot(0), &[2], &[1]), &hot(0)).unwrap();
+    blocks(&mut s, 1);
+    assert_eq!(refused(&s, &commit(hot(0), &[2], &[1]), hot(0)), Rejection::CommittingWeightsTooFast);
+    // Other weights, another version key, somebody else's commit: none of them is what was committed to.
+    blocks(&mut s, 5);
+    assert_eq!(refused(&s, &reveal(&[2], &[2]), hot(0)), Rejection::InvalidRevealCommitHashNotMatch);
+    assert_eq!(refused(&s, &reveal(&[2], &[1, 1]), hot(0)), Rejection::InvalidRevealCommitHashNotMatch);
+    assert_eq!(refused(&s, &reveal(&[2], &[1]), hot(1)), Rejection::NoWeightsCommitFound);
+    assert_eq!(s.check(NETUID, &reveal(&[2], &[1]), &hot(0)), Ok(()));
+}
+
+#[test]
+fn what_a_commit_hides_is_checked_when_it_is_revealed_and_stays_committed_if_it_is_refused() {
+    let mut s = committing(|_| {});
+    s.apply(NETUID, &commit(hot(0), &[2, 2], &[1, 1]), &hot(0)).unwrap();
+    blocks(&mut s, 6);
+    assert_eq!(s.apply(NETUID, &reveal(&[2, 2], &[1, 1]), &hot(0)), Err(Rejection::DuplicateUids));
+    assert_eq!(s.weights_shown(&hot(0)).unwrap().commits.len(), 1);
+}
+
+#[test]
+fn ten_commits_may_wait_and_a_reveal_takes_those_before_it_along() {
+    let mut s = committing(|c| {
+        c.hyperparameters.weights_rate_limit = 0;
+        c.hyperparameters.reveal_period = 4;
+    });
+    for n in 1..=10 {
+        s.apply(NETUID, &commit(hot(0), &[2], &[n]), &hot(0)).unwrap();
+    }
+    assert_eq!(refused(&s, &commit(hot(0), &[2], &[11]), hot(0)), Rejection::TooManyUnrevealedCommits);
+    blocks(&mut s, 24);
+    s.apply(NETUID, &reveal(&[2], &[4]), &hot(0)).unwrap();
+    assert_eq!(s.weights_shown(&hot(0)).unwrap().commits.len(), 6);
+}
+
+#[test]
+fn the_subnets_owner_needs_neither_stake_nor_permit() {
+    let s = subnet(|c| {
+        c.hyperparameters.stake_threshold_rao = 50;
+        c.hyperparameters.owner_hotkey = Some(hot(2));
+    });
+    assert_eq!(s.check(NETUID, &weights(&[3], &[1]), &hot(2)), Ok(()));
+    assert_eq!(refused(&s, &weights(&[2], &[1]), hot(3)), Rejection::NotEnoughStakeToSetWeights);
+}
+
 fn any_call() -> impl Strategy<Value = Call> {
     let key = || (0u8..6).prop_map(hot);
     prop_oneof![
@@ -384,6 +509,7 @@ fn any_call() -> impl Strategy<Value = Call> {
         (any::<u32>(), any::<u16>()).prop_map(|(ip, port)| metrics(u128::from(ip), port)),
         (proptest::collection::vec(0u16..6, 0..5), proptest::collection::vec(any::<u16>(), 0..5), 0u64..3)
             .prop_map(|(uids, values, version_key)| Call::SetWeights { uids, values, version_key }),
+        any::<u8>().prop_map(|n| Call::CommitWeights { hash: Hash32([n; 32]) }),
     ]
 }
 
