@@ -9,6 +9,8 @@
 //! the chain fails, a node starts from that one: it is published for those who read it and told to the guard, so that
 //! leases go on. No block is told of it, so nobody's turn comes, nobody is judged and no weights are set.
 //!
+//! With each view it is published how our own neuron stands ([`crate::chain::standing`]), and what changed is told once.
+//!
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes

@@ -6,7 +6,8 @@
 //! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how our
 //! own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways
 //! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values, [`error`] what can go
-//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a
+//! wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.

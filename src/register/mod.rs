@@ -2,8 +2,8 @@
 //!
 //! `chain` has the commands that ask the chain itself and need no node.
 //!
-//! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`, `wallet`,
-//! `probe`, `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
+//! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`,
+//! `wallet`, `probe`, `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
 
 mod chain;
 mod evidence;
