@@ -3,6 +3,8 @@
 //! The metadata are other people's data and stay outside: `SUBTENSOR_METADATA` names the directory that has them. Without it
 //! this is left out, and says so. A real runtime of spec 218 is held against its vectors by `tests/subtensor`.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 #[path = "common/chain_vectors.rs"]
 mod chain_vectors;
 

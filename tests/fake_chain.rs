@@ -3,6 +3,7 @@
 //! What wants metadata is left out, and says so, where `SUBTENSOR_METADATA` names no directory with `.scale` files.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "subtensor/fake/mod.rs"]
 mod fake;
 #[path = "subtensor/frames.rs"]

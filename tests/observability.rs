@@ -11,10 +11,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use compute_subnet::chain::Vitals;
 use compute_subnet::chain::weights::divergence::divergence;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
-use compute_subnet::telemetry::{BuildInfo, Kind, Labels, Metric, NodeMetrics, encode, register_process};
+use compute_subnet::telemetry::{
+    BuildInfo, Kind, Labels, Metric, NodeMetrics, encode, register_chain, register_process,
+};
 use compute_subnet::verdict::{FailReason, UnknownCause, Verdict};
 
 /// What dashboards and alerts may use beside our own: Prometheus' `up` and the process collector's.
@@ -44,6 +47,7 @@ fn node() -> prometheus::Registry {
     let build = BuildInfo::of("validator");
     let metrics = NodeMetrics::register(&registry, &build, &Labels::default(), Arc::new(SystemClock)).unwrap();
     register_process(&registry).unwrap();
+    register_chain(&registry, Vitals::default).unwrap();
     metrics.block(12);
     metrics.challenge(&Verdict::unknown(UnknownCause::Timeout, "late"));
     metrics.challenge_stage("total", Duration::from_millis(700));

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use compute_subnet::wallet::keyfile::{self, KeyfileErrorKind as K};
-use compute_subnet::wallet::password::{Source, Sources, variable};
+use compute_subnet::wallet::password::{Source, Sources, Whose, variable};
 use compute_subnet::wallet::{LoadedKey, Sealed, UnlockError, sealed::SealError, unlock};
 use secrecy::SecretString;
 
@@ -185,7 +185,7 @@ const VAULT: &str = "legacy/hotkeys/hk_ansible_vault";
 fn load_with(file: &Path, environment: &[(String, String)]) -> Result<(LoadedKey, Option<Source>), UnlockError> {
     let lookup = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| OsString::from(value));
     let mut told = None;
-    let sources = Sources { file: None, environment: &lookup, terminal: false };
+    let sources = Sources { whose: Whose::Hotkey, file: None, environment: &lookup, terminal: false };
     unlock::load(file, &sources, |_, source| told = Some(source.clone())).map(|loaded| (loaded, told))
 }
 

@@ -47,6 +47,9 @@ pub const MAX_CHAIN_AGE: Duration = Duration::from_secs(120);
 /// What is known of the subnet is believed for so long where only a lease that exists depends on it, and where a node
 /// starts without the chain.
 pub const MAX_KNOWN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A look at the chain asks several times one after the other; a node that needs most of the time that it has for each answer is
+/// still read, and a look that takes as long as so many is given up.
+const LOOK_ANSWERS: u32 = 4;
 /// How long the database may take to write what it accepted when the node stops.
 const CLOSE: Duration = Duration::from_secs(10);
 
@@ -400,6 +403,8 @@ impl Frame {
         let build = BuildInfo::of(role.label());
         let metrics = NodeMetrics::register(&registry, &build, &labels(), input.clock.clone())?;
         crate::telemetry::register_process(&registry)?;
+        let chain = input.chain.clone();
+        crate::telemetry::register_chain(&registry, move || chain.vitals())?;
         let commits = metrics.clone();
         let config = WriterConfig {
             capacity: settings.store.queue,
@@ -586,7 +591,7 @@ impl Frame {
             chain: input.chain.clone(),
             hotkey: input.keypair.hotkey(),
             period: settings.subtensor.poll_interval,
-            deadline: settings.subtensor.request_timeout,
+            deadline: settings.subtensor.request_timeout.saturating_mul(LOOK_ANSWERS),
             stalled_after: MAX_CHAIN_AGE,
             axon,
             exclusive: self.exclusive.clone(),

@@ -4,8 +4,8 @@
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
 //! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
-//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values and [`error`] what can go
-//! wrong. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values, [`error`] what can go
+//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod slots;
 pub mod subtensor;
 pub mod types;
+pub mod vitals;
 pub mod weights;
 
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ pub use self::slots::SlotTable;
 pub use self::types::{
     AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
 };
+pub use self::vitals::{Cause, Vitals};
 pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 pub use crate::wallet::Signer;
@@ -52,6 +54,11 @@ pub trait Chain: Send + Sync {
     /// The hotkey that signs [`serve_axon`](Chain::serve_axon), [`serve_prometheus`](Chain::serve_prometheus) and
     /// [`submit_weights`](Chain::submit_weights).
     fn hotkey(&self) -> Hotkey;
+
+    /// What became of its calls and connections since the start, for metrics. Waits for nothing.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
 
     /// The newest block.
     async fn head(&self) -> Result<BlockHead, ChainError>;

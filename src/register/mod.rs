@@ -1,8 +1,11 @@
 //! `compute-register`: the operator's tool. It asks a running node through its control socket, or reads its database.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`; `text`
-//! lays tables out. A new group is a file here and a line in `Command`.
+//! `chain` has the commands that ask the chain itself and need no node.
+//!
+//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`,
+//! `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
 
+mod chain;
 mod evidence;
 mod explain;
 mod leases;
@@ -21,14 +24,15 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::launch;
-use crate::settings::{Cli, FLAGS, Loaded, Role, Wallet};
+use crate::settings::{Cli, FLAGS, Loaded, Role, Settings};
 use crate::telemetry::error_chain;
 use crate::web::control::{ClientError, Code, ControlClient};
 
-/// Asks a running node of this machine, and tells it what to do.
+/// Asks a running node of this machine, and tells it what to do; asks the chain, and registers a hotkey there.
 ///
 /// The node is found by its data directory: the configured one of --role, or --data-dir. Asked is the node's own control
-/// socket, which answers its own user and root only. Nothing here ever writes a node's database.
+/// socket, which answers its own user and root only. Nothing here ever writes a node's database. The chain is that of
+/// --subtensor.network, the subnet --netuid; a key is used only by register, weights set, probe and wallet show --unlock.
 #[derive(Debug, Parser)]
 #[command(
     name = "compute-register",
@@ -45,9 +49,13 @@ Examples:
   compute-register reload                            read config.yaml again, as SIGHUP does
   compute-register wallet show default --unlock      does the password open my hotkeys?
   compute-register probe 203.0.113.5:8091 --receiver 5Grwva…   is my axon reachable?
+  compute-register metagraph --sort stake            who is in the subnet?
+  compute-register balance                           what the wallet's coldkey has
+  compute-register register --max-cost 1.5           buy the wallet's hotkey a uid, after a question
+  compute-register weights set --dry-run w.json      would the chain take these weights?
 
-Exit codes: 0 done; 64 wrong command line; 65 the node refused, or its answer or database cannot be used;
-69 no node runs there, or it does not answer; 78 wrong configuration."
+Exit codes: 0 done; 64 wrong command line; 65 the node or the chain refuses, or an answer, a file or a database
+cannot be used; 69 no node or chain is there, or it does not answer; 78 wrong configuration."
 )]
 struct Args {
     #[command(subcommand)]
@@ -107,16 +115,34 @@ enum Command {
     Wallet(wallet::Args),
     /// Asks an axon whether it is reachable and takes this hotkey, and says what to check if not.
     Probe(probe::Args),
+    /// Registers the wallet's hotkey in the subnet, paid by its coldkey; shows the price and asks before.
+    Register(chain::RegisterArgs),
+    /// The neurons of the subnet, as the chain shows them.
+    Metagraph(chain::MetagraphArgs),
+    /// The rules of the subnet, with what each means for an operator.
+    Hyperparameters,
+    /// The free balance of an account: the wallet's coldkey, or ADDRESS.
+    Balance(chain::BalanceArgs),
+    /// Weights on the chain: what a validator has set, or what would become of some.
+    Weights(chain::WeightsArgs),
 }
 
-/// The settings' flags, all understood and only `--config` shown: a node's help explains the others.
+/// The flags that are shown, and may also stand behind a command: which wallet, which chain.
+const SHOWN: [&str; 6] =
+    ["netuid", "wallet.name", "wallet.hotkey", "wallet.path", "subtensor.network", "subtensor.chain_endpoint"];
+
+/// The settings' flags, all understood and few shown: a node's help explains the others.
 #[derive(Debug)]
 struct Quiet(Cli);
 
 impl clap::Args for Quiet {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let quiet = |name: &str| name != "config" && FLAGS.iter().any(|flag| flag.name == name);
-        Cli::augment_args(command).mut_args(|arg| if quiet(arg.get_id().as_str()) { arg.hide(true) } else { arg })
+        Cli::augment_args(command).mut_args(|arg| match arg.get_id().as_str() {
+            // Only flags of one value: of a list, clap would keep what stands behind the command and drop the rest.
+            name if SHOWN.contains(&name) => arg.global(true),
+            name if name != "config" && FLAGS.iter().any(|flag| flag.name == name) => arg.hide(true),
+            _ => arg,
+        })
     }
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Self::augment_args(command)
@@ -136,7 +162,7 @@ impl clap::FromArgMatches for Quiet {
 struct Context {
     client: ControlClient,
     dir: PathBuf,
-    wallet: Wallet,
+    settings: Settings,
     role: NodeRole,
     json: bool,
 }
@@ -154,8 +180,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
         NodeRole::Validator => Role::Register,
     };
     let Loaded { settings, .. } = launch::load(settings_of, &cli.0)?;
-    let dir = data_dir.unwrap_or(settings.node.data_dir);
-    let context = Context { client: ControlClient::new(&dir), dir, wallet: settings.wallet, role, json };
+    let dir = data_dir.unwrap_or_else(|| settings.node.data_dir.clone());
+    let context = Context { client: ControlClient::new(&dir), dir, settings, role, json };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         complain(&format!("cannot start: {error}"));
         Exit::Unavailable
@@ -181,6 +207,11 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Config => node::config(context).await,
         Command::Wallet(args) => wallet::run(context, args),
         Command::Probe(args) => probe::run(context, args).await,
+        Command::Register(args) => chain::register(context, args).await,
+        Command::Metagraph(args) => chain::metagraph(context, args).await,
+        Command::Hyperparameters => chain::hyperparameters(context).await,
+        Command::Balance(args) => chain::balance(context, args).await,
+        Command::Weights(args) => chain::weights(context, args).await,
     }
 }
 

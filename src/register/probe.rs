@@ -173,17 +173,18 @@ fn devnet_key(key: &DevnetKey, role: NodeRole) -> Result<Keypair, Exit> {
     })
 }
 
-fn wallet_key(context: &Context) -> Result<Keypair, Exit> {
-    let file = context.wallet.hotkey_file();
-    let loaded =
-        unlock::load(&file, &Sources::of_process(context.wallet.password_file.as_deref()), |sealed, source| {
+pub(super) fn wallet_key(context: &Context) -> Result<Keypair, Exit> {
+    let file = context.settings.wallet.hotkey_file();
+    let loaded = unlock::load(
+        &file,
+        &Sources::of_process(context.settings.wallet.password_file.as_deref()),
+        |sealed, source| {
             complain(&format!("decrypting with the password from {source}: {}", sealed.cost()));
-        });
+        },
+    );
     let loaded = loaded.map_err(|error| {
         complain(&format!("the hotkey cannot be used: {}", error_chain(&error)));
-        complain(
-            "name another one before the command: compute-register --wallet.name NAME --wallet.hotkey NAME probe ...",
-        );
+        complain("name another one: --wallet.name NAME --wallet.hotkey NAME, --wallet.path DIR");
         Exit::Data
     })?;
     for warning in loaded.warnings {

@@ -37,7 +37,7 @@ enum Command {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<(), Exit> {
-    let settings = &context.wallet;
+    let settings = &context.settings.wallet;
     match args.command.unwrap_or(Command::List) {
         Command::List => {
             let listing = listing::list(&settings.path).map_err(|error| {

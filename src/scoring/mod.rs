@@ -42,4 +42,4 @@ pub use score::{
     duplicate_claims, machine_score, score_all,
 };
 pub use table::{DEFAULT_MAX_DEVICES, ModelRow, ScoreTable, TableError, TableProblem};
-pub use weights::{WeightError, WeightLimits, fit, weigh, weights};
+pub use weights::{WeightError, WeightLimits, fit, weigh, weigh_totals, weights};

@@ -157,7 +157,21 @@ pub fn weigh(
     neurons: &[(Uid, Hotkey)],
     limits: &WeightLimits,
 ) -> Result<Vec<(Uid, u16)>, WeightError> {
-    let judged: BTreeMap<(Uid, Hotkey), Points> = rows.iter().map(|r| ((r.uid, r.hotkey), r.score.total)).collect();
+    let totals = rows.iter().map(|r| (r.uid, r.hotkey, r.score.total));
+    weigh_totals(totals, neurons, limits)
+}
+
+/// [`weigh`] from the totals of the scores alone.
+///
+/// # Errors
+/// As there.
+pub fn weigh_totals(
+    totals: impl IntoIterator<Item = (Uid, Hotkey, Points)>,
+    neurons: &[(Uid, Hotkey)],
+    limits: &WeightLimits,
+) -> Result<Vec<(Uid, u16)>, WeightError> {
+    let judged: BTreeMap<(Uid, Hotkey), Points> =
+        totals.into_iter().map(|(uid, hotkey, total)| ((uid, hotkey), total)).collect();
     let scores: Vec<(Uid, Points)> =
         neurons.iter().map(|(uid, hotkey)| (*uid, judged.get(&(*uid, *hotkey)).copied().unwrap_or_default())).collect();
     let plain = weights(&scores)?;

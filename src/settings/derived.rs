@@ -41,6 +41,16 @@ impl Wallet {
     pub fn hotkey_file(&self) -> PathBuf {
         self.path.join(&self.name).join("hotkeys").join(&self.hotkey)
     }
+
+    /// The file of the coldkey's secret: `{path}/{name}/coldkey`. Only a registration opens it.
+    pub fn coldkey_file(&self) -> PathBuf {
+        self.path.join(&self.name).join("coldkey")
+    }
+
+    /// The file of the coldkey's address: `{path}/{name}/coldkeypub.txt`.
+    pub fn coldkeypub_file(&self) -> PathBuf {
+        self.path.join(&self.name).join("coldkeypub.txt")
+    }
 }
 
 impl Subtensor {
@@ -111,6 +121,11 @@ mod tests {
         let settings = load(Role::Miner, &Cli::default().with("logging.trace", "true"), env).unwrap().settings;
         assert_eq!(settings.logging.level(), Level::Trace);
         assert_eq!(settings.wallet.hotkey_file(), PathBuf::from("/home/op/.bittensor/wallets/default/hotkeys/default"));
+        assert_eq!(settings.wallet.coldkey_file(), PathBuf::from("/home/op/.bittensor/wallets/default/coldkey"));
+        assert_eq!(
+            settings.wallet.coldkeypub_file(),
+            PathBuf::from("/home/op/.bittensor/wallets/default/coldkeypub.txt")
+        );
         assert_eq!(settings.subtensor.endpoint(), "wss://entrypoint-finney.opentensor.ai:443");
         assert_eq!(settings.prover.threads_for(16, 4), 4);
         assert_eq!(settings.prover.threads_for(2, 4), 1);

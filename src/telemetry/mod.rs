@@ -10,6 +10,7 @@
 
 mod age;
 mod build;
+mod chain;
 mod encode;
 pub mod events;
 mod file;
@@ -21,6 +22,7 @@ mod redact;
 mod uids;
 
 pub use build::BuildInfo;
+pub use chain::register_chain;
 pub use encode::{CONTENT_TYPE, EncodeError, encode};
 pub use labels::Labels;
 pub use metrics::{NodeMetrics, register_process};

@@ -51,6 +51,11 @@ metrics! {
     ChainReorgs = "compute_chain_reorgs_total", Counter, [], "Times that blocks which were followed had been replaced by others.";
     ChainViewAge = "compute_chain_view_age_seconds", Gauge, [], "Age of what is known of the subnet, since start before anything is; in a view from the database since it was read from the chain.";
     ChainViewStored = "compute_chain_view_stored", Gauge, [], "1 while the subnet is known from the database alone, because the chain was not read since the start, else 0.";
+    ChainRpcCalls = "compute_chain_rpc_calls_total", Counter, ["method", "outcome"], "Calls to nodes of the chain by method and outcome.";
+    ChainConnections = "compute_chain_connections_total", Counter, ["result"], "Attempts to connect to an endpoint of the chain; ok: it was found to be in order.";
+    ChainConnectionsEnded = "compute_chain_connections_ended_total", Counter, ["cause"], "Connections to the chain that were given up, by cause.";
+    ChainEndpoint = "compute_chain_endpoint", Gauge, [], "Which endpoint of the chain is in use, counted from 1 in the order of the settings, 0 while none is.";
+    ChainHeadAge = "compute_chain_head_age_seconds", Gauge, [], "Time since the endpoint in use told of its newest head, 0 while none is in use.";
     MetagraphNeurons = "compute_metagraph_neurons", Gauge, [], "Neurons in the newest metagraph.";
 
     Challenges = "compute_challenge_total", Counter, ["verdict", "reason"], "Judged devices by verdict and reason.";

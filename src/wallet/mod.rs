@@ -9,7 +9,8 @@
 //! One file for each part: `keyfile` reads what a file holds, `sealed` decrypts it, `password` finds the password,
 //! `unlock` puts the three together, `listing` looks at all wallets of a machine without any password.
 //!
-//! The coldkey's secret is never needed and never read.
+//! No node needs the coldkey's secret, and none reads it. A registration does, at the operator's word: it opens it as
+//! `unlock` opens a hotkey, but never with a hotkey's password.
 
 pub mod keyfile;
 pub mod keypair;

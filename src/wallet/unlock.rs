@@ -1,11 +1,11 @@
-//! From a hotkey's file to its key, with whatever password it takes.
+//! From a key's file to the key, with whatever password it takes.
 
 use std::path::{Path, PathBuf};
 
 use super::keyfile::{self, Keyfile, KeyfileError, KeyfileErrorKind, KeyfileWarning};
 use super::keypair::Keypair;
 use super::listing::PUBLIC_SUFFIX;
-use super::password::{self, Found, PasswordError, Source, Sources};
+use super::password::{Found, PasswordError, Source, Sources};
 use super::sealed::{SealError, Sealed};
 use crate::ids::Hotkey;
 use crate::telemetry::error_chain;
@@ -19,7 +19,7 @@ pub struct LoadedKey {
     pub warnings: Vec<KeyfileWarning>,
 }
 
-/// Why a hotkey cannot be had from its file.
+/// Why a key cannot be had from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
     /// The file cannot be used.
@@ -50,16 +50,18 @@ pub enum UnlockError {
         source: PasswordError,
     },
     /// No source has a password.
-    #[error("key file {} is encrypted ({sealed}), and there is no password: {}", path.display(), places(path))]
+    #[error("key file {} is encrypted ({sealed}), and there is no password: {places}", path.display())]
     NoPassword {
         /// The key file.
         path: PathBuf,
         /// Its scheme.
         sealed: Sealed,
+        /// How it can be given.
+        places: String,
     },
     /// The password does not open the file.
-    #[error("the password from {from} does not open key file {} ({sealed}): it is wrong, or the file was altered; {}",
-        path.display(), places(path))]
+    #[error("the password from {from} does not open key file {} ({sealed}): it is wrong, or the file was altered; {places}",
+        path.display())]
     WrongPassword {
         /// The key file.
         path: PathBuf,
@@ -67,19 +69,12 @@ pub enum UnlockError {
         sealed: Sealed,
         /// Where the password came from.
         from: Source,
+        /// How another one can be given.
+        places: String,
     },
 }
 
-/// Where a password can come from, for a message.
-fn places(path: &Path) -> String {
-    format!(
-        "give it by wallet.password_file, the systemd credential {}, the variable {}, or at a terminal",
-        password::CREDENTIAL,
-        password::variable(path)
-    )
-}
-
-/// Reads a hotkey's file, and the password if it takes one, and compares the key with its public companion, if there is
+/// Reads the file of a hotkey or coldkey, and the password if it takes one, and compares the key with its public companion, if there is
 /// one. `before` is told of a decryption before it begins. Blocking:
 /// on files, on the person at the terminal, and for what [`Sealed::cost`] says.
 ///
@@ -98,14 +93,17 @@ pub fn load(
             let path = path.to_owned();
             let found = match sources.find(&path) {
                 Err(source) => return Err(UnlockError::Password { path, sealed, source }),
-                Ok(None) => return Err(UnlockError::NoPassword { path, sealed }),
+                Ok(None) => return Err(UnlockError::NoPassword { places: sources.places(&path), path, sealed }),
                 Ok(Some(found)) => found,
             };
             before(sealed, &found.source);
             warnings.extend(found.warning.clone());
             match open(&file, &found)? {
                 Some(keypair) => keypair,
-                None => return Err(UnlockError::WrongPassword { path, sealed, from: found.source }),
+                None => {
+                    let places = sources.places(&path);
+                    return Err(UnlockError::WrongPassword { path, sealed, from: found.source, places });
+                }
             }
         }
     };
@@ -122,7 +120,7 @@ pub fn load(
     Ok(LoadedKey { keypair, warnings })
 }
 
-/// Where a hotkey's public companion lies: its own name with `pub.txt` behind it.
+/// Where a key's public companion lies: its own name with `pub.txt` behind it.
 fn companion(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(PUBLIC_SUFFIX);

@@ -16,6 +16,7 @@ mod python;
 mod rpc;
 mod the_bed;
 mod the_client;
+mod the_tool;
 mod the_wire;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]

@@ -318,7 +318,7 @@ async fn readings_of_a_full_subnet() {
     }
     let decode = (thread_cpu() - begin) / 10;
 
-    let readings = if std::env::var_os("COMPUTE_TEST_LONG").is_some() { 100 } else { 20 };
+    let readings = if std::env::var_os("COMPUTE_TEST_LONG").is_some() { 100 } else { 12 };
     let chain = client(&[bed.url()], netuid, &hotkey_uri(0));
     let mut after_few = 0;
     for reading in 0..readings {

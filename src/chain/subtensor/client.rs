@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use super::call::{Call, Mechanism};
-use super::heads::BlockId;
 use super::link::{Link, LinkSettings};
 use super::own_weights::{self, Instant};
 use super::reader::{self, Facts, Memory, Scope};
@@ -17,8 +16,8 @@ use super::session::Session;
 use super::submit;
 use crate::chain::commit::storage_index;
 use crate::chain::{
-    BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Weights,
-    WeightsShown,
+    BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Vitals,
+    Weights, WeightsShown,
 };
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
@@ -89,18 +88,38 @@ impl SubtensorChain {
         self.link.counts()
     }
 
-    /// A read may take as long as connecting to each endpoint and a few calls.
-    async fn reading<T>(&self, answer: impl Future<Output = Result<T, ChainError>>) -> Result<T, ChainError> {
-        within(self.link.patience(), answer).await
+    /// The connections' state, for metrics.
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
-    async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
-        within(self.submit, async {
-            let _alone = self.submitting.lock().await;
+    /// Reads, and reads once more where the connection broke meanwhile: reading twice does no harm. Both together take
+    /// [`Link::patience`] at most.
+    async fn reading<T, F>(&self, answer: impl Fn(Arc<Session>) -> F) -> Result<T, ChainError>
+    where
+        F: Future<Output = Result<T, ChainError>>,
+    {
+        within(self.link.patience(), async {
             let session = self.link.session().await?;
-            submit::submit(&session, &call, signer).await
+            match answer(session.clone()).await {
+                Err(error) if session.condemnation().is_some() => match self.link.session().await {
+                    Ok(session) => answer(session).await,
+                    // What broke the connection says more than the pause that follows.
+                    Err(_) => Err(error),
+                },
+                told => told,
+            }
         })
         .await
+    }
+
+    /// Submits, one call after the other: waiting for the turn and being included take a deadline each.
+    async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+        let turn = tokio::time::timeout(self.submit, self.submitting.lock()).await;
+        let _alone = turn.map_err(|_| {
+            ChainError::Unreachable("another call of this node is still on its way; this one was not sent".to_owned())
+        })?;
+        within(self.submit, submit::submit(&self.link, &call, signer)).await
     }
 
     /// The facts of the newest block, read once for each.
@@ -113,22 +132,15 @@ impl SubtensorChain {
         read.facts.as_ref().ok_or_else(|| ChainError::Protocol("nothing was read".to_owned()))
     }
 
-    async fn metagraph_now(&self) -> Result<Arc<Metagraph>, ChainError> {
-        let session = self.link.session().await?;
+    async fn metagraph_at(&self, session: &Session) -> Result<Arc<Metagraph>, ChainError> {
         let mut read = self.read.lock().await;
-        let facts = self.facts(&session, &mut read).await?.clone();
+        let facts = self.facts(session, &mut read).await?.clone();
         if let Some(known) = read.metagraph.as_ref().filter(|known| known.head.hash == facts.head.hash) {
             return Ok(known.clone());
         }
-        let graph = Arc::new(reader::metagraph(&session, &self.scope, &mut read.memory, &facts).await?);
+        let graph = Arc::new(reader::metagraph(session, &self.scope, &mut read.memory, &facts).await?);
         read.metagraph = Some(graph.clone());
         Ok(graph)
-    }
-
-    async fn best(&self) -> Result<(Arc<Session>, BlockId), ChainError> {
-        let session = self.link.session().await?;
-        let best = session.heads().best;
-        Ok((session, best))
     }
 }
 
@@ -146,9 +158,12 @@ impl Chain for SubtensorChain {
         self.scope.hotkey
     }
 
+    fn vitals(&self) -> Vitals {
+        self.link.vitals()
+    }
+
     async fn head(&self) -> Result<BlockHead, ChainError> {
-        self.reading(async {
-            let session = self.link.session().await?;
+        self.reading(|session| async move {
             let mut read = self.read.lock().await;
             Ok(self.facts(&session, &mut read).await?.head)
         })
@@ -156,27 +171,27 @@ impl Chain for SubtensorChain {
     }
 
     async fn finalized(&self) -> Result<BlockNumber, ChainError> {
-        self.reading(async { Ok(self.link.session().await?.heads().finalized.number) }).await
+        self.reading(|session| async move { Ok(session.heads().finalized.number) }).await
     }
 
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
-        self.reading(async { self.link.session().await?.block_hash(n).await }).await
+        self.reading(|session| async move { session.block_hash(n).await }).await
     }
 
     async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
-        self.reading(self.metagraph_now()).await
+        self.reading(|session| async move { self.metagraph_at(&session).await }).await
     }
 
     async fn hyperparameters(&self) -> Result<Hyperparameters, ChainError> {
-        self.reading(async {
-            let (session, best) = self.best().await?;
-            reader::hyperparameters(&session, self.scope.netuid, &best).await
+        self.reading(|session| async move {
+            reader::hyperparameters(&session, self.scope.netuid, &session.heads().best).await
         })
         .await
     }
 
     async fn balance(&self, coldkey: &Coldkey) -> Result<u64, ChainError> {
-        self.reading(async { submit::free_balance(&*self.link.session().await?, &Hotkey(coldkey.0)).await }).await
+        let account = Hotkey(coldkey.0);
+        self.reading(|session| async move { submit::free_balance(&session, &account).await }).await
     }
 
     async fn serve_axon(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
@@ -191,9 +206,8 @@ impl Chain for SubtensorChain {
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
         let prepared = self
-            .reading(async {
-                let session = self.link.session().await?;
-                let graph = self.metagraph_now().await?;
+            .reading(|session| async move {
+                let graph = self.metagraph_at(&session).await?;
                 let best = session.heads().best;
                 let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
                 let runtime = session.runtime();
@@ -202,11 +216,8 @@ impl Chain for SubtensorChain {
             })
             .await?;
         // The runtime itself says what it would refuse; nothing is submitted by that.
-        self.reading(async {
-            let session = self.link.session().await?;
-            submit::check(&session, &own_weights::call(self.mechanism, &prepared), &*self.signer).await
-        })
-        .await?;
+        let call = &own_weights::call(self.mechanism, &prepared);
+        self.reading(|session| async move { submit::check(&session, call, &*self.signer).await }).await?;
         Ok(prepared)
     }
 
@@ -220,19 +231,11 @@ impl Chain for SubtensorChain {
     }
 
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
-        self.reading(async {
-            let session = self.link.session().await?;
-            own_weights::shown(&session, &self.scope).await
-        })
-        .await
+        self.reading(|session| async move { own_weights::shown(&session, &self.scope).await }).await
     }
 
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
-        self.reading(async {
-            let session = self.link.session().await?;
-            own_weights::of_all(&session, &self.scope).await
-        })
-        .await
+        self.reading(|session| async move { own_weights::of_all(&session, &self.scope).await }).await
     }
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {

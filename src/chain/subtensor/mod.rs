@@ -20,7 +20,7 @@ mod submit;
 
 pub use self::call::{Call, Mechanism};
 pub use self::client::{ClientSettings, SubtensorChain};
-pub use self::link::LinkSettings;
+pub use self::link::{Link, LinkSettings};
 pub use self::runtime::{CodecError, Era, Extrinsic, Runtime};
 
 #[cfg(test)]

@@ -140,8 +140,9 @@ pub(super) async fn shown(session: &Session, scope: &Scope) -> Result<WeightsSho
 /// The hashes that wait to be revealed: of each commit a hash, and block numbers whose meaning changed over the versions.
 fn hashed_commits(runtime: &Runtime, bytes: Option<&[u8]>) -> Result<Vec<ShownCommit>, CodecError> {
     let Some(bytes) = bytes else { return Ok(Vec::new()) };
-    let commits: Option<Vec<([u8; 32], u64, u64, u64)>> = runtime.value("WeightCommits", Some(bytes))?;
-    let shown = |(hash, ..): ([u8; 32], u64, u64, u64)| ShownCommit { digest: Hash32(hash), block: None };
+    type Committed = ([u8; 32], u64, u64, u64);
+    let commits: Option<Vec<Committed>> = runtime.value("WeightCommits", Some(bytes))?;
+    let shown = |(hash, ..): Committed| ShownCommit { digest: Hash32(hash), block: None };
     Ok(commits.unwrap_or_default().into_iter().map(shown).collect())
 }
 

@@ -7,8 +7,8 @@
 //! nothing is asked, and by the deadlines of calls. A deadline that passes condemns the connection: the node may be slow,
 //! but whether it is cannot be told from here.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -19,14 +19,35 @@ use subxt::ext::jsonrpsee::ws_client::{PingConfig, WsClientBuilder};
 use crate::chain::ChainError;
 
 /// The largest answer that is read, in bytes: the metadata in hex is the largest, below one mebibyte.
-const MAX_ANSWER: u32 = 32 << 20;
+pub const MAX_ANSWER: u32 = 8 << 20;
 /// Calls of one connection that may wait for an answer.
 const CONCURRENT: usize = 64;
 /// Notices of one subscription that may wait to be read; the connection's reader drops a subscription beyond it.
 const NOTICES: usize = 256;
-/// Time between two pings, and the silence after which the other side counts as gone.
-const PING: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(25);
+/// Silence after which the other side counts as gone, in deadlines; a ping goes out with each deadline. It is looked at once in as
+/// much time again, so a socket that died without a word is given up after [`SILENCE`] to twice that.
+const SILENCE: u32 = 2;
+
+/// Every method that is called: the values of a metric's label.
+pub const METHODS: [&str; 14] = [
+    "author_submitAndWatchExtrinsic",
+    "chain_getBlock",
+    "chain_getBlockHash",
+    "chain_getFinalizedHead",
+    "chain_getHeader",
+    "chain_subscribeFinalizedHeads",
+    "chain_subscribeNewHeads",
+    "state_call",
+    "state_getKeysPaged",
+    "state_getRuntimeVersion",
+    "state_queryStorageAt",
+    "state_subscribeRuntimeVersion",
+    "system_accountNextIndex",
+    "system_health",
+];
+/// What a call can come to, as a metric's label: an answer, an error of the node or an answer that is none, a deadline that
+/// passed, a connection that broke.
+pub const OUTCOMES: [&str; 4] = ["ok", "error", "timeout", "broken"];
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,17 +104,33 @@ impl From<RpcError> for ChainError {
 
 /// How often each method was called, by all connections of a node's client.
 #[derive(Debug, Clone, Default)]
-pub struct RpcCounts(Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>);
+pub struct RpcCounts(Arc<[[AtomicU64; OUTCOMES.len()]; METHODS.len()]>);
 
 impl RpcCounts {
     fn add(&self, method: &'static str, outcome: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((method, outcome)).or_default() += 1;
+        let place = |all: &[&str], one| all.iter().position(|known| *known == one);
+        let counter = place(&METHODS, method)
+            .and_then(|method| self.0.get(method))
+            .zip(place(&OUTCOMES, outcome))
+            .and_then(|(of_method, outcome)| of_method.get(outcome));
+        debug_assert!(counter.is_some(), "{method} is missing in METHODS, or {outcome} in OUTCOMES");
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Method, outcome (`ok`, `error`, `timeout`, `broken`) and count.
+    /// Method of [`METHODS`], outcome of [`OUTCOMES`] and count, for all of them.
     pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().map(|((method, outcome), count)| (*method, *outcome, *count)).collect()
+        let rows = METHODS.iter().zip(self.0.iter());
+        rows.flat_map(|(method, counts)| {
+            OUTCOMES.iter().zip(counts).map(|(outcome, count)| (*method, *outcome, count.load(Ordering::Relaxed)))
+        })
+        .collect()
+    }
+
+    /// How often a method was called, whatever came of it.
+    pub fn of(&self, method: &str) -> u64 {
+        self.all().iter().filter(|(of, ..)| *of == method).map(|(.., count)| count).sum()
     }
 }
 
@@ -111,6 +148,9 @@ impl Connection {
     /// # Errors
     /// [`RpcError::Broken`] with the reason, or [`RpcError::Deadline`].
     pub async fn open(endpoint: &str, deadline: Duration, counts: RpcCounts) -> Result<Self, RpcError> {
+        let every = deadline.max(Duration::from_millis(1));
+        let pings =
+            PingConfig::new().ping_interval(every).inactive_limit(every.saturating_mul(SILENCE)).max_failures(1);
         let builder = WsClientBuilder::default()
             .max_response_size(MAX_ANSWER)
             .max_concurrent_requests(CONCURRENT)
@@ -118,10 +158,10 @@ impl Connection {
             .request_timeout(deadline)
             .connection_timeout(deadline)
             .set_tcp_no_delay(true)
-            .enable_ws_ping(PingConfig::new().ping_interval(PING).inactive_limit(SILENCE).max_failures(1));
+            .enable_ws_ping(pings);
         match tokio::time::timeout(deadline, builder.build(endpoint)).await {
             Ok(Ok(client)) => Ok(Connection { client, deadline, counts }),
-            Ok(Err(error)) => Err(RpcError::Broken(crate::telemetry::error_chain(&error))),
+            Ok(Err(error)) => Err(RpcError::Broken(shortened(&crate::telemetry::error_chain(&error)))),
             Err(_) => Err(RpcError::Deadline { method: "connect", after: deadline }),
         }
     }
@@ -152,7 +192,7 @@ impl Connection {
 
     /// Waits until the connection is lost; says why.
     pub async fn lost(&self) -> String {
-        crate::telemetry::error_chain(&self.client.on_disconnect().await)
+        shortened(&crate::telemetry::error_chain(&self.client.on_disconnect().await))
     }
 
     fn told<T>(
@@ -195,11 +235,8 @@ impl Connection {
     }
 }
 
-/// A node's words go to the log: not all of them, if there are many.
+/// A node's words go to the log: as one line, and not all of them, if there are many.
 fn shortened(text: &str) -> String {
     const MOST: usize = 300;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
+    crate::telemetry::printable(text, MOST)
 }

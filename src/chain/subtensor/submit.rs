@@ -1,27 +1,42 @@
 //! A call on its way: checked, signed, submitted, included, and what became of it.
 //!
-//! Invariants: what the runtime would refuse is not submitted; a call is signed for [`ERA_BLOCKS`] blocks and no longer, so
-//! that an answer that never came is settled by waiting; the result is read from the events of the block that holds the
-//! call, since the block holds it whether it succeeded or not.
+//! Invariants: what the runtime would refuse is not submitted; **a call is submitted once**, on one connection, whatever
+//! happens to it afterwards; it is signed for [`ERA_BLOCKS`] blocks and no longer, so that an answer that never came is
+//! settled by waiting; the result is read from the events of the block that holds the call, since the block holds it
+//! whether it succeeded or not.
 //!
 //! Design notes: the block that a call is signed at is a finalised one: a call that names a block which is taken back would be
-//! void. Calls of one client are submitted one after the other, or two of them would take the same nonce.
+//! void. Only where finality stands still it is a newer one, or every call would be too old before it is sent. Calls of one
+//! client are submitted one after the other, or two of them would take the same nonce.
+//!
+//! A connection that breaks after a call was submitted, and a node that never says what became of it, leave open whether the
+//! call was taken. It is then looked for in the blocks themselves, on whatever connection there is, until the caller's
+//! deadline: most of the time it is found.
+
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use subxt::events::Phase;
+use subxt::ext::jsonrpsee::core::client::Subscription;
 use subxt::ext::jsonrpsee::rpc_params;
 
 use super::call::Call;
+use super::heads::{BlockId, Header, Heads};
+use super::link::Link;
 use super::refusal;
+use super::rpc::RpcError;
 use super::runtime::{Era, Extrinsic, Runtime};
-use super::session::{Session, hex0x, unhex};
+use super::session::{Session, hash, hex0x};
 use crate::chain::{ChainError, Inclusion, Signer};
-use crate::ids::{Hash32, Hotkey};
+use crate::ids::{BlockNumber, Hash32, Hotkey};
 
 /// Blocks in which a signed call may be included.
 pub(super) const ERA_BLOCKS: u64 = 64;
 /// Where the runtime is told that a call comes from: a client of the node.
 const EXTERNAL: u8 = 2;
+/// Blocks without a word about a call after which it is looked for in them.
+const QUIET_BLOCKS: u64 = 3;
+const WATCH: &str = "author_submitAndWatchExtrinsic";
 
 /// A call's way through the pool, as a node tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,82 +54,226 @@ enum Status {
     Invalid,
 }
 
+/// A signed call, and the blocks from which on it can be in one.
+struct Signed {
+    extrinsic: Extrinsic,
+    birth: BlockNumber,
+}
+
 /// Signs a call and asks the runtime whether it would be taken. Nothing is submitted.
-pub(super) async fn check(session: &Session, call: &Call, signer: &dyn Signer) -> Result<Extrinsic, ChainError> {
+pub(super) async fn check(session: &Session, call: &Call, signer: &dyn Signer) -> Result<(), ChainError> {
+    checked(session, call, signer).await.map(drop)
+}
+
+/// The block to sign at, see the module's text.
+fn birth(heads: &Heads) -> BlockId {
+    let late = heads.best.number.saturating_sub(heads.finalized.number) > ERA_BLOCKS / 2;
+    if late { heads.best } else { heads.finalized }
+}
+
+async fn checked(session: &Session, call: &Call, signer: &dyn Signer) -> Result<Signed, ChainError> {
     let runtime = session.runtime();
     let heads = session.heads();
     let account = signer.hotkey().to_string();
     let nonce: u64 = session.call("system_accountNextIndex", rpc_params![account]).await?;
-    let era = Era::Mortal { number: heads.finalized.number, hash: heads.finalized.hash, blocks: ERA_BLOCKS };
-    let signed = runtime.sign(call, signer, nonce, era)?;
+    let birth = birth(&heads);
+    let era = Era::Mortal { number: birth.number, hash: birth.hash, blocks: ERA_BLOCKS };
+    let extrinsic = runtime.sign(call, signer, nonce, era)?;
     let mut arguments = vec![EXTERNAL];
-    arguments.extend_from_slice(&signed.bytes);
+    arguments.extend_from_slice(&extrinsic.bytes);
     arguments.extend_from_slice(&heads.best.hash.0);
     let answer =
         session.function("TaggedTransactionQueue", "validate_transaction", &arguments, heads.best.hash).await?;
     refusal::validity(&answer)?;
-    Ok(signed)
+    Ok(Signed { extrinsic, birth: birth.number })
 }
 
 /// Submits a call and waits until a block holds it; the caller holds the deadline.
 ///
 /// # Errors
-/// The refusal. [`ChainError::Unreachable`] and [`ChainError::Protocol`] leave open whether the call was taken.
-pub(super) async fn submit(session: &Session, call: &Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
-    let signed = check(session, call, signer).await?;
-    const METHOD: &str = "author_submitAndWatchExtrinsic";
-    let mut told = session
-        .subscribe::<Status>(METHOD, rpc_params![hex0x(&signed.bytes)], "author_unwatchExtrinsic")
-        .await
-        .map_err(refusal::pool)?;
+/// The refusal. Until it is submitted, whatever reading and checking can fail with.
+pub(super) async fn submit(link: &Link, call: &Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+    let mut session = link.session().await?;
+    let signed = match checked(&session, call, signer).await {
+        // Nothing is submitted yet: once more on another connection.
+        Err(_) if session.condemnation().is_some() => {
+            session = link.session().await?;
+            checked(&session, call, signer).await?
+        }
+        checked => checked?,
+    };
+    let mut blocks = Blocks { signed: &signed, seen: HashSet::new() };
+    let why = match watched(&session, &mut blocks).await {
+        Ok(included) => return included,
+        Err(Lost(why)) => why,
+    };
+    tracing::warn!(
+        call = call.name(),
+        why,
+        "whether a submitted call was taken is not known: looking for it in blocks"
+    );
+    drop(session);
+    blocks.find(link).await
+}
+
+/// The way of a call is not told any longer.
+struct Lost(String);
+
+impl From<RpcError> for Lost {
+    fn from(error: RpcError) -> Self {
+        Lost(error.to_string())
+    }
+}
+
+/// Submits and follows what the node tells, or the blocks where it tells nothing.
+async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<Inclusion, ChainError>, Lost> {
+    let params = rpc_params![hex0x(&blocks.signed.extrinsic.bytes)];
+    let mut told: Subscription<Status> = match session.subscribe(WATCH, params, "author_unwatchExtrinsic").await {
+        Ok(told) => told,
+        Err(refused @ RpcError::Call { .. }) => return Ok(Err(refusal::pool(refused))),
+        Err(lost) => return Err(lost.into()),
+    };
+    let first = session.heads().best;
+    let mut looked = first;
     loop {
-        let status = match told.next().await {
-            Some(Ok(status)) => status,
-            Some(Err(why)) => return Err(ChainError::Protocol(format!("{METHOD}: {why}"))),
-            None => {
-                let why = session.condemnation().unwrap_or_else(|| "the subscription ended".to_owned());
-                return Err(ChainError::Unreachable(format!("{why}; whether the call was taken is not known")));
+        let status = tokio::select! {
+            status = session.while_good(told.next()) => status?,
+            () = session.head_after(looked.hash) => {
+                if let Some(why) = session.condemnation() {
+                    return Err(Lost(why.why));
+                }
+                looked = session.heads().best;
+                if looked.number >= first.number + QUIET_BLOCKS
+                    && let Some(found) = blocks.look(session).await
+                {
+                    return Ok(found);
+                }
+                continue;
             }
         };
         match status {
-            Status::InBlock(hash) | Status::Finalized(hash) => {
-                let hash = unhex(&hash).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).map(Hash32);
-                let hash = hash.ok_or_else(|| ChainError::Protocol(format!("{METHOD}: the block's hash is none")))?;
-                return outcome(session, &signed, hash).await;
+            Some(Ok(Status::InBlock(at) | Status::Finalized(at))) => {
+                let at = hash(at).map_err(|e| Lost(e.to_string()))?;
+                return match outcome(session, &blocks.signed.extrinsic, at).await {
+                    Err(error) if open(&error) => Err(Lost(error.to_string())),
+                    known => Ok(known),
+                };
             }
             // A call that waits for an earlier nonce will be taken when that came, one that was taken back will come again.
-            Status::Future | Status::Ready | Status::Broadcast(_) | Status::Retracted(_) => {}
-            Status::FinalityTimeout(_) => {
-                return Err(ChainError::Unreachable("the chain finalises no blocks".to_owned()));
-            }
-            Status::Usurped(_) => return Err(refusal::named("Outdated")),
-            Status::Dropped => return Err(refusal::named("PoolFull")),
-            Status::Invalid => return Err(refusal::named("Outdated")),
+            Some(Ok(Status::Future | Status::Ready | Status::Broadcast(_) | Status::Retracted(_))) => {}
+            Some(Ok(Status::FinalityTimeout(_))) => return Err(Lost("the chain finalises no blocks".to_owned())),
+            Some(Ok(Status::Usurped(_) | Status::Invalid)) => return Ok(Err(refusal::named("Outdated"))),
+            Some(Ok(Status::Dropped)) => return Ok(Err(refusal::named("PoolFull"))),
+            Some(Err(why)) => return Err(Lost(session.garbage(WATCH, &why.to_string()).to_string())),
+            None => return Err(Lost(format!("{WATCH}: the subscription ended"))),
         }
     }
 }
 
-/// What became of a call that a block holds.
-async fn outcome(session: &Session, signed: &Extrinsic, block: Hash32) -> Result<Inclusion, ChainError> {
+/// Whether an error leaves open what became of a call that was submitted.
+fn open(error: &ChainError) -> bool {
+    !matches!(error, ChainError::Rejected(_) | ChainError::Refused(_))
+}
+
+/// Where a call is looked for.
+struct Blocks<'s> {
+    signed: &'s Signed,
+    /// Blocks that do not hold it.
+    seen: HashSet<Hash32>,
+}
+
+impl Blocks<'_> {
+    /// Looks on until the caller's deadline, with each new head and on each new connection.
+    async fn find(&mut self, link: &Link) -> Result<Inclusion, ChainError> {
+        let pause = link.deadline();
+        loop {
+            match link.session().await {
+                Ok(session) => {
+                    let best = session.heads().best;
+                    if let Some(found) = self.look(&session).await {
+                        return found;
+                    }
+                    let settled = session.heads().finalized.number;
+                    if settled > self.signed.birth + ERA_BLOCKS && session.condemnation().is_none() {
+                        // No block that can still come may hold it.
+                        return Err(refusal::named("AncientBirthBlock"));
+                    }
+                    // Bounded, also where a head that does not move keeps the session.
+                    drop(tokio::time::timeout(pause, session.head_after(best.hash)).await);
+                }
+                // In the pause after a failure the link answers at once.
+                Err(_) => tokio::time::sleep(pause.min(std::time::Duration::from_secs(1))).await,
+            }
+        }
+    }
+
+    /// Walks from the best head down to blocks that were looked at or are too old; what became of the call if one of them
+    /// holds it. `None` as long as none does, or they cannot be read.
+    async fn look(&mut self, session: &Session) -> Option<Result<Inclusion, ChainError>> {
+        let mut at = session.heads().best.hash;
+        for _ in 0..ERA_BLOCKS * 2 {
+            if self.seen.contains(&at) {
+                return None;
+            }
+            let body = body(session, at).await.ok()?;
+            if body.place_of(&self.signed.extrinsic).is_some() {
+                return match outcome(session, &self.signed.extrinsic, at).await {
+                    // Read again, on a connection that can.
+                    Err(error) if open(&error) && session.condemnation().is_some() => None,
+                    known => Some(known),
+                };
+            }
+            self.seen.insert(at);
+            let id = body.header.id();
+            if id.number <= self.signed.birth + 1 {
+                return None;
+            }
+            at = id.parent;
+        }
+        None
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Body {
+    header: Header,
+    extrinsics: Vec<String>,
+}
+
+impl Body {
+    fn place_of(&self, extrinsic: &Extrinsic) -> Option<u32> {
+        let ours = hex0x(&extrinsic.bytes);
+        self.extrinsics.iter().position(|e| e.eq_ignore_ascii_case(&ours)).and_then(|i| u32::try_from(i).ok())
+    }
+}
+
+/// The block with this hash.
+async fn body(session: &Session, at: Hash32) -> Result<Body, ChainError> {
+    const METHOD: &str = "chain_getBlock";
     #[derive(Deserialize)]
-    struct Signed {
+    struct Block {
         block: Body,
     }
-    #[derive(Deserialize)]
-    struct Body {
-        header: super::heads::Header,
-        extrinsics: Vec<String>,
+    let block: Option<Block> = session.call(METHOD, rpc_params![hex0x(&at.0)]).await?;
+    let Some(Block { block }) = block else {
+        return Err(ChainError::Protocol(format!("the node does not know block {at}")));
+    };
+    match block.header.id().hash == at {
+        true => Ok(block),
+        false => Err(session.garbage(METHOD, "another block than the one that was asked for").into()),
     }
-    let Signed { block: Body { header, extrinsics } } =
-        session.call("chain_getBlock", rpc_params![hex0x(&block.0)]).await?;
-    let ours = hex0x(&signed.bytes);
-    let index = extrinsics.iter().position(|e| e.eq_ignore_ascii_case(&ours)).and_then(|i| u32::try_from(i).ok());
-    let index = index.ok_or_else(|| ChainError::Protocol(format!("block {block} does not hold the call")))?;
+}
+
+/// What became of a call that a block holds.
+async fn outcome(session: &Session, signed: &Extrinsic, at: Hash32) -> Result<Inclusion, ChainError> {
+    let body = body(session, at).await?;
+    let index = body.place_of(signed);
+    let index = index.ok_or_else(|| ChainError::Protocol(format!("block {at} does not hold the call")))?;
     let runtime = session.runtime();
     let key = runtime.key_of("System", "Events", vec![])?;
-    let events = session.storage(&[key], block).await?.into_iter().next().flatten().unwrap_or_default();
+    let events = session.storage(&[key], at).await?.into_iter().next().flatten().unwrap_or_default();
     fate(&runtime, events, index)?;
-    Ok(Inclusion { block: header.id().number, extrinsic: signed.hash })
+    Ok(Inclusion { block: body.header.id().number, extrinsic: signed.hash })
 }
 
 /// What the events of a block tell of its `index`th call.

@@ -5,6 +5,8 @@
 //! 2. the variable `BT_PW_` and the key file's path in upper case, `/` and `.` as `_`, as Bittensor's own tools have it;
 //! 3. a prompt, only if standard input is a terminal.
 //!
+//! A coldkey's password comes from the last two only: file and credential have a hotkey's.
+//!
 //! Design notes:
 //! - A password is never taken from the command line, where every user of the machine could read it.
 //! - A source that has a password which turns out wrong ends the search: a node that silently went on to another one
@@ -87,9 +89,20 @@ pub enum PasswordError {
     Terminal(#[source] std::io::Error),
 }
 
+/// Whose password is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A hotkey's, from every source.
+    Hotkey,
+    /// A coldkey's: only from the variable or the person at the terminal.
+    Coldkey,
+}
+
 /// The sources as this process has them.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
+    /// Whose password it is.
+    pub whose: Whose,
     /// `wallet.password_file`.
     pub file: Option<&'a Path>,
     /// The environment.
@@ -100,7 +113,9 @@ pub struct Sources<'a> {
 
 impl fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("file", &self.file).field("terminal", &self.terminal).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Sources");
+        shown.field("whose", &self.whose).field("file", &self.file).field("terminal", &self.terminal);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -114,17 +129,36 @@ pub(super) struct Found {
 }
 
 impl<'a> Sources<'a> {
-    /// The sources of this process: its environment, and its terminal if it has one.
+    /// The sources of this process for a hotkey: its environment, and its terminal if it has one.
     pub fn of_process(file: Option<&'a Path>) -> Self {
-        Sources { file, environment: &|name| std::env::var_os(name), terminal: terminal::is_there() }
+        let environment = &|name: &str| std::env::var_os(name);
+        Sources { whose: Whose::Hotkey, file, environment, terminal: terminal::is_there() }
+    }
+
+    /// The sources of this process for a coldkey.
+    pub fn of_coldkey() -> Self {
+        Sources { whose: Whose::Coldkey, ..Self::of_process(None) }
+    }
+
+    /// How a password can be given, for a message.
+    pub(super) fn places(&self, keyfile: &Path) -> String {
+        let variable = variable(keyfile);
+        match self.whose {
+            Whose::Hotkey => format!(
+                "give it by wallet.password_file, the systemd credential {CREDENTIAL}, the variable {variable}, or at a terminal"
+            ),
+            Whose::Coldkey => format!("give it at a terminal, or by the variable {variable}"),
+        }
     }
 
     /// The password for a key file; `None` if no source has one.
     pub(super) fn find(&self, keyfile: &Path) -> Result<Option<Found>, PasswordError> {
-        if let Some(path) = self.file {
+        let of_hotkey = self.whose == Whose::Hotkey;
+        if let Some(path) = self.file.filter(|_| of_hotkey) {
             return from_file(Source::File(path.to_owned()), path, 0o077).map(Some);
         }
-        if let Some(dir) = (self.environment)("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()) {
+        let credentials = (self.environment)("CREDENTIALS_DIRECTORY").filter(|dir| of_hotkey && !dir.is_empty());
+        if let Some(dir) = credentials {
             let path = Path::new(&dir).join(CREDENTIAL);
             if path.symlink_metadata().is_ok() {
                 // The group's bits show the access list by which systemd lets the service in.

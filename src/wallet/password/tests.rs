@@ -20,7 +20,29 @@ fn masked(name: &str, password: &str) -> String {
 fn find(file: Option<&Path>, environment: &[(&str, &str)]) -> Result<Option<Found>, PasswordError> {
     let environment: HashMap<&str, &str> = environment.iter().copied().collect();
     let lookup = |name: &str| environment.get(name).map(OsString::from);
-    Sources { file, environment: &lookup, terminal: false }.find(Path::new(KEYFILE))
+    Sources { whose: Whose::Hotkey, file, environment: &lookup, terminal: false }.find(Path::new(KEYFILE))
+}
+
+#[test]
+fn a_coldkey_is_never_tried_with_the_password_of_a_hotkey() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "the hotkey's").unwrap();
+    fs::write(dir.path().join(CREDENTIAL), "the hotkey's").unwrap();
+    let credentials = OsString::from(dir.path());
+    let given = |variable: Option<&'static str>| {
+        let lookup = |name: &str| match name {
+            "CREDENTIALS_DIRECTORY" => Some(credentials.clone()),
+            VARIABLE => variable.map(OsString::from),
+            _ => None,
+        };
+        let sources = Sources { whose: Whose::Coldkey, file: Some(&file), environment: &lookup, terminal: false };
+        sources.find(Path::new(KEYFILE)).unwrap().map(|found| texts(&found).join(","))
+    };
+    assert_eq!(given(None), None);
+    assert_eq!(given(Some("the coldkey's")).as_deref(), Some("the coldkey's"));
+    let places = Sources::of_coldkey().places(Path::new(KEYFILE));
+    assert!(places.contains(VARIABLE) && !places.contains("password_file"), "{places}");
 }
 
 fn texts(found: &Found) -> Vec<&str> {

@@ -204,6 +204,16 @@ impl Chain {
         self.best.last().unwrap()
     }
 
+    /// The newest block's header as subscribers hear of it.
+    pub(crate) fn best(&self) -> Value {
+        self.best_header()
+    }
+
+    /// Whether the block with this number, of the chain as it is now, has this transaction.
+    pub(crate) fn holds(&self, number: u64, extrinsic: &str) -> bool {
+        self.block_of(extrinsic).is_some_and(|block| block.number == number)
+    }
+
     /// The newest final block.
     pub(crate) fn finalised(&self) -> &Block {
         &self.best[(self.best.len() - 1).saturating_sub(self.lag as usize)]

@@ -113,6 +113,16 @@ impl Fake {
         self.state.lock().unwrap().calls.iter().filter(|call| call.method == method).count()
     }
 
+    /// Forgets what was asked: a long test would fill the memory with it.
+    pub(crate) fn forget_calls(&self) {
+        self.state.lock().unwrap().calls.clear();
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.state.lock().unwrap().open
+    }
+
     /// Connections that were accepted.
     pub(crate) fn connections(&self) -> usize {
         self.state.lock().unwrap().accepted

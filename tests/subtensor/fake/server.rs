@@ -65,6 +65,7 @@ pub(super) struct State {
     pub(super) script: Script,
     pub(super) calls: Vec<Call>,
     pub(super) accepted: usize,
+    pub(super) open: usize,
     subscriptions: Vec<Subscription>,
     last_id: usize,
     // Counts up when all connections are to be reset.
@@ -78,6 +79,7 @@ impl State {
             script: Script::default(),
             calls: Vec::new(),
             accepted: 0,
+            open: 0,
             subscriptions: Vec::new(),
             last_id: 0,
             resets: watch::channel(0).0,
@@ -280,6 +282,7 @@ pub(super) async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
                 let number = {
                     let mut state = state.lock().unwrap();
                     state.accepted += 1;
+                    state.open += 1;
                     state.accepted
                 };
                 connections.spawn(connection(socket, number, Arc::clone(&state)));
@@ -297,7 +300,11 @@ async fn connection(mut socket: TcpStream, number: usize, state: Arc<Mutex<State
         reset = talk(&mut socket, number, &state, &out, &mut outs) => reset,
         _ = resets.wait_for(|n| *n > begin) => true,
     };
-    state.lock().unwrap().subscriptions.retain(|one| one.connection != number);
+    {
+        let mut state = state.lock().unwrap();
+        state.subscriptions.retain(|one| one.connection != number);
+        state.open -= 1;
+    }
     if reset {
         socket.set_zero_linger().unwrap();
     }
