@@ -21,6 +21,8 @@ use crate::python::{Served, metagraph};
 use crate::wait::{free_ports, until};
 
 const PALLET: &str = "SubtensorModule";
+/// The settings of all nodes, in the test's directory.
+const FILE: &str = "subnet.yaml";
 /// What the validator stakes, rao: more than the least stake of callers, 1,024 TAO.
 const STAKE: u64 = 20_000_000_000_000;
 /// Both sides of the subnet's pool, rao: so deep that staking hardly moves the price.
@@ -29,27 +31,27 @@ const POOL: u64 = 1_000_000_000_000_000;
 pub(crate) const MINERS: usize = 4;
 /// Funded accounts, the coldkeys of validator and miners.
 const COLDKEYS: [&str; MINERS + 1] = ["//Bob", "//Charlie", "//Dave", "//Eve", "//Ferdie"];
-/// Proofs that cost nothing beside starting the prover: what is tried here is the chain.
-const SETTINGS: &str = "\
-devnet:
-  gpu_scores:
-    cpu-1: { base: 1, n: 128, k: 64, rounds: 1 }
-    cpu-2: { base: 2, n: 128, k: 64, rounds: 1 }
-    cpu-3: { base: 3, n: 128, k: 64, rounds: 1 }
-    cpu-4: { base: 4, n: 128, k: 64, rounds: 1 }
-";
+/// Proofs that cost nothing beside starting the prover: what is tried here is the chain. A class for each miner, with
+/// these bases.
+fn settings(bases: [u16; MINERS]) -> String {
+    let class = |(number, base)| format!("    cpu-{number}: {{ base: {base}, n: 128, k: 64, rounds: 1 }}\n");
+    let classes: String = (1..).zip(bases).map(class).collect();
+    format!("devnet:\n  gpu_scores:\n{classes}")
+}
 
 /// How the chain under a subnet runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// Blocks of an epoch, less one.
     pub(crate) tempo: u16,
-    /// Real time of a block. On the chain it takes what the runtime says, 12 s.
+    /// Real time of a block. On the chain it takes what the runtime says.
     pub(crate) block: Duration,
+    /// Whether weights are committed to first, and revealed in the next epoch.
+    pub(crate) commit: bool,
 }
 
 /// Of 12 blocks each of the six permit holders, which on this runtime are all neurons, has two.
-pub(crate) const PACE: Pace = Pace { tempo: 11, block: Duration::from_millis(350) };
+pub(crate) const PACE: Pace = Pace { tempo: 11, block: Duration::from_millis(350), commit: false };
 
 /// Whether the long forms of tests are to be run.
 pub(crate) fn long() -> bool {
@@ -68,8 +70,12 @@ pub(crate) struct Subnet {
     pub(crate) pace: Pace,
     /// The first block that the nodes saw.
     pub(crate) from: BlockNumber,
-    _dir: Dir,
+    dir: Dir,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
 }
+
+/// One subnet at a time: each is six programs that wait for each other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Dir(Option<tempfile::TempDir>);
 
@@ -90,12 +96,18 @@ fn loopback(last: usize) -> Ipv4Addr {
 impl Subnet {
     /// A chain with a subnet, and the nodes on it, each of them ready. `None`, and said so, where there is no runtime.
     pub(crate) async fn start(pace: Pace) -> Option<Self> {
+        let alone = ALONE.lock().await;
         let bed = Bed::start(Start::default()).await?;
         let netuid = bed.register_subnet().await;
         let rule = |item, value| (PALLET, item, json!([netuid.0]), value);
-        bed.set_storage(&[rule("Tempo", json!(pace.tempo))]).await;
+        bed.set_storage(&[
+            rule("Tempo", json!(pace.tempo)),
+            rule("CommitRevealWeightsEnabled", json!(pace.commit)),
+            rule("RevealPeriodEpochs", json!(1)),
+        ])
+        .await;
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("subnet.yaml"), SETTINGS).unwrap();
+        std::fs::write(dir.path().join(FILE), settings([1, 2, 3, 4])).unwrap();
         let names: Vec<String> = std::iter::once("validator".to_owned())
             .chain((1..=MINERS).map(|number| format!("miner-{number}")))
             .collect();
@@ -121,7 +133,7 @@ impl Subnet {
             wires.push(wire);
         }
         let dir = Dir(Some(dir));
-        let mut subnet = Subnet { nodes, wires, bed, netuid, pace, from, _dir: dir };
+        let mut subnet = Subnet { nodes, wires, bed, netuid, pace, from, dir, _alone: alone };
         for node in &mut subnet.nodes {
             node.ready().await;
         }
@@ -165,6 +177,25 @@ impl Subnet {
             let (update, stored) = (self.last_update().await, self.stored(1, None).await);
             let same = self.table().await.is_some_and(|table| table == stored);
             (update > before && stored.len() == MINERS && same).then_some(())
+        })
+        .await;
+        begun.elapsed()
+    }
+
+    /// Gives the classes other bases, and waits until the weights on the chain follow. How long it took.
+    pub(crate) async fn reprice(&self, bases: [u16; MINERS]) -> Duration {
+        let begun = Instant::now();
+        std::fs::write(self.dir.0.as_ref().unwrap().path().join(FILE), settings(bases)).unwrap();
+        until("the validator reads its settings again", async || self.validator().control().reload().await.ok()).await;
+        let largest = f64::from(bases.into_iter().max().unwrap());
+        until("the weights follow the scores", async || {
+            let stored = self.stored(1, None).await;
+            // The miners' uids begin with 2. What counts is the ratio to the largest, to a unit.
+            let near = |((uid, weight), (number, base)): (&(u16, u16), (u16, u16))| {
+                *uid == number && (f64::from(*weight) - 65_535.0 * f64::from(base) / largest).abs() <= 1.0
+            };
+            let follow = stored.len() == MINERS && stored.iter().zip((2..).zip(bases)).all(near);
+            (follow && self.table().await.is_some_and(|table| table == stored)).then_some(())
         })
         .await;
         begun.elapsed()
@@ -337,7 +368,7 @@ fn node(dir: &Path, name: &str, number: usize, port: u16, netuid: Netuid, wire: 
     let own = loopback(10 + number);
     let mut args: Vec<String> =
         ["--subtensor.network", "local", "--netuid", &netuid.0.to_string(), "--config"].map(str::to_owned).into();
-    args.push(dir.join("subnet.yaml").display().to_string());
+    args.push(dir.join(FILE).display().to_string());
     args.extend(["--subtensor.chain_endpoint".to_owned(), wire.url()]);
     args.extend(["--axon.external_ip".to_owned(), own.to_string()]);
     let poll = format!("{}ms", (pace.block / 3).as_millis());

@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
 use crate::proxy::Mode;
-use crate::subnet::{PACE, Subnet, compare, long};
+use crate::subnet::{PACE, Pace, Subnet, compare, long};
 
 /// A generator whose seed is printed, or given.
 fn seeded() -> StdRng {
@@ -30,11 +30,12 @@ async fn a_validator_and_four_miners_are_a_subnet_on_the_real_runtime() {
     let Some(mut subnet) = Subnet::start(PACE).await else { return };
     println!("up in {:.1} s", begun.elapsed().as_secs_f64());
     println!("first weights after {:.1} s more", subnet.whole().await.as_secs_f64());
-    let wanted = if long() { 31 } else { 6 };
+    let wanted = if long() { 31 } else { 5 };
     while subnet.epoch(subnet.bed.head().await) < subnet.epoch(subnet.from) + wanted {
         subnet.whole().await;
         subnet.nodes.iter_mut().for_each(|node| node.alive());
     }
+    println!("other scores are other weights after {:.1} s", subnet.reprice([4, 1, 2, 3]).await.as_secs_f64());
     let settings = compare(subnet, begun).await;
     // The first epoch may have been half over, and the last one is.
     assert!(settings.epochs >= wanted && settings.set as u64 + 2 >= settings.epochs, "{settings:?}");
@@ -80,15 +81,18 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
     let Some(mut subnet) = Subnet::start(PACE).await else { return };
     subnet.whole().await;
     let nodes = subnet.nodes.len();
-    let (kills, rounds) = if long() { (5, 4) } else { (1, 1) };
-    let mut blows: Vec<Blow> = (0..nodes).flat_map(|node| (0..kills).map(move |_| Blow::Kill(node))).collect();
-    for fault in FAULTS.repeat(rounds) {
+    let mut blows = Vec::new();
+    if long() {
+        blows.extend((0..nodes).flat_map(|node| [Blow::Kill(node); 5]));
         // The validator's wire counts most: what happens there happens to weights.
-        blows.push(match rng.random_range(0..4) {
-            0 => Blow::Wire(rng.random_range(1..nodes), fault),
-            1 => Blow::Wires(fault),
-            _ => Blow::Wire(0, fault),
-        });
+        blows.extend(
+            FAULTS.iter().flat_map(|fault| [Blow::Wire(0, *fault), Blow::Wire(0, *fault), Blow::Wires(*fault)]),
+        );
+        blows.extend(FAULTS.map(|fault| Blow::Wire(rng.random_range(1..nodes), fault)));
+    } else {
+        blows.extend([Blow::Kill(0), Blow::Kill(rng.random_range(1..nodes))]);
+        blows.extend([Blow::Wires(Mode::Gone), Blow::Wire(0, Mode::Stall), Blow::Wire(0, Mode::Deaf)]);
+        blows.push(Blow::Wire(rng.random_range(1..nodes), FAULTS[rng.random_range(0..FAULTS.len())]));
     }
     blows.shuffle(&mut rng);
     let mut took_all = Vec::new();
@@ -101,7 +105,10 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
         for node in &mut subnet.nodes {
             node.ready().await;
         }
-        subnet.whole().await;
+        // Other weights than before, so that what is there now is not what was there already.
+        let mut bases = [1, 2, 3, 4];
+        bases.shuffle(&mut rng);
+        subnet.reprice(bases).await;
         let took = from.elapsed();
         println!(
             "{:>6.1} s  {blow:?} at block {block}, whole again after {:.1} s",
@@ -115,5 +122,17 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
     let killed: u32 = subnet.nodes.iter().map(|node| node.kills).sum();
     let longest = took_all.iter().max_by_key(|(took, _)| *took);
     println!("{killed} kills, {} faults of wires, longest {longest:?}", blows.len() - killed as usize);
+    compare(subnet, begun).await;
+}
+
+#[tokio::test]
+async fn a_validator_that_must_commit_first_reveals_each_epochs_weights_once() {
+    let begun = Instant::now();
+    let Some(mut subnet) = Subnet::start(Pace { commit: true, ..PACE }).await else { return };
+    let first = subnet.reprice([1, 2, 3, 4]).await;
+    println!("first weights revealed after {:.1} s", first.as_secs_f64());
+    for bases in [[4, 1, 2, 3], [2, 4, 1, 3]] {
+        println!("other scores are other weights after {:.1} s", subnet.reprice(bases).await.as_secs_f64());
+    }
     compare(subnet, begun).await;
 }
