@@ -128,7 +128,7 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
 #[tokio::test]
 async fn a_validator_that_must_commit_first_reveals_each_epochs_weights_once() {
     let begun = Instant::now();
-    let Some(mut subnet) = Subnet::start(Pace { commit: true, ..PACE }).await else { return };
+    let Some(subnet) = Subnet::start(Pace { commit: true, ..PACE }).await else { return };
     let first = subnet.reprice([1, 2, 3, 4]).await;
     println!("first weights revealed after {:.1} s", first.as_secs_f64());
     for bases in [[4, 1, 2, 3], [2, 4, 1, 3]] {
