@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use compute_subnet::chain::Rejection;
 use compute_subnet::chain::Vitals;
+use compute_subnet::chain::weights::divergence::divergence;
 use compute_subnet::chain::standing::Change;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
@@ -56,6 +57,8 @@ fn node() -> prometheus::Registry {
     metrics.scores(&[(Uid(0), 3.125), (Uid(255), 200.0)]);
     metrics.weights(&[(Uid(0), 0.25), (Uid(255), 0.75)]);
     metrics.weights_set("ok");
+    let others = [(Uid(1), 7)];
+    metrics.weights_compared(&divergence(Uid(3), &[(Uid(1), 65_535)], &others).into_iter().collect::<Vec<_>>());
     metrics.journal_commit(Duration::from_micros(300));
     metrics.prover_run("ok", Duration::from_secs(1));
     registry

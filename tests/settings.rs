@@ -344,16 +344,16 @@ fn rates_of_gpus_must_keep_one_card_from_passing_as_two() {
 }
 
 #[test]
-fn devnet_classes_are_refused_on_every_chain_but_the_ledger() {
+fn devnet_classes_are_refused_on_every_chain_but_the_ledger_and_local_ones() {
     let file = conf("devnet:\n  gpu_scores:\n    cpu-1: { base: 100 }\n");
     let wrong = file.wrong();
     assert!(
-        wrong.contains("devnet.gpu_scores.cpu-1.base: devnet keys are for the ledger only, but network is finney"),
+        wrong.contains("cpu-1.base: devnet keys are for the ledger and local chains only, but network is finney"),
         "{wrong}"
     );
-    for network in ["test", "local"] {
-        assert!(file.load_with(Role::Miner, &["--subtensor.network", network], &[]).is_err());
-    }
+    assert!(file.load_with(Role::Miner, &["--subtensor.network", "test"], &[]).is_err());
+    let local = file.load_with(Role::Miner, &["--subtensor.network", "local"], &[]).unwrap().settings;
+    assert_eq!((local.devnet.gpu_scores["cpu-1"].base, local.devnet.gpu_scores.len()), (100.0, 4), "and in force");
     let ledger = ["--subtensor.network", "ledger=http://127.0.0.1:9950"];
     let settings = file.load_with(Role::Miner, &ledger, &[]).unwrap().settings;
     assert_eq!(settings.devnet.gpu_scores["cpu-1"].base, 100.0);
@@ -418,6 +418,7 @@ fn other_value(name: &str) -> (&'static str, &'static str) {
         "wallet.name" | "wallet.hotkey" => ("007", "007"),
         "blacklist.hotkeys" | "blacklist.coldkeys" | "whitelist.hotkeys" | "whitelist.coldkeys" => (ALICE, ALICE),
         name if name.ends_with(".port") || name.ends_with("_port") => ("12345", "12345"),
+        "weights.mode" => ("shadow", "shadow"),
         _ => ("77", "77"),
     }
 }

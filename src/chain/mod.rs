@@ -92,9 +92,14 @@ pub trait Chain: Send + Sync {
     /// Publishes where this hotkey's metrics are. The rate limit counts apart from the axon's.
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError>;
 
-    /// Makes weights ready to be sent in the way that the subnet takes them now, and checks what the chain would check:
-    /// registration, permit, stake, rate limit, version. Nothing is sent.
+    /// Makes weights ready to be sent in the way that the subnet takes them now. Nothing is signed or sent.
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError>;
+
+    /// Whether the chain would take prepared weights now, by its own word where it can be asked. Nothing is submitted, but the node
+    /// that is asked sees a signed call that holds for some minutes.
+    async fn check_weights(&self, _: &PreparedWeights) -> Result<(), ChainError> {
+        Ok(())
+    }
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
     ///

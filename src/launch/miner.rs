@@ -41,7 +41,7 @@ struct Args {
     /// Take the key of miner N from this devnet directory instead of the wallet: DIR or DIR:N. Only with a ledger.
     #[arg(long, value_name = "DIR[:N]")]
     devnet_keys: Option<String>,
-    /// Offer the CPU as a device of this class instead of the GPUs. Only with a ledger.
+    /// Offer the CPU as a device of this class instead of the GPUs. Only with a ledger or a local chain.
     #[arg(long, value_name = "CLASS")]
     device_class: Option<String>,
     /// Leave this share of the tiles out: a cheater, for a devnet to catch.

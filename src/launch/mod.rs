@@ -331,7 +331,7 @@ fn device_class(settings: &Settings, class: Option<String>) -> Result<Option<Str
     tracing::error!(
         class,
         known = known.join(", "),
-        "no such device class; classes exist on a ledger only (devnet.gpu_scores)"
+        "no such device class; classes exist with a ledger or a local chain only (devnet.gpu_scores)"
     );
     Err(Exit::Usage)
 }

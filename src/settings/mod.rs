@@ -192,7 +192,7 @@ fn settle(
     problems.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
     match settings {
         Some(mut settings) if problems.is_empty() => {
-            if !settings.subtensor.network.is_ledger() {
+            if !settings.subtensor.network.may_prove_cpus() {
                 settings.devnet.gpu_scores.clear();
             }
             let mut sources = BTreeMap::new();

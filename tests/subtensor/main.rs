@@ -11,14 +11,19 @@ mod bed;
 #[path = "../common/chain_vectors.rs"]
 mod chain_vectors;
 mod frames;
+mod nodes;
 mod proxy;
 mod python;
 mod rpc;
+mod subnet;
 mod the_bed;
 mod the_client;
+mod the_faults;
+mod the_nodes;
+mod the_subnet;
+mod the_subnet_alone;
 mod the_tool;
 mod the_wire;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/wait.rs"]
 mod wait;
 

@@ -28,9 +28,13 @@ function pair(meta, [pallet, item, keys, value]) {
   return [key.toHex(), u8aToHex(meta.registry.createType(key.outputType, json).toU8a())];
 }
 
+/** How often storage was written. */
+const writes = { count: 0 };
+
 /** Writes items to the newest block's state. They are read at its hash at once, and are the ground of the next block. */
 async function set(chain, items) {
   const meta = await chain.head.meta;
+  writes.count++;
   chain.head.pushStorageLayer().setAll(items.map((item) => pair(meta, item)));
   return items.length;
 }
@@ -48,4 +52,4 @@ async function get(chain, pallet, item, keys, at) {
   return { hex, value: meta.registry.createType(key.outputType, bytes).toJSON() };
 }
 
-module.exports = { find, get, set };
+module.exports = { find, get, set, writes };
