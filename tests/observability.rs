@@ -308,7 +308,7 @@ fn the_document_has_every_reason_with_its_remedy() {
 fn the_document_has_every_refusal_of_the_chain_and_every_event_of_the_own_neuron() {
     let text = read("docs/standing.md");
     for name in Rejection::NAMES {
-        let refusal = Rejection::of_name(name).unwrap_or(match *name {
+        let refusal = Rejection::of_name(name).unwrap_or_else(|| match *name {
             "StaleTransaction" => Rejection::StaleTransaction(0),
             "FutureTransaction" => Rejection::FutureTransaction(0),
             other => panic!("{other} carries a number: make one here"),
