@@ -1,6 +1,7 @@
 //! A client with short deadlines in front of fakes, and the checks that every fault has in common.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use compute_subnet::chain::subtensor::{ClientSettings, LinkSettings, Mechanism, SubtensorChain};
@@ -14,16 +15,32 @@ use tokio::time::Instant;
 use crate::fake::{Chain, Fake};
 use crate::proxy::Proxy;
 
+/// How many times longer everything may take: more where a row is run again, on a machine that has other work.
+pub(crate) static PATIENCE: AtomicU32 = AtomicU32::new(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms) * PATIENCE.load(Ordering::SeqCst)
+}
 /// Longest wait for one answer, in these tests.
-pub(crate) const D: Duration = Duration::from_millis(800);
+pub(crate) fn answer() -> Duration {
+    ms(800)
+}
 /// A head may stand still for so long.
-pub(crate) const S: Duration = Duration::from_millis(2_500);
+pub(crate) fn stall() -> Duration {
+    ms(2_500)
+}
 /// Longest wait for a call to be included.
-pub(crate) const SUBMIT: Duration = Duration::from_millis(4_000);
+pub(crate) fn submit_limit() -> Duration {
+    ms(4_000)
+}
 /// Longest pause between two rounds of endpoints that fail.
-pub(crate) const PAUSE: Duration = Duration::from_millis(400);
+pub(crate) fn pause() -> Duration {
+    ms(400)
+}
 /// What a busy machine adds to a bound.
-pub(crate) const SLACK: Duration = Duration::from_millis(1_500);
+pub(crate) fn slack() -> Duration {
+    ms(1_500)
+}
 
 pub(crate) const SUBMISSION: &str = "author_submitAndWatchExtrinsic";
 pub(crate) const STORAGE: &str = "state_queryStorageAt";
@@ -48,17 +65,17 @@ pub(crate) async fn node() -> Fake {
 
 /// A client of these endpoints.
 pub(crate) fn client(endpoints: &[String]) -> Arc<SubtensorChain> {
-    client_with(endpoints, SUBMIT)
+    client_with(endpoints, submit_limit())
 }
 
 pub(crate) fn client_with(endpoints: &[String], submit: Duration) -> Arc<SubtensorChain> {
-    let retry = Backoff { first: Duration::from_millis(50), cap: PAUSE, ..Backoff::default() };
+    let retry = Backoff { first: Duration::from_millis(50), cap: pause(), ..Backoff::default() };
     let link = LinkSettings {
         endpoints: endpoints.to_vec(),
         genesis: None,
         never: Vec::new(),
-        deadline: D,
-        stalled_after: S,
+        deadline: answer(),
+        stalled_after: stall(),
         retry,
     };
     let mechanism = Mechanism::first(Netuid(27));
@@ -110,7 +127,7 @@ impl Bench {
     pub(crate) async fn read(&self) -> Result<BlockHead, ChainError> {
         let begin = Instant::now();
         let head = self.client.head().await;
-        let limit = self.client.link().patience() + SLACK;
+        let limit = self.client.link().patience() + slack();
         assert!(begin.elapsed() < limit, "a read took {:?}, more than {limit:?}: {head:?}", begin.elapsed());
         head
     }
@@ -119,7 +136,7 @@ impl Bench {
     pub(crate) async fn send(&self) -> Result<Inclusion, ChainError> {
         let begin = Instant::now();
         let sent = self.client.submit_weights(&weights()).await;
-        let limit = SUBMIT + SLACK;
+        let limit = submit_limit() + slack();
         assert!(begin.elapsed() < limit, "weights took {:?}, more than {limit:?}: {sent:?}", begin.elapsed());
         sent
     }

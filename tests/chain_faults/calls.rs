@@ -8,13 +8,13 @@ use compute_subnet::chain::{Cause, Chain as _, ChainError};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, D, S, STORAGE};
+use crate::bench::{Bench, STORAGE, answer, stall};
 use crate::fake::{Fault, Refusal};
 use crate::table::{Row, answers};
 
 pub(crate) fn rows() -> Vec<Row> {
     let broken = |name, does, noticed, fault: Fault| {
-        Row::new(name, does, noticed, answers(3), move || read_meets(fault, Cause::Broken))
+        Row::new(name, does, noticed, answers(3), move || read_meets(fault.clone(), Cause::Broken))
     };
     vec![
         Row::new(
@@ -197,7 +197,7 @@ async fn twice() -> Duration {
 
 async fn slow_within() -> Duration {
     let bench = Bench::new(1).await;
-    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(D * 6 / 10));
+    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(answer() * 6 / 10));
     let begin = Instant::now();
     bench.read().await.unwrap();
     bench.read().await.unwrap();
@@ -212,7 +212,7 @@ async fn slow_within() -> Duration {
 async fn slow_beyond() -> Duration {
     let bench = Bench::connected(2).await;
     bench.told().await;
-    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(3 * D));
+    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(3 * answer()));
     let begin = Instant::now();
     bench.read().await.unwrap();
     let took = begin.elapsed();
@@ -224,10 +224,10 @@ async fn slow_beyond() -> Duration {
 async fn impatient() -> Duration {
     let bench = Bench::new(2).await;
     // Each round of the greeting is within its deadline, all together are beyond the callers' patience.
-    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(D * 4 / 10));
+    bench.node().fault_many("*", 0, usize::MAX, Fault::Slow(answer() * 4 / 10));
     let begin = Instant::now();
-    while tokio::time::timeout(D / 3, bench.client.finalized()).await.is_err() {
-        assert!(begin.elapsed() < 20 * D, "it is never connected");
+    while tokio::time::timeout(answer() / 3, bench.client.finalized()).await.is_err() {
+        assert!(begin.elapsed() < 20 * answer(), "it is never connected");
     }
     let took = begin.elapsed();
     assert_eq!(bench.client.vitals().endpoint, Some(1));
@@ -241,7 +241,7 @@ async fn given_up() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault("chain_getBlockHash", Fault::Silence);
     let begin = Instant::now();
-    assert!(tokio::time::timeout(D / 3, bench.client.block_hash(1)).await.is_err());
+    assert!(tokio::time::timeout(answer() / 3, bench.client.block_hash(1)).await.is_err());
     bench.noticed_since(begin, &[Cause::Timeout]).await;
     let took = bench.whole_since(begin).await;
     bench.check().await;
@@ -302,7 +302,7 @@ async fn silent(method: &'static str, cause: Cause) -> Duration {
     bench.node().fault(method, Fault::SilentSubscription);
     bench.read().await.unwrap();
     let begin = Instant::now();
-    let _blocks = bench.blocks(S / 5);
+    let _blocks = bench.blocks(stall() / 5);
     bench.noticed_since(begin, &[cause]).await;
     bench.whole_since(begin).await;
     // What was not told is known again.
@@ -311,7 +311,7 @@ async fn silent(method: &'static str, cause: Cause) -> Duration {
         if bench.client.finalized().await.unwrap() == newest {
             break;
         }
-        assert!(begin.elapsed() < 20 * S, "finality is not told");
+        assert!(begin.elapsed() < 20 * stall(), "finality is not told");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let took = begin.elapsed();
@@ -326,8 +326,8 @@ async fn no_finality() -> Duration {
         bench.node().new_block();
     }
     bench.whole_since(Instant::now()).await;
-    let _blocks = bench.blocks(S / 5);
-    tokio::time::sleep(S * 3 / 2).await;
+    let _blocks = bench.blocks(stall() / 5);
+    tokio::time::sleep(stall() * 3 / 2).await;
     assert_eq!(bench.node().connections(), 1, "{:?}", bench.client.vitals());
     let begin = Instant::now();
     // Signed at block 1 it would be too old; the fake does not judge that, so look at what it was signed for.

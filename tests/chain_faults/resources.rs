@@ -7,7 +7,7 @@ use compute_subnet::chain::subtensor::rpc::{Connection, RpcCounts};
 use serde_json::Value;
 use subxt::ext::jsonrpsee::rpc_params;
 
-use crate::bench::{Bench, D, chain, client};
+use crate::bench::{Bench, answer, chain, client};
 use crate::fake::{Chain, Fake};
 
 /// Resident memory of this process, in KiB.
@@ -77,7 +77,7 @@ async fn what_an_endpoints_address_hides_is_in_no_error_and_no_metric() {
         if let Err(error) = client.head().await {
             said.push_str(&error.to_string());
         }
-        tokio::time::sleep(D / 20).await;
+        tokio::time::sleep(answer() / 20).await;
     }
     said.push_str(&format!("{:?} {client:?}", client.vitals()));
     assert!(said.contains("cannot be reached"), "{said}");

@@ -6,7 +6,7 @@ use compute_subnet::chain::{Chain as _, ChainError, Rejection};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, D, SUBMISSION, SUBMIT, submitted, weights};
+use crate::bench::{Bench, SUBMISSION, answer, submit_limit, submitted, weights};
 use crate::fake::{Fault, Refusal};
 use crate::proxy::Mode;
 use crate::table::{Row, answers};
@@ -194,7 +194,7 @@ async fn never_taken() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault(SUBMISSION, Fault::Drop);
     let begin = Instant::now();
-    assert_eq!(bench.send().await, Err(ChainError::Deadline(SUBMIT)));
+    assert_eq!(bench.send().await, Err(ChainError::Deadline(submit_limit())));
     let took = begin.elapsed();
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
@@ -254,7 +254,7 @@ async fn silent() -> Duration {
         bench.node().with(|chain| chain.pool.push(call));
         for _ in 0..3 {
             bench.node().new_block();
-            tokio::time::sleep(D / 5).await;
+            tokio::time::sleep(answer() / 5).await;
         }
         Instant::now()
     };
@@ -309,7 +309,7 @@ async fn retracted_early() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().with(|chain| chain.lag = 5);
     // Its block is read late: by then it has been replaced.
-    bench.node().fault("chain_getBlock", Fault::Slow(D / 2));
+    bench.node().fault("chain_getBlock", Fault::Slow(answer() / 2));
     let sending = async {
         let begin = Instant::now();
         (bench.send().await, begin.elapsed())
@@ -318,7 +318,7 @@ async fn retracted_early() -> Duration {
         while bench.submissions() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(D / 10).await;
+        tokio::time::sleep(answer() / 10).await;
         bench.node().reorg(1);
         bench.node().new_block();
     };
@@ -335,11 +335,11 @@ async fn two_at_a_time() -> Duration {
     let begin = Instant::now();
     let first = async { bench.client.submit_weights(&weights()).await };
     let second = async {
-        tokio::time::sleep(D / 5).await;
+        tokio::time::sleep(answer() / 5).await;
         (bench.client.serve_axon("127.0.0.2".parse().unwrap(), 8091, 183).await, Instant::now())
     };
     let (first, (second, end)) = tokio::join!(first, second);
-    assert_eq!(first, Err(ChainError::Deadline(SUBMIT)));
+    assert_eq!(first, Err(ChainError::Deadline(submit_limit())));
     // Its turn comes as the first one's deadline passes, if it comes.
     assert!(second.is_ok(), "{second:?}");
     assert_eq!(bench.submissions(), 2, "each once");
@@ -350,7 +350,7 @@ async fn two_at_a_time() -> Duration {
 async fn caller_goes() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().with(|chain| chain.instant = false);
-    assert!(tokio::time::timeout(D / 2, bench.client.submit_weights(&weights())).await.is_err());
+    assert!(tokio::time::timeout(answer() / 2, bench.client.submit_weights(&weights())).await.is_err());
     assert_eq!(bench.submissions(), 1);
     bench.node().with(|chain| chain.instant = true);
     bench.node().new_block();

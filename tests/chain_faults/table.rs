@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::bench::{D, PAUSE, S, SLACK, SUBMIT, chain};
+use crate::bench::{PATIENCE, answer, chain, pause, slack, stall, submit_limit};
 use crate::{calls, endpoints, submissions};
 
 /// Rows that run at a time: their deadlines are short.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;
+/// So many times the time for a row that is run again.
+const AGAIN: u32 = 4;
 
 /// How long something may take, in the settings' own measures.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,7 +47,7 @@ impl Bound {
         Bound { submits: 1, ..self }
     }
     fn time(self) -> Duration {
-        D * self.answers + S * self.stalls + PAUSE * self.pauses + SUBMIT * self.submits
+        answer() * self.answers + stall() * self.stalls + pause() * self.pauses + submit_limit() * self.submits
     }
 }
 
@@ -57,7 +60,7 @@ impl fmt::Display for Bound {
     }
 }
 
-type Run = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Duration> + Send>> + Send>;
+type Run = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Duration> + Send>> + Send + Sync>;
 
 /// A fault.
 pub(crate) struct Row {
@@ -78,9 +81,19 @@ impl Row {
         does: &'static str,
         noticed: &'static str,
         bound: Bound,
-        run: impl FnOnce() -> F + Send + 'static,
+        run: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {
-        Row { name, does, noticed, bound, run: Box::new(move || Box::pin(run())) }
+        Row { name, does, noticed, bound, run: Arc::new(move || Box::pin(run())) }
+    }
+
+    /// What it took, if that is within the bound.
+    fn within(&self, took: Result<Duration, String>) -> Result<Duration, String> {
+        match took? {
+            took if took > self.bound.time() + slack() => {
+                Err(format!("whole after {took:?}, later than {}", self.bound))
+            }
+            took => Ok(took),
+        }
     }
 
     /// The row as `docs/chain.md` has it, but for what was measured.
@@ -98,39 +111,61 @@ async fn every_fault_is_noticed_and_overcome_within_its_bound() {
     if chain().is_none() {
         return;
     }
-    let only = std::env::var("COMPUTE_TEST_FAULT").ok();
+    let only = std::env::var("COMPUTE_TEST_FAULT").unwrap_or_default();
+    let rows: Vec<Row> = rows().into_iter().filter(|row| row.name.contains(&only)).collect();
     let (gate, mut running) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-    let mut told = Vec::new();
-    let mut names = BTreeMap::new();
-    for (place, row) in
-        rows().into_iter().enumerate().filter(|(_, row)| only.as_ref().is_none_or(|o| row.name.contains(o.as_str())))
-    {
-        let (gate, run) = (gate.clone(), row.run);
-        let task = running.spawn(async move {
+    for (place, row) in rows.iter().enumerate() {
+        let (gate, run) = (gate.clone(), row.run.clone());
+        running.spawn(async move {
             let _turn = gate.acquire_owned().await.unwrap();
-            (place, run().await)
+            (place, took(&run, row_limit()).await)
         });
-        names.insert(task.id(), row.name);
-        told.push((place, row.name, row.bound));
     }
-    let (mut measured, mut failed) = (BTreeMap::new(), Vec::new());
-    while let Some(ended) = running.join_next_with_id().await {
-        match ended {
-            Ok((_, (place, took))) => drop(measured.insert(place, took)),
-            Err(error) => failed.push(format!("{}: {error}", names[&error.id()])),
-        }
+    let mut measured = BTreeMap::new();
+    while let Some(ended) = running.join_next().await {
+        let (place, took) = ended.unwrap();
+        measured.insert(place, took);
     }
-    println!("answer: {D:?}, stall: {S:?}, pause: {PAUSE:?}, submit: {SUBMIT:?}");
+    println!("answer: {:?}, stall: {:?}, pause: {:?}, submit: {:?}", answer(), stall(), pause(), submit_limit());
     println!("{:<42} {:<24} {:>9} {:>9}", "fault", "bound", "at most", "took");
-    for (place, name, bound) in told {
-        let took = measured.get(&place);
-        let shown = took.map_or("FAILED".to_owned(), |t| format!("{} ms", t.as_millis()));
-        println!("{name:<42} {:<24} {:>6} ms {shown:>9}", bound.to_string(), bound.time().as_millis());
-        if let Some(took) = took.filter(|took| **took > bound.time() + SLACK) {
-            failed.push(format!("{name}: whole after {took:?}, which is more than {bound}"));
+    let mut failed = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        let line = |took: Duration, more: &str| {
+            let (name, bound, most) = (row.name, row.bound.to_string(), row.bound.time().as_millis());
+            println!("{name:<42} {bound:<24} {most:>6} ms {:>6} ms{more}", took.as_millis());
+        };
+        let first = measured.remove(&place).unwrap();
+        match row.within(first) {
+            Ok(took) => line(took, ""),
+            // Deadlines of less than a second can pass because the machine has other work. Alone and with more time the
+            // same must hold; what is wrong with the client fails again.
+            Err(why) => {
+                println!("{}: again, alone, with {AGAIN} times the time, for {why}", row.name);
+                PATIENCE.store(AGAIN, Ordering::SeqCst);
+                match row.within(took(&row.run, row_limit()).await) {
+                    Ok(took) => line(took, ", the second time"),
+                    Err(why) => failed.push(format!("{}: {why}", row.name)),
+                }
+                PATIENCE.store(1, Ordering::SeqCst);
+            }
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// No row takes longer, whatever happens.
+fn row_limit() -> Duration {
+    stall() * 40
+}
+
+/// What a row measured, or how it failed.
+async fn took(run: &Run, limit: Duration) -> Result<Duration, String> {
+    let task = tokio::spawn(run());
+    match tokio::time::timeout(limit, task).await {
+        Ok(Ok(took)) => Ok(took),
+        Ok(Err(failed)) => Err(failed.to_string().chars().take(300).collect()),
+        Err(_) => Err(format!("it hangs: more than {limit:?}")),
+    }
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl Shared {
     /// Tries each endpoint once.
     async fn connect(&self) -> Answer {
         let settings = &self.settings;
+        let mut said = Vec::with_capacity(settings.endpoints.len());
         for _ in 0..settings.endpoints.len() {
             let (at, genesis) = {
                 let mut state = self.state();
@@ -234,14 +235,15 @@ impl Shared {
                     let endpoint = crate::telemetry::redact_url(endpoint);
                     tracing::debug!(endpoint, why, "no connection to this endpoint of the chain");
                     state.failed += 1;
-                    state.last_error = Some(format!("{endpoint}: {why}"));
+                    said.push(format!("{endpoint}: {why}"));
                 }
             }
         }
         let mut state = self.state();
         state.failures += 1;
         state.not_before = Some(Instant::now() + self.pause(state.failures));
-        let none = || "no endpoint is configured".to_owned();
-        Err(ChainError::Unreachable(state.last_error.clone().unwrap_or_else(none)))
+        let why = if said.is_empty() { "no endpoint is configured".to_owned() } else { said.join("; ") };
+        state.last_error = Some(why.clone());
+        Err(ChainError::Unreachable(why))
     }
 }
