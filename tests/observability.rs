@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use compute_subnet::chain::Rejection;
 use compute_subnet::chain::Vitals;
-use compute_subnet::chain::weights::divergence::divergence;
 use compute_subnet::chain::standing::Change;
+use compute_subnet::chain::weights::divergence::divergence;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
 use compute_subnet::telemetry::{
