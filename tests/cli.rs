@@ -169,13 +169,13 @@ async fn explain_says_where_it_looked_and_never_makes_or_alters_a_database() {
 }
 
 #[tokio::test]
-async fn any_network_but_a_ledger_is_declined_plainly() {
+async fn a_node_without_a_wallet_says_which_file_is_missing_and_dials_nobody() {
     let home = tempfile::tempdir().unwrap();
     for exe in [VALIDATOR, MINER] {
         for network in ["finney", "test", "local"] {
             let ended = run(exe, home.path(), &["--subtensor.network", network]).await;
-            assert_eq!(ended.code, Some(69), "{ended}");
-            assert!(ended.err.contains("ledger") && ended.err.contains(network), "{ended}");
+            assert_eq!(ended.code, Some(65), "{ended}");
+            assert!(ended.err.contains("hotkeys/default") && !ended.err.contains("connected"), "{ended}");
         }
         let ended = run(exe, home.path(), &["--devnet-keys", home.path().to_str().unwrap()]).await;
         assert_ne!(ended.code, Some(0), "{ended}");

@@ -11,7 +11,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use compute_subnet::chain::Rejection;
 use compute_subnet::chain::Vitals;
+use compute_subnet::chain::standing::Change;
+use compute_subnet::chain::weights::divergence::divergence;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::Uid;
 use compute_subnet::telemetry::{
@@ -54,6 +57,8 @@ fn node() -> prometheus::Registry {
     metrics.scores(&[(Uid(0), 3.125), (Uid(255), 200.0)]);
     metrics.weights(&[(Uid(0), 0.25), (Uid(255), 0.75)]);
     metrics.weights_set("ok");
+    let others = [(Uid(1), 7)];
+    metrics.weights_compared(&divergence(Uid(3), &[(Uid(1), 65_535)], &others).into_iter().collect::<Vec<_>>());
     metrics.journal_commit(Duration::from_micros(300));
     metrics.prover_run("ok", Duration::from_secs(1));
     registry
@@ -296,6 +301,23 @@ fn the_document_has_every_reason_with_its_remedy() {
     for (label, what, remedy) in fails.chain(unknowns) {
         let row = format!("| `{label}` | {what} | {remedy} |");
         assert!(text.contains(&row), "docs/instrumentation.md lacks\n{row}");
+    }
+}
+
+#[test]
+fn the_document_has_every_refusal_of_the_chain_and_every_event_of_the_own_neuron() {
+    let text = read("docs/standing.md");
+    for name in Rejection::NAMES {
+        let refusal = Rejection::of_name(name).unwrap_or_else(|| match *name {
+            "StaleTransaction" => Rejection::StaleTransaction(0),
+            "FutureTransaction" => Rejection::FutureTransaction(0),
+            other => panic!("{other} carries a number: make one here"),
+        });
+        let row = format!("| `{name}` | {} |", refusal.text());
+        assert!(text.contains(&row), "docs/standing.md lacks\n{row}");
+    }
+    for event in Change::LABELS {
+        assert!(text.contains(&format!("| `{event}`")), "docs/standing.md lacks {event}");
     }
 }
 

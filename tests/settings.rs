@@ -418,6 +418,7 @@ fn other_value(name: &str) -> (&'static str, &'static str) {
         "wallet.name" | "wallet.hotkey" => ("007", "007"),
         "blacklist.hotkeys" | "blacklist.coldkeys" | "whitelist.hotkeys" | "whitelist.coldkeys" => (ALICE, ALICE),
         name if name.ends_with(".port") || name.ends_with("_port") => ("12345", "12345"),
+        "weights.mode" => ("shadow", "shadow"),
         _ => ("77", "77"),
     }
 }

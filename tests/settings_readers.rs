@@ -14,13 +14,15 @@ const NODE: &str = "src/actors/node.rs";
 const MINER: &str = "src/actors/miner/node.rs";
 const VALIDATOR: &str = "src/actors/validator/node.rs";
 const LAUNCH: &str = "src/launch/mod.rs";
+const ADDRESS: &str = "src/launch/address.rs";
+const CHAIN: &str = "src/launch/chain.rs";
 const DERIVED: &str = "src/settings/derived.rs";
 const DEVNET: &str = "src/sim/devnet.rs";
 
 /// Key, file, access. `*` is any row of a table. A key that is read by a method of the settings has two rows: the
 /// method's body, and who calls the method.
 const READERS: &[(&str, &str, &str)] = &[
-    ("netuid", LAUNCH, "settings.netuid"),
+    ("netuid", CHAIN, "settings.netuid"),
     ("node.data_dir", LAUNCH, "settings.node.data_dir"),
     ("node.lock_dir", NODE, "settings.node.lock_dir"),
     ("logging.debug", DERIVED, "self.debug"),
@@ -38,15 +40,22 @@ const READERS: &[(&str, &str, &str)] = &[
     ("wallet.path", DERIVED, "self.path.join(&self.name)"),
     ("wallet.path", LAUNCH, "settings.wallet.hotkey_file()"),
     ("wallet.password_file", LAUNCH, "settings.wallet.password_file"),
-    ("subtensor.network", LAUNCH, "&settings.subtensor.network"),
+    ("subtensor.network", CHAIN, "&settings.subtensor.network"),
     ("subtensor.chain_endpoint", DERIVED, "self.chain_endpoint"),
-    ("subtensor.chain_endpoint", LAUNCH, "settings.subtensor.endpoint()"),
+    ("subtensor.chain_endpoint", CHAIN, "settings.subtensor.endpoints()"),
+    ("subtensor.fallback_endpoints", DERIVED, "&self.fallback_endpoints"),
+    ("subtensor.fallback_endpoints", CHAIN, "settings.subtensor.endpoints()"),
     ("subtensor.request_timeout", NODE, "settings.subtensor.request_timeout"),
     ("subtensor.poll_interval", NODE, "settings.subtensor.poll_interval"),
     ("axon.ip", LAUNCH, "settings.axon.ip"),
     ("axon.port", LAUNCH, "settings.axon.port"),
-    ("axon.external_ip", LAUNCH, "axon.external_ip"),
-    ("axon.external_port", LAUNCH, "axon.external_port"),
+    ("axon.external_ip", ADDRESS, "axon.external_ip"),
+    ("axon.external_port", ADDRESS, "axon.external_port"),
+    ("axon.allow_private", DERIVED, "self.axon.allow_private"),
+    ("axon.allow_private", NODE, "settings.address_policy()"),
+    ("axon.ip_resolvers", ADDRESS, "axon.ip_resolvers"),
+    ("axon.version", NODE, "settings.axon.version"),
+    ("axon.version", MINER, "settings.axon.version"),
     ("axon.max_workers", MINER, "settings.axon.max_workers"),
     ("axon.max_body_bytes", MINER, "settings.axon.max_body_bytes"),
     ("axon.read_timeout", MINER, "settings.axon.read_timeout"),

@@ -9,6 +9,8 @@
 //! the chain fails, a node starts from that one: it is published for those who read it and told to the guard, so that
 //! leases go on. No block is told of it, so nobody's turn comes, nobody is judged and no weights are set.
 //!
+//! With each view it is published how our own neuron stands ([`crate::chain::standing`]), and what changed is told once.
+//!
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes
@@ -29,6 +31,7 @@ use actix::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::announce::Attempts;
 pub(super) use self::look::differs;
 use self::look::{Looked, look};
 use self::stall::Stall;
@@ -36,6 +39,7 @@ use super::Subscriber;
 use super::exclusive::{Exclusive, Rival};
 use super::journal::Journal;
 use crate::chain::heads::{Heads, Step};
+use crate::chain::standing::{OwnStanding, standing};
 use crate::chain::{BlockHead, Chain, ChainError, Metagraph};
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Hotkey};
@@ -44,10 +48,8 @@ use crate::messages::journal::{LastView, Note};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::store::Record;
 use crate::telemetry::NodeMetrics;
-use crate::telemetry::events::{ChainReorganised, ChainStalled};
+use crate::telemetry::events::{ChainReorganised, ChainStalled, StandingChanged};
 
-/// Blocks between two attempts to announce the same endpoint.
-const ANNOUNCE_EVERY: BlockNumber = 3;
 /// How long the journal may take to answer.
 const ASK: Duration = Duration::from_secs(5);
 /// Heads from which the time between two blocks is taken.
@@ -89,6 +91,10 @@ pub struct ChainWatcherSetup {
     pub on_metagraph: Vec<Subscriber<MetagraphChanged>>,
     /// Where the view is published for readers that are no actors.
     pub view: watch::Sender<Option<Arc<ChainView>>>,
+    /// Where it is published how our own neuron stands, as of the last view that was read from the chain.
+    pub standing: watch::Sender<Option<Arc<OwnStanding>>>,
+    /// Whether this is a validator: it needs stake and a permit.
+    pub validator: bool,
     /// The network's name: a view kept from another one is not used.
     pub network: String,
     /// Keeps the last view.
@@ -115,7 +121,8 @@ pub struct ChainWatcher {
     recalled: bool,
     stall: Stall,
     announcing: bool,
-    announced_at: Option<BlockNumber>,
+    axon_attempts: Attempts,
+    prometheus_attempts: Attempts,
     forced: bool,
 }
 
@@ -135,7 +142,8 @@ impl ChainWatcher {
             kept: None,
             recalled: false,
             announcing: false,
-            announced_at: None,
+            axon_attempts: Attempts::default(),
+            prometheus_attempts: Attempts::default(),
             forced,
         }
     }
@@ -278,6 +286,20 @@ impl ChainWatcher {
         self.publish(Arc::new(view), ctx);
     }
 
+    /// Publishes how our own neuron stands, and tells what changed. What was published survives this actor's end, so that
+    /// nothing is told twice.
+    fn stand(&self, view: &ChainView) {
+        let setup = &self.setup;
+        let before = setup.standing.borrow().clone();
+        let now = standing(&view.metagraph, &view.hyperparameters, &setup.hotkey);
+        let now = now.after(before.as_deref(), &view.metagraph);
+        setup.metrics.standing(&now);
+        for change in now.changes(before.as_deref(), setup.validator) {
+            StandingChanged { change: &change, block: now.block, hotkey: now.hotkey }.emit(&setup.metrics);
+        }
+        setup.standing.send_replace(Some(Arc::new(now)));
+    }
+
     fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.recovered();
         if self.stall.moved(view.seen_at) {
@@ -290,6 +312,7 @@ impl ChainWatcher {
         self.setup.metrics.finalized(view.finalized);
         self.setup.metrics.chain_view(view.age(), false);
         self.setup.view.send_replace(Some(view.clone()));
+        self.stand(&view);
         if changed {
             Subscriber::publish(&self.setup.on_metagraph, &MetagraphChanged(view.clone()));
         }

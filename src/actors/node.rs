@@ -24,6 +24,8 @@ use super::listener::{Bound, Listener, ListenerSpec, Place};
 use super::reloader::{Check, Layers, Reloader};
 use crate::admission::{Policy, Refusal, Snapshot, Via};
 use crate::chain::Chain;
+use crate::chain::serving::{AddressPolicy, announceable};
+use crate::chain::standing::OwnStanding;
 use crate::clock::SharedClock;
 use crate::evidence::{Identity, Limits};
 use crate::exit::Exit;
@@ -281,6 +283,7 @@ pub(crate) struct Frame {
     pub(crate) snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(crate) chain: watch::Receiver<Option<Arc<ChainView>>>,
     view: watch::Sender<Option<Arc<ChainView>>>,
+    standing: watch::Sender<Option<Arc<OwnStanding>>>,
     writer: Writer,
     hotkey: HotkeyLock,
     pub(crate) exclusive: Arc<Exclusive>,
@@ -430,6 +433,7 @@ impl Frame {
         let (journal, journal_seat) = tree.declare::<Journal>(spec("journal", &[]));
         let (guard, guard_seat) = tree.declare::<BlacklistGuard>(spec("blacklist_guard", &["journal"]));
         let (view, chain) = watch::channel(None);
+        let (standing, standing_seen) = watch::channel(None);
         let (snapshot_sender, snapshot) = watch::channel(None);
         let (in_force, live) = LiveSettings::new(settings.clone());
         let policy = live.derived(policy);
@@ -475,6 +479,7 @@ impl Frame {
             view: tree.view(),
             health,
             chain: chain.clone(),
+            standing: standing_seen,
             journal: journal.clone(),
             guard: guard.clone(),
             clock: input.clock.clone(),
@@ -514,6 +519,7 @@ impl Frame {
             snapshot,
             chain,
             view,
+            standing,
             writer,
             hotkey,
             exclusive,
@@ -533,13 +539,14 @@ impl Frame {
         ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
     }
 
-    /// Where a validator's metrics are for others; loopback is for nobody else.
-    fn public_metrics(&self, settings: &Settings) -> Option<SocketAddr> {
+    /// Where a validator's metrics are for others; loopback is for nobody else. `found` is this machine's address as others
+    /// reach it.
+    fn public_metrics(&self, found: Option<SocketAddr>) -> Option<SocketAddr> {
         let address = self.web;
         let validator = self.axon.is_none();
         match address.ip() {
             ip if !validator || ip.is_loopback() => None,
-            ip if ip.is_unspecified() => Some(SocketAddr::new(settings.axon.external_ip?, address.port())),
+            ip if ip.is_unspecified() => Some(SocketAddr::new(found?.ip(), address.port())),
             _ => Some(address),
         }
     }
@@ -583,11 +590,12 @@ impl Frame {
         let mut metagraphs = vec![Subscriber::new("blacklist_guard", &self.guard)];
         metagraphs.extend(on_metagraph);
         let instance = self.instance.clone();
-        let axon = announce.map(|(address, dendrite)| AxonToAnnounce {
-            address,
-            version: AXON_VERSION,
-            rival: Rival { dendrite, instance },
+        let policy = settings.address_policy();
+        let axon = announce.filter(|(at, _)| may_announce("axon", *at, policy)).map(|(address, dendrite)| {
+            AxonToAnnounce { address, version: settings.axon.version, rival: Rival { dendrite, instance } }
         });
+        let prometheus = self.public_metrics(input.announce).filter(|at| may_announce("metrics endpoint", *at, policy));
+        let prometheus = prometheus.map(|at| (at, settings.axon.version));
         let watcher = Arc::new(ChainWatcherSetup {
             chain: input.chain.clone(),
             hotkey: input.keypair.hotkey(),
@@ -596,11 +604,13 @@ impl Frame {
             stalled_after: MAX_CHAIN_AGE,
             axon,
             exclusive: self.exclusive.clone(),
-            prometheus: self.public_metrics(settings).map(|at| (at, AXON_VERSION)),
+            prometheus,
             force_prometheus: settings.validator.force_update_prometheus,
             on_block: blocks,
             on_metagraph: metagraphs,
             view: self.view,
+            standing: self.standing,
+            validator: self.axon.is_none(),
             network: network(settings),
             journal: self.journal.clone(),
             clock: input.clock.clone(),
@@ -629,8 +639,14 @@ impl Frame {
     }
 }
 
-/// The version our axons announce on chain, the one that peers of the original expect.
-pub const AXON_VERSION: u32 = 183;
+/// Whether peers could reach this address; if not, it is told why it is not announced.
+fn may_announce(endpoint: &str, at: SocketAddr, policy: AddressPolicy) -> bool {
+    let judged = announceable(at.ip(), policy);
+    if let Err(refusal) = judged {
+        tracing::warn!(endpoint, address = %at, reason = %refusal, "not announced on chain, so peers do not find it");
+    }
+    judged.is_ok()
+}
 
 /// An axon whose address is taken, waiting for its routes.
 pub(crate) struct BoundAxon {

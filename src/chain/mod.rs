@@ -3,9 +3,11 @@
 //! [`Chain`] is the edge: actors and binaries hold an `Arc<dyn Chain>` and nothing else of this module's insides.
 //! [`ledger`] is a small chain of our own, with the rules and the error names of the real one, for the devnet, for
 //! tests and for simulation; [`subtensor`] is the client for the real one. [`epoch`] has the arithmetic of epochs, [`slots`]
-//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`weights`] are the ways
+//! whose turn it is within one, [`heads`] tells an endpoint that is behind from a reorganisation, [`standing`] says how our
+//! own neuron stands and what threatens it, [`serving`] which endpoints it may announce and when, [`weights`] are the ways
 //! that weights take, and [`commit`] seals them until the chain may see them; [`types`] has the values, [`error`] what can go
-//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a wallet's key.
+//! wrong and [`vitals`] what a client tells of its connections. Calls that change the chain are signed by a [`Signer`], a
+//! wallet's key.
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
@@ -18,7 +20,9 @@ pub mod epoch;
 pub mod error;
 pub mod heads;
 pub mod ledger;
+pub mod serving;
 pub mod slots;
+pub mod standing;
 pub mod subtensor;
 pub mod types;
 pub mod vitals;
@@ -36,7 +40,8 @@ pub use self::epoch::{
 pub use self::error::{ChainError, Class, Rejection};
 pub use self::slots::SlotTable;
 pub use self::types::{
-    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, Standing, Weights,
+    AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, ReplacedBy,
+    Replacement, Standing, Weights,
 };
 pub use self::vitals::{Cause, Vitals};
 pub use self::weights::{PreparedWeights, Route, ShownCommit, WeightsShown};
@@ -87,9 +92,14 @@ pub trait Chain: Send + Sync {
     /// Publishes where this hotkey's metrics are. The rate limit counts apart from the axon's.
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError>;
 
-    /// Makes weights ready to be sent in the way that the subnet takes them now, and checks what the chain would check:
-    /// registration, permit, stake, rate limit, version. Nothing is sent.
+    /// Makes weights ready to be sent in the way that the subnet takes them now. Nothing is signed or sent.
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError>;
+
+    /// Whether the chain would take prepared weights now, by its own word where it can be asked. Nothing is submitted, but the node
+    /// that is asked sees a signed call that holds for some minutes.
+    async fn check_weights(&self, _: &PreparedWeights) -> Result<(), ChainError> {
+        Ok(())
+    }
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
     ///

@@ -190,6 +190,43 @@ pub struct Hyperparameters {
     pub stake_threshold_rao: u64,
     /// Blocks without new weights after which a neuron counts as inactive and its weights do not count.
     pub activity_cutoff: u64,
+    /// Who makes room for a new neuron where every slot is taken. Left out of JSON where it is the ledger's, so that the
+    /// genesis hash of a ledger does not depend on it.
+    #[serde(default, skip_serializing_if = "Replacement::is_ledger")]
+    pub replacement: Replacement,
+}
+
+/// What a subnet compares when a new neuron needs the slot of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplacedBy {
+    /// The ledger: incentive and dividends together.
+    #[default]
+    Shares,
+    /// Runtimes that have `PruningScores` and no `MinNonImmuneUids` (218): the pruning score.
+    PruningScore,
+    /// Later runtimes: the emission.
+    Emission,
+}
+
+/// By what rule a subnet replaces neurons (`get_neuron_to_prune` of the chain): of those out of their immunity period the one
+/// with the lowest score, of equals the one registered first, of those the lowest uid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replacement {
+    /// What is compared.
+    pub by: ReplacedBy,
+    /// So many neurons out of immunity are kept: while there are no more, an immune one goes (`MinNonImmuneUids`).
+    pub least_free: u16,
+    /// Whether immune neurons can be replaced at all when no other can be. On the ledger they cannot.
+    pub immune_too: bool,
+}
+
+impl Replacement {
+    /// Whether this is the ledger's own rule.
+    fn is_ledger(&self) -> bool {
+        *self == Replacement::default()
+    }
 }
 
 fn one_epoch() -> u64 {
@@ -215,6 +252,7 @@ impl Default for Hyperparameters {
             burn_rao: RAO_PER_TAO,
             stake_threshold_rao: 0,
             activity_cutoff: 5000,
+            replacement: Replacement::default(),
         }
     }
 }

@@ -84,7 +84,7 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
-        let node = match super::node_input("miner", settings, layers, keypair, runtime, web) {
+        let node = match super::node_input("miner", settings, layers, keypair, runtime, web).await {
             Ok(node) => node,
             Err(exit) => return exit,
         };

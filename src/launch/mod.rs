@@ -3,6 +3,7 @@
 //! [`validator::main`] and [`miner::main`] are whole programs; `compute-devnet` runs the same code for its child
 //! processes. Here is what they share: settings, logs, runtime, signals.
 
+mod address;
 pub mod chain;
 pub mod devnet;
 pub mod miner;
@@ -289,7 +290,7 @@ fn keypair(
 }
 
 /// What a node in a process of its own is given.
-fn node_input(
+async fn node_input(
     name: &str,
     settings: Arc<Settings>,
     layers: Layers,
@@ -299,7 +300,11 @@ fn node_input(
 ) -> Result<NodeInput, Exit> {
     let client = chain::client(&settings, Arc::new(keypair.clone()))?;
     let axon = SocketAddr::new(settings.axon.ip, settings.axon.port);
-    let announce = announced(&settings);
+    // A validator serves no axon, and its metrics need an address only where they are open to others.
+    let announce = match name == "miner" || settings.metrics.ip.is_unspecified() {
+        true => address::find(&settings).await,
+        false => None,
+    };
     Ok(NodeInput {
         name: name.to_owned(),
         keypair,
@@ -314,14 +319,6 @@ fn node_input(
         settings,
         layers: Some(layers),
     })
-}
-
-/// The axon's address as others reach it: what the settings say beyond the address it listens on.
-fn announced(settings: &Settings) -> Option<SocketAddr> {
-    let axon = &settings.axon;
-    let ip = axon.external_ip.unwrap_or(axon.ip);
-    let port = axon.external_port.unwrap_or(axon.port);
-    (axon.external_ip.is_some() || axon.external_port.is_some()).then(|| SocketAddr::new(ip, port))
 }
 
 /// Checks that a device class exists on this network.

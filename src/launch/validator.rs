@@ -58,7 +58,7 @@ fn node(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
     let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.validator(number))?;
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
-        let input = match super::node_input("validator", settings, layers, keypair, runtime, web) {
+        let input = match super::node_input("validator", settings, layers, keypair, runtime, web).await {
             Ok(input) => input,
             Err(exit) => return exit,
         };

@@ -2,8 +2,8 @@
 //!
 //! `chain` has the commands that ask the chain itself and need no node.
 //!
-//! One file for each group of commands: `node` (the node itself), `leases`, `penalties`, `explain`, `evidence`, `wallet`, `probe`,
-//! `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
+//! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`,
+//! `wallet`, `probe`, `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
 
 mod chain;
 mod evidence;
@@ -12,6 +12,7 @@ mod leases;
 mod node;
 mod penalties;
 mod probe;
+mod standing;
 mod text;
 mod wallet;
 
@@ -41,6 +42,7 @@ use crate::web::control::{ClientError, Code, ControlClient};
 Examples:
   compute-register status                            is the validator well?
   compute-register --role miner status               and the miner?
+  compute-register standing                          is my neuron about to be replaced?
   compute-register explain 5Grwva… --json            why does this miner have its score?
   compute-register replay                            do the weights follow from the evidence?
   compute-register rent --ssh-key ~/.ssh/id_ed25519.pub --duration 2h
@@ -83,6 +85,8 @@ enum NodeRole {
 enum Command {
     /// The node in short: whether it is ready, and why not.
     Status,
+    /// The node's own neuron: registered, immune, next to be replaced, with permit and stake or without.
+    Standing,
     /// The node's actors: state, restarts, queue, last failure.
     Actors,
     /// What the validator thinks of each miner: verdict, score, weight, leases.
@@ -193,6 +197,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
 async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
     match command {
         Command::Status => node::status(context).await,
+        Command::Standing => standing::run(context).await,
         Command::Actors => node::actors(context).await,
         Command::Table => node::table(context).await,
         Command::Leases(args) => leases::run(context, args).await,

@@ -10,6 +10,7 @@ use super::field::{At, Reader};
 use super::network::Network;
 use super::sections::{GpuRow, Settings};
 use super::value::{Source, Value, show_path};
+use crate::wire::resolver::Resolver;
 
 /// Smallest floor, as a share of nominal (design of the proof: one card must not pass as two, nor a slow one as healthy).
 const FLOOR_SHARE: f64 = 0.70;
@@ -130,6 +131,7 @@ impl Cross<'_, '_> {
                 Err(wrong) => self.fault(&[path(key)], format!("{endpoint:?} is not an address ({wrong})")),
             }
         }
+        self.resolvers(settings);
         let Some(endpoint) = &settings.subtensor.chain_endpoint else { return };
         let keys = [path("subtensor.chain_endpoint"), path("subtensor.network")];
         let host = |text: &str| text.parse::<Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -144,6 +146,22 @@ impl Cross<'_, '_> {
                 let reason =
                     format!("this is the address of network {other}, but network is {}", settings.subtensor.network);
                 self.fault(&keys, reason);
+            }
+        }
+    }
+
+    fn resolvers(&mut self, settings: &Settings) {
+        let resolvers = &settings.axon.ip_resolvers;
+        let key = [path("axon.ip_resolvers")];
+        if resolvers.len() == 1 {
+            let reason = "one service alone is not believed: name at least two, or none and set axon.external_ip";
+            self.fault(&key, reason.to_owned());
+        }
+        for (index, resolver) in resolvers.iter().enumerate() {
+            if let Err(error) = resolver.parse::<Resolver>() {
+                self.fault(&key, error);
+            } else if resolvers[..index].contains(resolver) {
+                self.fault(&key, format!("{resolver} is named twice, and would agree with itself"));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::sections::{Logging, Miner, Prover, Settings, Subtensor, Wallet};
+use crate::chain::serving::AddressPolicy;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +104,12 @@ impl Miner {
 }
 
 impl Settings {
+    /// Which addresses this node may announce.
+    pub fn address_policy(&self) -> AddressPolicy {
+        let closed = self.subtensor.network.may_prove_cpus();
+        AddressPolicy { allow_private: self.axon.allow_private.unwrap_or(closed) }
+    }
+
     /// Directory of log files of this hotkey: `{logging_dir}/{wallet}/{hotkey}/netuid{N}/{role}`, as the original's.
     pub fn log_dir(&self, role: &str) -> PathBuf {
         let dir = self.logging.logging_dir.join(&self.wallet.name).join(&self.wallet.hotkey);
@@ -127,6 +134,7 @@ mod tests {
             PathBuf::from("/home/op/.bittensor/wallets/default/coldkeypub.txt")
         );
         assert_eq!(settings.subtensor.endpoint(), "wss://entrypoint-finney.opentensor.ai:443");
+        assert!(!settings.address_policy().allow_private);
         assert_eq!(settings.prover.threads_for(16, 4), 4);
         assert_eq!(settings.prover.threads_for(2, 4), 1);
         assert_eq!(settings.miner.min_stake_rao(), 1_024_000_000_000);

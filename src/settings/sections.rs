@@ -129,6 +129,12 @@ section! {
         pub external_ip: Option<IpAddr>,
         /// Port to announce on chain, where it differs.
         pub external_port: Option<u16> [if_given(1025, 65534)],
+        /// Whether addresses that only reach this machine or site may be announced; none = on a ledger and on local chains.
+        pub allow_private: Option<bool>,
+        /// Services that tell the address this machine is seen at; without any, none is asked.
+        pub ip_resolvers: Vec<String>,
+        /// The version announced with axon and metrics.
+        pub version: u32,
         /// Admitted requests worked on at the same time.
         pub max_workers: usize [within(1, 1024)],
         /// Largest request body, bytes.

@@ -374,6 +374,11 @@ impl WeightsStatus {
         }
     }
 
+    /// Whether the end is still to come.
+    pub fn is_open(self) -> bool {
+        matches!(self, WeightsStatus::Pending | WeightsStatus::Sent | WeightsStatus::Committed)
+    }
+
     /// The status with this text in the database.
     pub fn of_label(label: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.label() == label)

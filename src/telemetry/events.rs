@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 use super::metrics::NodeMetrics;
 use super::redact::printable;
 use crate::admission::Subject;
+use crate::chain::standing::Change;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::verdict::Verdict;
 
@@ -240,6 +241,35 @@ impl ChainStalled<'_> {
     }
 }
 
+/// Our own neuron stands otherwise than before.
+#[derive(Debug, Clone, Copy)]
+pub struct StandingChanged<'a> {
+    /// What changed.
+    pub change: &'a Change,
+    /// The block that shows it.
+    pub block: BlockNumber,
+    /// Our hotkey.
+    pub hotkey: Hotkey,
+}
+
+impl StandingChanged<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        let StandingChanged { change, block, hotkey } = self;
+        metrics.standing_changed(change.label());
+        let (event, remedy) = (change.label(), change.remedy());
+        match change {
+            Change::NotRegistered | Change::Deregistered(_) => {
+                error!(block, %hotkey, event, %change, remedy, "this hotkey has no neuron");
+            }
+            change if change.is_bad() => {
+                warn!(block, %hotkey, event, %change, remedy, "the own neuron is in danger, or cannot do its work");
+            }
+            change => info!(block, %hotkey, event, %change, remedy, "the own neuron stands otherwise"),
+        }
+    }
+}
+
 /// Blocks that were followed have been replaced by others.
 #[derive(Debug, Clone, Copy)]
 pub struct ChainReorganised {
@@ -333,6 +363,18 @@ mod tests {
         assert!(metrics.contains(r#"compute_lease_recovery_total{action="set_aside"} 0"#));
         let (log, _) = emitted(|m| Recovered { set_aside: 1, ..Recovered::default() }.emit(m));
         assert!(log.contains("WARN") && log.contains("set_aside=1"), "{log}");
+    }
+
+    #[test]
+    fn a_lost_uid_is_an_error_with_who_has_it_and_what_to_do() {
+        let (uid, to, block) = (Uid(3), Some(Hotkey([2; 32])), Some(90));
+        let change = Change::Deregistered(crate::chain::standing::Lost { uid, to, block });
+        let (log, metrics) =
+            emitted(|m| StandingChanged { change: &change, block: 91, hotkey: Hotkey([1; 32]) }.emit(m));
+        let parts = ["ERROR", "uid 3 went to", "registered in block 90", "register the hotkey again", "deregistered"];
+        assert!(parts.iter().all(|part| log.contains(part)) && log.lines().count() == 1, "{log}");
+        assert!(metrics.contains(r#"compute_neuron_events_total{event="deregistered"} 1"#));
+        assert!(metrics.contains(r#"compute_neuron_events_total{event="at_risk"} 0"#));
     }
 
     #[test]

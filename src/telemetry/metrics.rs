@@ -15,9 +15,11 @@ use super::build::BuildInfo;
 use super::events::Recovered;
 use super::labels::{Labels, OTHER};
 use super::names::Metric;
+use super::neuron::NeuronGauges;
 use super::uids::UidGauge;
 use crate::admission::Subject;
 use crate::chain::ChainError;
+use crate::chain::standing::{Change, OwnStanding};
 use crate::chain::weights::divergence::Divergence;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
@@ -81,7 +83,7 @@ impl State {
     }
 }
 
-fn registered<C: Collector + Clone + 'static>(r: &Registry, c: C) -> Result<C, prometheus::Error> {
+pub(super) fn registered<C: Collector + Clone + 'static>(r: &Registry, c: C) -> Result<C, prometheus::Error> {
     r.register(Box::new(c.clone()))?;
     Ok(c)
 }
@@ -92,7 +94,7 @@ fn counter(r: &Registry, metric: Metric) -> Result<IntCounter, prometheus::Error
     Ok(counter)
 }
 
-fn gauge(r: &Registry, metric: Metric) -> Result<Gauge, prometheus::Error> {
+pub(super) fn gauge(r: &Registry, metric: Metric) -> Result<Gauge, prometheus::Error> {
     registered(r, Gauge::with_opts(Opts::new(metric.name(), metric.help()))?)
 }
 
@@ -113,6 +115,8 @@ pub struct NodeMetrics {
     chain_view_age: AgeGauge,
     chain_view_stored: Gauge,
     neurons: Gauge,
+    own: NeuronGauges,
+    own_events: Counts,
     challenges: Counts,
     challenge_duration: HistogramVec,
     challenge_stages: Vec<&'static str>,
@@ -219,6 +223,8 @@ impl NodeMetrics {
             chain_view_age: registered(r, AgeGauge::new(Metric::ChainViewAge, clock.clone())?)?,
             chain_view_stored: gauge(r, Metric::ChainViewStored)?,
             neurons: gauge(r, Metric::MetagraphNeurons)?,
+            own: NeuronGauges::register(r)?,
+            own_events: Counts::new(r, Metric::NeuronEvents, singles(&Change::LABELS))?,
             challenges: Counts::new(r, Metric::Challenges, verdicts())?,
             challenge_duration,
             challenge_stages: labels.challenge_stages.clone(),
@@ -293,6 +299,14 @@ impl NodeMetrics {
     /// A new metagraph with so many neurons.
     pub fn neurons(&self, count: usize) {
         self.neurons.set(count as f64);
+    }
+    /// How our own neuron stands as of the newest block.
+    pub fn standing(&self, standing: &OwnStanding) {
+        self.own.set(Some(standing));
+    }
+    /// Something of our own neuron was told, by its [`Change::label`].
+    pub fn standing_changed(&self, label: &str) {
+        self.own_events.add(&[label]);
     }
     /// A device was judged.
     pub fn challenge(&self, verdict: &Verdict) {

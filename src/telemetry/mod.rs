@@ -18,6 +18,7 @@ pub mod labels;
 pub mod logging;
 mod metrics;
 pub mod names;
+mod neuron;
 mod redact;
 mod uids;
 

@@ -58,6 +58,20 @@ metrics! {
     ChainHeadAge = "compute_chain_head_age_seconds", Gauge, [], "Time since the endpoint in use told of its newest head, 0 while none is in use.";
     MetagraphNeurons = "compute_metagraph_neurons", Gauge, [], "Neurons in the newest metagraph.";
 
+    NeuronRegistered = "compute_neuron_registered", Gauge, [], "1 while the newest block shows a uid of this hotkey, else 0; 0 before the first block.";
+    NeuronUid = "compute_neuron_uid", Gauge, [], "Own uid, -1 without one.";
+    NeuronImmuneBlocks = "compute_neuron_immune_blocks", Gauge, [], "Blocks to come in which the own neuron is immune, 0 without one.";
+    NeuronReplacedNext = "compute_neuron_replaced_next", Gauge, [], "1 while the next registration would replace the own neuron, else 0.";
+    NeuronReplacedBefore = "compute_neuron_replaced_before", Gauge, [], "Neurons that would be replaced before the own one, -1 without one.";
+    NeuronOverCut = "compute_neuron_over_cut", Gauge, [], "Own score less that of the other neuron that would be replaced first, in what the chain compares; NaN where there is none.";
+    NeuronStake = "compute_neuron_stake", Gauge, [], "Own stake in whole units, 0 without a neuron.";
+    NeuronStakeThreshold = "compute_neuron_stake_threshold", Gauge, [], "Least stake for a validator permit and for weights in whole units, 0 where there is none.";
+    NeuronValidatorPermit = "compute_neuron_validator_permit", Gauge, [], "1 while this hotkey holds a validator permit, else 0.";
+    NeuronShare = "compute_neuron_share_ratio", Gauge, ["of"], "What the last epoch gave the own neuron, 0 to 1; NaN where the chain does not tell.";
+    NeuronEmission = "compute_neuron_emission", Gauge, [], "What the own neuron earned in the last epoch, in whole units of the subnet's token; 0 on the ledger.";
+    NeuronUpdateAge = "compute_neuron_update_age_blocks", Gauge, [], "Blocks since the own neuron set weights or was registered.";
+    NeuronEvents = "compute_neuron_events_total", Counter, ["event"], "What was told of the own neuron, by event.";
+
     Challenges = "compute_challenge_total", Counter, ["verdict", "reason"], "Judged devices by verdict and reason.";
     ChallengeDuration = "compute_challenge_duration_seconds", Histogram, ["stage"], "Time of a challenge by stage.";
     ChallengeVerifyCpu = "compute_challenge_verify_cpu_seconds", Histogram, [], "CPU time spent to verify one answer.";

@@ -18,6 +18,7 @@ pub mod dendrite;
 mod floor;
 pub mod nonces;
 pub mod reply;
+pub mod resolver;
 mod signature;
 pub mod synapse;
 mod uuid;

@@ -83,7 +83,7 @@ impl Row {
         Row { name, does, noticed, bound, run: Box::new(move || Box::pin(run())) }
     }
 
-    /// The row as `docs/chain.md` has it.
+    /// The row as `docs/chain.md` has it, but for what was measured.
     fn documented(&self) -> String {
         format!("| {} | {} | {} | {} |", self.name, self.does, self.noticed, self.bound)
     }
@@ -140,12 +140,10 @@ fn the_table_of_the_operators_document_is_this_one() {
     let table: Vec<&str> = document.lines().skip_while(|line| *line != "<!-- faults -->").skip(4).collect();
     let rows: Vec<String> = rows().iter().map(Row::documented).collect();
     for (nth, row) in rows.iter().enumerate() {
-        assert_eq!(
-            table.get(nth).copied(),
-            Some(row.as_str()),
-            "docs/chain.md: the rows should be\n{}",
-            rows.join("\n")
-        );
+        // The last cell is what was measured once.
+        let measured = table.get(nth).and_then(|line| line.strip_prefix(row.as_str()));
+        let is_time = measured.is_some_and(|cell| cell.trim_end_matches(" |").ends_with(" ms"));
+        assert!(is_time, "docs/chain.md: the rows should be, each with a time,\n{}", rows.join("\n"));
     }
     assert_eq!(table.get(rows.len()).copied().unwrap_or_default(), "", "docs/chain.md has rows that nobody checks");
 }

@@ -18,6 +18,9 @@ mod net;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use compute_subnet::store::queries;
+use compute_subnet::store::read_only::open_read_only;
+use compute_subnet::store::records::WeightsStatus;
 use net::{Down, MINERS, Net};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -29,6 +32,51 @@ const CALM: Duration = Duration::from_millis(1_500);
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
+/// An epoch here takes 3 s, a restart less: no commit may miss its reveal.
+const COMMIT_TEMPO: u16 = 59;
+
+#[tokio::test]
+async fn a_validator_killed_between_commit_and_reveal_reveals_each_commit_once_and_misses_none() {
+    let kills = number("COMPUTE_TEST_KILLS", 5);
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).unwrap();
+    let seed = number("COMPUTE_TEST_SEED", u64::from_le_bytes(random));
+    println!("COMPUTE_TEST_SEED={seed} COMPUTE_TEST_KILLS={kills}");
+    let mut rng = StdRng::seed_from_u64(seed);
+
+    let mut net = Net::start_with(COMMIT_TEMPO, &["--set", "devnet.commit_reveal=true"]).await;
+    let data = net.data_of("validator");
+    let rows = || {
+        let db = open_read_only(&data).unwrap();
+        queries::recent_weights(&db, 1_000).unwrap()
+    };
+    for _ in 0..kills {
+        // A commit that nobody was told of yet, or one whose reveal is near: any moment of its life.
+        wait::until("a commit is on its way", async || {
+            rows().first().is_some_and(|row| row.status.is_open()).then_some(())
+        })
+        .await;
+        sleep(Duration::from_secs(3).mul_f64(rng.random())).await;
+        let down = net.kill("validator").await;
+        println!("validator killed at block {}, back after {:.2} s", down.from, down.took.as_secs_f64());
+    }
+    net.weights_go_on().await;
+    net.weights_go_on().await;
+    let left = net.end().await;
+    let rows = rows();
+    let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *by_status.entry(row.status.label()).or_default() += 1);
+    println!("weights    {by_status:?}");
+    println!("evidence   {}", audit::evidence(&left.listing));
+    let of = |status: WeightsStatus| by_status.get(status.label()).copied().unwrap_or(0);
+    assert!(of(WeightsStatus::Revealed) as u64 > kills, "{by_status:?}");
+    assert_eq!((of(WeightsStatus::Missed), of(WeightsStatus::Unequal)), (0, 0), "{by_status:?}");
+    let sent = rows.iter().filter(|row| row.status != WeightsStatus::Failed);
+    let mut epochs: Vec<u64> = sent.map(|row| row.weights.epoch).collect();
+    epochs.sort_unstable();
+    assert!(epochs.windows(2).all(|two| two[0] != two[1]), "an epoch's weights were sent twice: {epochs:?}");
 }
 
 #[tokio::test]

@@ -94,12 +94,17 @@ pub(crate) fn epoch(block: BlockNumber) -> Epoch {
 
 impl Net {
     pub(crate) async fn start() -> Self {
+        Self::start_with(TEMPO, &[]).await
+    }
+
+    /// With epochs of `tempo` blocks and one more, and further arguments.
+    pub(crate) async fn start_with(tempo: u16, further: &[&str]) -> Self {
         let dir = Dir(Some(tempfile::tempdir().unwrap()));
         std::fs::write(dir.path().join("tiny.yaml"), TINY).unwrap();
         let data = dir.path().join("net");
         let mut command = Command::new(env!("CARGO_BIN_EXE_compute-devnet"));
         command.args(["--processes", "--speed", "20", "--rentals", "2", "--miners", &MINERS.to_string()]);
-        command.args(["--tempo", &TEMPO.to_string()]);
+        command.args(["--tempo", &tempo.to_string()]).args(further);
         command.args(["--config", dir.path().join("tiny.yaml").to_str().unwrap()]);
         command.args(["--node.data_dir", data.to_str().unwrap()]);
         let out = std::fs::File::create(dir.path().join("devnet.out")).unwrap();
@@ -132,6 +137,11 @@ impl Net {
 
     async fn head(&self) -> BlockNumber {
         self.ledger.head().await.unwrap().number
+    }
+
+    /// The directory of a child, while the devnet runs.
+    pub(crate) fn data_of(&self, name: &str) -> std::path::PathBuf {
+        self.child(name).data_dir
     }
 
     async fn last_update(&self) -> BlockNumber {

@@ -18,6 +18,8 @@ mod rpc;
 mod subnet;
 mod the_bed;
 mod the_client;
+mod the_faults;
+mod the_nodes;
 mod the_subnet;
 mod the_subnet_alone;
 mod the_tool;

@@ -31,6 +31,8 @@ pub(crate) enum Mode {
     Stall,
     /// As [`Mode::Stall`], but what the client says still reaches the node.
     Deaf,
+    /// What the node says arrives as other bytes.
+    Garble,
     /// Connections are reset, new ones at once.
     Cut,
     /// Connections are reset, and nobody listens.
@@ -249,6 +251,10 @@ async fn relay(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, side: Side, wires:
             Mode::Delay(time) => {
                 tokio::time::sleep(time).await;
                 to.write_all(piece).await
+            }
+            Mode::Garble if side == Side::Node => {
+                let garbled: Vec<u8> = piece.iter().map(|byte| byte ^ 0x5a).collect();
+                to.write_all(&garbled).await
             }
             Mode::Trickle(rate) if side == Side::Node => trickle(&mut to, piece, rate).await,
             _ => to.write_all(piece).await,

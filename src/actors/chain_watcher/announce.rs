@@ -1,24 +1,66 @@
 //! Keeps our endpoints announced on chain: what it shows is compared with what should be there.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{ANNOUNCE_EVERY, AxonToAnnounce, ChainWatcher};
+use super::{AxonToAnnounce, ChainWatcher, ChainWatcherSetup};
 use crate::actors::exclusive::Conflict;
+use crate::chain::serving::blocks_to_wait;
 use crate::chain::{AxonInfo, ChainError, Neuron};
 use crate::ids::BlockNumber;
 use crate::messages::chain_watcher::ChainView;
 use crate::runtime::Ctx;
 
+/// Blocks after a first attempt before the next one; doubles with each that the chain does not show.
+const FIRST: BlockNumber = 3;
+/// The most blocks between two attempts: an hour.
+const LONGEST: BlockNumber = 300;
+
+/// The attempts to announce one kind of endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    tries: u32,
+    next: BlockNumber,
+    told: Option<String>,
+}
+
+impl Attempts {
+    /// Whether another attempt may be made at this head. A reorganisation does not bring it forward.
+    fn is_due(&self, head: BlockNumber) -> bool {
+        head >= self.next
+    }
+
+    /// An attempt begins.
+    fn begins(&mut self, head: BlockNumber) {
+        let wait = FIRST.checked_shl(self.tries).unwrap_or(LONGEST).min(LONGEST);
+        self.tries = self.tries.saturating_add(1).min(16);
+        self.next = head.saturating_add(wait);
+    }
+
+    /// It failed; whether that is to be told, which it is once for each reason.
+    fn failed(&mut self, why: &str) -> bool {
+        let news = self.told.as_deref() != Some(why);
+        self.told = Some(why.to_owned());
+        news
+    }
+
+    /// The chain shows what it should.
+    fn shown(&mut self) {
+        *self = Attempts::default();
+    }
+}
+
 impl ChainWatcher {
     /// Looks what became of our axon on chain; whether it is to be announced.
-    fn axon(&self, own: &Neuron) -> Option<Announce> {
+    fn axon(&mut self, own: &Neuron) -> Option<Announce> {
         let AxonToAnnounce { address, version, .. } = self.setup.axon.as_ref()?;
         let exclusive = &self.setup.exclusive;
         match axon_step(own.axon.as_ref(), *address, *version, exclusive.shown_at()) {
             AxonStep::Shown { block } => {
                 exclusive.axon_shown(block);
+                self.axon_attempts.shown();
                 None
             }
             AxonStep::Announce(announce) => Some(announce).filter(|_| exclusive.problem().is_none()),
@@ -30,53 +72,101 @@ impl ChainWatcher {
         }
     }
 
-    /// Corrects what the chain says of our endpoints, at most one call at a time.
+    /// Whether our metrics endpoint is to be announced.
+    fn prometheus(&mut self, own: &Neuron) -> Option<(SocketAddr, u32)> {
+        let (at, version) = self.setup.prometheus?;
+        if own.serves_prometheus(at.ip(), at.port(), version) && self.forced {
+            self.prometheus_attempts.shown();
+            return None;
+        }
+        Some((at, version))
+    }
+
+    /// Corrects what the chain says of our endpoints, at most one turn at a time, and not before the chain's rate limit
+    /// for that kind is over.
     pub(super) fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
-        let axon = self.axon(own);
-        let head = view.metagraph.head.number;
-        if self.announcing || self.announced_at.is_some_and(|at| head.saturating_sub(at) < ANNOUNCE_EVERY) {
+        let (head, limit) = (view.metagraph.head.number, view.hyperparameters.serving_rate_limit);
+        let (axon, prometheus) = (self.axon(own), self.prometheus(own));
+        if self.announcing {
             return;
         }
-        let again = !self.forced;
+        let free = |stored: Option<BlockNumber>| blocks_to_wait(head, stored, limit) == 0;
+        let axon = axon.filter(|_| self.axon_attempts.is_due(head) && free(own.axon.map(|a| a.block)));
         let prometheus =
-            self.setup.prometheus.filter(|(at, v)| again || !own.serves_prometheus(at.ip(), at.port(), *v));
+            prometheus.filter(|_| self.prometheus_attempts.is_due(head) && free(own.prometheus.map(|p| p.block)));
         if axon.is_none() && prometheus.is_none() {
             return;
         }
-        (self.announcing, self.announced_at) = (true, Some(head));
+        self.announcing = true;
+        if axon.is_some() {
+            self.axon_attempts.begins(head);
+        }
+        if prometheus.is_some() {
+            self.prometheus_attempts.begins(head);
+        }
         let setup = self.setup.clone();
         let work = async move {
-            let calls = async {
-                if let (Some(step), Some(AxonToAnnounce { address: at, version, rival })) = (axon, &setup.axon) {
-                    if let Some(there) = step.ask
-                        && let Some(conflict) = rival.ask(there).await
-                    {
-                        setup.exclusive.report(conflict);
-                        return Ok(());
-                    }
-                    let version = *version;
-                    setup.chain.serve_axon(at.ip(), at.port(), version).await?;
-                    tracing::info!(address = %at, version, "axon announced on chain");
-                }
-                if let Some((at, version)) = prometheus {
-                    setup.chain.serve_prometheus(at.ip(), at.port(), version).await?;
-                    tracing::info!(address = %at, version, "metrics endpoint announced on chain");
-                }
-                Ok::<_, ChainError>(())
+            let served = match axon {
+                Some(step) => Some(within(setup.deadline * 2, serve_axon(&setup, step)).await),
+                None => None,
             };
-            tokio::time::timeout(setup.deadline * 4, calls).await.unwrap_or(Err(ChainError::Deadline(setup.deadline)))
+            // Another node was found to serve this hotkey: this one announces nothing more.
+            if setup.exclusive.problem().is_some() {
+                return (served, None);
+            }
+            let metrics = match prometheus {
+                Some((at, version)) => Some(within(setup.deadline * 2, serve_metrics(&setup, at, version)).await),
+                None => None,
+            };
+            (served, metrics)
         };
-        ctx.spawn(work.into_actor(self).map(move |done, act, _| {
+        ctx.spawn(work.into_actor(self).map(|(axon, metrics), act, _| {
             act.announcing = false;
-            match done {
-                Ok(()) => act.forced |= prometheus.is_some(),
-                Err(error) => {
-                    let error = crate::telemetry::error_chain(&error);
-                    tracing::warn!(error, "endpoint not announced, trying again");
-                }
+            if let Some(Err(error)) = axon {
+                told("axon", &mut act.axon_attempts, &error);
+            }
+            match metrics {
+                Some(Ok(())) => act.forced = true,
+                Some(Err(error)) => told("metrics endpoint", &mut act.prometheus_attempts, &error),
+                None => {}
             }
         }));
+    }
+}
+
+async fn within(deadline: Duration, call: impl Future<Output = Result<(), ChainError>>) -> Result<(), ChainError> {
+    tokio::time::timeout(deadline, call).await.unwrap_or(Err(ChainError::Deadline(deadline)))
+}
+
+async fn serve_axon(setup: &ChainWatcherSetup, step: Announce) -> Result<(), ChainError> {
+    let Some(AxonToAnnounce { address: at, version, rival }) = &setup.axon else { return Ok(()) };
+    if let Some(there) = step.ask
+        && let Some(conflict) = rival.ask(there).await
+    {
+        setup.exclusive.report(conflict);
+        return Ok(());
+    }
+    let version = *version;
+    setup.chain.serve_axon(at.ip(), at.port(), version).await?;
+    tracing::info!(address = %at, version, "axon announced on chain");
+    Ok(())
+}
+
+async fn serve_metrics(setup: &ChainWatcherSetup, at: SocketAddr, version: u32) -> Result<(), ChainError> {
+    setup.chain.serve_prometheus(at.ip(), at.port(), version).await?;
+    tracing::info!(address = %at, version, "metrics endpoint announced on chain");
+    Ok(())
+}
+
+/// Tells that an endpoint was not announced, once for each reason. A refusal carries its remedy.
+fn told(endpoint: &str, attempts: &mut Attempts, error: &ChainError) {
+    let error = crate::telemetry::error_chain(error);
+    let next = attempts.next;
+    if attempts.failed(&error) {
+        tracing::warn!(endpoint, error, next, "endpoint not announced; it is tried again from the named block on");
+    } else {
+        tracing::debug!(endpoint, error, next, "endpoint not announced again");
     }
 }
 
@@ -122,6 +212,22 @@ fn axon_step(shown: Option<&AxonInfo>, at: SocketAddr, version: u32, shown_at: O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_that_the_chain_does_not_show_become_rare_and_each_reason_is_told_once() {
+        let (mut attempts, mut tried) = (Attempts::default(), Vec::new());
+        for head in 10..2_000 {
+            if attempts.is_due(head) {
+                attempts.begins(head);
+                tried.push(head);
+            }
+        }
+        assert_eq!(tried[..8], [10, 13, 19, 31, 55, 103, 199, 391]);
+        assert!(tried.windows(2).all(|w| w[1] - w[0] <= LONGEST) && tried.len() == 13, "{tried:?}");
+        assert!(attempts.failed("too fast") && !attempts.failed("too fast") && attempts.failed("not registered"));
+        attempts.shown();
+        assert!(attempts.is_due(0) && attempts.failed("not registered"), "a new beginning");
+    }
 
     #[test]
     fn an_axon_is_announced_once_asked_about_and_never_taken_back() {

@@ -13,7 +13,7 @@ use super::original::{LeaseLimits, Original};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
-use crate::actors::node::{AXON_VERSION, Frame, MAX_CHAIN_AGE, MAX_KNOWN_AGE, Node, NodeError, NodeInput};
+use crate::actors::node::{Frame, MAX_CHAIN_AGE, MAX_KNOWN_AGE, Node, NodeError, NodeInput};
 use crate::admission::{AnomalyLimits, admit_address};
 use crate::clock::millis;
 use crate::hardware::{OfferedDevice, Probe};
@@ -103,9 +103,6 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     let mut frame = Frame::new(&input, Role::Miner, |_| Ok(()))?;
     let axon = frame.bind_axon(&input)?;
     let announce = input.announce.unwrap_or(axon.address);
-    if announce.ip().is_unspecified() {
-        tracing::warn!(%announce, "peers cannot find this miner under this address; set axon.external_ip");
-    }
 
     let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &[]));
     let (allocations, allocations_seat) =
@@ -260,7 +257,7 @@ fn workers(placement: Placement) -> usize {
 /// How the axon judges requests, from the settings.
 fn gate_rules(settings: &Settings, handler_deadline: Duration) -> GateRules {
     GateRules {
-        version: u64::from(AXON_VERSION),
+        version: u64::from(settings.axon.version),
         classic: ClassicPolicy { max_timeout: settings.axon.classic_max_timeout, ..ClassicPolicy::default() },
         limits: AxonLimits {
             max_headers: settings.axon.max_headers,

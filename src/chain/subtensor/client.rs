@@ -205,20 +205,20 @@ impl Chain for SubtensorChain {
     }
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
-        let prepared = self
-            .reading(|session| async move {
-                let graph = self.metagraph_at(&session).await?;
-                let best = session.heads().best;
-                let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
-                let runtime = session.runtime();
-                let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
-                own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
-            })
-            .await?;
-        // The runtime itself says what it would refuse; nothing is submitted by that.
-        let call = &own_weights::call(self.mechanism, &prepared);
-        self.reading(|session| async move { submit::check(&session, call, &*self.signer).await }).await?;
-        Ok(prepared)
+        self.reading(|session| async move {
+            let graph = self.metagraph_at(&session).await?;
+            let best = session.heads().best;
+            let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
+            let runtime = session.runtime();
+            let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
+            own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
+        })
+        .await
+    }
+
+    async fn check_weights(&self, weights: &PreparedWeights) -> Result<(), ChainError> {
+        let call = &own_weights::call(self.mechanism, weights);
+        self.reading(|session| async move { submit::check(&session, call, &*self.signer).await.map(drop) }).await
     }
 
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {

@@ -18,12 +18,14 @@ use super::runtime::{CodecError, Runtime};
 use super::session::Session;
 use crate::chain::{
     BlockHead, ChainError, EpochClock, EpochState, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection,
-    Standing,
+    ReplacedBy, Replacement, Standing,
 };
 use crate::ids::{BlockNumber, Hotkey, Netuid, Uid};
 
 /// Keys of one call to the node; nodes refuse calls that are too large.
 const KEYS_PER_CALL: usize = 1024;
+/// Neurons out of immunity that the chain keeps where storage does not say.
+const LEAST_FREE: u16 = 10;
 
 /// Which subnet, and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -376,6 +378,7 @@ pub(super) async fn hyperparameters(
         (threshold, vec![]),
         ("ActivityCutoff", of_subnet()),
         ("SubnetOwnerHotkey", of_subnet()),
+        ("MinNonImmuneUids", of_subnet()),
     ];
     let mut keys = HashMap::new();
     for (item, of) in items {
@@ -404,6 +407,13 @@ pub(super) async fn hyperparameters(
         stake_threshold_rao: rules.read(threshold, usual.stake_threshold_rao)?,
         activity_cutoff: rules.read("ActivityCutoff", usual.activity_cutoff)?,
         owner_hotkey: rules.read("SubnetOwnerHotkey", None)?.map(Hotkey),
+        replacement: match runtime.has_storage("MinNonImmuneUids") {
+            true => {
+                let least_free = rules.read("MinNonImmuneUids", LEAST_FREE)?;
+                Replacement { by: ReplacedBy::Emission, least_free, immune_too: true }
+            }
+            false => Replacement { by: ReplacedBy::PruningScore, least_free: 0, immune_too: true },
+        },
     })
 }
 

@@ -85,13 +85,6 @@ pub enum RpcError {
     },
 }
 
-impl RpcError {
-    /// Whether the connection is of no more use.
-    pub fn condemns(&self) -> bool {
-        !matches!(self, RpcError::Call { .. })
-    }
-}
-
 impl From<RpcError> for ChainError {
     fn from(error: RpcError) -> Self {
         match error {

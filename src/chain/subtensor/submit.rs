@@ -144,7 +144,7 @@ async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<In
                 }
                 looked = session.heads().best;
                 if looked.number >= first.number + QUIET_BLOCKS
-                    && let Some(found) = blocks.look(session).await
+                    && let Look::Found(found) = blocks.look(session).await
                 {
                     return Ok(found);
                 }
@@ -178,7 +178,7 @@ fn open(error: &ChainError) -> bool {
 /// Where a call is looked for.
 struct Blocks<'s> {
     signed: &'s Signed,
-    /// Blocks that do not hold it.
+    /// Blocks that do not hold it, nor does any before them.
     seen: HashSet<Hash32>,
 }
 
@@ -189,14 +189,14 @@ impl Blocks<'_> {
         loop {
             match link.session().await {
                 Ok(session) => {
-                    let best = session.heads().best;
-                    if let Some(found) = self.look(&session).await {
-                        return found;
-                    }
-                    let settled = session.heads().finalized.number;
-                    if settled > self.signed.birth + ERA_BLOCKS && session.condemnation().is_none() {
+                    let (best, settled) = (session.heads().best, session.heads().finalized.number);
+                    match self.look(&session).await {
+                        Look::Found(found) => return found,
                         // No block that can still come may hold it.
-                        return Err(refusal::named("AncientBirthBlock"));
+                        Look::Absent if settled > self.signed.birth + ERA_BLOCKS => {
+                            return Err(refusal::named("AncientBirthBlock"));
+                        }
+                        Look::Absent | Look::Unread => {}
                     }
                     // Bounded, also where a head that does not move keeps the session.
                     drop(tokio::time::timeout(pause, session.head_after(best.hash)).await);
@@ -207,31 +207,44 @@ impl Blocks<'_> {
         }
     }
 
-    /// Walks from the best head down to blocks that were looked at or are too old; what became of the call if one of them
-    /// holds it. `None` as long as none does, or they cannot be read.
-    async fn look(&mut self, session: &Session) -> Option<Result<Inclusion, ChainError>> {
+    /// Walks from the best head down to blocks that were looked at, or that are too old to hold the call.
+    async fn look(&mut self, session: &Session) -> Look {
         let mut at = session.heads().best.hash;
-        for _ in 0..ERA_BLOCKS * 2 {
+        let mut walked = Vec::new();
+        // Twice as many as can hold it: finality may be that far behind.
+        while walked.len() < 2 * ERA_BLOCKS as usize {
             if self.seen.contains(&at) {
-                return None;
+                self.seen.extend(walked);
+                return Look::Absent;
             }
-            let body = body(session, at).await.ok()?;
+            let Ok(body) = body(session, at).await else { return Look::Unread };
             if body.place_of(&self.signed.extrinsic).is_some() {
                 return match outcome(session, &self.signed.extrinsic, at).await {
                     // Read again, on a connection that can.
-                    Err(error) if open(&error) && session.condemnation().is_some() => None,
-                    known => Some(known),
+                    Err(error) if open(&error) && session.condemnation().is_some() => Look::Unread,
+                    known => Look::Found(known),
                 };
             }
-            self.seen.insert(at);
+            walked.push(at);
             let id = body.header.id();
             if id.number <= self.signed.birth + 1 {
-                return None;
+                self.seen.extend(walked);
+                return Look::Absent;
             }
             at = id.parent;
         }
-        None
+        Look::Unread
     }
+}
+
+/// What a look into the blocks came to.
+enum Look {
+    /// A block holds the call: what became of it there.
+    Found(Result<Inclusion, ChainError>),
+    /// No block from the one that it was signed at up to the best head holds it.
+    Absent,
+    /// Not all of them could be read.
+    Unread,
 }
 
 #[derive(Debug, Deserialize)]
@@ -313,4 +326,20 @@ pub(super) async fn free_balance(session: &Session, account: &Hotkey) -> Result<
     // An account that nobody ever paid to has no value: its default has a balance of 0.
     let account: Option<Account> = runtime.value_of("System", "Account", value.as_deref())?;
     Ok(account.map_or(0, |account| account.data.free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_signed_at_a_final_block_unless_finality_stands_still() {
+        let at = |number: u64, byte| BlockId { number, hash: Hash32([byte; 32]), parent: Hash32([0; 32]) };
+        let heads =
+            |best, last| Heads { best: at(best, 1), finalized: at(last, 2), since: tokio::time::Instant::now() };
+        assert_eq!(birth(&heads(103, 100)).number, 100);
+        assert_eq!(birth(&heads(132, 100)).number, 100, "half of the time is left");
+        assert_eq!(birth(&heads(133, 100)).number, 133);
+        assert_eq!(birth(&heads(99, 100)).number, 100, "a head that is told late");
+    }
 }

@@ -70,6 +70,7 @@ fn rules(rules: &Hyperparameters) -> Vec<Rule> {
         burn_rao,
         stake_threshold_rao,
         activity_cutoff,
+        replacement,
     } = rules;
     let rule = |name, value: Value, meaning| Rule { name, shown: value.to_string(), value, meaning };
     let money =
@@ -95,6 +96,7 @@ fn rules(rules: &Hyperparameters) -> Vec<Rule> {
         money("Burn", *burn_rao, "what a registration costs now"),
         money("StakeThreshold", *stake_threshold_rao, "least stake for a permit and for weights"),
         rule("ActivityCutoff", json!(activity_cutoff), "blocks without weights until inactive"),
+        rule("MinNonImmuneUids", json!(replacement.least_free), "so many mature neurons are never replaced"),
     ]
 }
 

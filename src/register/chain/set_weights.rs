@@ -149,10 +149,15 @@ fn expected(rules: &Hyperparameters) -> &'static str {
     }
 }
 
-/// Makes them ready, which a real chain's client does with the runtime's own check of the signed call. `None`: that was
+/// Makes them ready, and asks a real chain's runtime whether it would take the signed call. `None`: that was
 /// refused, as the report says then, or cannot be done for want of a key.
 async fn prepare(signing: &Asked<'_>, weights: &Weights, report: &mut Report) -> Result<Option<PreparedWeights>, Exit> {
-    let prepared = match signing.chain.prepare_weights(weights).await {
+    let ready = async {
+        let prepared = signing.chain.prepare_weights(weights).await?;
+        signing.chain.check_weights(&prepared).await?;
+        Ok(prepared)
+    };
+    let prepared = match ready.await {
         Ok(prepared) => prepared,
         // The signature is what a runtime looks at first: one of zeros gets no further.
         Err(ChainError::Rejected(Rejection::BadSignature)) if !signing.has_key => return Ok(None),

@@ -15,6 +15,7 @@ use super::error::ErrorReply;
 use super::{ControlError, socket};
 use crate::actors::duty::Duty;
 use crate::admission::Subject;
+use crate::chain::standing::OwnStanding;
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::RentError;
@@ -113,6 +114,14 @@ impl ControlClient {
     /// [`ClientError`], as for every other call.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// How the node's own neuron stands.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Code::Unavailable`](super::Code::Unavailable) before the chain was read.
+    pub async fn standing(&self) -> Result<OwnStanding, ClientError> {
+        self.get("/v1/standing").await
     }
 
     /// Each actor's vitals and its own snapshot, by name.

@@ -4,6 +4,7 @@
 //! | method and path, below `/v1` | role | answer |
 //! |---|---|---|
 //! | `GET /status` | both | [`api::Status`] |
+//! | `GET /standing` | both | [`OwnStanding`]: how the node's own neuron stands |
 //! | `GET /actors` | both | each actor's vitals and its own snapshot |
 //! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
 //! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
@@ -44,6 +45,7 @@ use crate::actors::reloader::Reloader;
 use crate::actors::validator::allocation_manager::AllocationManager as ValidatorAllocations;
 use crate::actors::validator::challenge_runner::ChallengeRunner;
 use crate::actors::validator::weight_setter::WeightSetter;
+use crate::chain::standing::OwnStanding;
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::messages::chain_watcher::ChainView;
@@ -118,6 +120,8 @@ pub struct ControlState {
     pub health: Arc<Health>,
     /// The chain as the node sees it.
     pub chain: watch::Receiver<Option<Arc<ChainView>>>,
+    /// How its own neuron stands.
+    pub standing: watch::Receiver<Option<Arc<OwnStanding>>>,
     /// The way to the database.
     pub journal: Handle<Journal>,
     /// Who may call and who is asked.
@@ -158,6 +162,7 @@ pub fn routes(state: ControlState) -> impl Fn(&mut web::ServiceConfig) + Clone +
         config
             .app_data(web::Data::new(state.clone()))
             .service(at("/v1/status").route(web::get().to(node::status)))
+            .service(at("/v1/standing").route(web::get().to(node::standing)))
             .service(at("/v1/actors").route(web::get().to(node::actors)))
             .service(at("/v1/config").route(web::get().to(node::config)))
             .service(at("/v1/reload").route(web::post().to(node::reload)))

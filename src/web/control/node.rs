@@ -11,6 +11,7 @@ use super::penalties::{hotkey, journal};
 use super::{Code, ControlError, read_table};
 use crate::actors::duty::{Drain, Duty, META_MAINTENANCE, Maintenance};
 use crate::actors::reloader::ReloadError;
+use crate::chain::standing::OwnStanding;
 use crate::messages::journal::{Explain, Write};
 use crate::settings::reload::Changes;
 use crate::store::Record;
@@ -44,6 +45,15 @@ pub(super) async fn status(node: Caller) -> Json<Status> {
         duty: node.duty.borrow().clone(),
         open_leases,
     })
+}
+
+pub(super) async fn standing(node: Caller) -> Result<Json<OwnStanding>, ControlError> {
+    let standing = node.standing.borrow().clone();
+    let unread = || {
+        let remedy = "ask again in a moment; compute-register status says what keeps the node from the chain";
+        ControlError::new(Code::Unavailable, "the chain was not read since the node started", remedy)
+    };
+    standing.map(|standing| Json(OwnStanding::clone(&standing))).ok_or_else(unread)
 }
 
 pub(super) async fn actors(node: Caller) -> HttpResponse {

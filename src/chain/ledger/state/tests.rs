@@ -119,6 +119,10 @@ fn a_full_subnet_replaces_the_lowest_incentive_out_of_immunity() {
     s.apply(NETUID, &weights(&[2, 3], &[1, 9]), &hot(0)).unwrap();
     s.apply(NETUID, &weights(&[2, 3], &[1, 9]), &hot(1)).unwrap();
     blocks(&mut s, 6);
+    let next = |s: &State, n| {
+        crate::chain::standing::standing(&s.metagraph(), s.hyperparameters(), &hot(n)).neuron.unwrap().place.next
+    };
+    assert_eq!([0, 1, 2, 3].map(|n| next(&s, n)), [false, false, true, false], "it is known before it happens");
     // uid 2 earns least; the validators earn dividends.
     assert_eq!(register(&mut s, 8).unwrap()[0], Event::NeuronReplaced(Uid(2), hot(2)));
     let n = s.metagraph().neurons[2].clone();
