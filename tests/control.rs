@@ -78,6 +78,12 @@ fn an_operator_sees_rents_and_releases_through_the_socket() {
         assert_ne!(of_miner.instance, status.instance);
         assert!(validator.actors().await.unwrap().contains_key("weight_setter"));
 
+        // How it stands: the ledger has free slots, so nobody is next.
+        let standing = validator.standing().await.unwrap();
+        let own = standing.neuron.as_ref().unwrap();
+        assert_eq!((standing.hotkey, Some(own.uid), standing.lost), (status.hotkey, status.uid, None));
+        assert!(own.immune_blocks > 0 && !own.place.next && own.stake_rao > 0, "{standing:?}");
+
         // Wrong questions.
         let none = LeaseId([7; 16]);
         assert_eq!(code(&validator.lease(none).await.unwrap_err()), Code::UnknownLease);

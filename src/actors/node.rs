@@ -4,7 +4,7 @@
 //! roles have, the database, the metrics and the web pages. Start order is the order of the code there; the tree stops
 //! in reverse: the chain watcher first, the journal and the web pages last.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -539,14 +539,14 @@ impl Frame {
         ChildSpec { name, mailbox: self.mailbox, after, drain: self.drain }
     }
 
-    /// Where a validator's metrics are for others; loopback is for nobody else. `found` is this machine's address as others
+    /// Where a validator's metrics are for others; loopback is for nobody else. `others` is this machine's address as others
     /// reach it.
-    fn public_metrics(&self, found: Option<SocketAddr>) -> Option<SocketAddr> {
+    fn public_metrics(&self, others: Option<IpAddr>) -> Option<SocketAddr> {
         let address = self.web;
         let validator = self.axon.is_none();
         match address.ip() {
             ip if !validator || ip.is_loopback() => None,
-            ip if ip.is_unspecified() => Some(SocketAddr::new(found?.ip(), address.port())),
+            ip if ip.is_unspecified() => Some(SocketAddr::new(others?, address.port())),
             _ => Some(address),
         }
     }
@@ -591,10 +591,11 @@ impl Frame {
         metagraphs.extend(on_metagraph);
         let instance = self.instance.clone();
         let policy = settings.address_policy();
+        let others = input.announce.map(|at| at.ip()).or(settings.axon.external_ip);
         let axon = announce.filter(|(at, _)| may_announce("axon", *at, policy)).map(|(address, dendrite)| {
             AxonToAnnounce { address, version: settings.axon.version, rival: Rival { dendrite, instance } }
         });
-        let prometheus = self.public_metrics(input.announce).filter(|at| may_announce("metrics endpoint", *at, policy));
+        let prometheus = self.public_metrics(others).filter(|at| may_announce("metrics endpoint", *at, policy));
         let prometheus = prometheus.map(|at| (at, settings.axon.version));
         let watcher = Arc::new(ChainWatcherSetup {
             chain: input.chain.clone(),

@@ -95,7 +95,7 @@ fn wish() -> Rent {
         renter: Hotkey([9; 32]),
         model: None,
         devices: 1,
-        duration: secs(3_600),
+        duration: secs(36_000),
         image: "ubuntu".into(),
         ssh_key: "ssh-ed25519 AAAA".into(),
     })
@@ -169,6 +169,15 @@ fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_
         assert_eq!((shown.sum("compute_epochs_total"), shown.sum("compute_weights_set_total")), (0.0, 0.0));
         let specs = subnet.call(&hotkey, axon, &SpecsRequest::default()).await;
         assert_eq!(specs.map(|_| ()), Err(Some(503)), "what is no matter of a lease is not answered on old knowledge");
+
+        // An hour without the chain, by the clock of both: the lease is looked after, and is not lost.
+        subnet.clock.0.store(4_200, Ordering::SeqCst);
+        let answered = "compute_axon_requests_total{outcome=\"ok\",path=\"/ComputeLease\"}";
+        let checks = async || metrics(&miner).await.sum(answered);
+        let before = checks().await;
+        assert!(until(secs(10), async || (checks().await > before + 5.0).then_some(())).await.is_some(), "it is asked");
+        let lease = rentals.ask(ListLeases, secs(5)).await.unwrap().pop().expect("the lease is known");
+        assert_eq!(lease.state, LeaseState::Running);
 
         // The validator is known to the miner by what it stored: it may end the lease.
         let ended = rentals.ask(Release(lease.id), secs(5)).await.unwrap().unwrap();

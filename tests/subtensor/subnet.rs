@@ -259,7 +259,8 @@ impl Subnet {
         let included: BTreeMap<BlockNumber, &Intent> =
             intents.iter().filter_map(|intent| Some((intent.block?, intent))).collect();
         let head = self.bed.head().await;
-        let (mut found, mut served, mut epochs) = (0, BTreeMap::<String, usize>::new(), BTreeSet::new());
+        let (mut found, mut commits) = (0, 0);
+        let (mut served, mut epochs) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
         for number in self.from..=head {
             let hash = self.bed.rpc.ask("chain_getBlockHash", json!([number])).await;
             let events = self.bed.rpc.ask("test_events", json!([hash])).await;
@@ -268,6 +269,7 @@ impl Subnet {
                 if ["SubtensorModule.AxonServed", "SubtensorModule.PrometheusServed"].contains(&name) {
                     *served.entry(name.to_owned()).or_default() += 1;
                 }
+                commits += usize::from(name == "SubtensorModule.WeightsCommitted");
                 assert_ne!(name, "System.ExtrinsicFailed", "in block {number}: {data}");
                 if name != "SubtensorModule.WeightsSet" || data != &json!([self.netuid.0, 1]) {
                     continue;
@@ -283,7 +285,14 @@ impl Subnet {
         }
         assert_eq!(found, included.len(), "as many settings as intents that were included: {intents:#?}");
         let (first, last) = (self.epoch(self.from), self.epoch(head));
-        Settings { blocks: head - self.from + 1, epochs: last - first, set: found, intents: intents.len(), served }
+        Settings {
+            blocks: head - self.from + 1,
+            epochs: last - first,
+            set: found,
+            commits,
+            intents: intents.len(),
+            served,
+        }
     }
 
     /// The validator's evidence log is whole, and every weight in it follows from it alone. The node must have ended.
@@ -325,6 +334,8 @@ pub(crate) struct Settings {
     pub(crate) epochs: u64,
     pub(crate) set: usize,
     pub(crate) intents: usize,
+    /// Commits to weights.
+    pub(crate) commits: usize,
     /// Axons and metrics that were announced.
     pub(crate) served: BTreeMap<String, usize>,
 }
@@ -409,8 +420,8 @@ pub(crate) async fn compare(mut subnet: Subnet, begun: Instant) -> Settings {
     subnet.end().await;
     let settings = subnet.weights_were_set_once().await;
     println!(
-        "{} blocks, {} epochs, weights set {} times of {} intents, announced {:?}",
-        settings.blocks, settings.epochs, settings.set, settings.intents, settings.served
+        "{} blocks, {} epochs, weights set {} times of {} intents, {} commits, announced {:?}",
+        settings.blocks, settings.epochs, settings.set, settings.intents, settings.commits, settings.served
     );
     println!("verdicts {:?}\nevidence {}", subnet.verdicts(), subnet.evidence_holds());
     println!("complaints {:#?}", complaints(subnet.nodes.iter()));

@@ -20,7 +20,8 @@
 //! chain still shows the ones before. A commit counts as revealed when it is gone and its entries are shown.
 //!
 //! [`PreparedWeights::reveal`] is right for a commit in the very next block. One that was included later may belong to the
-//! next epoch: such a commit is given one window more before it counts as missed.
+//! next epoch: it certainly does where its block is in what would be its own window, which then begins so much later. Where
+//! that is not certain, a commit is given one window more before it counts as missed.
 
 use super::{PreparedWeights, Route, WeightsShown};
 use crate::chain::ledger::consensus::max_upscale;
@@ -176,7 +177,7 @@ impl Intent {
         let Stage::Committed { block } = self.stage else { return false };
         let hashed = matches!(self.prepared.route, Route::Hashed { .. });
         let next = head.saturating_add(1);
-        let inside = next >= self.window().0 && next < self.end(block);
+        let inside = next >= self.window_of(block).0 && next < self.end(block);
         hashed && inside && self.revealed_in.is_none_or(|revealed| finalised >= revealed)
     }
 
@@ -193,11 +194,22 @@ impl Intent {
         self.prepared.reveal.unwrap_or((self.prepared.at, BlockNumber::MAX))
     }
 
+    /// The window of a commit in `block`, as far as it is known.
+    fn window_of(&self, block: BlockNumber) -> (BlockNumber, BlockNumber) {
+        let Some((first, end)) = self.prepared.reveal else { return self.window() };
+        let length = end.saturating_sub(first);
+        let Some(windows) = block.checked_sub(first).and_then(|late| late.checked_div(length)) else {
+            return (first, end);
+        };
+        let later = windows.saturating_add(1).saturating_mul(length);
+        (first.saturating_add(later), end.saturating_add(later))
+    }
+
     /// The block after the last one that may hold the reveal of a commit in `block`.
     fn end(&self, block: BlockNumber) -> BlockNumber {
-        let (first, end) = self.window();
-        let more = if block > self.prepared.at.saturating_add(1) { end.saturating_sub(first) } else { 0 };
-        end.saturating_add(more)
+        let (window, (first, end)) = (self.window_of(block), self.window());
+        let unsure = window == (first, end) && block > self.prepared.at.saturating_add(1);
+        window.1.saturating_add(if unsure { end.saturating_sub(first) } else { 0 })
     }
 
     fn over(&self, block: BlockNumber, finalised: BlockNumber) -> bool {

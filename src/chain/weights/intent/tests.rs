@@ -193,6 +193,22 @@ fn the_reveal_of_a_hash_is_due_within_the_window_only_and_once() {
 }
 
 #[test]
+fn a_commit_that_came_in_the_epoch_of_its_own_reveal_is_revealed_an_epoch_later() {
+    let due = |block, head| at_stage(hashed(), Stage::Committed { block }).reveal_due(head, head);
+    // Of a commit in block 199 it is not known; 200 is in the next epoch, 300 in the one after.
+    for (block, first, end) in [(150, 200, 400), (199, 200, 400), (200, 300, 400), (299, 300, 400), (300, 400, 500)] {
+        let wanted: Vec<u64> = (first..end).collect();
+        let seen: Vec<u64> = (block + 1..600).filter(|next| due(block, next - 1)).collect();
+        assert_eq!(seen, wanted, "{block}");
+    }
+    let missed = |block, at| {
+        let intent = at_stage(hashed(), Stage::Committed { block });
+        look(&intent, &with_commit(&intent, at, block)) == Look::Ended(End::Missed { gone: false })
+    };
+    assert_eq!((missed(200, 398), missed(200, 399), missed(300, 498), missed(300, 499)), (false, true, false, true));
+}
+
+#[test]
 fn a_reveal_that_the_chain_turned_into_other_weights_is_told() {
     let committed = at_stage(hashed(), Stage::Committed { block: 101 });
     let revealed = Intent { revealed_in: Some(205), ..committed };
