@@ -26,9 +26,7 @@ fn seeded() -> StdRng {
 
 #[tokio::test]
 async fn a_validator_and_four_miners_are_a_subnet_on_the_real_runtime() {
-    let begun = Instant::now();
     let Some(mut subnet) = Subnet::start(PACE).await else { return };
-    println!("up in {:.1} s", begun.elapsed().as_secs_f64());
     println!("first weights after {:.1} s more", subnet.whole().await.as_secs_f64());
     let wanted = if long() { 31 } else { 5 };
     while subnet.epoch(subnet.bed.head().await) < subnet.epoch(subnet.from) + wanted {
@@ -36,7 +34,7 @@ async fn a_validator_and_four_miners_are_a_subnet_on_the_real_runtime() {
         subnet.nodes.iter_mut().for_each(|node| node.alive());
     }
     println!("other scores are other weights after {:.1} s", subnet.reprice([4, 1, 2, 3]).await.as_secs_f64());
-    let settings = compare(subnet, begun).await;
+    let settings = compare(subnet).await;
     // The first epoch may have been half over, and the last one is.
     assert!(settings.epochs >= wanted && settings.set as u64 + 2 >= settings.epochs, "{settings:?}");
     let served = |kind: &str| settings.served.get(kind).copied();
@@ -77,7 +75,6 @@ async fn strike(subnet: &mut Subnet, blow: Blow, lasts: Duration) {
 #[tokio::test]
 async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_weights_once() {
     let mut rng = seeded();
-    let begun = Instant::now();
     let Some(mut subnet) = Subnet::start(PACE).await else { return };
     subnet.whole().await;
     let nodes = subnet.nodes.len();
@@ -112,7 +109,7 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
         let took = from.elapsed();
         println!(
             "{:>6.1} s  {blow:?} at block {block}, whole again after {:.1} s",
-            begun.elapsed().as_secs_f64(),
+            subnet.begun.elapsed().as_secs_f64(),
             took.as_secs_f64()
         );
         took_all.push((took, blow));
@@ -122,12 +119,11 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
     let killed: u32 = subnet.nodes.iter().map(|node| node.kills).sum();
     let longest = took_all.iter().max_by_key(|(took, _)| *took);
     println!("{killed} kills, {} faults of wires, longest {longest:?}", blows.len() - killed as usize);
-    compare(subnet, begun).await;
+    compare(subnet).await;
 }
 
 #[tokio::test]
 async fn a_validator_that_must_commit_first_reveals_each_epochs_weights_once() {
-    let begun = Instant::now();
     let Some(subnet) = Subnet::start(Pace { commit: true, ..PACE }).await else { return };
     let first = subnet.reprice([1, 2, 3, 4]).await;
     println!("first weights revealed after {:.1} s", first.as_secs_f64());
@@ -135,7 +131,7 @@ async fn a_validator_that_must_commit_first_reveals_each_epochs_weights_once() {
         println!("other scores are other weights after {:.1} s", subnet.reprice(bases).await.as_secs_f64());
     }
     // What was committed to last may still wait for its epoch.
-    let settings = compare(subnet, begun).await;
+    let settings = compare(subnet).await;
     assert!(settings.set >= 3 && (settings.set..=settings.set + 1).contains(&settings.commits), "{settings:?}");
-    assert_eq!(settings.commits, settings.intents, "nothing is committed to twice");
+    assert!((settings.commits..=settings.commits + 1).contains(&settings.intents), "none twice: {settings:?}");
 }
