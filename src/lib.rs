@@ -5,8 +5,8 @@
 //! (supervision), [`messages`] and [`actors`] (who talks to whom), [`web`], [`telemetry`], [`settings`] (how people
 //! see and steer it), [`launch`] (what the programs share) and [`sim`] (a whole subnet in one process).
 //!
-//! This version runs a devnet: the only [`chain`] is an embedded ledger, the only container engine is simulated, and
-//! only CPUs can be proved. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
+//! This version runs a devnet, or a node on a subtensor chain: [`chain`] is an embedded ledger or the real one. The only
+//! container engine is simulated, and only CPUs can be proved. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
 //! `docs/proof.md` says what a proof shows.
 
 pub mod clock;
