@@ -28,7 +28,7 @@ fn seeded() -> StdRng {
 async fn a_validator_and_four_miners_are_a_subnet_on_the_real_runtime() {
     let Some(mut subnet) = Subnet::start(PACE).await else { return };
     println!("first weights after {:.1} s more", subnet.whole().await.as_secs_f64());
-    let wanted = if long() { 31 } else { 5 };
+    let wanted = if long() { 31 } else { 3 };
     while subnet.epoch(subnet.bed.head().await) < subnet.epoch(subnet.from) + wanted {
         subnet.whole().await;
         subnet.nodes.iter_mut().for_each(|node| node.alive());
@@ -88,8 +88,8 @@ async fn a_subnet_whose_nodes_are_killed_and_whose_wires_fail_sets_each_epochs_w
         blows.extend(FAULTS.map(|fault| Blow::Wire(rng.random_range(1..nodes), fault)));
     } else {
         blows.extend([Blow::Kill(0), Blow::Kill(rng.random_range(1..nodes))]);
-        blows.extend([Blow::Wires(Mode::Gone), Blow::Wire(0, Mode::Stall), Blow::Wire(0, Mode::Deaf)]);
-        blows.push(Blow::Wire(rng.random_range(1..nodes), FAULTS[rng.random_range(0..FAULTS.len())]));
+        // One where the other side says so, one where it is silent.
+        blows.extend([Blow::Wires(Mode::Gone), Blow::Wire(0, [Mode::Stall, Mode::Deaf][rng.random_range(0..2)])]);
     }
     blows.shuffle(&mut rng);
     let mut took_all = Vec::new();
@@ -127,9 +127,8 @@ async fn a_validator_that_must_commit_first_reveals_each_epochs_weights_once() {
     let Some(subnet) = Subnet::start(Pace { commit: true, ..PACE }).await else { return };
     let first = subnet.reprice([1, 2, 3, 4]).await;
     println!("first weights revealed after {:.1} s", first.as_secs_f64());
-    for bases in [[4, 1, 2, 3], [2, 4, 1, 3]] {
-        println!("other scores are other weights after {:.1} s", subnet.reprice(bases).await.as_secs_f64());
-    }
+    println!("other scores are other weights after {:.1} s", subnet.reprice([2, 4, 1, 3]).await.as_secs_f64());
+    subnet.reprice([4, 3, 2, 1]).await;
     // What was committed to last may still wait for its epoch.
     let settings = compare(subnet).await;
     assert!(settings.set >= 3 && (settings.set..=settings.set + 1).contains(&settings.commits), "{settings:?}");

@@ -64,7 +64,7 @@ async fn a_subnet_whose_chain_is_away_keeps_its_leases_and_answers_whom_it_knows
     // The last block that they all saw may be the one before.
     let epoch = subnet.epoch(subnet.bed.head().await);
     let (gone, weights) = (Instant::now(), subnet.stored(1, None).await);
-    let away = Duration::from_secs(if long() { 120 } else { 15 });
+    let away = Duration::from_secs(if long() { 120 } else { 10 });
     let mut asked = 0;
     while gone.elapsed() < away {
         for number in 1..subnet.nodes.len() {
