@@ -1,13 +1,13 @@
-//! The neurons of a subnet as the runtime tells them, made into [`Neuron`]s. Pure.
+//! The neurons of a subnet as the runtime tells them, made into [`Neuron`](crate::chain::Neuron)s. Pure.
 //!
 //! There are three ways to ask, by what the runtime has, the best one first:
 //! 1. `get_selective_mechagraph` (about spec 343 on): one call for the fields we name. Its stake is the one that the chain
 //!    compares with the threshold for weights: the hotkey's alpha and the weighted TAO on the root.
 //! 2. `get_neurons_lite` with its type in the metadata.
 //! 3. `get_neurons_lite` of old runtimes (218), whose metadata says only "bytes": they hold the same fields in an order
-//!    that never changed. Its stake is not the one that counts; that is put together from storage ([`super::reader`]).
+//!    that never changed. Its stake is not the one that counts; that is put together from storage (`reader`).
 //!
-//! What an answer lacks is `None` in [`Told`] and comes from storage ([`super::reader`]). A column that is shorter than the
+//! What an answer lacks is `None` in [`Told`] and comes from storage (`reader`). A column that is shorter than the
 //! list of hotkeys is an error: half an answer is none.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
