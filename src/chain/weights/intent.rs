@@ -138,14 +138,17 @@ impl Intent {
             Stage::Written if may_be_gone && shown.last_update > self.prepared.at && self.is_shown(shown) => {
                 Look::Ended(gone(shown.last_update))
             }
-            Stage::Written if self.lapsed(shown, lifetime) && shown.last_update > self.prepared.at => {
-                let unseen = End::Unequal { block: shown.last_update };
-                Look::Ended(if may_be_gone { gone(shown.last_update) } else { unseen })
+            // Also of a call that the chain said to be in a block: another fork may have it in a lower one.
+            Stage::Written | Stage::Sent { .. }
+                if self.lapsed(shown, lifetime) && shown.last_update > self.prepared.at =>
+            {
+                match self.stage {
+                    Stage::Sent { block } if shown.last_update >= block => Look::Same,
+                    _ if may_be_gone => Look::Ended(gone(shown.last_update)),
+                    _ => Look::Ended(End::Unequal { block: shown.last_update }),
+                }
             }
-            Stage::Written if self.lapsed(shown, lifetime) => Look::Ended(End::Lapsed),
-            Stage::Sent { block } if self.lapsed(shown, lifetime) && shown.last_update < block => {
-                Look::Ended(End::Lapsed)
-            }
+            Stage::Written | Stage::Sent { .. } if self.lapsed(shown, lifetime) => Look::Ended(End::Lapsed),
             _ => Look::Same,
         }
     }
@@ -153,21 +156,15 @@ impl Intent {
     fn look_plain(&self, shown: &WeightsShown, lifetime: u64) -> Look {
         let lapsed = self.lapsed(shown, lifetime);
         let other = Look::Ended(End::Unequal { block: shown.last_update });
+        let updated = shown.last_update > self.prepared.at;
         match self.stage {
-            Stage::Written if shown.last_update > self.prepared.at => match self.is_shown(shown) {
-                true => Look::Ended(End::Shown { block: shown.last_update }),
-                // Ours may still come.
-                false if lapsed => other,
-                false => Look::Same,
-            },
-            Stage::Sent { block } | Stage::Committed { block } if shown.last_update >= block => {
-                match self.is_shown(shown) {
-                    true => Look::Ended(End::Shown { block: shown.last_update }),
-                    false => other,
-                }
-            }
-            _ if lapsed => Look::Ended(End::Lapsed),
-            _ => Look::Same,
+            // Also of a call that the chain said to be in a block: another fork may have it in a lower one.
+            _ if updated && self.is_shown(shown) => Look::Ended(End::Shown { block: shown.last_update }),
+            Stage::Sent { block } | Stage::Committed { block } if shown.last_update >= block => other,
+            // Ours may still come.
+            _ if !lapsed => Look::Same,
+            _ if updated => other,
+            _ => Look::Ended(End::Lapsed),
         }
     }
 

@@ -11,15 +11,28 @@ use crate::chain::{Neuron, PreparedWeights, WeightsShown};
 use crate::ids::{BlockNumber, Hash32, Uid};
 use crate::store::records::WeightsRow;
 
-/// Newest intents that are known again when the chain shows them.
+/// Newest settled intents that are known again when the chain shows them.
 const INTENTS: usize = 16;
 
 /// Weights that may appear.
 #[derive(Debug)]
-struct Intended {
+pub(super) struct Intended {
     entries: Vec<(Uid, u16)>,
     /// Of a commit.
     digest: Option<Hash32>,
+}
+
+impl From<&PreparedWeights> for Intended {
+    fn from(prepared: &PreparedWeights) -> Self {
+        Intended { entries: prepared.weights.entries.clone(), digest: prepared.digest() }
+    }
+}
+
+impl From<&WeightsRow> for Intended {
+    fn from(row: &WeightsRow) -> Self {
+        let entries = row.weights.entries.iter().map(|e| (e.uid, e.weight)).collect();
+        Intended { entries, digest: row.weights.prepared.as_ref().and_then(PreparedWeights::digest) }
+    }
 }
 
 /// What the chain may show of us.
@@ -34,22 +47,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// From now on these may appear.
-    pub(super) fn intended(&mut self, prepared: &PreparedWeights) {
-        self.push(prepared.weights.entries.clone(), prepared.digest());
-    }
-
-    /// As [`Self::intended`], of an intent from the journal.
-    pub(super) fn intend(&mut self, row: &WeightsRow) {
-        let entries = row.weights.entries.iter().map(|e| (e.uid, e.weight)).collect();
-        self.push(entries, row.weights.prepared.as_ref().and_then(PreparedWeights::digest));
-    }
-
-    fn push(&mut self, entries: Vec<(Uid, u16)>, digest: Option<Hash32>) {
+    /// From now on these may appear, also when they are no longer open.
+    pub(super) fn intended(&mut self, intended: impl Into<Intended>) {
         if self.intents.len() == INTENTS {
             self.intents.pop_front();
         }
-        self.intents.push_back(Intended { entries, digest });
+        self.intents.push_back(intended.into());
     }
 
     /// An update of ours is in this block.
@@ -63,27 +66,36 @@ impl Known {
         self.there.is_none() || own.last_update > known.max(own.registered_at)
     }
 
-    /// Judges what a finalised block shows, while nothing of ours is on its way unanswered. `registered_at`: a registration
-    /// counts as an update, and has no weights of its own.
+    /// Judges what a finalised block shows, while nothing of ours is on its way unanswered. `open`: the intents whose end is
+    /// not known; `registered_at`: a registration counts as an update, and has no weights of its own.
     ///
     /// Gives the block of an update that is somebody else's.
-    pub(super) fn judge(&mut self, shown: &WeightsShown, registered_at: BlockNumber) -> Option<BlockNumber> {
-        let ours = |digest: &Hash32| self.intents.iter().any(|intended| intended.digest.as_ref() == Some(digest));
+    pub(super) fn judge(
+        &mut self,
+        shown: &WeightsShown,
+        open: &[Intended],
+        registered_at: BlockNumber,
+    ) -> Option<BlockNumber> {
+        let may_appear = || self.intents.iter().chain(open);
+        let ours = |digest: &Hash32| may_appear().any(|intended| intended.digest.as_ref() == Some(digest));
+        let known = self.update.unwrap_or(shown.last_update);
         let Some(there) = &self.there else {
-            self.there = Some(shown.commits.iter().map(|c| c.digest).filter(|d| !ours(d)).collect());
+            // Not before finality has come to the update that the head showed: its commit was there as well.
+            if shown.at >= known {
+                self.there = Some(shown.commits.iter().map(|c| c.digest).filter(|d| !ours(d)).collect());
+            }
             return None;
         };
         if let Some(commit) = shown.commits.iter().find(|c| !ours(&c.digest) && !there.contains(&c.digest)) {
             return Some(commit.block.unwrap_or(shown.last_update));
         }
-        let known = self.update.unwrap_or(shown.last_update);
         if shown.last_update <= known.max(registered_at) {
             return None;
         }
         let late = shown.commits.iter().any(|c| ours(&c.digest) && c.block.is_none_or(|b| b == shown.last_update));
         let explained = late
             || !shown.entries.iter().any(|(_, weight)| *weight > 0)
-            || self.intents.iter().any(|intended| same(&intended.entries, &shown.entries));
+            || may_appear().any(|intended| same(&intended.entries, &shown.entries));
         if explained {
             self.update = Some(shown.last_update);
         }

@@ -138,6 +138,8 @@ pub struct WeightSetter {
     open: Vec<Open>,
     /// The finalised block that was looked at last.
     looked_at: BlockNumber,
+    /// Why the last look failed.
+    unseen: Option<String>,
     /// What the chain may show of us.
     known: Known,
     /// A comparison with other validators is on its way.
@@ -162,6 +164,7 @@ impl WeightSetter {
             reveal_pause: Pause::default(),
             open: Vec::new(),
             looked_at: 0,
+            unseen: None,
             known: Known::default(),
             comparing: false,
         }
@@ -186,7 +189,7 @@ impl WeightSetter {
         }
         // The newest last.
         for row in past.included.iter().chain(past.recent.iter().rev()) {
-            self.known.intend(row);
+            self.known.intended(row);
         }
         let shadowed = past.recent.iter().filter(|row| row.status == WeightsStatus::Shadow);
         let shadowed = shadowed.map(|row| row.weights.epoch).max();

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use super::watch::Open;
 use super::{ASK, WeightSetter, WeightSetterSetup};
 use crate::chain::weights::intent::{Intent, Stage};
-use crate::chain::{ChainError, Class, Inclusion, PreparedWeights, Rejection, Weights};
+use crate::chain::{ChainError, Inclusion, PreparedWeights, Rejection, Weights};
 use crate::ids::{BlockNumber, Epoch};
 use crate::messages::journal::Write;
 use crate::runtime::Ctx;
@@ -71,13 +71,16 @@ async fn send(
     (prepared, sent)
 }
 
+/// The result of an attempt within the chain's rate limit.
+const TOO_SOON: &str = "too_soon";
+
 /// The result of an attempt as the metrics have it.
 fn result(error: &ChainError) -> &'static str {
     match error {
         ChainError::Deadline(_) => "timeout",
         ChainError::Rejected(
             Rejection::SettingWeightsTooFast | Rejection::CommittingWeightsTooFast | Rejection::RateLimitExceeded,
-        ) => "too_soon",
+        ) => TOO_SOON,
         ChainError::Rejected(_) => "refused",
         _ => "error",
     }
@@ -97,14 +100,12 @@ impl WeightSetter {
             Err(error) => {
                 self.working = false;
                 self.setup.metrics.weights_error(&error);
-                self.failed(result(&error), error_chain(&error), error.class());
+                self.failed(result(&error), error_chain(&error));
             }
         }
     }
 
     fn send(&mut self, Shipment { id, epoch, records }: Shipment, prepared: PreparedWeights, ctx: &mut Ctx<Self>) {
-        // From now on the chain may show them.
-        self.known.intended(&prepared);
         self.use_up(id);
         let work = send(self.setup.clone(), records, prepared);
         ctx.spawn(work.into_actor(self).map(move |(prepared, sent), act, ctx| {
@@ -125,36 +126,41 @@ impl WeightSetter {
                 Arc::make_mut(&mut self.board).problem = None;
                 self.known.updated(block);
                 self.settle(open.id, WeightsStatus::Sent, Some(block), format!("included in block {block}"));
-                self.open.push(open);
-                self.show_open();
+                self.follow(open);
                 // A chain that finalises at once shows them already.
                 if let Some(view) = self.view.clone() {
                     self.look(view, ctx);
                 }
             }
-            Err(Failure::Unwritten(problem)) => self.failed("error", problem, Class::Retry),
+            Err(Failure::Unwritten(problem)) => self.failed("error", problem),
             Err(Failure::Chain(error)) => {
                 self.setup.metrics.weights_error(&error);
                 let detail = error_chain(&error);
                 if error.is_unclear() {
                     open.intent.unanswered(self.newest_head());
                     self.settle(open.id, WeightsStatus::Pending, None, detail.clone());
-                    self.open.push(open);
-                    self.show_open();
+                    self.follow(open);
                 } else {
                     self.settle(open.id, WeightsStatus::Failed, None, detail.clone());
                 }
-                self.failed(result(&error), detail, error.class());
+                self.failed(result(&error), detail);
             }
         }
     }
 
+    /// From now on the chain may show these weights.
+    fn follow(&mut self, open: Open) {
+        self.known.intended(&open.intent.prepared);
+        self.open.push(open);
+        self.show_open();
+    }
+
     /// An attempt failed: told, and the next one is later.
-    fn failed(&mut self, result: &'static str, detail: String, class: Class) {
+    fn failed(&mut self, result: &'static str, detail: String) {
         self.submitted(self.attempted_at.unwrap_or(0), result, &detail);
         Arc::make_mut(&mut self.board).problem = Some(detail);
-        // A limit is a matter of blocks. Whatever else it is will hardly be over with the next one.
-        if class != Class::Wait {
+        // The rate limit is a matter of blocks. Whatever else it is will hardly be over with the next one.
+        if result != TOO_SOON {
             self.pause.longer(&self.setup.retry);
         }
     }
@@ -167,7 +173,7 @@ impl WeightSetter {
         ctx.spawn(work.into_actor(self).map(move |written, act, _| {
             act.working = false;
             if let Err(problem) = written {
-                return act.failed("error", problem, Class::Retry);
+                return act.failed("error", problem);
             }
             act.unlogged.acknowledged(epoch);
             if let Some(past) = &mut act.past {

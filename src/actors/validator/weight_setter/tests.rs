@@ -1,7 +1,7 @@
 //! What the setter decides, without a chain.
 
 use super::board::Unlogged;
-use super::foreign::Known;
+use super::foreign::{Intended, Known};
 use super::rules::{Hold, Sender, entries, hold};
 use super::*;
 use crate::chain::{
@@ -180,18 +180,18 @@ fn known(there: &[(u8, u64)]) -> Known {
     known.intended(&prepared(vec![(Uid(3), 65_535)], None));
     known.intended(&prepared(ours(), Some(1)));
     assert!(known.is_news(&Neuron { last_update: 7, ..neuron(0, 0) }), "nothing was looked at yet");
-    assert_eq!(known.judge(&shown(7, &OTHERS, there), 1), None, "that was there before");
+    assert_eq!(known.judge(&shown(7, &OTHERS, there), &[], 1), None, "that was there before");
     known
 }
 
 #[test]
 fn only_newer_weights_that_were_never_intended_are_somebody_elses() {
-    assert_eq!(known(&[]).judge(&shown(8, &OTHERS, &[]), 1), Some(8));
-    assert_eq!(known(&[]).judge(&shown(7, &OTHERS, &[]), 1), None, "they were there when we first looked");
-    assert_eq!(known(&[]).judge(&shown(8, &ours(), &[]), 1), None);
-    assert_eq!(known(&[]).judge(&shown(8, &[(Uid(3), 65_535)], &[]), 1), None, "an earlier intent that came late");
-    assert_eq!(known(&[]).judge(&shown(8, &[], &[]), 1), None);
-    assert_eq!(known(&[]).judge(&shown(8, &OTHERS, &[]), 8), None, "registered anew");
+    assert_eq!(known(&[]).judge(&shown(8, &OTHERS, &[]), &[], 1), Some(8));
+    assert_eq!(known(&[]).judge(&shown(7, &OTHERS, &[]), &[], 1), None, "they were there when we first looked");
+    assert_eq!(known(&[]).judge(&shown(8, &ours(), &[]), &[], 1), None);
+    assert_eq!(known(&[]).judge(&shown(8, &[(Uid(3), 65_535)], &[]), &[], 1), None, "an earlier intent that came late");
+    assert_eq!(known(&[]).judge(&shown(8, &[], &[]), &[], 1), None);
+    assert_eq!(known(&[]).judge(&shown(8, &OTHERS, &[]), &[], 8), None, "registered anew");
 }
 
 #[test]
@@ -199,16 +199,42 @@ fn a_commit_moves_the_update_and_not_the_weights_and_is_told_from_somebody_elses
     // Our commit in block 9 is shown beside the weights of before.
     let mut answered = known(&[]);
     answered.updated(9);
-    assert_eq!(answered.judge(&shown(9, &OTHERS, &[(1, 9)]), 1), None);
-    assert_eq!(answered.judge(&shown(9, &ours(), &[]), 1), None, "and revealed later, without another update");
+    assert_eq!(answered.judge(&shown(9, &OTHERS, &[(1, 9)]), &[], 1), None);
+    assert_eq!(answered.judge(&shown(9, &ours(), &[]), &[], 1), None, "and revealed later, without another update");
     // The same without an answer.
     let mut late = known(&[]);
-    assert_eq!(late.judge(&shown(9, &OTHERS, &[(1, 9)]), 1), None);
+    assert_eq!(late.judge(&shown(9, &OTHERS, &[(1, 9)]), &[], 1), None);
     // Somebody else's is told before its weights are seen, one that was there at the first look never.
-    assert_eq!(known(&[]).judge(&shown(9, &ours(), &[(1, 8), (2, 9)]), 1), Some(9));
+    assert_eq!(known(&[]).judge(&shown(9, &ours(), &[(1, 8), (2, 9)]), &[], 1), Some(9));
     let mut before = known(&[(2, 6)]);
-    assert_eq!(before.judge(&shown(7, &OTHERS, &[(2, 6)]), 1), None);
-    assert_eq!(before.judge(&shown(7, &[(Uid(4), 65_535)], &[]), 1), None, "its reveal moves no update");
+    assert_eq!(before.judge(&shown(7, &OTHERS, &[(2, 6)]), &[], 1), None);
+    assert_eq!(before.judge(&shown(7, &[(Uid(4), 65_535)], &[]), &[], 1), None, "its reveal moves no update");
+}
+
+#[test]
+fn a_commit_that_waits_for_its_reveal_stays_ours_whatever_was_tried_since() {
+    let (mut known, waiting) = (known(&[]), prepared(ours(), Some(7)));
+    known.intended(&waiting);
+    for n in 0..40 {
+        known.intended(&prepared(vec![(Uid(n), 65_535)], None));
+    }
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[Intended::from(&waiting)], 1), None);
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[], 1), Some(9), "an ended one is forgotten at last");
+}
+
+#[test]
+fn what_another_program_did_before_the_first_look_is_not_held_against_it_while_finality_follows() {
+    let mut known = Known::default();
+    let own = Neuron { last_update: 9, ..neuron(0, 0) };
+    assert!(known.is_news(&own));
+    // Block 9 is not final yet: its commit is not shown.
+    let before = WeightsShown { at: 8, ..shown(7, &OTHERS, &[]) };
+    assert_eq!(known.judge(&before, &[], 1), None);
+    assert!(known.is_news(&own), "looked at again");
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(3, 9)]), &[], 1), None);
+    assert!(!known.is_news(&own));
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(3, 9)]), &[], 1), None);
+    assert_eq!(known.judge(&shown(10, &OTHERS, &[(3, 9), (4, 10)]), &[], 1), Some(10));
 }
 
 #[test]
@@ -217,6 +243,6 @@ fn an_update_is_news_until_a_finalised_block_explains_it() {
     let own = |last_update| Neuron { last_update, ..neuron(0, 0) };
     assert!(!known.is_news(&own(7)));
     assert!(known.is_news(&own(9)));
-    assert_eq!(known.judge(&shown(9, &ours(), &[]), 1), None);
+    assert_eq!(known.judge(&shown(9, &ours(), &[]), &[], 1), None);
     assert!(!known.is_news(&own(9)));
 }

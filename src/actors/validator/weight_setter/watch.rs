@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::WeightSetter;
+use super::foreign::Intended;
 use crate::chain::weights::intent::{End, Intent, Look, Stage};
 use crate::chain::{ChainError, Inclusion, PreparedWeights, Route, Weights, WeightsShown};
 use crate::evidence::record::{WeightsStatusBody, entry};
@@ -127,20 +128,25 @@ impl WeightSetter {
             act.working = false;
             match shown {
                 Ok(shown) => {
+                    act.unseen = None;
                     let registered_at = view.metagraph.by_hotkey(&act.setup.hotkey).map_or(0, |own| own.registered_at);
                     act.looked(&shown, registered_at);
                 }
                 Err(error) => {
                     act.setup.metrics.weights_error(&error);
-                    let error = error_chain(&error);
-                    tracing::warn!(
-                        error,
-                        "what the chain shows of our weights is not known, looking again with the next block"
-                    );
+                    act.unseen(error_chain(&error));
                 }
             }
             act.act(&view, ctx);
         }));
+    }
+
+    /// What the chain shows of our weights cannot be read: told once for each reason. The next block brings the next look.
+    fn unseen(&mut self, error: String) {
+        if self.unseen.as_ref() != Some(&error) {
+            tracing::warn!(error, "what the chain shows of our weights is not known, looking again with each block");
+        }
+        self.unseen = Some(error);
     }
 
     fn looked(&mut self, shown: &WeightsShown, registered_at: BlockNumber) {
@@ -176,7 +182,8 @@ impl WeightSetter {
         self.show_open();
         let unanswered = self.open.iter().any(|open| open.intent.stage == Stage::Written);
         // While an attempt of ours is unanswered, what the chain shows may be about to become it.
-        if !unanswered && let Some(block) = self.known.judge(shown, registered_at) {
+        let open: Vec<Intended> = self.open.iter().map(|open| Intended::from(&open.intent.prepared)).collect();
+        if !unanswered && let Some(block) = self.known.judge(shown, &open, registered_at) {
             self.somebody_elses(block);
         }
     }

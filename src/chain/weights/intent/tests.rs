@@ -104,6 +104,23 @@ fn a_block_that_was_undone_takes_its_weights_along_and_they_may_be_sent_anew_aft
     assert_eq!(look(&sent, &shown(101 + SENDING + LIFETIME, 50, &OTHERS)), Look::Ended(End::Lapsed));
 }
 
+#[test]
+fn a_fork_that_has_the_call_in_a_lower_block_is_no_reason_to_send_it_again() {
+    let sent = at_stage(plain(), Stage::Sent { block: 103 });
+    assert_eq!(look(&sent, &shown(104, 102, &entries())), Look::Ended(End::Shown { block: 102 }));
+    let lapsed = 101 + SENDING + LIFETIME;
+    assert_eq!(look(&sent, &shown(104, 102, &OTHERS)), Look::Same, "another's update; ours may still come");
+    assert_eq!(look(&sent, &shown(lapsed, 102, &OTHERS)), Look::Ended(End::Unequal { block: 102 }));
+    for intent in [hashed(), timelocked()] {
+        let sent = at_stage(intent, Stage::Sent { block: 103 });
+        let lower = Stage::Committed { block: 102 };
+        assert_eq!(look(&sent, &with_commit(&sent, 104, 102)), Look::Moved(lower));
+        // Slept through: committed in a lower block, revealed, gone.
+        assert_eq!(look(&sent, &shown(260, 102, &entries())), Look::Ended(End::Shown { block: 260 }));
+        assert_eq!(look(&sent, &shown(260, 102, &OTHERS)), Look::Ended(End::Missed { gone: true }));
+    }
+}
+
 // === commits ===
 
 #[test]
