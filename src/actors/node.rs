@@ -44,9 +44,12 @@ use crate::web::{self, Health, WebState};
 use crate::wire::axon::AxonOutcome;
 use crate::wire::dendrite::Dendrite;
 
-/// A view of the chain or an admission snapshot older than this is not acted on: two minutes in which the chain is away,
-/// and what its newest block may have been old when it went (a block comes every 12 s).
+/// A node whose newest block is older than this says that it is not ready: two minutes in which the chain is away, and what its
+/// newest block may have been old when it went (a block comes every 12 s).
 pub const MAX_CHAIN_AGE: Duration = Duration::from_secs(150);
+/// Who is in the subnet, and with which rights, is believed for so long when others ask for something: the chain is away for
+/// an hour now and then. Longer than that, somebody who was replaced or has lost his permit would be served all the same.
+pub const MAX_SUBNET_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// What is known of the subnet is believed for so long where only a lease that exists depends on it, and where a node
 /// starts without the chain.
 pub const MAX_KNOWN_AGE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::chain::{Hyperparameters, Metagraph, SlotTable};
 use crate::ids::{BlockNumber, Epoch};
 
+/// The least time without a block after which blocks are reckoned with that nobody has seen.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// The subnet as of one block: an immutable snapshot that is handed around.
 #[derive(Debug, Clone)]
 pub struct ChainView {
@@ -67,6 +70,22 @@ impl ChainView {
     /// The epoch the head is in.
     pub fn epoch(&self) -> Epoch {
         self.metagraph.epoch()
+    }
+
+    /// The block that the chain should have come to by now. Where none was read for the time of two, and for 3 s at least,
+    /// those that should have come since are counted on by the time between the last ones; else, in a view of an earlier run
+    /// too, it is the head.
+    ///
+    /// So a turn that is known to come in this epoch comes also while the chain cannot be read.
+    pub fn reckoned(&self) -> BlockNumber {
+        let (head, silent) = (self.metagraph.head.number, self.seen_at.elapsed());
+        match self.block_time {
+            Some(block) if !self.is_stored() && !block.is_zero() && silent >= SILENCE.max(block.saturating_mul(2)) => {
+                let unseen = silent.as_nanos() / block.as_nanos();
+                head.saturating_add(u64::try_from(unseen).unwrap_or(u64::MAX))
+            }
+            _ => head,
+        }
     }
 
     /// When that block is due, in milliseconds since the Unix epoch; for one that is there already, or without a measured

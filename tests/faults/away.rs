@@ -1,5 +1,5 @@
-//! The chain is away when both nodes start: they know their subnet from the database, and go on with what does not
-//! depend on the present block.
+//! The chain is away. Nodes that start then know their subnet from the database, and go on with what does not depend on the
+//! present block; nodes that have seen the epoch's blocks keep to its slots.
 
 use crate::probe::{Metrics, Pages, until};
 use crate::restarts::Running;
@@ -18,11 +18,13 @@ use compute_subnet::messages::validator::challenge_runner::LastJudged;
 use compute_subnet::runtime::Placement;
 use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
+use compute_subnet::verdict::Verdict;
 use compute_subnet::wire::synapse::SpecsRequest;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A chain that can be away.
 pub(crate) struct Cut {
@@ -112,7 +114,7 @@ async fn metrics(node: &Running) -> Metrics {
 }
 
 #[test]
-fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_else() {
+fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let exit = launch::run(|runtime| async move {
         let mut subnet = Subnet::start(dir.path(), quick(), runtime.clone()).await;
@@ -135,7 +137,7 @@ fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_
             axon
         };
 
-        // Ten minutes later, which is more than any snapshot may be old for anything but a lease.
+        // Ten minutes later.
         subnet.axon = axon;
         subnet.away.store(true, Ordering::SeqCst);
         subnet.clock.0.store(600, Ordering::SeqCst);
@@ -167,8 +169,8 @@ fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_
         assert!(judge.ask(LastJudged, secs(5)).await.unwrap().is_none());
         let shown = metrics(&validator).await;
         assert_eq!((shown.sum("compute_epochs_total"), shown.sum("compute_weights_set_total")), (0.0, 0.0));
-        let specs = subnet.call(&hotkey, axon, &SpecsRequest::default()).await;
-        assert_eq!(specs.map(|_| ()), Err(Some(503)), "what is no matter of a lease is not answered on old knowledge");
+        let specs = async || subnet.call(&hotkey, axon, &SpecsRequest::default()).await.map(|_| ());
+        assert_eq!(specs().await, Ok(()), "a validator that it knows is answered");
 
         // An hour without the chain, by the clock of both: the lease is looked after, and is not lost.
         subnet.clock.0.store(4_200, Ordering::SeqCst);
@@ -178,6 +180,11 @@ fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_
         assert!(until(secs(10), async || (checks().await > before + 5.0).then_some(())).await.is_some(), "it is asked");
         let lease = rentals.ask(ListLeases, secs(5)).await.unwrap().pop().expect("the lease is known");
         assert_eq!(lease.state, LeaseState::Running);
+        assert_eq!(specs().await, Ok(()));
+
+        // More than two: what is no matter of a lease is not answered on knowledge as old as that.
+        subnet.clock.0.store(8_000, Ordering::SeqCst);
+        assert_eq!(specs().await, Err(Some(503)));
 
         // The validator is known to the miner by what it stored: it may end the lease.
         let ended = rentals.ask(Release(lease.id), secs(5)).await.unwrap().unwrap();
@@ -194,6 +201,53 @@ fn nodes_that_start_while_the_chain_is_away_look_after_their_leases_and_nothing_
             assert_eq!(shown.sum("compute_chain_reorgs_total"), 0.0);
             assert!(Pages::of(node.web).get("/readyz").await.is_some());
         }
+        assert_eq!((validator.stop().await, miner.stop().await), (Exit::Ok, Exit::Ok));
+        subnet.ledger.stop().await;
+        Exit::Ok
+    });
+    assert_eq!(exit, Exit::Ok);
+}
+
+#[test]
+fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let exit = launch::run(|runtime| async move {
+        // Two slots of 3.2 s: the second one can still be to come when nothing was heard of the chain for 3 s.
+        let mut settings = quick();
+        (settings.devnet.block_time, settings.devnet.tempo) = (Duration::from_millis(400), 15);
+        let subnet = Subnet::start(dir.path(), settings, runtime.clone()).await;
+        subnet.second_permit().await;
+        let (miner, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
+        let judge = validator.challenges.clone();
+        let (miner, validator) = (Running::new(miner.node), Running::new(validator.node));
+        let judged = async || judge.ask(LastJudged, secs(5)).await.ok().flatten();
+        assert!(until(secs(40), async || judged().await.filter(|judged| !judged.void)).await.is_some());
+
+        let waits = async || metrics(&validator).await.sum("compute_challenge_slot{state=\"wait\"}") == 1.0;
+        let block = loop {
+            assert!(until(secs(40), async || waits().await.then_some(())).await.is_some(), "the second slot is ours");
+            subnet.away.store(true, Ordering::SeqCst);
+            // A look at the chain may be on its way.
+            tokio::time::sleep(secs(1)).await;
+            if waits().await {
+                break metrics(&validator).await.sum("compute_chain_block");
+            }
+            subnet.away.store(false, Ordering::SeqCst);
+        };
+        let begun = async || judged().await.filter(|judged| judged.block as f64 == block);
+        let round = until(secs(10), begun).await.expect("a round without a block of its slot");
+        let verdicts: Vec<_> =
+            round.miners.iter().flat_map(|m| &m.devices).map(|device| device.verdict.clone()).collect();
+        assert!(!round.void && matches!(verdicts[..], [Verdict::Pass { .. }]), "{verdicts:?}");
+        assert_eq!(metrics(&validator).await.sum("compute_chain_block"), block, "the chain is away still");
+
+        subnet.away.store(false, Ordering::SeqCst);
+        let next = async || judged().await.filter(|judged| judged.epoch > round.epoch);
+        assert_eq!(
+            until(secs(30), next).await.map(|next| next.epoch),
+            Some(round.epoch + 1),
+            "once, and none is left out"
+        );
         assert_eq!((validator.stop().await, miner.stop().await), (Exit::Ok, Exit::Ok));
         subnet.ledger.stop().await;
         Exit::Ok

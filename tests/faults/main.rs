@@ -6,7 +6,7 @@
 //! by being named in [`subnet::Role::actors`].
 //!
 //! * [`restarts`]: a panic, an error, a wait that never ends. The node stays up.
-//! * [`away`]: no fault of an actor: the chain is away when both nodes start.
+//! * [`away`]: no fault of an actor: the chain is away, from the start or while both nodes run.
 //! * [`blocked`]: a blocked thread, in a process of its own for each actor, because the process must end.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a panic is a failed test")]

@@ -134,14 +134,15 @@ pub(crate) struct Subnet {
 impl Subnet {
     pub(crate) async fn start(dir: &Path, settings: Settings, runtime: Arc<tokio::runtime::Runtime>) -> Self {
         let keys = DevnetKeys::load(dir).unwrap();
-        let owners = [keys.miner_owner(0), keys.validator_owner(0)];
+        let owners = [keys.miner_owner(0), keys.validator_owner(0), keys.validator_owner(1)];
         let mut genesis = GenesisConfig::new(settings.netuid);
         genesis.block_time = settings.devnet.block_time;
         genesis.hyperparameters.tempo = settings.devnet.tempo;
         genesis.hyperparameters.weights_rate_limit = 1;
         genesis.hyperparameters.serving_rate_limit = 1;
         genesis.endowed = owners.iter().map(|k| (Coldkey(k.hotkey().0), 1_000 * RAO_PER_TAO)).collect();
-        genesis.stakes = vec![(keys.validator(0).hotkey(), 100_000 * RAO_PER_TAO)];
+        let staked = [keys.validator(0).hotkey(), keys.validator(1).hotkey()];
+        genesis.stakes = staked.map(|hotkey| (hotkey, 100_000 * RAO_PER_TAO)).into();
         let ledger = LedgerNode::spawn(genesis, None, Arc::new(SystemClock)).await.unwrap();
         let subnet = Subnet {
             ledger,
@@ -158,6 +159,12 @@ impl Subnet {
         subnet.chain(&validator).register(validator.hotkey(), &owners[1]).await.unwrap();
         subnet.chain(&miner).register(miner.hotkey(), &owners[0]).await.unwrap();
         subnet
+    }
+
+    /// Registers a second validator, which never runs: the epochs get two slots.
+    pub(crate) async fn second_permit(&self) {
+        let other = self.keys.validator(1);
+        self.chain(&other).register(other.hotkey(), &self.keys.validator_owner(1)).await.unwrap();
     }
 
     fn chain(&self, key: &Keypair) -> Arc<dyn Chain> {

@@ -13,7 +13,7 @@ use super::original::{LeaseLimits, Original};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
-use crate::actors::node::{Frame, MAX_CHAIN_AGE, MAX_KNOWN_AGE, Node, NodeError, NodeInput};
+use crate::actors::node::{Frame, MAX_KNOWN_AGE, MAX_SUBNET_AGE, Node, NodeError, NodeInput};
 use crate::admission::{AnomalyLimits, admit_address};
 use crate::clock::millis;
 use crate::hardware::{OfferedDevice, Probe};
@@ -205,7 +205,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         gate: gate.clone(),
         policy: frame.policy.clone(),
         snapshot: frame.snapshot.clone(),
-        max_snapshot_age: MAX_CHAIN_AGE,
+        max_snapshot_age: MAX_SUBNET_AGE,
         max_known_age: MAX_KNOWN_AGE,
         prove_deadline,
         deadline: settings.leases.request_timeout,

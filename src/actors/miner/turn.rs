@@ -2,10 +2,10 @@
 //!
 //! A validator is served in its own slot. Its head and ours may be one block apart, so the block before and the block after
 //! ours count as well: two validators may then both be let in at the border of their slots, and the budget, which admits
-//! one challenge at a time, lets the second wait.
+//! one challenge at a time, lets the second wait. While the chain is away the blocks that should have come count like it.
 
 use crate::chain::STATEFUL_EPOCHS;
-use crate::ids::{Epoch, Hotkey};
+use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
 
@@ -39,7 +39,8 @@ pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Ep
             format!("{caller} has no slot in epoch {epoch}: they go to the permit holders with the most stake");
         return Err(ChallengeReply::Refused { reason: ChallengeRefusal::NoSlot, detail });
     };
-    if slot.start <= head + 1 && head <= slot.end { Ok(()) } else { busy(table.busy_until(caller, head)) }
+    let comes_at = |head: BlockNumber| slot.start <= head.saturating_add(1) && head <= slot.end;
+    if comes_at(head) || comes_at(view.reckoned()) { Ok(()) } else { busy(table.busy_until(caller, head)) }
 }
 
 #[cfg(test)]
@@ -88,6 +89,18 @@ mod tests {
         let busy = |until_ms| Err(ChallengeReply::Busy { until_ms });
         assert_eq!(may_challenge(Some(&view(4, 3)), &order[2], 1), busy(8 * BLOCK));
         assert_eq!(may_challenge(Some(&view(9, 3)), &order[0], 1), busy(10 * BLOCK), "not before the next epoch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_blocks_slots_come_by_the_clock() {
+        let (view, order) = (view(4, 3), view(4, 3).slots.unwrap().holders().to_vec());
+        let served = |caller: &Hotkey| may_challenge(Some(&view), caller, 1).is_ok();
+        assert!(!served(&order[2]));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(served(&order[2]) && view.reckoned() == 8, "slots of two blocks: 8 and 9");
+        assert!(served(&order[0]), "no block says that this one is over");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!served(&order[2]), "the next epoch's slots are not known");
     }
 
     #[test]

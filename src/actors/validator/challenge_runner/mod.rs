@@ -63,6 +63,8 @@ use turn::{Due, Epochs, turn};
 const ASK: Duration = Duration::from_secs(5);
 /// Least time for a round of specs, however short a slot is.
 const LEAST_SPECS: Duration = Duration::from_secs(1);
+/// Between two looks whether our turn has come although no block tells.
+const RECKON: Duration = Duration::from_secs(1);
 /// Epochs of verdicts that are read back at the start.
 const REMEMBER_EPOCHS: u64 = 64;
 
@@ -231,6 +233,19 @@ impl ChallengeRunner {
             // Told again with every block: who was away when the epoch was judged, or failed in it, hears of it now.
             Subscriber::publish(&self.setup.on_judged, last);
         }
+        self.go_on(view, ctx);
+    }
+
+    /// Looks at the last view again where the next one is overdue.
+    fn reckon(&mut self, ctx: &mut Ctx<Self>) {
+        let view = self.setup.view.borrow().clone();
+        if let Some(view) = view.filter(|view| view.reckoned() > view.metagraph.head.number) {
+            self.go_on(view, ctx);
+        }
+    }
+
+    /// Does the next thing that is to be done, if none is on its way.
+    fn go_on(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         if self.running.is_some() || self.judge.is_none() {
             return;
         }
@@ -587,6 +602,7 @@ impl Actor for ChallengeRunner {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         self.remember(ctx);
+        ctx.run_interval(RECKON, Self::reckon);
     }
 }
 

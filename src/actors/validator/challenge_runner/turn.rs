@@ -40,6 +40,9 @@ impl Turn {
 }
 
 /// Whose turn it is. Where nobody holds a permit there are no turns: the whole epoch is everybody's.
+///
+/// A turn that is still to come begins by the [reckoned](ChainView::reckoned) head too, while the chain is away. Only a block
+/// that was read ends it: what was reckoned may be wrong by a few, and nothing is missed for that.
 pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
     let Some(table) = &view.slots else { return Turn::Wait };
     let head = view.metagraph.head.number;
@@ -47,6 +50,7 @@ pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
     match slot {
         None => Turn::NoSlot,
         Some(slot) if slot.contains(&head) => Turn::Now(slot),
+        Some(slot) if head < slot.start && slot.contains(&view.reckoned()) => Turn::Now(slot),
         Some(slot) if head < slot.start => Turn::Wait,
         Some(_) => Turn::Over,
     }
@@ -155,12 +159,14 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::chain::ledger::GenesisConfig;
     use crate::chain::slots::slots;
     use crate::chain::{BlockHead, EpochClock, EpochState, Metagraph};
     use crate::ids::{Hash32, Netuid};
+    use crate::messages::chain_watcher::Source;
 
     const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 5 };
     const OWN: Hotkey = Hotkey([1; 32]);
@@ -218,6 +224,24 @@ mod tests {
             assert_eq!(turn(&view(head, Some(&[])), &OWN), Turn::Now(4..10));
             assert_eq!(turn(&view(head, Some(&[OTHER])), &OWN), Turn::NoSlot);
             assert_eq!(turn(&view(head, None), &OWN), Turn::Wait, "without a beacon nobody challenges");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_blocks_a_turn_that_is_known_begins_by_the_clock_and_is_never_missed_by_it() {
+        let order = view(4, Some(&[OWN, OTHER])).slots.unwrap().holders().to_vec();
+        // Slots of three blocks: 4 to 6, 7 to 9.
+        let at = |block_time| ChainView { block_time, ..view(4, Some(&[OWN, OTHER])) };
+        let (seen, untimed) = (at(Some(Duration::from_secs(12))), at(None));
+        let stored = ChainView { source: Source::Store { age: Duration::ZERO }, ..seen.clone() };
+        for second in 0..200u64 {
+            let silent = if second < 24 { 0 } else { second / 12 };
+            assert_eq!(seen.reckoned(), 4 + silent, "{second}");
+            let of_second = if (7..10).contains(&(4 + silent)) { Turn::Now(7..10) } else { Turn::Wait };
+            assert_eq!(turn(&seen, &order[1]), of_second, "{second}");
+            assert_eq!(turn(&seen, &order[0]), Turn::Now(4..7), "{second}");
+            assert_eq!((turn(&untimed, &order[1]), turn(&stored, &order[1])), (Turn::Wait, Turn::Wait));
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
     }
 
