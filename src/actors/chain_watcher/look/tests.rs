@@ -77,20 +77,9 @@ impl Chain for Endpoint {
     async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
         let says = self.says();
         let neuron = |i: u8| Neuron {
-            uid: Uid(u16::from(i)),
-            hotkey: Hotkey([i; 32]),
-            coldkey: Coldkey([i; 32]),
             stake_rao: if i == HOLDERS - 1 { says.stake } else { 10 },
             validator_permit: true,
-            active: true,
-            axon: None,
-            prometheus: None,
-            registered_at: 1,
-            last_update: 1,
-            incentive: 0,
-            dividends: 0,
-            weights: Vec::new(),
-            standing: Default::default(),
+            ..Neuron::idle(u16::from(i))
         };
         let head = says.metagraph.unwrap_or(says.head);
         let neurons = (0..HOLDERS).map(neuron).collect();
