@@ -14,7 +14,8 @@
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes
-//! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. On
+//! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. Had
+//! it ours in a block that was replaced, it is announced as for the first time once finality has passed that block. On
 //! restart the first read rebuilds everything.
 
 mod announce;
