@@ -1,8 +1,9 @@
 //! Follows the chain: owns the view of the subnet, publishes it, and keeps our endpoints announced on it.
 //!
 //! Invariants: a view is published only when it was read whole, from one head; subscribers hear of each head at most
-//! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made once,
-//! from the first of its blocks that is seen, and stay as they are until the next. Which heads are followed is decided in
+//! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made from
+//! the first of its blocks that is seen; they change if their beacon is replaced before that block is final, and else stay
+//! as they are until the next. Which heads are followed is decided in
 //! [`crate::chain::heads`]: an endpoint that is behind takes nobody back.
 //!
 //! The last view is kept in the database, once an epoch and when who is in the subnet has changed. If the first look at
