@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use self::announce::Attempts;
 pub(super) use self::look::differs;
 use self::look::{Looked, look};
-use self::stall::Stall;
+use self::stall::{Finality, FinalityNews, Stall};
 use super::Subscriber;
 use super::exclusive::{Exclusive, Rival};
 use super::journal::Journal;
@@ -122,6 +122,7 @@ pub struct ChainWatcher {
     /// Whether the journal was asked for the last view.
     recalled: bool,
     stall: Stall,
+    finality: Finality,
     announcing: bool,
     axon_attempts: Attempts,
     prometheus_attempts: Attempts,
@@ -143,6 +144,7 @@ impl ChainWatcher {
             behind: None,
             kept: None,
             recalled: false,
+            finality: Finality::default(),
             announcing: false,
             axon_attempts: Attempts::default(),
             prometheus_attempts: Attempts::default(),
@@ -302,11 +304,26 @@ impl ChainWatcher {
         setup.standing.send_replace(Some(Arc::new(now)));
     }
 
+    /// Tells once if blocks come and do not become final, and when they do again.
+    fn check_finality(&mut self, view: &ChainView) {
+        let (block, finalized) = (view.metagraph.head.number, view.finalized);
+        match self.finality.news(block, finalized) {
+            Some(FinalityNews::Behind) => tracing::warn!(
+                block,
+                finalized,
+                "blocks come, but do not become final: weights cannot be confirmed until they do; compare with another endpoint"
+            ),
+            Some(FinalityNews::CaughtUp) => tracing::info!(block, finalized, "blocks become final again"),
+            None => {}
+        }
+    }
+
     fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.recovered();
         if self.stall.moved(view.seen_at) {
             tracing::info!(block = view.metagraph.head.number, "the chain moves again");
         }
+        self.check_finality(&view);
         let same = |old: &Arc<ChainView>| !old.is_stored() && !differs(&old.metagraph, &view.metagraph);
         let changed = !self.view.as_ref().is_some_and(same);
         self.view = Some(view.clone());
