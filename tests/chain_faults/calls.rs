@@ -127,7 +127,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new(
             "finality stands still",
             "blocks come, none is finalised",
-            "it is asked, and used: calls are signed at newer blocks",
+            "it is asked, and used: calls are signed at newer blocks; weights are confirmed once it goes on, and a warning says so after 20 blocks",
             answers(0),
             no_finality,
         ),

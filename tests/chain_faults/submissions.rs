@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use compute_subnet::chain::{Chain as _, ChainError, Rejection};
+use compute_subnet::chain::{Chain as _, ChainError, Inclusion, Rejection};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, SUBMISSION, answer, submit_limit, submitted, weights};
-use crate::fake::{Fault, Refusal};
+use crate::fake::{Fake, Fault, Refusal};
 use crate::proxy::Mode;
 use crate::table::{Row, answers};
 
@@ -107,6 +107,28 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
 }
 
+/// Sends weights, and does this once the node got them; what became of them, and how long after the moment that it names.
+async fn sent_while(
+    bench: &Bench,
+    meanwhile: impl Future<Output = Instant>,
+) -> (Result<Inclusion, ChainError>, Duration) {
+    let sending = async { (bench.send().await, Instant::now()) };
+    let meanwhile = async {
+        while bench.submissions() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile.await
+    };
+    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    (sent, end.saturating_duration_since(begin))
+}
+
+/// The call that `node` got will be in the next block of `other`, which may be the same one.
+fn pooled(node: &Fake, other: &Fake) {
+    let call = submitted(node);
+    other.with(|chain| chain.pool.push(call));
+}
+
 async fn refused_by_the_pool() -> Duration {
     let bench = Bench::connected(1).await;
     let invalid = |data: &str| Refusal::new(1010, "Invalid Transaction", Some(data));
@@ -204,28 +226,20 @@ async fn never_taken() -> Duration {
 async fn dies_while_it_waits() -> Duration {
     let bench = Bench::connected(2).await;
     bench.node().with(|chain| chain.instant = false);
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
         bench.wires[0].set(Mode::Stall).await;
         let begin = Instant::now();
         // The other node has the block.
-        let call = submitted(bench.node());
-        bench.nodes[1].with(|chain| chain.pool.push(call));
+        pooled(bench.node(), &bench.nodes[1]);
         bench.nodes[1].new_block();
         begin
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!(bench.client.vitals().endpoint, Some(2));
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
-    end.duration_since(begin)
+    took
 }
 
 async fn dies_after_inclusion() -> Duration {
@@ -242,50 +256,34 @@ async fn dies_after_inclusion() -> Duration {
 async fn silent() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault(SUBMISSION, Fault::SilentSubscription);
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let call = submitted(bench.node());
-        bench.node().with(|chain| chain.pool.push(call));
+        pooled(bench.node(), bench.node());
         for _ in 0..3 {
             bench.node().new_block();
             tokio::time::sleep(answer() / 5).await;
         }
         Instant::now()
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!((bench.submissions(), bench.node().connections()), (1, 1));
     bench.check().await;
-    end.saturating_duration_since(begin)
+    took
 }
 
 async fn subscription_ends() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault(SUBMISSION, Fault::EndedSubscription(vec![json!("ready")]));
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let call = submitted(bench.node());
-        bench.node().with(|chain| chain.pool.push(call));
+        pooled(bench.node(), bench.node());
         bench.node().new_block();
         Instant::now()
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
-    end.saturating_duration_since(begin)
+    took
 }
 
 async fn retracted() -> Duration {
@@ -310,19 +308,14 @@ async fn retracted_early() -> Duration {
     bench.node().with(|chain| chain.lag = 5);
     // Its block is read late: by then it has been replaced.
     bench.node().fault("chain_getBlock", Fault::Slow(answer() / 2));
-    let sending = async {
-        let begin = Instant::now();
-        (bench.send().await, begin.elapsed())
-    };
+    let begin = Instant::now();
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
         tokio::time::sleep(answer() / 10).await;
         bench.node().reorg(1);
         bench.node().new_block();
+        begin
     };
-    let ((sent, took), ()) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert!([2, 4].contains(&sent.as_ref().unwrap().block), "{sent:?}");
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
