@@ -9,7 +9,7 @@ use crate::chain::{
     WeightsShown,
 };
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{Coldkey, Hash32, Netuid, Uid};
+use crate::ids::{Hash32, Netuid, Uid};
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::validator::weight_setter::ScoreRow;
 use crate::scoring::{Burn, Points, Scaling, Score};
@@ -17,22 +17,7 @@ use crate::store::Record;
 use crate::store::records::WeightsRecord;
 
 fn neuron(uid: u16, hotkey: u8) -> Neuron {
-    Neuron {
-        uid: Uid(uid),
-        hotkey: Hotkey([hotkey; 32]),
-        coldkey: Coldkey([9; 32]),
-        stake_rao: 0,
-        validator_permit: uid == 0,
-        active: true,
-        axon: None,
-        prometheus: None,
-        registered_at: 1,
-        last_update: 1,
-        incentive: 0,
-        dividends: 0,
-        standing: crate::chain::Standing::default(),
-        weights: vec![],
-    }
+    Neuron { hotkey: Hotkey([hotkey; 32]), validator_permit: uid == 0, ..Neuron::idle(uid) }
 }
 
 fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
