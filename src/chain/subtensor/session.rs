@@ -160,7 +160,7 @@ impl Session {
     }
 
     async fn opened(endpoint: &str, terms: Terms) -> Result<Arc<Self>, ChainError> {
-        let shown = crate::telemetry::redact_url(endpoint);
+        let shown = crate::telemetry::redact_endpoint(endpoint);
         let Terms { deadline, stalled_after, genesis: ours, never, tally } = terms;
         let connection = Arc::new(Connection::open(endpoint, deadline, tally.calls.clone()).await?);
         // Subscribed to before anything is read of it: no head can come in between.
