@@ -113,9 +113,7 @@ pub trait Chain: Send + Sync {
 
     /// Blocks within which a signed call is included or never: the length of its era. Whoever got no answer knows after that
     /// many finalised blocks that the call will not come any more.
-    fn call_lifetime(&self) -> u64 {
-        64
-    }
+    fn call_lifetime(&self) -> u64;
 
     /// What the chain shows of this hotkey's weights, as of its newest finalised block.
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError>;

@@ -87,6 +87,9 @@ impl Chain for Cut {
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.chain()?.register(hotkey, coldkey).await
     }
+    fn call_lifetime(&self) -> u64 {
+        self.inner.call_lifetime()
+    }
 }
 
 fn wish() -> Rent {

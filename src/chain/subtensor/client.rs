@@ -236,6 +236,10 @@ impl Chain for SubtensorChain {
         self.submitting(call, &*self.signer).await
     }
 
+    fn call_lifetime(&self) -> u64 {
+        submit::ERA_BLOCKS
+    }
+
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
         self.reading(|session| async move { own_weights::shown(&session, &self.scope).await }).await
     }

@@ -123,6 +123,9 @@ impl Chain for Endpoint {
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
         Err(ChainError::Unreachable("no weights here".to_owned()))
     }
+    fn call_lifetime(&self) -> u64 {
+        0
+    }
     async fn register(&self, _: Hotkey, _: &dyn Signer) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
     }
