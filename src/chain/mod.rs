@@ -126,6 +126,37 @@ pub trait Chain: Send + Sync {
         self.submit_weights(&self.prepare_weights(weights).await?).await
     }
 
-    /// Registers `hotkey` in the subnet, paid and signed by `coldkey` (`burned_register`).
+    /// Registers `hotkey` in the subnet for what that costs, paid and signed by `coldkey` (`burned_register`).
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError>;
+
+    /// [Registers](Chain::register) `hotkey` if that costs no more than `limit_rao`.
+    ///
+    /// A chain that has no call with a limit takes the price of the block that holds the call; all that can be done is to look
+    /// at it once more right before the call is sent.
+    ///
+    /// # Errors
+    /// [`Rejection::RegistrationPriceLimitExceeded`] if it costs more.
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError>;
+}
+
+/// [Registers](Chain::register) where the chain has no call with a limit: if the newest block's price is within it.
+///
+/// # Errors
+/// As for [`Chain::register_within`].
+pub(crate) async fn register_at_most(
+    chain: &dyn Chain,
+    hotkey: Hotkey,
+    limit_rao: u64,
+    coldkey: &dyn Signer,
+) -> Result<Inclusion, ChainError> {
+    let rules = chain.hyperparameters().await.map_err(ChainError::unsent)?;
+    if rules.burn_rao > limit_rao {
+        return Err(Rejection::RegistrationPriceLimitExceeded.into());
+    }
+    chain.register(hotkey, coldkey).await
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use compute_subnet::chain::{Chain as _, ChainError, Rejection};
+use compute_subnet::ids::Hotkey;
+use compute_subnet::wallet::Keypair;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -498,4 +500,17 @@ async fn caller_goes() -> Duration {
     let begin = Instant::now();
     bench.check().await;
     begin.elapsed()
+}
+
+#[tokio::test]
+async fn a_registration_carries_its_limit_to_the_chain() {
+    if crate::bench::chain().is_none() {
+        return;
+    }
+    let bench = Bench::connected(1).await;
+    let payer = Keypair::from_uri("//Bob").unwrap();
+    bench.client.register_within(Hotkey([7; 32]), 0x0102_0304, &payer).await.unwrap();
+    let call = submitted(bench.node());
+    assert!(call.ends_with(&format!("{}0403020100000000", "07".repeat(32))), "{call}");
+    assert_eq!(bench.submissions(), 1);
 }

@@ -18,7 +18,7 @@ use super::submit;
 use crate::chain::commit::storage_index;
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Vitals,
-    Weights, WeightsShown,
+    Weights, WeightsShown, register_at_most,
 };
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
@@ -250,5 +250,21 @@ impl Chain for SubtensorChain {
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey).await
+    }
+
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError> {
+        let limited = Call::RegisterLimit { netuid: self.scope.netuid, hotkey, limit_rao };
+        let name = limited.name();
+        let known = self.reading(|session| async move { Ok(session.runtime().has_call(name)) }).await;
+        match known.map_err(ChainError::unsent)? {
+            // The chain compares the price of the very block.
+            true => self.submitting(limited, coldkey).await,
+            false => register_at_most(self, hotkey, limit_rao, coldkey).await,
+        }
     }
 }
