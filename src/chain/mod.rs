@@ -11,8 +11,9 @@
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
-//! - A call that changes the chain returns once it is **included** in a block, with that block's number. After
-//!   [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying again.
+//! - A call that changes the chain returns once it is **included** in a block, with that block's number; if it failed there, once
+//!   that block is final. After [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying
+//!   again. After [`ChainError::Unsent`] it is known that nothing was sent.
 //! - A refusal carries the chain's own error name, see [`Rejection`].
 
 pub mod commit;

@@ -376,9 +376,6 @@ impl Session {
         struct Changes {
             changes: Vec<(String, Option<String>)>,
         }
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
         let asked: Vec<String> = keys.iter().map(|key| hex0x(key)).collect();
         let sets: Vec<Changes> = self.call(METHOD, rpc_params![asked, hex0x(&at.0)]).await?;
         let garbage = |why: &str| self.garbage(METHOD, why);
