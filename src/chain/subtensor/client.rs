@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::call::{Call, Mechanism};
 use super::link::{Link, LinkSettings};
-use super::own_weights::{self, Instant};
+use super::own_weights::{self, Timing};
 use super::reader::{self, Facts, Memory, Scope};
 use super::rpc::RpcCounts;
 use super::session::Session;
@@ -17,7 +18,7 @@ use super::submit;
 use crate::chain::commit::storage_index;
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Vitals,
-    Weights, WeightsShown,
+    Weights, WeightsShown, register_at_most,
 };
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
@@ -113,13 +114,18 @@ impl SubtensorChain {
         .await
     }
 
-    /// Submits, one call after the other: waiting for the turn and being included take a deadline each.
+    /// Submits, one call after the other: waiting for the turn takes a deadline, and so do checking, sending and being included
+    /// together. What fails before the call is sent is told apart.
     async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
         let turn = tokio::time::timeout(self.submit, self.submitting.lock()).await;
-        let _alone = turn.map_err(|_| {
-            ChainError::Unreachable("another call of this node is still on its way; this one was not sent".to_owned())
-        })?;
-        within(self.submit, submit::submit(&self.link, &call, signer)).await
+        let _alone =
+            turn.map_err(|_| ChainError::Unsent("another call of this node is still on its way".to_owned()))?;
+        let begin = Instant::now();
+        let ready = within(self.submit, submit::ready(&self.link, &call, signer)).await;
+        let ready = ready.map_err(ChainError::unsent)?;
+        let left = self.submit.saturating_sub(begin.elapsed());
+        let sent = tokio::time::timeout(left, submit::submit(&self.link, ready)).await;
+        sent.unwrap_or(Err(ChainError::Deadline(self.submit)))
     }
 
     /// The facts of the newest block, read once for each.
@@ -210,7 +216,7 @@ impl Chain for SubtensorChain {
             let best = session.heads().best;
             let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
             let runtime = session.runtime();
-            let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
+            let now = Timing { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
             own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
         })
         .await
@@ -230,6 +236,10 @@ impl Chain for SubtensorChain {
         self.submitting(call, &*self.signer).await
     }
 
+    fn call_lifetime(&self) -> u64 {
+        submit::ERA_BLOCKS
+    }
+
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
         self.reading(|session| async move { own_weights::shown(&session, &self.scope).await }).await
     }
@@ -240,5 +250,21 @@ impl Chain for SubtensorChain {
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey).await
+    }
+
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError> {
+        let limited = Call::RegisterLimit { netuid: self.scope.netuid, hotkey, limit_rao };
+        let name = limited.name();
+        let known = self.reading(|session| async move { Ok(session.runtime().has_call(name)) }).await;
+        match known.map_err(ChainError::unsent)? {
+            // The chain compares the price of the very block.
+            true => self.submitting(limited, coldkey).await,
+            false => register_at_most(self, hotkey, limit_rao, coldkey).await,
+        }
     }
 }

@@ -115,7 +115,13 @@ impl Chain for Endpoint {
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
         Err(ChainError::Unreachable("no weights here".to_owned()))
     }
+    fn call_lifetime(&self) -> u64 {
+        0
+    }
     async fn register(&self, _: Hotkey, _: &dyn Signer) -> Result<Inclusion, ChainError> {
+        Err(ChainError::Unreachable("read only".to_owned()))
+    }
+    async fn register_within(&self, _: Hotkey, _: u64, _: &dyn Signer) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
     }
 }
