@@ -104,8 +104,9 @@ pub trait Chain: Send + Sync {
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
     ///
-    /// At most one call of it can be included, and none that was signed more than [`call_lifetime`](Chain::call_lifetime)
-    /// blocks before.
+    /// At most one call of it can be included. None is signed at a head more than [`SENDING`](weights::SENDING) blocks
+    /// after [`PreparedWeights::at`] ([`ChainError::Unsent`]), and none is included more than
+    /// [`call_lifetime`](Chain::call_lifetime) blocks after it was signed.
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
 
     /// Reveals weights whose hash was committed to, within [`PreparedWeights::reveal`]. Timelocked ones are revealed by the

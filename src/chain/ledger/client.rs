@@ -269,6 +269,7 @@ impl Chain for LedgerClient {
     }
 
     async fn submit_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {
+        prepared.in_time(self.head().await.map_err(ChainError::unsent)?.number)?;
         let call = match &prepared.route {
             Route::Plain => {
                 let (uids, values) = columns(&prepared.weights);

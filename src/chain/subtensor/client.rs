@@ -116,12 +116,19 @@ impl SubtensorChain {
 
     /// Submits, one call after the other: waiting for the turn takes a deadline, and so do checking, sending and being included
     /// together. What fails before the call is sent is told apart.
-    async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+    ///
+    /// `carried`: the weights that it carries, which are not signed too late.
+    async fn submitting(
+        &self,
+        call: Call,
+        signer: &dyn Signer,
+        carried: Option<&PreparedWeights>,
+    ) -> Result<Inclusion, ChainError> {
         let turn = tokio::time::timeout(self.submit, self.submitting.lock()).await;
         let _alone =
             turn.map_err(|_| ChainError::Unsent("another call of this node is still on its way".to_owned()))?;
         let begin = Instant::now();
-        let ready = within(self.submit, submit::ready(&self.link, &call, signer)).await;
+        let ready = within(self.submit, submit::ready(&self.link, &call, signer, carried)).await;
         let ready = ready.map_err(ChainError::unsent)?;
         let left = self.submit.saturating_sub(begin.elapsed());
         let sent = tokio::time::timeout(left, submit::submit(&self.link, ready)).await;
@@ -202,12 +209,12 @@ impl Chain for SubtensorChain {
 
     async fn serve_axon(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
         let call = Call::ServeAxon { netuid: self.scope.netuid, version, at: (ip, port), certificate: None };
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
     }
 
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
         let call = Call::ServePrometheus { netuid: self.scope.netuid, version, at: (ip, port) };
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
     }
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
@@ -228,12 +235,12 @@ impl Chain for SubtensorChain {
     }
 
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer).await
+        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer, Some(weights)).await
     }
 
     async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
         let call = own_weights::reveal(self.mechanism, weights).ok_or(Rejection::NoWeightsCommitFound)?;
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
     }
 
     fn call_lifetime(&self) -> u64 {
@@ -249,7 +256,7 @@ impl Chain for SubtensorChain {
     }
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
-        self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey).await
+        self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey, None).await
     }
 
     async fn register_within(
@@ -263,7 +270,7 @@ impl Chain for SubtensorChain {
         let known = self.reading(|session| async move { Ok(session.runtime().has_call(name)) }).await;
         match known.map_err(ChainError::unsent)? {
             // The chain compares the price of the very block.
-            true => self.submitting(limited, coldkey).await,
+            true => self.submitting(limited, coldkey, None).await,
             false => register_at_most(self, hotkey, limit_rao, coldkey).await,
         }
     }

@@ -30,7 +30,7 @@ use super::rpc::RpcError;
 use super::runtime::{Era, Extrinsic, Runtime};
 use super::session::{Condemnation, Session, hash, hex0x};
 use super::state;
-use crate::chain::{ChainError, Inclusion, Signer};
+use crate::chain::{ChainError, Inclusion, PreparedWeights, Signer};
 use crate::ids::{BlockNumber, Hash32, Hotkey};
 
 /// Blocks in which a signed call may be included.
@@ -65,7 +65,7 @@ struct Signed {
 
 /// Signs a call and asks the runtime whether it would be taken. Nothing is submitted.
 pub(super) async fn check(session: &Session, call: &Call, signer: &dyn Signer) -> Result<(), ChainError> {
-    checked(session, call, signer).await.map(drop)
+    checked(session, call, signer, None).await.map(drop)
 }
 
 /// The block to sign at, see the module's text.
@@ -74,9 +74,16 @@ fn birth(heads: &Heads) -> BlockId {
     if late { heads.best } else { heads.finalized }
 }
 
-async fn checked(session: &Session, call: &Call, signer: &dyn Signer) -> Result<Signed, ChainError> {
+/// Signs a call for which there is time, and asks the runtime about it.
+async fn checked(
+    session: &Session,
+    call: &Call,
+    signer: &dyn Signer,
+    carried: Option<&PreparedWeights>,
+) -> Result<Signed, ChainError> {
     let runtime = session.runtime();
     let heads = session.heads();
+    carried.map_or(Ok(()), |weights| weights.in_time(heads.best.number))?;
     let account = signer.hotkey().to_string();
     let nonce: u64 = session.call("system_accountNextIndex", rpc_params![account]).await?;
     let birth = birth(&heads);
@@ -98,18 +105,24 @@ pub(super) struct Ready {
     name: &'static str,
 }
 
-/// Makes a call ready to be submitted; the caller holds the deadline. Nothing is submitted.
+/// Makes a call ready to be submitted, if it is in time for the weights that it carries; the caller holds the deadline. Nothing is
+/// submitted.
 ///
 /// # Errors
 /// The refusal, and whatever reading and checking can fail with.
-pub(super) async fn ready(link: &Link, call: &Call, signer: &dyn Signer) -> Result<Ready, ChainError> {
+pub(super) async fn ready(
+    link: &Link,
+    call: &Call,
+    signer: &dyn Signer,
+    carried: Option<&PreparedWeights>,
+) -> Result<Ready, ChainError> {
     let name = call.name();
     let session = link.session().await?;
-    match checked(&session, call, signer).await {
+    match checked(&session, call, signer, carried).await {
         // Nothing is submitted yet: once more on another connection.
         Err(_) if session.condemnation().is_some() => {
             let session = link.session().await?;
-            let signed = checked(&session, call, signer).await?;
+            let signed = checked(&session, call, signer, carried).await?;
             Ok(Ready { session, signed, name })
         }
         checked => checked.map(|signed| Ready { session, signed, name }),
