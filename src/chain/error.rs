@@ -23,8 +23,13 @@ pub enum ChainError {
     #[error("the chain's answer cannot be used: {0}")]
     Protocol(String),
     /// A call that changes the chain failed before it was sent: it can not be included.
-    #[error("the call was not sent: {0}")]
-    Unsent(String),
+    #[error("the call was not sent: {why}")]
+    Unsent {
+        /// What the failure asks for.
+        class: Class,
+        /// What failed.
+        why: String,
+    },
     /// A block's state is in the form of another runtime than the one in use, as it is for some blocks around an upgrade.
     /// Nothing was read of it.
     #[error("the chain's runtime is being upgraded: {0}")]
@@ -63,8 +68,8 @@ impl ChainError {
             ChainError::Unreachable(_)
             | ChainError::Deadline(_)
             | ChainError::Refused(_)
-            | ChainError::Unsent(_)
             | ChainError::Upgrading(_) => Class::Retry,
+            ChainError::Unsent { class, .. } => *class,
             // Another chain, or one that this program does not understand.
             ChainError::Protocol(_) => Class::Fatal,
             ChainError::Rejected(rejection) => rejection.class(),
@@ -78,7 +83,7 @@ impl ChainError {
             ChainError::Deadline(_) => "deadline",
             ChainError::Refused(_) => "refused",
             ChainError::Protocol(_) => "protocol",
-            ChainError::Unsent(_) => "unsent",
+            ChainError::Unsent { .. } => "unsent",
             ChainError::Upgrading(_) => "upgrading",
             ChainError::Rejected(rejection) => rejection.name(),
         }
@@ -91,10 +96,10 @@ impl ChainError {
             ChainError::Deadline(Duration::ZERO),
             ChainError::Refused(String::new()),
             ChainError::Protocol(String::new()),
-            ChainError::Unsent(String::new()),
             ChainError::Upgrading(String::new()),
         ];
-        let own = own.iter().map(|e| (e.class(), e.name()));
+        let unsent = Class::ALL.map(|class| ChainError::Unsent { class, why: String::new() });
+        let own = own.iter().chain(&unsent).map(|e| (e.class(), e.name()));
         own.chain(Rejection::ALL.iter().map(|r| (r.class(), r.name()))).collect()
     }
 
@@ -109,7 +114,7 @@ impl ChainError {
             ChainError::Rejected(rejection) => {
                 matches!(rejection, Rejection::PoolFull | Rejection::Outdated | Rejection::Banned)
             }
-            ChainError::Refused(_) | ChainError::Unsent(_) => false,
+            ChainError::Refused(_) | ChainError::Unsent { .. } => false,
         }
     }
 
@@ -117,7 +122,8 @@ impl ChainError {
     /// call does not.
     #[must_use]
     pub fn unsent(self) -> Self {
-        if self.is_unclear() { ChainError::Unsent(self.to_string()) } else { self }
+        let (class, why) = (self.class(), self.to_string());
+        if self.is_unclear() { ChainError::Unsent { class, why } } else { self }
     }
 
     /// The refusal, if this is one.
@@ -342,7 +348,7 @@ mod tests {
     #[test]
     fn every_failure_has_one_class_and_only_the_runtimes_refusals_are_certain() {
         let classes = ChainError::classes();
-        assert_eq!(classes.len(), 6 + Rejection::NAMES.len());
+        assert_eq!(classes.len(), 8 + Rejection::NAMES.len());
         assert!(Class::ALL.iter().all(|class| classes.iter().any(|(of, _)| of == class)));
         let class = |error: ChainError| (error.class(), error.is_unclear());
         assert_eq!(class(Rejection::SettingWeightsTooFast.into()), (Class::Wait, false));
@@ -352,7 +358,8 @@ mod tests {
         assert_eq!(class(Rejection::PoolFull.into()), (Class::Wait, true));
         assert_eq!(class(ChainError::Deadline(Duration::ZERO)), (Class::Retry, true));
         assert_eq!(class(ChainError::Protocol(String::new())), (Class::Fatal, true));
-        assert_eq!(class(ChainError::Unsent(String::new())), (Class::Retry, false));
+        assert_eq!(class(ChainError::Protocol(String::new()).unsent()), (Class::Fatal, false));
+        assert_eq!(class(ChainError::Deadline(Duration::ZERO).unsent()), (Class::Retry, false));
         assert_eq!(class(ChainError::Upgrading(String::new())), (Class::Retry, true));
     }
 
@@ -367,7 +374,7 @@ mod tests {
         for error in unclear {
             let text = format!("the call was not sent: {error}");
             let unsent = error.unsent();
-            assert!(matches!(unsent, ChainError::Unsent(_)) && !unsent.is_unclear(), "{unsent:?}");
+            assert!(matches!(unsent, ChainError::Unsent { .. }) && !unsent.is_unclear(), "{unsent:?}");
             assert_eq!((unsent.to_string(), unsent.clone().unsent()), (text, unsent));
         }
         let refused = ChainError::from(Rejection::SettingWeightsTooFast);

@@ -10,8 +10,8 @@ pub mod intent;
 
 use serde::{Deserialize, Serialize};
 
-use super::ChainError;
 use super::types::Weights;
+use super::{ChainError, Class};
 use crate::ids::{BlockNumber, Hash32, Uid};
 
 /// Blocks after [`PreparedWeights::at`] in which weights may be [sent](super::Chain::submit_weights). So it is known when the last
@@ -104,10 +104,10 @@ impl PreparedWeights {
     /// [`ChainError::Unsent`] if it is too late for that.
     pub fn in_time(&self, head: BlockNumber) -> Result<(), ChainError> {
         match head > self.until() {
-            true => Err(ChainError::Unsent(format!(
-                "these weights were made for block {} and the {SENDING} after it, the chain is at {head}",
-                self.at
-            ))),
+            true => {
+                let made = format!("these weights were made for block {} and the {SENDING} after it", self.at);
+                Err(ChainError::Unsent { class: Class::Retry, why: format!("{made}, the chain is at {head}") })
+            }
             false => Ok(()),
         }
     }

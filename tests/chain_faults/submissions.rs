@@ -224,7 +224,7 @@ async fn in_the_pool_already() -> Duration {
 async fn fails_before() -> Duration {
     const NONCE: &str = "system_accountNextIndex";
     let bench = Bench::connected(1).await;
-    let unsent = |error: ChainError| matches!(&error, ChainError::Unsent(_)) && !error.is_unclear();
+    let unsent = |error: ChainError| matches!(&error, ChainError::Unsent { .. }) && !error.is_unclear();
     bench.node().fault(NONCE, Fault::Refuse(Refusal::new(-32000, "server is busy", None)));
     assert!(unsent(bench.send().await.unwrap_err()));
     assert_eq!(bench.node().connections(), 1);
@@ -464,7 +464,7 @@ async fn two_at_a_time() -> Duration {
     assert_eq!(first, Err(ChainError::Deadline(submit_limit())));
     // Its turn comes as the first one's deadline passes, and it meets the same; for the third that is too late.
     assert_eq!(second, Err(ChainError::Deadline(submit_limit())));
-    assert!(matches!(third, Err(ChainError::Unsent(_))), "{third:?}");
+    assert!(matches!(third, Err(ChainError::Unsent { .. })), "{third:?}");
     assert_eq!(bench.submissions(), 2, "each once");
     bench.check().await;
     end.duration_since(begin)

@@ -14,7 +14,7 @@
 //!
 //! Design notes: each member holds a second handle of its socket, since the server owns the first; so a connection takes two
 //! file descriptors. Shutting it down wakes the server, which drops it and with it the [`Member`]. One that lingers holds its
-//! seat until it is closed, and only the second handle.
+//! seat until it is closed, and two handles too: the server has let go of its own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -161,10 +161,16 @@ impl LedgerClient {
     }
 
     async fn submit(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
-        within(self.deadlines.submit, self.submit_now(call, signer)).await
+        within(self.deadlines.submit, self.submit_now(call, signer, None)).await
     }
 
-    async fn submit_now(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+    /// `carried`: the weights that the call carries, which are not sent too late.
+    async fn submit_now(
+        &self,
+        call: Call,
+        signer: &dyn Signer,
+        carried: Option<&PreparedWeights>,
+    ) -> Result<Inclusion, ChainError> {
         let mut attempts = NONCE_ATTEMPTS;
         loop {
             let account = self.link.account(signer.hotkey()).await?;
@@ -176,6 +182,9 @@ impl LedgerClient {
             }
             let signed = SignedCall::sign(call.clone(), self.netuid, account.nonce, genesis, signer);
             attempts -= 1;
+            if let Some(weights) = carried {
+                weights.in_time(self.link.head().await.map_err(ChainError::unsent)?.number)?;
+            }
             match self.link.submit(signed).await {
                 Err(ChainError::Rejected(Rejection::StaleTransaction(_) | Rejection::FutureTransaction(_)))
                     if attempts > 0 => {}
@@ -269,7 +278,6 @@ impl Chain for LedgerClient {
     }
 
     async fn submit_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        prepared.in_time(self.head().await.map_err(ChainError::unsent)?.number)?;
         let call = match &prepared.route {
             Route::Plain => {
                 let (uids, values) = columns(&prepared.weights);
@@ -279,7 +287,7 @@ impl Chain for LedgerClient {
             // The ledger has no beacon that would open them.
             Route::Timelocked { .. } => return Err(Rejection::IncorrectCommitRevealVersion.into()),
         };
-        self.submit(call, &*self.signer).await
+        within(self.deadlines.submit, self.submit_now(call, &*self.signer, Some(prepared))).await
     }
 
     async fn reveal_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {

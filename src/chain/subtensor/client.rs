@@ -126,7 +126,7 @@ impl SubtensorChain {
     ) -> Result<Inclusion, ChainError> {
         let turn = tokio::time::timeout(self.submit, self.submitting.lock()).await;
         let _alone =
-            turn.map_err(|_| ChainError::Unsent("another call of this node is still on its way".to_owned()))?;
+            turn.map_err(|_| ChainError::Unreachable("another call of this node is on its way".to_owned()).unsent())?;
         let begin = Instant::now();
         let ready = within(self.submit, submit::ready(&self.link, &call, signer, carried)).await;
         let ready = ready.map_err(ChainError::unsent)?;

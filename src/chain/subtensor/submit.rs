@@ -136,7 +136,7 @@ pub(super) async fn ready(
 pub(super) async fn submit(link: &Link, ready: Ready) -> Result<Inclusion, ChainError> {
     let Ready { session, signed, name } = ready;
     if let Some(Condemnation { why, .. }) = session.condemnation() {
-        return Err(ChainError::Unsent(why));
+        return Err(ChainError::Unreachable(why).unsent());
     }
     let mut blocks = Blocks { signed: &signed, seen: HashSet::new() };
     let why = match watched(&session, &mut blocks).await {

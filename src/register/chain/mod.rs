@@ -162,7 +162,7 @@ fn redact(word: &str) -> String {
 /// How to end, and what helps.
 fn remedy(error: &ChainError) -> (Exit, Option<&'static str>) {
     match error {
-        ChainError::Unsent(_) => (Exit::Unavailable, Some("the chain has not got it: try again")),
+        ChainError::Unsent { .. } => (Exit::Unavailable, Some("the chain has not got it: try again")),
         ChainError::Unreachable(_) => (
             Exit::Unavailable,
             Some("does it run, and is the address right? --subtensor.network, --subtensor.chain_endpoint"),
@@ -239,7 +239,7 @@ mod tests {
         let ends = |error: ChainError| remedy(&error).0;
         assert_eq!(ends(ChainError::Unreachable(String::new())), Exit::Unavailable);
         assert_eq!(ends(ChainError::Deadline(std::time::Duration::ZERO)), Exit::Unavailable);
-        assert_eq!(ends(ChainError::Unsent(String::new())), Exit::Unavailable);
+        assert_eq!(ends(ChainError::Deadline(std::time::Duration::ZERO).unsent()), Exit::Unavailable);
         assert_eq!(ends(ChainError::Upgrading(String::new())), Exit::Unavailable);
         assert_eq!(ends(Rejection::SubnetNotExists.into()), Exit::Data);
         assert_eq!(ends(ChainError::Protocol(String::new())), Exit::Data);

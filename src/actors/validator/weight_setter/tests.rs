@@ -205,6 +205,8 @@ fn a_commit_that_waits_for_its_reveal_stays_ours_whatever_was_tried_since() {
     }
     assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[Intended::from(&waiting)], 1), None);
     assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[], 1), Some(9), "an ended one is forgotten at last");
+    known.stays(Hash32([7; 32]));
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[], 1), None, "but one that was missed and stays");
 }
 
 #[test]
