@@ -5,6 +5,9 @@
 //! `KS(E_t, j, 1)`, both as two's complement `i8`. No entry is a simple function of its indices: a shortcut through
 //! structure would need one.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+
 use chacha20::ChaCha8;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 

@@ -24,6 +24,7 @@ pub mod tile;
 pub mod cpu;
 pub mod entry;
 pub mod verifier;
+mod workers;
 
 pub mod frames;
 pub mod prover;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+use crate::proof::workers::STACK;
 
 /// Why serving ended before the host said so.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,7 @@ type Job<T> = std::io::Result<oneshot::Receiver<Result<T, CpuError>>>;
 
 fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, CpuError> + Send + 'static) -> Job<T> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("request".into()).stack_size(cpu::STACK);
+    let thread = std::thread::Builder::new().name("request".into()).stack_size(STACK);
     thread.spawn(move || _ = done.send(work()))?;
     Ok(result)
 }
