@@ -32,4 +32,7 @@ pub mod prover;
 pub mod budget;
 pub mod selftest;
 
+#[cfg(test)]
+mod binomial;
+
 pub use work::{Challenge, Position, Root, Work, WorkError, kept_sample, sample_positions};
