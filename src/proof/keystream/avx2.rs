@@ -1,4 +1,5 @@
-//! ChaCha's double round on eight states at a time, word `w` of all eight in register `w`.
+//! ChaCha's double round on eight states at a time, word `w` of all eight in register `w`: what the AVX2 kernels of an
+//! entry and of a block of memory share.
 
 use std::arch::x86_64::*;
 
