@@ -153,9 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn four_iterations_of_a_column_of_zeros_are_four_double_rounds_of_the_keystream() {
-        // The double round is held to the keystream's own: constants, key, counter and nonce, then four of them, then
-        // the feed-forward.
+    fn the_double_round_is_the_keystreams_own() {
+        // Constants, key, counter and nonce; four of them; the feed-forward.
         let mut state = [0u32; 16];
         state[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
         state[4..12].fill(0x0505_0505);
