@@ -1,8 +1,9 @@
 //! Follows the chain: owns the view of the subnet, publishes it, and keeps our endpoints announced on it.
 //!
 //! Invariants: a view is published only when it was read whole, from one head; subscribers hear of each head at most
-//! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made once,
-//! from the first of its blocks that is seen, and stay as they are until the next. Which heads are followed is decided in
+//! once; a failed read leaves the last view in place, and its age tells how old it is. The slots of an epoch are made from
+//! the first of its blocks that is seen; they change if their beacon is replaced before that block is final, and else stay
+//! as they are until the next. Which heads are followed is decided in
 //! [`crate::chain::heads`]: an endpoint that is behind takes nobody back.
 //!
 //! The last view is kept in the database, once an epoch and when who is in the subnet has changed. If the first look at
@@ -14,7 +15,8 @@
 //! Design notes: a reconciler. It runs on a period and on a nudge ([`Poll`]), never twice at once, and does not retry
 //! by itself. Announcing our axon is part of the same turn: what the chain shows is compared with what should be
 //! there, and corrected, unless another node with our hotkey put it there ([`super::exclusive`]): before our axon takes
-//! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. On
+//! the place of another address, whoever answers there is asked, and once the chain had ours it is never taken back. Had
+//! it ours in a block that was replaced, it is announced as for the first time once finality has passed that block. On
 //! restart the first read rebuilds everything.
 
 mod announce;
@@ -34,7 +36,7 @@ use tokio::time::Instant;
 use self::announce::Attempts;
 pub(super) use self::look::differs;
 use self::look::{Looked, look};
-use self::stall::Stall;
+use self::stall::{Finality, FinalityNews, Stall};
 use super::Subscriber;
 use super::exclusive::{Exclusive, Rival};
 use super::journal::Journal;
@@ -120,6 +122,7 @@ pub struct ChainWatcher {
     /// Whether the journal was asked for the last view.
     recalled: bool,
     stall: Stall,
+    finality: Finality,
     announcing: bool,
     axon_attempts: Attempts,
     prometheus_attempts: Attempts,
@@ -141,6 +144,7 @@ impl ChainWatcher {
             behind: None,
             kept: None,
             recalled: false,
+            finality: Finality::default(),
             announcing: false,
             axon_attempts: Attempts::default(),
             prometheus_attempts: Attempts::default(),
@@ -300,11 +304,26 @@ impl ChainWatcher {
         setup.standing.send_replace(Some(Arc::new(now)));
     }
 
+    /// Tells once if blocks come and do not become final, and when they do again.
+    fn check_finality(&mut self, view: &ChainView) {
+        let (block, finalized) = (view.metagraph.head.number, view.finalized);
+        match self.finality.news(block, finalized) {
+            Some(FinalityNews::Behind) => tracing::warn!(
+                block,
+                finalized,
+                "blocks come, but do not become final: weights cannot be confirmed until they do; compare with another endpoint"
+            ),
+            Some(FinalityNews::CaughtUp) => tracing::info!(block, finalized, "blocks become final again"),
+            None => {}
+        }
+    }
+
     fn publish(&mut self, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.recovered();
         if self.stall.moved(view.seen_at) {
             tracing::info!(block = view.metagraph.head.number, "the chain moves again");
         }
+        self.check_finality(&view);
         let same = |old: &Arc<ChainView>| !old.is_stored() && !differs(&old.metagraph, &view.metagraph);
         let changed = !self.view.as_ref().is_some_and(same);
         self.view = Some(view.clone());

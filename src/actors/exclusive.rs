@@ -2,7 +2,8 @@
 //!
 //! On one machine a lock file keeps the second node of a hotkey out ([`crate::wallet::HotkeyLock`]); here is what can be
 //! known of other machines. A miner asks the address that the chain shows for its hotkey before it announces its own
-//! ([`Rival::ask`]), and never takes back an announcement that another node has replaced. A validator sets no more
+//! ([`Rival::ask`]), and never takes back an announcement that another node has replaced; one that was in a block that
+//! was itself replaced has never been, and is made again. A validator sets no more
 //! weights once the chain shows some that it never meant to set.
 //!
 //! Design notes: a conflict is published and lasts until the process ends. Two nodes that each correct the chain in turn
@@ -98,6 +99,11 @@ impl Exclusive {
     /// The chain shows our axon as announced in this block.
     pub fn axon_shown(&self, block: BlockNumber) {
         self.axon.send_replace(Some(block));
+    }
+
+    /// The block that showed our axon was replaced for good: the chain has never shown it.
+    pub fn axon_retracted(&self) {
+        self.axon.send_replace(None);
     }
 
     /// The block of our newest announcement that the chain has shown to this process.

@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 mod crowd;
+mod linger;
 mod reach;
 
 pub use crowd::{Crowd, room};
@@ -51,7 +52,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(6);
 /// after a second, and what the standard library asks for, 128, is full as soon as somebody opens that many at once.
 const BACKLOG: i32 = 4096;
 
-/// How long a connection that is being closed throws away what its caller still sends, so that the caller hears why.
+/// How long the server throws away what a caller still sends over a connection that is being closed, so that the caller
+/// hears why. Whatever that is: where callers are strangers, the [`Crowd`] does it instead, with a limit.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Registers the routes of a listener; called once for each worker thread.
@@ -162,6 +164,7 @@ impl Listener {
         let announced = self.spec.reach.as_ref().map(|reach| reach.announced.ip());
         // Connections beyond the crowd's limits must be taken to be closed, but not many of them at once: each holds memory.
         let max_connections = crowd.as_ref().map_or(1024, |crowd| crowd.limit().div_ceil(self.spec.workers) + TO_CLOSE);
+        let linger = if crowd.is_some() { Duration::ZERO } else { LINGER };
         let server = HttpServer::new(move || {
             let routes = routes.clone();
             App::new().configure(move |c| routes(c)).wrap_fn(|request, service| {
@@ -180,7 +183,7 @@ impl Listener {
         .max_connections(max_connections)
         .keep_alive(self.spec.keep_alive)
         .client_request_timeout(self.spec.request_timeout)
-        .client_disconnect_timeout(LINGER)
+        .client_disconnect_timeout(linger)
         .shutdown_timeout(self.spec.drain.as_secs())
         .on_connect(move |io, data| {
             if let (Some(crowd), Some(stream)) = (&crowd, io.downcast_ref::<tokio::net::TcpStream>()) {

@@ -22,6 +22,18 @@ pub enum ChainError {
     /// The other side does not speak as expected, or is not the chain that this node is set to.
     #[error("the chain's answer cannot be used: {0}")]
     Protocol(String),
+    /// A call that changes the chain failed before it was sent: it can not be included.
+    #[error("the call was not sent: {why}")]
+    Unsent {
+        /// What the failure asks for.
+        class: Class,
+        /// What failed.
+        why: String,
+    },
+    /// A block's state is in the form of another runtime than the one in use, as it is for some blocks around an upgrade.
+    /// Nothing was read of it.
+    #[error("the chain's runtime is being upgraded: {0}")]
+    Upgrading(String),
 }
 
 /// What a failed call asks for.
@@ -53,7 +65,11 @@ impl ChainError {
     /// What it asks for.
     pub fn class(&self) -> Class {
         match self {
-            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Refused(_) => Class::Retry,
+            ChainError::Unreachable(_)
+            | ChainError::Deadline(_)
+            | ChainError::Refused(_)
+            | ChainError::Upgrading(_) => Class::Retry,
+            ChainError::Unsent { class, .. } => *class,
             // Another chain, or one that this program does not understand.
             ChainError::Protocol(_) => Class::Fatal,
             ChainError::Rejected(rejection) => rejection.class(),
@@ -67,6 +83,8 @@ impl ChainError {
             ChainError::Deadline(_) => "deadline",
             ChainError::Refused(_) => "refused",
             ChainError::Protocol(_) => "protocol",
+            ChainError::Unsent { .. } => "unsent",
+            ChainError::Upgrading(_) => "upgrading",
             ChainError::Rejected(rejection) => rejection.name(),
         }
     }
@@ -78,8 +96,10 @@ impl ChainError {
             ChainError::Deadline(Duration::ZERO),
             ChainError::Refused(String::new()),
             ChainError::Protocol(String::new()),
+            ChainError::Upgrading(String::new()),
         ];
-        let own = own.iter().map(|e| (e.class(), e.name()));
+        let unsent = Class::ALL.map(|class| ChainError::Unsent { class, why: String::new() });
+        let own = own.iter().chain(&unsent).map(|e| (e.class(), e.name()));
         own.chain(Rejection::ALL.iter().map(|r| (r.class(), r.name()))).collect()
     }
 
@@ -87,12 +107,23 @@ impl ChainError {
     /// to others before.
     pub fn is_unclear(&self) -> bool {
         match self {
-            ChainError::Unreachable(_) | ChainError::Deadline(_) | ChainError::Protocol(_) => true,
+            ChainError::Unreachable(_)
+            | ChainError::Deadline(_)
+            | ChainError::Protocol(_)
+            | ChainError::Upgrading(_) => true,
             ChainError::Rejected(rejection) => {
                 matches!(rejection, Rejection::PoolFull | Rejection::Outdated | Rejection::Banned)
             }
-            ChainError::Refused(_) => false,
+            ChainError::Refused(_) | ChainError::Unsent { .. } => false,
         }
+    }
+
+    /// The same of a call that was not sent yet. A refusal stays what it is; whatever else would leave open what becomes of the
+    /// call does not.
+    #[must_use]
+    pub fn unsent(self) -> Self {
+        let (class, why) = (self.class(), self.to_string());
+        if self.is_unclear() { ChainError::Unsent { class, why } } else { self }
     }
 
     /// The refusal, if this is one.
@@ -317,7 +348,7 @@ mod tests {
     #[test]
     fn every_failure_has_one_class_and_only_the_runtimes_refusals_are_certain() {
         let classes = ChainError::classes();
-        assert_eq!(classes.len(), 4 + Rejection::NAMES.len());
+        assert_eq!(classes.len(), 8 + Rejection::NAMES.len());
         assert!(Class::ALL.iter().all(|class| classes.iter().any(|(of, _)| of == class)));
         let class = |error: ChainError| (error.class(), error.is_unclear());
         assert_eq!(class(Rejection::SettingWeightsTooFast.into()), (Class::Wait, false));
@@ -327,6 +358,27 @@ mod tests {
         assert_eq!(class(Rejection::PoolFull.into()), (Class::Wait, true));
         assert_eq!(class(ChainError::Deadline(Duration::ZERO)), (Class::Retry, true));
         assert_eq!(class(ChainError::Protocol(String::new())), (Class::Fatal, true));
+        assert_eq!(class(ChainError::Protocol(String::new()).unsent()), (Class::Fatal, false));
+        assert_eq!(class(ChainError::Deadline(Duration::ZERO).unsent()), (Class::Retry, false));
+        assert_eq!(class(ChainError::Upgrading(String::new())), (Class::Retry, true));
+    }
+
+    #[test]
+    fn what_fails_before_it_is_sent_is_not_in_doubt() {
+        let unclear = [
+            ChainError::Unreachable("gone".to_owned()),
+            ChainError::Deadline(Duration::ZERO),
+            ChainError::Protocol("odd".to_owned()),
+            Rejection::Outdated.into(),
+        ];
+        for error in unclear {
+            let text = format!("the call was not sent: {error}");
+            let unsent = error.unsent();
+            assert!(matches!(unsent, ChainError::Unsent { .. }) && !unsent.is_unclear(), "{unsent:?}");
+            assert_eq!((unsent.to_string(), unsent.clone().unsent()), (text, unsent));
+        }
+        let refused = ChainError::from(Rejection::SettingWeightsTooFast);
+        assert_eq!(refused.clone().unsent(), refused);
     }
 
     #[test]

@@ -11,8 +11,9 @@
 //!
 //! # Invariants
 //! - Every outside wait ends: an implementation of [`Chain`] has a deadline for each call.
-//! - A call that changes the chain returns once it is **included** in a block, with that block's number. After
-//!   [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying again.
+//! - A call that changes the chain returns once it is **included** in a block, with that block's number; if it failed there, once
+//!   that block is final. After [`ChainError::Deadline`] of such a call nothing is known: look at the metagraph before trying
+//!   again. After [`ChainError::Unsent`] it is known that nothing was sent.
 //! - A refusal carries the chain's own error name, see [`Rejection`].
 
 pub mod commit;
@@ -103,8 +104,9 @@ pub trait Chain: Send + Sync {
 
     /// Sends prepared weights: sets them, or commits to them. Only ratios matter: the chain scales the largest up to 65,535.
     ///
-    /// At most one call of it can be included, and none that was signed more than [`call_lifetime`](Chain::call_lifetime)
-    /// blocks before.
+    /// At most one call of it can be included. None is signed at a head more than [`SENDING`](weights::SENDING) blocks
+    /// after [`PreparedWeights::at`] ([`ChainError::Unsent`]), and none is included more than
+    /// [`call_lifetime`](Chain::call_lifetime) blocks after it was signed.
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError>;
 
     /// Reveals weights whose hash was committed to, within [`PreparedWeights::reveal`]. Timelocked ones are revealed by the
@@ -113,9 +115,7 @@ pub trait Chain: Send + Sync {
 
     /// Blocks within which a signed call is included or never: the length of its era. Whoever got no answer knows after that
     /// many finalised blocks that the call will not come any more.
-    fn call_lifetime(&self) -> u64 {
-        64
-    }
+    fn call_lifetime(&self) -> u64;
 
     /// What the chain shows of this hotkey's weights, as of its newest finalised block.
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError>;
@@ -128,6 +128,37 @@ pub trait Chain: Send + Sync {
         self.submit_weights(&self.prepare_weights(weights).await?).await
     }
 
-    /// Registers `hotkey` in the subnet, paid and signed by `coldkey` (`burned_register`).
+    /// Registers `hotkey` in the subnet for what that costs, paid and signed by `coldkey` (`burned_register`).
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError>;
+
+    /// [Registers](Chain::register) `hotkey` if that costs no more than `limit_rao`.
+    ///
+    /// A chain that has no call with a limit takes the price of the block that holds the call; all that can be done is to look
+    /// at it once more right before the call is sent.
+    ///
+    /// # Errors
+    /// [`Rejection::RegistrationPriceLimitExceeded`] if it costs more.
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError>;
+}
+
+/// [Registers](Chain::register) where the chain has no call with a limit: if the newest block's price is within it.
+///
+/// # Errors
+/// As for [`Chain::register_within`].
+pub(crate) async fn register_at_most(
+    chain: &dyn Chain,
+    hotkey: Hotkey,
+    limit_rao: u64,
+    coldkey: &dyn Signer,
+) -> Result<Inclusion, ChainError> {
+    let rules = chain.hyperparameters().await.map_err(ChainError::unsent)?;
+    if rules.burn_rao > limit_rao {
+        return Err(Rejection::RegistrationPriceLimitExceeded.into());
+    }
+    chain.register(hotkey, coldkey).await
 }

@@ -17,8 +17,11 @@
 //! 5. Slot `i` is the blocks from the epoch's first + `i · L` up to, without, first + `(i + 1) · L`. Holders whose slot
 //!    would not lie within an ordinary epoch have none (more holders than blocks).
 //!
-//! A table is made once, when the first block of its epoch is seen, and stays: where a chain begins the next epoch early,
-//! the slots that it cuts off are lost; where it puts it off, nobody has a slot until then.
+//! A table is made when the first block of its epoch is seen, and stays unless its beacon is replaced: until the first
+//! block is final the beacon is read again with each head, and a table of another beacon takes the place of the first, so
+//! that nodes that saw different branches agree again with the next head. A round that was begun goes on, an epoch that was
+//! judged is not judged again, and miners serve by the table of now, one at a time. Where a chain begins the next epoch
+//! early, the slots that it cuts off are lost; where it puts it off, nobody has a slot until then.
 //!
 //! The stakes and permits are those of the first block of the epoch that a node sees. Nodes that first look at different
 //! blocks disagree about that epoch only if another twelve had the highest stake in between; a miner still serves one at a

@@ -276,10 +276,9 @@ pub struct Inclusion {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn neuron(uid: u16) -> Neuron {
+impl Neuron {
+    /// A neuron that does nothing, for tests: its hotkey is the uid's low byte again and again.
+    pub(crate) fn idle(uid: u16) -> Self {
         Neuron {
             uid: Uid(uid),
             hotkey: Hotkey([uid as u8; 32]),
@@ -293,15 +292,20 @@ mod tests {
             last_update: 1,
             incentive: 0,
             dividends: 0,
-            standing: crate::chain::Standing::default(),
+            standing: Standing::default(),
             weights: vec![],
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn neurons_are_found_by_hotkey_and_by_uid_in_any_order() {
         let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let (netuid, neurons) = (Netuid(1), vec![neuron(1), neuron(0)]);
+        let (netuid, neurons) = (Netuid(1), vec![Neuron::idle(1), Neuron::idle(0)]);
         let graph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
         assert_eq!(graph.by_uid(Uid(0)).unwrap().hotkey, Hotkey([0; 32]));
         assert_eq!(graph.by_hotkey(&Hotkey([1; 32])).unwrap().uid, Uid(1));
@@ -312,7 +316,7 @@ mod tests {
     #[test]
     fn an_axon_is_the_same_only_if_address_port_and_version_are() {
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
-        let mut n = neuron(0);
+        let mut n = Neuron::idle(0);
         assert!(!n.serves_axon(ip, 8091, 183));
         n.axon = Some(AxonInfo { block: 1, version: 183, ip, port: 8091, protocol: 4 });
         assert!(n.serves_axon(ip, 8091, 183));

@@ -11,7 +11,12 @@ pub mod intent;
 use serde::{Deserialize, Serialize};
 
 use super::types::Weights;
+use super::{ChainError, Class};
 use crate::ids::{BlockNumber, Hash32, Uid};
+
+/// Blocks after [`PreparedWeights::at`] in which weights may be [sent](super::Chain::submit_weights). So it is known when the last
+/// call of them can be included, also of a node that was killed.
+pub const SENDING: u64 = 16;
 
 /// How weights get to the chain. As `Debug` it shows no salt and no sealed bytes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +90,25 @@ impl PreparedWeights {
             Route::Plain => None,
             Route::Hashed { hash, .. } => Some(*hash),
             Route::Timelocked { commit, .. } => Some(digest_of(commit)),
+        }
+    }
+
+    /// The last head at which they may be signed.
+    pub fn until(&self) -> BlockNumber {
+        self.at.saturating_add(SENDING)
+    }
+
+    /// Whether they may be signed at this head.
+    ///
+    /// # Errors
+    /// [`ChainError::Unsent`] if it is too late for that.
+    pub fn in_time(&self, head: BlockNumber) -> Result<(), ChainError> {
+        match head > self.until() {
+            true => {
+                let made = format!("these weights were made for block {} and the {SENDING} after it", self.at);
+                Err(ChainError::Unsent { class: Class::Retry, why: format!("{made}, the chain is at {head}") })
+            }
+            false => Ok(()),
         }
     }
 }

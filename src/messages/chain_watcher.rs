@@ -19,8 +19,8 @@ pub struct ChainView {
     pub metagraph: Arc<Metagraph>,
     /// The rules of the subnet, re-read once an epoch.
     pub hyperparameters: Arc<Hyperparameters>,
-    /// Whose turn it is in this epoch, fixed by the first block of it that was seen; `None` while its beacon could not be
-    /// read.
+    /// Whose turn it is in this epoch, by the first block of it that was seen; made anew if the beacon is replaced before
+    /// that block is final. `None` while the beacon could not be read.
     pub slots: Option<Arc<SlotTable>>,
     /// Time between two blocks, over the last ones seen; `None` before there were two.
     pub block_time: Option<Duration>,

@@ -128,7 +128,8 @@ impl Cross<'_, '_> {
                     let reason = format!("{:?} is no way to reach a chain; write ws:// or wss://", url.scheme());
                     self.fault(&[path(key)], reason);
                 }
-                Err(wrong) => self.fault(&[path(key)], format!("{endpoint:?} is not an address ({wrong})")),
+                // The text itself may hold a key, and what is no address cannot be shown in part.
+                Err(wrong) => self.fault(&[path(key)], format!("it is not an address ({wrong})")),
             }
         }
         self.resolvers(settings);

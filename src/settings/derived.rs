@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::sections::{Logging, Miner, Prover, Settings, Subtensor, Wallet};
 use crate::chain::serving::AddressPolicy;
+use crate::telemetry::redact_endpoint;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,21 @@ impl Wallet {
     /// The file of the coldkey's address: `{path}/{name}/coldkeypub.txt`.
     pub fn coldkeypub_file(&self) -> PathBuf {
         self.path.join(&self.name).join("coldkeypub.txt")
+    }
+}
+
+/// Without what may be secret in the endpoints.
+impl std::fmt::Debug for Subtensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Subtensor { network, chain_endpoint, fallback_endpoints, request_timeout, poll_interval } = self;
+        let fallbacks: Vec<String> = fallback_endpoints.iter().map(|endpoint| redact_endpoint(endpoint)).collect();
+        f.debug_struct("Subtensor")
+            .field("network", &network.to_string())
+            .field("chain_endpoint", &chain_endpoint.as_deref().map(redact_endpoint))
+            .field("fallback_endpoints", &fallbacks)
+            .field("request_timeout", request_timeout)
+            .field("poll_interval", poll_interval)
+            .finish()
     }
 }
 

@@ -166,6 +166,9 @@ impl<T: Leaf> Field for T {
     }
 }
 
+/// How a value that was left out, and a list without items, are shown.
+pub(super) const NONE: &str = "none";
+
 /// A value that may be left out: null, an empty text or no key at all.
 impl<T: Field> Field for Option<T> {
     fn read(value: Option<&Value>, at: &At, reader: &mut Reader<'_>) -> Option<Self> {
@@ -178,7 +181,7 @@ impl<T: Field> Field for Option<T> {
     fn list(&self, keys: &mut Vec<String>, out: &mut Vec<(String, String)>) {
         match self {
             Some(value) => value.list(keys, out),
-            None => out.push((show_path(keys), "none".to_owned())),
+            None => out.push((show_path(keys), NONE.to_owned())),
         }
     }
 }
@@ -204,7 +207,7 @@ impl<T: Leaf> Field for Vec<T> {
     }
     fn list(&self, keys: &mut Vec<String>, out: &mut Vec<(String, String)>) {
         let items: Vec<String> = self.iter().map(Leaf::text).collect();
-        out.push((show_path(keys), if items.is_empty() { "none".to_owned() } else { items.join(",") }));
+        out.push((show_path(keys), if items.is_empty() { NONE.to_owned() } else { items.join(",") }));
     }
 }
 
@@ -243,13 +246,17 @@ impl<T: Field> Field for BTreeMap<String, T> {
     }
 }
 
-/// Declares a section: a struct whose fields are read, checked and listed one by one.
+/// Declares a section: a struct whose fields are read, checked and listed one by one. `secret` leaves `Debug` to be written by
+/// hand.
 macro_rules! section {
-    ($(#[$meta:meta])* pub struct $name:ident {
+    ($(#[$meta:meta])* pub struct $name:ident $body:tt) => {
+        section! { secret #[derive(Debug)] $(#[$meta])* pub struct $name $body }
+    };
+    (secret $(#[$meta:meta])* pub struct $name:ident {
         $($(#[$fmeta:meta])* pub $field:ident : $ty:ty $([$check:expr])?,)*
     }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Clone, PartialEq)]
         pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
 
         impl $crate::settings::field::Field for $name {

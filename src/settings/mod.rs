@@ -77,7 +77,7 @@ impl Role {
 }
 
 /// Settings, and how they came about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Loaded {
     /// Complete and checked.
     pub settings: Settings,
@@ -87,6 +87,13 @@ pub struct Loaded {
     pub sources: BTreeMap<String, Source>,
     /// The layers' values before they became settings.
     tree: Value,
+}
+
+/// Without secrets, which the layers' values have.
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("lines", &self.lines()).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
 }
 
 impl Loaded {

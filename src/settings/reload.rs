@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::field::NONE;
 use super::value::show_path;
 use super::{Cli, Loaded, Problems, Role, read_layers, settle};
-use crate::telemetry::redact_url;
+use crate::telemetry::{redact_endpoint, redact_url};
 
 /// What becomes of a changed key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +213,10 @@ impl Changes {
 /// A key's value as it may be shown.
 pub(crate) fn shown(key: &str, value: &str) -> String {
     match key {
-        "subtensor.chain_endpoint" | "subtensor.fallback_endpoints" | "subtensor.network" => redact_url(value),
+        "subtensor.chain_endpoint" | "subtensor.fallback_endpoints" if value != NONE => {
+            value.split(',').map(redact_endpoint).collect::<Vec<_>>().join(",")
+        }
+        "subtensor.network" => redact_url(value),
         _ => value.to_owned(),
     }
 }
@@ -294,7 +298,8 @@ mod tests {
             ("challenge.samples", "5"),
             ("metrics.port", "9999"),
             ("wallet.hotkey", "other"),
-            ("subtensor.chain_endpoint", "wss://user:secret@host:9944"),
+            ("subtensor.chain_endpoint", "wss://user:secret@host:9944/secret"),
+            ("subtensor.fallback_endpoints", "wss://one/secret,wss://two/v1/secret?secret"),
         ];
         let (next, Changes { changes, .. }) = reread_with(&[], &after).unwrap();
         let seen: Vec<_> = changes.iter().map(|c| (c.key.as_str(), c.outcome)).collect();
@@ -302,6 +307,7 @@ mod tests {
             ("challenge.samples", Outcome::Applied),
             ("metrics.port", Outcome::NeedsRestart),
             ("subtensor.chain_endpoint", Outcome::NeedsRestart),
+            ("subtensor.fallback_endpoints", Outcome::NeedsRestart),
             ("wallet.hotkey", Outcome::Refused),
         ];
         assert_eq!(seen, wanted);
@@ -312,6 +318,20 @@ mod tests {
         assert!(text.contains("applied          challenge.samples: 66 → 5\n"), "{text}");
         assert!(text.contains("(start the node again") && text.contains("warning: careful"), "{text}");
         assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("subtensor.chain_endpoint: none → wss://host:9944  ("), "{text}");
+        assert!(text.contains("subtensor.fallback_endpoints: none → wss://one:443,wss://two:443  ("), "{text}");
+    }
+
+    #[test]
+    fn settings_can_be_logged_although_an_endpoint_holds_a_key() {
+        let keys = [
+            ("subtensor.chain_endpoint", "wss://me:secret@host/secret"),
+            ("subtensor.fallback_endpoints", "wss://one/secret"),
+        ];
+        let loaded = load(Role::Validator, &cli(&keys), env()).unwrap();
+        for text in [format!("{loaded:?}"), format!("{:?}", loaded.settings), loaded.listing()] {
+            assert!(text.contains("wss://host:443") && !text.contains("secret"), "{text}");
+        }
     }
 
     #[test]

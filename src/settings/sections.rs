@@ -103,6 +103,7 @@ section! {
 }
 
 section! {
+    secret
     /// Which chain, and how it is asked.
     pub struct Subtensor {
         /// The network.

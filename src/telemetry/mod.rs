@@ -28,5 +28,5 @@ pub use encode::{CONTENT_TYPE, EncodeError, encode};
 pub use labels::Labels;
 pub use metrics::{NodeMetrics, register_process};
 pub use names::{Kind, Metric};
-pub use redact::{error_chain, printable, redact_url};
+pub use redact::{error_chain, printable, redact_endpoint, redact_url};
 pub use uids::MAX_UID_SERIES;

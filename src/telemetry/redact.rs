@@ -37,6 +37,16 @@ pub fn redact_url(url: &str) -> String {
     out
 }
 
+/// A chain's endpoint as scheme, host and port: some providers have the key of their customer in the path. Of text that is no
+/// address nothing is shown.
+pub fn redact_endpoint(endpoint: &str) -> String {
+    let shown = |url: reqwest::Url| {
+        let (host, port) = (url.host_str()?, url.port_or_known_default()?);
+        Some(format!("{}://{host}:{port}", url.scheme()))
+    };
+    endpoint.trim().parse().ok().and_then(shown).unwrap_or_else(|| "[REDACTED]".to_owned())
+}
+
 /// Outside text as one printable line of at most `max_bytes` bytes: control characters (line ends, terminal escapes)
 /// become `?`, a cut is marked with `…`.
 pub fn printable(text: &str, max_bytes: usize) -> String {
@@ -83,6 +93,21 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_is_shown_without_the_path_that_may_hold_a_key() {
+        for (endpoint, expected) in [
+            ("wss://entrypoint-finney.opentensor.ai:443", "wss://entrypoint-finney.opentensor.ai:443"),
+            ("wss://user:pass@host/v1/KEY?k=KEY#KEY", "wss://host:443"),
+            ("ws://[::1]:9944/KEY", "ws://[::1]:9944"),
+            ("http://127.0.0.1:9950/", "http://127.0.0.1:9950"),
+            ("wss://user:KEY/x@host", "[REDACTED]"),
+            ("host/KEY", "[REDACTED]"),
+            ("", "[REDACTED]"),
+        ] {
+            assert_eq!(redact_endpoint(endpoint), expected, "{endpoint}");
+        }
+    }
+
+    #[test]
     fn outside_text_cannot_start_a_line_or_colour_a_terminal() {
         assert_eq!(printable("a\nb\u{1b}[31mc\u{202e}", 100), "a?b?[31mc?");
         assert_eq!(printable("abcdefgh", 6), "abc…");
@@ -100,7 +125,10 @@ mod tests {
         fn no_secret_survives_redaction(user in "[a-z]{6}", secret in "[A-Z]{8}", host in "[a-z]{3}\\.[a-z]{2}") {
             for url in [format!("https://{user}:{secret}@{host}/p"), format!("https://{host}/p?k={secret}")] {
                 prop_assert!(!redact_url(&url).contains(&secret));
+                prop_assert!(!redact_endpoint(&url).contains(&secret));
             }
+            let url = format!("wss://{host}/{secret}");
+            prop_assert_eq!(redact_endpoint(&url), format!("wss://{host}:443"));
         }
     }
 

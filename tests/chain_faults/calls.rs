@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use compute_subnet::chain::subtensor::rpc::MAX_ANSWER;
 use compute_subnet::chain::{Cause, Chain as _, ChainError};
+use compute_subnet::ids::Coldkey;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, STORAGE, answer, stall};
-use crate::fake::{Fault, Refusal};
+use crate::fake::{Fault, Refusal, compact};
 use crate::table::{Row, answers};
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -127,9 +128,16 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new(
             "finality stands still",
             "blocks come, none is finalised",
-            "it is asked, and used: calls are signed at newer blocks",
+            "it is asked, and used: calls are signed at newer blocks; weights are confirmed once it goes on, and a warning says so after 20 blocks",
             answers(0),
             no_finality,
+        ),
+        Row::new(
+            "finality is not told",
+            "blocks come, none is finalised, and the node refuses to say which one is",
+            "it is asked again later; the connection is kept",
+            answers(0),
+            untold_finality,
         ),
         Row::new(
             "subscription ends",
@@ -158,6 +166,20 @@ pub(crate) fn rows() -> Vec<Row> {
             "the connection is given up",
             answers(3),
             unreadable_upgrade,
+        ),
+        Row::new(
+            "silence after an upgrade",
+            "the runtime's version changes, the node never says at which block",
+            "the answer's deadline; a new connection",
+            answers(4),
+            silence_after_an_upgrade,
+        ),
+        Row::new(
+            "between two runtimes",
+            "a block has the new code, and its state is still the old one's",
+            "nothing is read of it; the next block is read; the connection is kept",
+            answers(2),
+            between_two_runtimes,
         ),
     ]
 }
@@ -296,6 +318,8 @@ async fn reorg() -> Duration {
     took
 }
 
+const FINALITY: &str = "chain_getFinalizedHead";
+
 /// This subscription says nothing, while blocks come.
 async fn silent(method: &'static str, cause: Cause) -> Duration {
     let bench = Arc::new(Bench::new(1).await);
@@ -315,6 +339,22 @@ async fn silent(method: &'static str, cause: Cause) -> Duration {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let took = begin.elapsed();
+    bench.check().await;
+    took
+}
+
+async fn untold_finality() -> Duration {
+    let bench = Arc::new(Bench::connected(1).await);
+    bench.node().with(|chain| chain.lag = 1_000);
+    let refusal = Refusal::new(-32000, "server is busy", None);
+    bench.node().fault_many(FINALITY, 0, usize::MAX, Fault::Refuse(refusal));
+    let asked = bench.node().calls_of(FINALITY);
+    let blocks = bench.blocks(stall() / 5);
+    tokio::time::sleep(stall() * 3 / 2).await;
+    drop(blocks);
+    assert!(bench.node().calls_of(FINALITY) > asked, "nobody asks");
+    assert_eq!(bench.node().connections(), 1, "{:?}", bench.client.vitals());
+    let took = bench.whole_since(Instant::now()).await;
     bench.check().await;
     took
 }
@@ -383,6 +423,67 @@ async fn upgrade() -> Duration {
     let took = bench.whole_since(begin).await;
     bench.check().await;
     assert_eq!((bench.node().connections(), asked()), (1, 2), "read once, on the same connection");
+    took
+}
+
+async fn silence_after_an_upgrade() -> Duration {
+    let bench = Bench::connected(1).await;
+    bench.node().fault("chain_getBlockHash", Fault::Silence);
+    let begin = Instant::now();
+    bench.node().with(|chain| chain.spec_version += 1);
+    bench.noticed_since(begin, &[Cause::Timeout, Cause::Runtime]).await;
+    assert_eq!((bench.ended(Cause::Timeout), bench.ended(Cause::Runtime)), (1, 0));
+    let took = bench.whole_since(begin).await;
+    assert_eq!(bench.node().connections(), 2);
+    bench.check().await;
+    took
+}
+
+/// `System.LastRuntimeUpgrade` of this version.
+fn last_upgrade(spec: u32) -> (String, String) {
+    let key = "0x26aa394eea5630e07c48ae0c9558cef7f9cce9c888469bb1a0dceaa129672ef8".to_owned();
+    let name = [compact(4), b"node".to_vec()].concat();
+    (key, format!("0x{}", hex::encode([compact(spec.into()), name].concat())))
+}
+
+async fn between_two_runtimes() -> Duration {
+    let bench = Bench::connected(1).await;
+    let ran = |spec: u32| {
+        let (key, value) = last_upgrade(spec);
+        bench.node().with(|chain| chain.storage.insert(key, value));
+        bench.node().new_block();
+    };
+    let new = bench.node().with(|chain| chain.spec_version);
+    ran(new - 1);
+    tokio::time::sleep(answer() / 5).await;
+    let client = &bench.client;
+    let reads = [
+        client.head().await.err(),
+        client.metagraph().await.err(),
+        client.hyperparameters().await.err(),
+        client.balance(&Coldkey([1; 32])).await.err(),
+        client.weights_shown().await.err(),
+        // There are none: that too is not believed.
+        client.weights_of_all().await.err(),
+    ];
+    for error in reads {
+        assert!(matches!(error, Some(ChainError::Upgrading(_))), "{error:?}");
+    }
+    let meanwhile = async {
+        while bench.submissions() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(answer() / 5).await;
+        let begin = Instant::now();
+        ran(new);
+        begin
+    };
+    let (sent, begin) = tokio::join!(bench.send(), meanwhile);
+    let took = begin.elapsed();
+    sent.unwrap();
+    assert_eq!(client.weights_of_all().await, Ok(Vec::new()));
+    assert_eq!((bench.submissions(), bench.node().connections()), (1, 1));
+    bench.check().await;
     took
 }
 

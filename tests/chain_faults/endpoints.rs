@@ -48,14 +48,14 @@ pub(crate) fn rows() -> Vec<Row> {
             "connections are accepted and swallowed",
             "the deadline of connecting; the next endpoint",
             answers(4),
-            half_dead_greeting,
+            || greeted(Mode::Stall),
         ),
         Row::new(
             "a trickle",
             "answers come at 1 kB/s",
             "the deadline of connecting's questions; the next endpoint",
             answers(4),
-            trickle,
+            || greeted(Mode::Trickle(1_000)),
         ),
         Row::new(
             "head stands still",
@@ -167,20 +167,10 @@ async fn half_dead_in_a_call() -> Duration {
     took
 }
 
-async fn half_dead_greeting() -> Duration {
+/// The first endpoint's wire is in this mode before anybody connects.
+async fn greeted(mode: Mode) -> Duration {
     let bench = Bench::new(2).await;
-    bench.wires[0].set(Mode::Stall).await;
-    let begin = Instant::now();
-    bench.read().await.unwrap();
-    let took = begin.elapsed();
-    assert_eq!(bench.client.vitals().endpoint, Some(2));
-    bench.check().await;
-    took
-}
-
-async fn trickle() -> Duration {
-    let bench = Bench::new(2).await;
-    bench.wires[0].set(Mode::Trickle(1_000)).await;
+    bench.wires[0].set(mode).await;
     let begin = Instant::now();
     bench.read().await.unwrap();
     let took = begin.elapsed();

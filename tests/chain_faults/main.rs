@@ -13,7 +13,7 @@
 mod bench;
 mod calls;
 mod endpoints;
-#[expect(dead_code, unused_imports, reason = "other tests use the rest")]
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../subtensor/fake/mod.rs"]
 mod fake;
 #[path = "../subtensor/frames.rs"]

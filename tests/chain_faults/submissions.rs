@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use compute_subnet::chain::{Chain as _, ChainError, Rejection};
+use compute_subnet::chain::{Chain as _, ChainError, Inclusion, Rejection};
+use compute_subnet::ids::Hotkey;
+use compute_subnet::wallet::Keypair;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, SUBMISSION, answer, submit_limit, submitted, weights};
-use crate::fake::{Fault, Refusal};
+use crate::fake::{Fake, Fault, Outcome, Refusal};
 use crate::proxy::Mode;
 use crate::table::{Row, answers};
 
@@ -15,10 +17,24 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new(
             "refused by the pool",
-            "1010 with each reason, 1012, 1013, 1014, 1016",
+            "1010 with each reason, 1012, 1014, 1016",
             "the caller hears the chain's name of it; the connection is kept",
             answers(1),
             refused_by_the_pool,
+        ),
+        Row::new(
+            "in the pool already",
+            "1013: the node has the same call",
+            "it may be this one: it is found in its block; sent once",
+            answers(2),
+            in_the_pool_already,
+        ),
+        Row::new(
+            "fails before it is sent",
+            "the account's nonce is refused, then never answered",
+            "it is told that nothing was sent",
+            answers(4),
+            fails_before,
         ),
         Row::new(
             "refused before the pool",
@@ -33,6 +49,27 @@ pub(crate) fn rows() -> Vec<Row> {
             "the caller hears the chain's name of it",
             answers(1),
             failed_in_its_block,
+        ),
+        Row::new(
+            "refused in a block that is replaced",
+            "the call is included and fails, and succeeds in another block",
+            "a refusal counts once its block is final; sent once",
+            answers(2),
+            failed_and_replaced,
+        ),
+        Row::new(
+            "refused in a block that is never final",
+            "the call is included and fails, finality stands still",
+            "it is followed until the deadline; sent once; not known",
+            answers(0).submit(),
+            failed_and_never_final,
+        ),
+        Row::new(
+            "refused, and never a word of it",
+            "the node takes it and says nothing, the call is included and fails",
+            "it is looked for in the blocks, and counts once its block is final; sent once",
+            answers(1),
+            failed_in_silence,
         ),
         Row::new(
             "dropped after it was taken",
@@ -107,6 +144,32 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
 }
 
+/// What came of it, and when.
+async fn timed<T>(sending: impl Future<Output = T>) -> (T, Instant) {
+    (sending.await, Instant::now())
+}
+
+/// Sends weights, and does this once the node got them; what became of them, and how long after the moment that it names.
+async fn sent_while(
+    bench: &Bench,
+    meanwhile: impl Future<Output = Instant>,
+) -> (Result<Inclusion, ChainError>, Duration) {
+    let meanwhile = async {
+        while bench.submissions() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile.await
+    };
+    let ((sent, end), begin) = tokio::join!(timed(bench.send()), meanwhile);
+    (sent, end.saturating_duration_since(begin))
+}
+
+/// The call that `node` got will be in the next block of `other`, which may be the same one.
+fn pooled(node: &Fake, other: &Fake) {
+    let call = submitted(node);
+    other.with(|chain| chain.pool.push(call));
+}
+
 async fn refused_by_the_pool() -> Duration {
     let bench = Bench::connected(1).await;
     let invalid = |data: &str| Refusal::new(1010, "Invalid Transaction", Some(data));
@@ -120,7 +183,6 @@ async fn refused_by_the_pool() -> Duration {
         (invalid("Transaction would exhaust the block limits"), rejected(Rejection::ExhaustsResources)),
         (invalid("something of the future"), named("something of the future")),
         (Refusal::new(1012, "Transaction is temporarily banned", None), rejected(Rejection::Banned)),
-        (Refusal::new(1013, "Transaction is already imported", None), rejected(Rejection::Priority)),
         (Refusal::priority_too_low(), rejected(Rejection::Priority)),
         (Refusal::new(1016, "Immediately Dropped", None), rejected(Rejection::PoolFull)),
     ];
@@ -144,18 +206,51 @@ async fn refused_by_the_pool() -> Duration {
     took
 }
 
+async fn in_the_pool_already() -> Duration {
+    let bench = Bench::connected(1).await;
+    bench.node().fault(SUBMISSION, Fault::Refuse(Refusal::new(1013, "Transaction is already imported", None)));
+    let meanwhile = async {
+        pooled(bench.node(), bench.node());
+        bench.node().new_block();
+        Instant::now()
+    };
+    let (sent, took) = sent_while(&bench, meanwhile).await;
+    assert_eq!(sent.unwrap().block, 2);
+    assert_eq!((bench.submissions(), bench.node().connections()), (1, 1));
+    bench.check().await;
+    took
+}
+
+async fn fails_before() -> Duration {
+    const NONCE: &str = "system_accountNextIndex";
+    let bench = Bench::connected(1).await;
+    let unsent = |error: ChainError| matches!(&error, ChainError::Unsent { .. }) && !error.is_unclear();
+    bench.node().fault(NONCE, Fault::Refuse(Refusal::new(-32000, "server is busy", None)));
+    assert!(unsent(bench.send().await.unwrap_err()));
+    assert_eq!(bench.node().connections(), 1);
+    // Once more on another connection, as with a read.
+    bench.node().fault_many(NONCE, 0, 2, Fault::Silence);
+    let begin = Instant::now();
+    assert!(unsent(bench.send().await.unwrap_err()));
+    let took = begin.elapsed();
+    assert_eq!(bench.submissions(), 0);
+    bench.check().await;
+    took
+}
+
 async fn refused_by_the_runtime() -> Duration {
     let bench = Bench::connected(1).await;
     let begin = Instant::now();
     for (bytes, expected) in [
-        ("0x01000706", Rejection::RateLimitExceeded),
-        ("0x010003", Rejection::Outdated),
-        ("0x010005", Rejection::AncientBirthBlock),
-        ("0x010004", Rejection::BadSignature),
+        ("0x01000706", Rejection::RateLimitExceeded.into()),
+        // Of a call that was sent this would leave open which one came first.
+        ("0x010003", ChainError::from(Rejection::Outdated).unsent()),
+        ("0x010005", Rejection::AncientBirthBlock.into()),
+        ("0x010004", Rejection::BadSignature.into()),
     ] {
         let method = "TaggedTransactionQueue_validate_transaction".to_owned();
         bench.node().with(|chain| chain.runtime.insert(method, bytes.to_owned()));
-        assert_eq!(bench.send().await.unwrap_err(), expected.into());
+        assert_eq!(bench.send().await.unwrap_err(), expected);
     }
     let took = begin.elapsed() / 4;
     assert_eq!(bench.submissions(), 0);
@@ -164,16 +259,72 @@ async fn refused_by_the_runtime() -> Duration {
     took
 }
 
+/// A call that fails in its block: SubtensorModule is pallet 7 in all versions that are known.
+const FAILED: Outcome = Outcome::Failed { pallet: 7, error: 0 };
+
+async fn failed_and_replaced() -> Duration {
+    let bench = Bench::connected(1).await;
+    bench.node().with(|chain| (chain.lag, chain.outcome) = (5, FAILED));
+    let meanwhile = async {
+        // It is told of the failure, which is not final.
+        tokio::time::sleep(answer() / 5).await;
+        let begin = Instant::now();
+        bench.node().with(|chain| chain.outcome = Outcome::Success);
+        bench.node().reorg(1);
+        bench.node().new_block();
+        begin
+    };
+    let (sent, took) = sent_while(&bench, meanwhile).await;
+    assert_eq!(sent.unwrap().block, 4);
+    assert_eq!(bench.submissions(), 1);
+    bench.check().await;
+    took
+}
+
+async fn failed_and_never_final() -> Duration {
+    let bench = Bench::connected(1).await;
+    bench.node().with(|chain| (chain.lag, chain.outcome) = (1_000, FAILED));
+    let begin = Instant::now();
+    assert_eq!(bench.send().await, Err(ChainError::Deadline(submit_limit())));
+    let took = begin.elapsed();
+    assert_eq!(bench.submissions(), 1);
+    bench.node().with(|chain| chain.outcome = Outcome::Success);
+    bench.check().await;
+    took
+}
+
+async fn failed_in_silence() -> Duration {
+    let bench = Bench::connected(1).await;
+    bench.node().with(|chain| (chain.lag, chain.outcome) = (4, FAILED));
+    bench.node().fault(SUBMISSION, Fault::SilentSubscription);
+    let meanwhile = async {
+        pooled(bench.node(), bench.node());
+        // In block 2, which is final with block 6.
+        for _ in 2..=6 {
+            tokio::time::sleep(answer() / 5).await;
+            bench.node().new_block();
+        }
+        Instant::now()
+    };
+    let (sent, took) = sent_while(&bench, meanwhile).await;
+    let error = sent.unwrap_err();
+    assert!(matches!(error, ChainError::Rejected(_) | ChainError::Refused(_)), "{error:?}");
+    assert!(!took.is_zero(), "it was told before its block was final");
+    assert_eq!((bench.submissions(), bench.node().connections()), (1, 1));
+    bench.node().with(|chain| chain.outcome = Outcome::Success);
+    bench.check().await;
+    took
+}
+
 async fn failed_in_its_block() -> Duration {
     let bench = Bench::connected(1).await;
-    let pallet = 7; // SubtensorModule in all versions that are known
-    bench.node().with(|chain| chain.outcome = crate::fake::Outcome::Failed { pallet, error: 0 });
+    bench.node().with(|chain| chain.outcome = FAILED);
     let begin = Instant::now();
     let error = bench.send().await.unwrap_err();
     let took = begin.elapsed();
     assert!(matches!(error, ChainError::Rejected(_) | ChainError::Refused(_)), "{error:?}");
     assert_eq!(bench.submissions(), 1);
-    bench.node().with(|chain| chain.outcome = crate::fake::Outcome::Success);
+    bench.node().with(|chain| chain.outcome = Outcome::Success);
     bench.check().await;
     took
 }
@@ -204,28 +355,20 @@ async fn never_taken() -> Duration {
 async fn dies_while_it_waits() -> Duration {
     let bench = Bench::connected(2).await;
     bench.node().with(|chain| chain.instant = false);
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
         bench.wires[0].set(Mode::Stall).await;
         let begin = Instant::now();
         // The other node has the block.
-        let call = submitted(bench.node());
-        bench.nodes[1].with(|chain| chain.pool.push(call));
+        pooled(bench.node(), &bench.nodes[1]);
         bench.nodes[1].new_block();
         begin
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!(bench.client.vitals().endpoint, Some(2));
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
-    end.duration_since(begin)
+    took
 }
 
 async fn dies_after_inclusion() -> Duration {
@@ -242,50 +385,34 @@ async fn dies_after_inclusion() -> Duration {
 async fn silent() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault(SUBMISSION, Fault::SilentSubscription);
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let call = submitted(bench.node());
-        bench.node().with(|chain| chain.pool.push(call));
+        pooled(bench.node(), bench.node());
         for _ in 0..3 {
             bench.node().new_block();
             tokio::time::sleep(answer() / 5).await;
         }
         Instant::now()
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!((bench.submissions(), bench.node().connections()), (1, 1));
     bench.check().await;
-    end.saturating_duration_since(begin)
+    took
 }
 
 async fn subscription_ends() -> Duration {
     let bench = Bench::connected(1).await;
     bench.node().fault(SUBMISSION, Fault::EndedSubscription(vec![json!("ready")]));
-    let sending = async {
-        let sent = bench.send().await;
-        (sent, Instant::now())
-    };
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let call = submitted(bench.node());
-        bench.node().with(|chain| chain.pool.push(call));
+        pooled(bench.node(), bench.node());
         bench.node().new_block();
         Instant::now()
     };
-    let ((sent, end), begin) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert_eq!(sent.unwrap().block, 2);
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
-    end.saturating_duration_since(begin)
+    took
 }
 
 async fn retracted() -> Duration {
@@ -310,19 +437,14 @@ async fn retracted_early() -> Duration {
     bench.node().with(|chain| chain.lag = 5);
     // Its block is read late: by then it has been replaced.
     bench.node().fault("chain_getBlock", Fault::Slow(answer() / 2));
-    let sending = async {
-        let begin = Instant::now();
-        (bench.send().await, begin.elapsed())
-    };
+    let begin = Instant::now();
     let meanwhile = async {
-        while bench.submissions() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
         tokio::time::sleep(answer() / 10).await;
         bench.node().reorg(1);
         bench.node().new_block();
+        begin
     };
-    let ((sent, took), ()) = tokio::join!(sending, meanwhile);
+    let (sent, took) = sent_while(&bench, meanwhile).await;
     assert!([2, 4].contains(&sent.as_ref().unwrap().block), "{sent:?}");
     assert_eq!(bench.submissions(), 1);
     bench.check().await;
@@ -331,17 +453,18 @@ async fn retracted_early() -> Duration {
 
 async fn two_at_a_time() -> Duration {
     let bench = Bench::connected(1).await;
-    bench.node().fault(SUBMISSION, Fault::SilentSubscription);
+    bench.node().fault_many(SUBMISSION, 0, 2, Fault::SilentSubscription);
     let begin = Instant::now();
     let first = async { bench.client.submit_weights(&weights()).await };
-    let second = async {
-        tokio::time::sleep(answer() / 5).await;
-        (bench.client.serve_axon("127.0.0.2".parse().unwrap(), 8091, 183).await, Instant::now())
+    let after = async |times: u32| {
+        tokio::time::sleep(answer() / 5 * times).await;
+        timed(bench.client.serve_axon("127.0.0.2".parse().unwrap(), 8091, 183)).await
     };
-    let (first, (second, end)) = tokio::join!(first, second);
+    let (first, (second, _), (third, end)) = tokio::join!(first, after(1), after(2));
     assert_eq!(first, Err(ChainError::Deadline(submit_limit())));
-    // Its turn comes as the first one's deadline passes, if it comes.
-    assert!(second.is_ok(), "{second:?}");
+    // Its turn comes as the first one's deadline passes, and it meets the same; for the third that is too late.
+    assert_eq!(second, Err(ChainError::Deadline(submit_limit())));
+    assert!(matches!(third, Err(ChainError::Unsent { .. })), "{third:?}");
     assert_eq!(bench.submissions(), 2, "each once");
     bench.check().await;
     end.duration_since(begin)
@@ -357,4 +480,17 @@ async fn caller_goes() -> Duration {
     let begin = Instant::now();
     bench.check().await;
     begin.elapsed()
+}
+
+#[tokio::test]
+async fn a_registration_carries_its_limit_to_the_chain() {
+    if crate::bench::chain().is_none() {
+        return;
+    }
+    let bench = Bench::connected(1).await;
+    let payer = Keypair::from_uri("//Bob").unwrap();
+    bench.client.register_within(Hotkey([7; 32]), 0x0102_0304, &payer).await.unwrap();
+    let call = submitted(bench.node());
+    assert!(call.ends_with(&format!("{}0403020100000000", "07".repeat(32))), "{call}");
+    assert_eq!(bench.submissions(), 1);
 }

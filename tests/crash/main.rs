@@ -34,17 +34,22 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
-/// An epoch here takes 3 s, a restart less: no commit may miss its reveal.
-const COMMIT_TEMPO: u16 = 59;
-
-#[tokio::test]
-async fn a_validator_killed_between_commit_and_reveal_reveals_each_commit_once_and_misses_none() {
+/// How often each process is killed, and the moments of this run; told, so that it can be repeated.
+fn run() -> (u64, StdRng) {
     let kills = number("COMPUTE_TEST_KILLS", 5);
     let mut random = [0u8; 8];
     getrandom::fill(&mut random).unwrap();
     let seed = number("COMPUTE_TEST_SEED", u64::from_le_bytes(random));
     println!("COMPUTE_TEST_SEED={seed} COMPUTE_TEST_KILLS={kills}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    (kills, StdRng::seed_from_u64(seed))
+}
+
+/// An epoch here takes 3 s, a restart less: no commit may miss its reveal.
+const COMMIT_TEMPO: u16 = 59;
+
+#[tokio::test]
+async fn a_validator_killed_between_commit_and_reveal_reveals_each_commit_once_and_misses_none() {
+    let (kills, mut rng) = run();
 
     let mut net = Net::start_with(COMMIT_TEMPO, &["--set", "devnet.commit_reveal=true"]).await;
     let data = net.data_of("validator");
@@ -81,12 +86,7 @@ async fn a_validator_killed_between_commit_and_reveal_reveals_each_commit_once_a
 
 #[tokio::test]
 async fn a_subnet_whose_nodes_are_killed_loses_no_lease_no_verdict_and_goes_on_setting_weights() {
-    let kills = number("COMPUTE_TEST_KILLS", 5);
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random).unwrap();
-    let seed = number("COMPUTE_TEST_SEED", u64::from_le_bytes(random));
-    println!("COMPUTE_TEST_SEED={seed} COMPUTE_TEST_KILLS={kills}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let (kills, mut rng) = run();
 
     let mut net = Net::start().await;
     let names: Vec<String> = net.listing().children.iter().map(|child| child.name.clone()).collect();

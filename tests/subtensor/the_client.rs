@@ -129,7 +129,10 @@ async fn what_we_write_is_what_the_python_sdk_reads() {
 
     // A new neuron, paid by somebody else's coldkey.
     let (payer, new) = (Keypair::from_uri("//Eve").unwrap(), Keypair::from_uri("//Eve//new").unwrap());
-    chain.register(new.hotkey(), &payer).await.unwrap();
+    let cost = chain.hyperparameters().await.unwrap().burn_rao;
+    let too_dear = chain.register_within(new.hotkey(), cost - 1, &payer).await;
+    assert_eq!(rejection(too_dear), Rejection::RegistrationPriceLimitExceeded);
+    chain.register_within(new.hotkey(), cost, &payer).await.unwrap();
     assert_eq!(rejection(chain.register(new.hotkey(), &payer).await), Rejection::HotKeyAlreadyRegisteredInSubNet);
     let known = chain.metagraph().await.unwrap().by_hotkey(&new.hotkey()).map(|n| (n.uid, n.coldkey));
     assert_eq!(known, Some((Uid(8), Coldkey(payer.hotkey().0))));

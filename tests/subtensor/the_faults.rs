@@ -134,7 +134,18 @@ async fn weights_whose_block_is_replaced_are_in_the_chain_once() {
     // A validator that weighs too fast is told so by the chain's own name, and nothing is in the way of the next one.
     bed.set_storage(&[(PALLET, "WeightsSetRateLimit", json!([netuid.0]), json!(100))]).await;
     bed.new_blocks(1).await;
-    let error = client.submit_weights(&weights(5)).await.unwrap_err();
+    // The block that refuses it has to be final.
+    let more_blocks = async {
+        loop {
+            tokio::time::sleep(ANSWER / 20).await;
+            bed.new_blocks(1).await;
+        }
+    };
+    let too_fast = weights(5);
+    let error = tokio::select! {
+        sent = client.submit_weights(&too_fast) => sent.unwrap_err(),
+        () = more_blocks => unreachable!("they come for ever"),
+    };
     assert!(matches!(error, ChainError::Rejected(_)), "{error:?}");
 }
 

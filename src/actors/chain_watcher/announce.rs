@@ -54,22 +54,28 @@ impl Attempts {
 
 impl ChainWatcher {
     /// Looks what became of our axon on chain; whether it is to be announced.
-    fn axon(&mut self, own: &Neuron) -> Option<Announce> {
+    fn axon(&mut self, own: &Neuron, finalized: BlockNumber) -> Option<Announce> {
         let AxonToAnnounce { address, version, .. } = self.setup.axon.as_ref()?;
         let exclusive = &self.setup.exclusive;
-        match axon_step(own.axon.as_ref(), *address, *version, exclusive.shown_at()) {
+        let announce = match axon_step(own.axon.as_ref(), *address, *version, exclusive.shown_at(), finalized) {
             AxonStep::Shown { block } => {
                 exclusive.axon_shown(block);
                 self.axon_attempts.shown();
                 None
             }
-            AxonStep::Announce(announce) => Some(announce).filter(|_| exclusive.problem().is_none()),
+            AxonStep::Announce(announce) => Some(announce),
             AxonStep::Older => None,
+            AxonStep::Retracted { there } => {
+                tracing::info!(finalized, shown = %there, "our axon's announcement was in a block that was replaced");
+                exclusive.axon_retracted();
+                Some(Announce { ask: Some(there) })
+            }
             AxonStep::Moved { to, block } => {
                 exclusive.report(Conflict::AxonMoved { to, block });
                 None
             }
-        }
+        };
+        announce.filter(|_| exclusive.problem().is_none())
     }
 
     /// Whether our metrics endpoint is to be announced.
@@ -87,7 +93,7 @@ impl ChainWatcher {
     pub(super) fn announce(&mut self, view: &ChainView, ctx: &mut Ctx<Self>) {
         let Some(own) = view.metagraph.by_hotkey(&self.setup.hotkey) else { return };
         let (head, limit) = (view.metagraph.head.number, view.hyperparameters.serving_rate_limit);
-        let (axon, prometheus) = (self.axon(own), self.prometheus(own));
+        let (axon, prometheus) = (self.axon(own, view.finalized), self.prometheus(own));
         if self.announcing {
             return;
         }
@@ -177,8 +183,10 @@ enum AxonStep {
     Shown { block: BlockNumber },
     /// Announce it.
     Announce(Announce),
-    /// Nothing: this is the chain as it was before it showed our axon.
+    /// Nothing yet: this is the chain as it was before it showed our axon, or without the block that did.
     Older,
+    /// Announce it as for the first time: no final block shows it, though the block that did would be final by now.
+    Retracted { there: SocketAddr },
     /// Another node with our hotkey replaced it.
     Moved { to: SocketAddr, block: BlockNumber },
 }
@@ -191,8 +199,14 @@ struct Announce {
 }
 
 /// Compares the axon that the chain shows for our hotkey with ours. `shown_at` is the block of our newest announcement
-/// that the chain has shown to this process.
-fn axon_step(shown: Option<&AxonInfo>, at: SocketAddr, version: u32, shown_at: Option<BlockNumber>) -> AxonStep {
+/// that the chain has shown to this process; `finalized` the newest final one.
+fn axon_step(
+    shown: Option<&AxonInfo>,
+    at: SocketAddr,
+    version: u32,
+    shown_at: Option<BlockNumber>,
+    finalized: BlockNumber,
+) -> AxonStep {
     // None after ours had been there: the neuron was registered anew.
     let Some(shown) = shown else { return AxonStep::Announce(Announce { ask: None }) };
     let there = SocketAddr::new(shown.ip, shown.port);
@@ -205,13 +219,20 @@ fn axon_step(shown: Option<&AxonInfo>, at: SocketAddr, version: u32, shown_at: O
     match shown_at {
         None => AxonStep::Announce(Announce { ask: Some(there) }),
         Some(ours) if shown.block > ours => AxonStep::Moved { to: there, block: shown.block },
+        Some(ours) if finalized >= ours => AxonStep::Retracted { there },
         Some(_) => AxonStep::Older,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::actors::exclusive::Exclusive;
+    use crate::clock::SystemClock;
+    use crate::ids::Hotkey;
+    use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 
     #[test]
     fn attempts_that_the_chain_does_not_show_become_rare_and_each_reason_is_told_once() {
@@ -233,7 +254,7 @@ mod tests {
     fn an_axon_is_announced_once_asked_about_and_never_taken_back() {
         let at = |ip: u8| SocketAddr::from(([10, 0, 0, ip], 8091));
         let on = |ip: u8, version, block| AxonInfo { block, version, ip: at(ip).ip(), port: 8091, protocol: 4 };
-        let step = |shown: Option<AxonInfo>, shown_at| axon_step(shown.as_ref(), at(1), 183, shown_at);
+        let step = |shown: Option<AxonInfo>, shown_at| axon_step(shown.as_ref(), at(1), 183, shown_at, 4);
         let announce = |ask| AxonStep::Announce(Announce { ask });
         assert_eq!(step(None, None), announce(None));
         assert_eq!(step(Some(on(1, 183, 5)), None), AxonStep::Shown { block: 5 });
@@ -242,5 +263,26 @@ mod tests {
         assert_eq!(step(Some(on(2, 183, 6)), Some(5)), AxonStep::Moved { to: at(2), block: 6 });
         assert_eq!(step(Some(on(2, 183, 4)), Some(5)), AxonStep::Older, "an endpoint that is behind");
         assert_eq!(step(None, Some(5)), announce(None), "registered anew");
+    }
+
+    #[test]
+    fn an_announcement_that_was_reorganised_away_for_good_is_made_again() {
+        let at = |ip: u8| SocketAddr::from(([10, 0, 0, ip], 8091));
+        let older = AxonInfo { block: 4, version: 183, ip: at(2).ip(), port: 8091, protocol: 4 };
+        let newer = AxonInfo { block: 6, ..older };
+        let exclusive = exclusive();
+        exclusive.axon_shown(5);
+        let step = |shown, finalized| axon_step(Some(shown), at(1), 183, exclusive.shown_at(), finalized);
+        assert_eq!(step(&older, 4), AxonStep::Older, "another block may hold it yet");
+        assert_eq!(step(&older, 5), AxonStep::Retracted { there: at(2) });
+        assert_eq!(step(&newer, 7), AxonStep::Moved { to: at(2), block: 6 }, "whoever came after ours");
+        exclusive.axon_retracted();
+        assert_eq!(step(&older, 6), AxonStep::Announce(Announce { ask: Some(at(2)) }), "as for the first time");
+    }
+
+    fn exclusive() -> Exclusive {
+        let (registry, build) = (prometheus::Registry::new(), BuildInfo::of("miner"));
+        let metrics = NodeMetrics::register(&registry, &build, &Labels::default(), Arc::new(SystemClock)).unwrap();
+        Exclusive::new(Hotkey([1; 32]), metrics)
     }
 }

@@ -78,27 +78,13 @@ pub(super) fn view(record: &SubnetViewRecord, network: &str, netuid: Netuid, now
 mod tests {
     use super::*;
     use crate::chain::{AxonInfo, BlockHead, EpochClock, PrometheusInfo};
-    use crate::ids::{Coldkey, Hash32, Hotkey, Uid};
+    use crate::ids::{Hash32, Hotkey, Uid};
 
     const NOW: u64 = 1_700_000_000_000;
 
     fn neuron(uid: u16) -> Neuron {
-        Neuron {
-            uid: Uid(uid),
-            hotkey: Hotkey([uid as u8; 32]),
-            coldkey: Coldkey([9; 32]),
-            stake_rao: 5,
-            validator_permit: true,
-            active: true,
-            axon: None,
-            prometheus: None,
-            registered_at: 1,
-            last_update: 1,
-            incentive: 7,
-            dividends: 0,
-            weights: vec![(Uid(1), 65_535)],
-            standing: Default::default(),
-        }
+        let weights = vec![(Uid(1), 65_535)];
+        Neuron { stake_rao: 5, validator_permit: true, incentive: 7, weights, ..Neuron::idle(uid) }
     }
 
     fn seen(head: u64, neurons: Vec<Neuron>) -> ChainView {

@@ -44,9 +44,10 @@ pub(super) async fn look(chain: &dyn Chain, heads: &Heads, last: Option<&ChainVi
         Some(v) => v.hyperparameters.clone(),
         None => Arc::new(chain.hyperparameters().await?),
     };
-    let slots = match same_epoch.and_then(|v| v.slots.clone()) {
-        Some(slots) => Some(slots),
-        None => turns(chain, &metagraph).await.map(Arc::new),
+    let known = same_epoch.and_then(|v| v.slots.clone().map(|slots| (slots, v.finalized)));
+    let slots = match known {
+        Some((slots, finalized)) if finalized >= slots.epoch_start() => Some(slots),
+        known => turns(chain, &metagraph, known.map(|(slots, _)| slots)).await,
     };
     // What is final stays so, also where the endpoint that answers now is behind with it.
     let before = last.filter(|_| step != Step::Reorganised).map_or(0, |v| v.finalized);
@@ -63,19 +64,23 @@ async fn judge(chain: &dyn Chain, heads: &Heads, head: &BlockHead, finalized: Bl
     heads.judge(head, there, finalized)
 }
 
-/// The slots of the epoch, if their beacon can be read; what else was read is good without them.
-async fn turns(chain: &dyn Chain, metagraph: &Metagraph) -> Option<SlotTable> {
+/// The slots of the epoch, if their beacon can be read; what else was read is good without them. Those that are `known`
+/// stay as they are unless their beacon was replaced.
+async fn turns(chain: &dyn Chain, metagraph: &Metagraph, known: Option<Arc<SlotTable>>) -> Option<Arc<SlotTable>> {
     let block = metagraph.epochs.beacon_block(metagraph.epoch());
     match chain.block_hash(block).await {
-        Ok(Some(beacon)) => Some(slots_of(metagraph, beacon)),
+        Ok(Some(beacon)) => {
+            let same = known.filter(|slots| slots.beacon == beacon);
+            same.or_else(|| Some(Arc::new(slots_of(metagraph, beacon))))
+        }
         Ok(None) => {
-            tracing::warn!(block, "the chain does not keep the epoch's beacon, nobody's turn is known");
-            None
+            tracing::warn!(block, "the chain does not keep the epoch's beacon, whose turn it is cannot be told by it");
+            known
         }
         Err(error) => {
             let error = crate::telemetry::error_chain(&error);
             tracing::warn!(block, error, "the epoch's beacon cannot be read, trying again with the next block");
-            None
+            known
         }
     }
 }

@@ -9,14 +9,17 @@
 //!
 //! Nobody keeps a connection by doing nothing with it: [`Crowd::close_idle`] shuts down those on which no request is being
 //! worked on for too long. The HTTP server has timers of its own, but none for the head of a second request, and none for a
-//! peer that does not read its reply.
+//! peer that does not read its reply. Nor does the server bound what it reads after it has refused a body: it closes a
+//! connection at once, and the connection [lingers](super::linger) here.
 //!
 //! Design notes: each member holds a second handle of its socket, since the server owns the first; so a connection takes two
-//! file descriptors. Shutting it down wakes the server, which drops it and with it the [`Member`].
+//! file descriptors. Shutting it down wakes the server, which drops it and with it the [`Member`]. One that lingers holds its
+//! seat until it is closed, and two handles too: the server has let go of its own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +27,10 @@ use rustix::net::Shutdown;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::linger::{half_close, linger};
 use crate::admission::Address;
 
 /// File descriptors of one connection.
@@ -60,11 +65,17 @@ struct Seat {
     socket: Option<OwnedFd>,
     /// None while a request is worked on.
     idle_since: Mutex<Option<Instant>>,
+    /// It was shut down here: there is nothing to linger for.
+    shut: AtomicBool,
 }
+
+/// A connection that the server works on. It counts until this is dropped, and while it lingers then.
+#[derive(Debug)]
+pub(super) struct Member(Arc<Counted>);
 
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Member {
+struct Counted {
     crowd: Arc<Inner>,
     address: Address,
     seat: Arc<Seat>,
@@ -130,10 +141,11 @@ impl Crowd {
             here.turned_away += 1;
             return None;
         }
-        let seat = Arc::new(Seat { socket, idle_since: Mutex::new(Some(now)) });
+        let (idle_since, shut) = (Mutex::new(Some(now)), AtomicBool::new(false));
+        let seat = Arc::new(Seat { socket, idle_since, shut });
         here.all += 1;
         here.by_address.entry(address).or_default().push(seat.clone());
-        Some(Member { crowd: self.0.clone(), address, seat })
+        Some(Member(Arc::new(Counted { crowd: self.0.clone(), address, seat })))
     }
 }
 
@@ -175,18 +187,25 @@ impl Seat {
     }
 
     fn close(&self) {
+        self.shut.store(true, Ordering::Release);
         if let Some(socket) = &self.socket {
             // The peer may have closed it a moment ago.
             let _ = rustix::net::shutdown(socket, Shutdown::Both);
         }
+    }
+
+    /// The socket that the server has let go of, if its peer may still be sending.
+    fn half_closed(&self) -> Option<TcpStream> {
+        let socket = self.socket.as_ref().filter(|_| !self.shut.load(Ordering::Acquire))?;
+        half_close(socket)
     }
 }
 
 impl Member {
     /// A request came over this connection.
     pub(super) fn busy(&self) -> Busy {
-        *self.seat.mark() = None;
-        Busy { seat: self.seat.clone(), reply: Duration::ZERO }
+        *self.0.seat.mark() = None;
+        Busy { seat: self.0.seat.clone(), reply: Duration::ZERO }
     }
 }
 
@@ -204,6 +223,19 @@ impl Drop for Busy {
 }
 
 impl Drop for Member {
+    fn drop(&mut self) {
+        // Without a runtime the server itself has ended.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let Some(stream) = self.0.seat.half_closed() else { return };
+        let counted = self.0.clone();
+        runtime.spawn(async move {
+            linger(stream).await;
+            drop(counted);
+        });
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.crowd.here().leave(self.address, &self.seat);
     }
@@ -275,7 +307,7 @@ mod tests {
         let _newcomer = at("10.0.0.9", 9).expect("has none yet");
         let still = |member: &Member| {
             let here = crowd.0.here();
-            here.by_address.values().flatten().any(|seat| Arc::ptr_eq(seat, &member.seat))
+            here.by_address.values().flatten().any(|seat| Arc::ptr_eq(seat, &member.0.seat))
         };
         assert_eq!(many.iter().map(still).collect::<Vec<_>>(), [true, false, true, true], "the oldest idle one");
         assert_eq!(crowd.count().0, 8);

@@ -1,6 +1,9 @@
 //! A listener with limits, over real sockets.
 
+use std::convert::Infallible;
+
 use actix_web::HttpResponse;
+use futures_util::stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -13,6 +16,7 @@ async fn start(shape: impl FnOnce(&mut ListenerSpec)) -> (Tree, SocketAddr) {
     let bound = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let at = bound.local_addr().unwrap();
     let routes: Routes = Arc::new(|config| {
+        config.route("/refused", web::post().to(refused));
         config.default_service(web::to(async || HttpResponse::Ok().body("here")));
     });
     let mut spec = ListenerSpec::bound("axon", Bound::Tcp(bound), Place::Tcp(at), 1, routes);
@@ -24,6 +28,20 @@ async fn start(shape: impl FnOnce(&mut ListenerSpec)) -> (Tree, SocketAddr) {
     let (_handle, seat) = tree.declare::<Listener>(child);
     tree.start(seat, move |_| Listener::new(spec.clone(), status.clone())).unwrap();
     (tree, at)
+}
+
+/// Answers without having read the body, and keeps it until then.
+async fn refused(body: web::Payload) -> HttpResponse {
+    let first = stream::once(async move {
+        drop(body);
+        Ok::<_, Infallible>(web::Bytes::from_static(b"refused"))
+    });
+    HttpResponse::RequestTimeout().force_close().streaming(first)
+}
+
+/// The head of a request to `refused` whose body has so many bytes.
+fn refused_head(bytes: usize) -> Vec<u8> {
+    format!("POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").into_bytes()
 }
 
 /// Connects from an address of this machine's loopback network.
@@ -140,4 +158,50 @@ async fn a_full_listener_serves_a_newcomer() {
     }
     assert!(ask(from([127, 0, 0, 150], to).await).await.ends_with("here"));
     assert!(crowd.count().1 > 0, "somebody had to go");
+}
+
+#[actix_web::test]
+async fn whoever_is_refused_while_it_sends_reads_why_to_the_end_and_is_not_reset() {
+    let crowd = Crowd::new(8, 8);
+    let (_tree, at) = start(|spec| spec.crowd = Some(crowd.clone())).await;
+    let mut stream = from([127, 0, 0, 40], at).await;
+    stream.write_all(&refused_head(4_096)).await.unwrap();
+    let mut reply = Vec::new();
+    tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await.expect("answered and half closed").unwrap();
+    let reply = String::from_utf8(reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 408") && reply.contains("refused"), "{reply}");
+    // The rest of the body is still taken: a reset would meet the second byte.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"x").await.expect("not reset");
+    }
+    let here = || crowd.count().0;
+    assert!(here() >= 1, "it counts while it lingers");
+    drop(stream);
+    let gone = async {
+        // The listener's own check may be there.
+        while here() > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("closed by both, it is gone");
+}
+
+#[actix_web::test]
+async fn of_whoever_sends_on_after_a_refusal_little_is_read_for_a_short_time() {
+    const BODY: usize = 1 << 30;
+    let crowd = Crowd::new(8, 8);
+    let (_tree, at) = start(|spec| spec.crowd = Some(crowd.clone())).await;
+    let mut stream = from([127, 0, 0, 41], at).await;
+    stream.write_all(&refused_head(BODY)).await.unwrap();
+    let piece = vec![b'x'; 64 * 1024];
+    let mut taken = 0;
+    let sent = async {
+        while stream.write_all(&piece).await.is_ok() {
+            taken += piece.len();
+        }
+    };
+    tokio::time::timeout(LONG, sent).await.expect("closed in time");
+    // What the sockets themselves hold on both sides is most of it.
+    assert!(taken < 16 << 20, "{} KiB were taken", taken >> 10);
 }

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
     use crate::chain::ledger::GenesisConfig;
     use crate::chain::{BlockHead, EpochClock, Metagraph, Neuron};
-    use crate::ids::{Coldkey, Hash32, Netuid, Uid};
+    use crate::ids::{Hash32, Netuid};
 
     #[test]
     fn only_a_registered_hotkey_with_a_permit_may_act() {
@@ -38,22 +38,7 @@ mod tests {
             let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons };
             ChainView::new(Arc::new(metagraph), Arc::new(GenesisConfig::new(netuid).hyperparameters), 1)
         };
-        let own = |permit| Neuron {
-            uid: Uid(0),
-            hotkey,
-            coldkey: Coldkey([2; 32]),
-            stake_rao: 1,
-            validator_permit: permit,
-            axon: None,
-            prometheus: None,
-            last_update: 0,
-            registered_at: 0,
-            active: true,
-            incentive: 0,
-            dividends: 0,
-            standing: crate::chain::Standing::default(),
-            weights: Vec::new(),
-        };
+        let own = |validator_permit| Neuron { hotkey, validator_permit, ..Neuron::idle(0) };
         assert!(lacks_permit(&view(Vec::new()), &hotkey).is_some_and(|why| why.contains("not registered")));
         assert!(lacks_permit(&view(vec![own(false)]), &hotkey).is_some_and(|why| why.contains("permit")));
         assert_eq!(lacks_permit(&view(vec![own(true)]), &hotkey), None);

@@ -28,6 +28,8 @@ use crate::wire::dendrite::Dendrite;
 const LEASE_SECRET_FILE: &str = "lease.secret";
 /// One trillion operations.
 const TERA: f64 = 1e12;
+/// What the chain's client may take beyond its deadlines.
+const CLIENT: Duration = Duration::from_secs(5);
 
 /// A setting in the whole units that scores are computed in: the only place where scoring meets a decimal fraction.
 fn whole(value: f64, unit: f64) -> u64 {
@@ -179,7 +181,8 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             hotkey,
             exclusive: exclusive.clone(),
             chain: chain.clone(),
-            deadline: settings.weights.confirm_timeout,
+            // The client's own deadlines end first: one for its turn, one for the call.
+            deadline: settings.weights.confirm_timeout.saturating_mul(2).saturating_add(CLIENT),
             version_key: settings.weights.version_key,
             interval_blocks: settings.weights.interval_blocks,
             require_permit: settings.validator.require_permit,

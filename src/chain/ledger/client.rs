@@ -14,7 +14,7 @@ use super::rpc::{BlockHash, Refusal};
 use crate::chain::commit::{commit_hash, storage_index};
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Route, Signer,
-    Weights, WeightsShown, next_epoch_block,
+    Weights, WeightsShown, next_epoch_block, register_at_most,
 };
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 
@@ -161,10 +161,16 @@ impl LedgerClient {
     }
 
     async fn submit(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
-        within(self.deadlines.submit, self.submit_now(call, signer)).await
+        within(self.deadlines.submit, self.submit_now(call, signer, None)).await
     }
 
-    async fn submit_now(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+    /// `carried`: the weights that the call carries, which are not sent too late.
+    async fn submit_now(
+        &self,
+        call: Call,
+        signer: &dyn Signer,
+        carried: Option<&PreparedWeights>,
+    ) -> Result<Inclusion, ChainError> {
         let mut attempts = NONCE_ATTEMPTS;
         loop {
             let account = self.link.account(signer.hotkey()).await?;
@@ -176,6 +182,9 @@ impl LedgerClient {
             }
             let signed = SignedCall::sign(call.clone(), self.netuid, account.nonce, genesis, signer);
             attempts -= 1;
+            if let Some(weights) = carried {
+                weights.in_time(self.link.head().await.map_err(ChainError::unsent)?.number)?;
+            }
             match self.link.submit(signed).await {
                 Err(ChainError::Rejected(Rejection::StaleTransaction(_) | Rejection::FutureTransaction(_)))
                     if attempts > 0 => {}
@@ -278,7 +287,7 @@ impl Chain for LedgerClient {
             // The ledger has no beacon that would open them.
             Route::Timelocked { .. } => return Err(Rejection::IncorrectCommitRevealVersion.into()),
         };
-        self.submit(call, &*self.signer).await
+        within(self.deadlines.submit, self.submit_now(call, &*self.signer, Some(prepared))).await
     }
 
     async fn reveal_weights(&self, prepared: &PreparedWeights) -> Result<Inclusion, ChainError> {
@@ -308,6 +317,15 @@ impl Chain for LedgerClient {
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.submit(Call::BurnedRegister { hotkey }, coldkey).await
+    }
+
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError> {
+        register_at_most(self, hotkey, limit_rao, coldkey).await
     }
 }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chain::{BlockHead, EpochClock, RAO_PER_TAO, Replacement};
-use crate::ids::{Coldkey, Hash32};
+use crate::ids::Hash32;
 
 const HEAD: u64 = 1_000;
 
@@ -14,20 +14,14 @@ fn key(n: u16) -> Hotkey {
 
 fn neuron(uid: u16, registered_at: u64, score: u16) -> Neuron {
     Neuron {
-        uid: Uid(uid),
         hotkey: key(uid),
-        coldkey: Coldkey([9; 32]),
         stake_rao: 5 * RAO_PER_TAO,
         validator_permit: true,
-        active: true,
-        axon: None,
-        prometheus: None,
         registered_at,
         last_update: HEAD - 7,
         incentive: score,
-        dividends: 0,
         standing: Standing { pruning_score: score, emission_rao: u64::from(score), ..Standing::default() },
-        weights: vec![],
+        ..Neuron::idle(uid)
     }
 }
 

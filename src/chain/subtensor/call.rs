@@ -9,9 +9,6 @@ use subxt::dynamic::Value;
 use crate::chain::ledger::chain_ip;
 use crate::ids::{Hash32, Hotkey, Netuid, Uid};
 
-/// The most bytes of a timelocked commit that the chain takes.
-pub const MAX_COMMIT: usize = 5000;
-
 /// A call of the pallet of subnets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
@@ -66,7 +63,7 @@ pub enum Call {
     CommitTimelockedWeights {
         /// Where.
         mechanism: Mechanism,
-        /// The encrypted weights, at most [`MAX_COMMIT`] bytes.
+        /// The encrypted weights, at most [`MAX_CIPHERTEXT`](crate::chain::commit::timelock::MAX_CIPHERTEXT) bytes.
         commit: Vec<u8>,
         /// The round of drand's quicknet.
         round: u64,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::call::{Call, Mechanism};
 use super::link::{Link, LinkSettings};
-use super::own_weights::{self, Instant};
+use super::own_weights::{self, Timing};
 use super::reader::{self, Facts, Memory, Scope};
 use super::rpc::RpcCounts;
 use super::session::Session;
@@ -17,7 +18,7 @@ use super::submit;
 use crate::chain::commit::storage_index;
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Signer, Vitals,
-    Weights, WeightsShown,
+    Weights, WeightsShown, register_at_most,
 };
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
@@ -113,13 +114,25 @@ impl SubtensorChain {
         .await
     }
 
-    /// Submits, one call after the other: waiting for the turn and being included take a deadline each.
-    async fn submitting(&self, call: Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
+    /// Submits, one call after the other: waiting for the turn takes a deadline, and so do checking, sending and being included
+    /// together. What fails before the call is sent is told apart.
+    ///
+    /// `carried`: the weights that it carries, which are not signed too late.
+    async fn submitting(
+        &self,
+        call: Call,
+        signer: &dyn Signer,
+        carried: Option<&PreparedWeights>,
+    ) -> Result<Inclusion, ChainError> {
         let turn = tokio::time::timeout(self.submit, self.submitting.lock()).await;
-        let _alone = turn.map_err(|_| {
-            ChainError::Unreachable("another call of this node is still on its way; this one was not sent".to_owned())
-        })?;
-        within(self.submit, submit::submit(&self.link, &call, signer)).await
+        let _alone =
+            turn.map_err(|_| ChainError::Unreachable("another call of this node is on its way".to_owned()).unsent())?;
+        let begin = Instant::now();
+        let ready = within(self.submit, submit::ready(&self.link, &call, signer, carried)).await;
+        let ready = ready.map_err(ChainError::unsent)?;
+        let left = self.submit.saturating_sub(begin.elapsed());
+        let sent = tokio::time::timeout(left, submit::submit(&self.link, ready)).await;
+        sent.unwrap_or(Err(ChainError::Deadline(self.submit)))
     }
 
     /// The facts of the newest block, read once for each.
@@ -196,12 +209,12 @@ impl Chain for SubtensorChain {
 
     async fn serve_axon(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
         let call = Call::ServeAxon { netuid: self.scope.netuid, version, at: (ip, port), certificate: None };
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
     }
 
     async fn serve_prometheus(&self, ip: IpAddr, port: u16, version: u32) -> Result<Inclusion, ChainError> {
         let call = Call::ServePrometheus { netuid: self.scope.netuid, version, at: (ip, port) };
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
     }
 
     async fn prepare_weights(&self, weights: &Weights) -> Result<PreparedWeights, ChainError> {
@@ -210,7 +223,7 @@ impl Chain for SubtensorChain {
             let best = session.heads().best;
             let rules = reader::hyperparameters(&session, self.scope.netuid, &best).await?;
             let runtime = session.runtime();
-            let now = Instant { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
+            let now = Timing { now_ms: self.clock.now_ms(), block_time: runtime.block_time()? };
             own_weights::prepare(&runtime, self.mechanism, self.scope.hotkey, weights, &graph, &rules, now)
         })
         .await
@@ -222,12 +235,16 @@ impl Chain for SubtensorChain {
     }
 
     async fn submit_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
-        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer).await
+        self.submitting(own_weights::call(self.mechanism, weights), &*self.signer, Some(weights)).await
     }
 
     async fn reveal_weights(&self, weights: &PreparedWeights) -> Result<Inclusion, ChainError> {
         let call = own_weights::reveal(self.mechanism, weights).ok_or(Rejection::NoWeightsCommitFound)?;
-        self.submitting(call, &*self.signer).await
+        self.submitting(call, &*self.signer, None).await
+    }
+
+    fn call_lifetime(&self) -> u64 {
+        submit::ERA_BLOCKS
     }
 
     async fn weights_shown(&self) -> Result<WeightsShown, ChainError> {
@@ -239,6 +256,22 @@ impl Chain for SubtensorChain {
     }
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
-        self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey).await
+        self.submitting(Call::BurnedRegister { netuid: self.scope.netuid, hotkey }, coldkey, None).await
+    }
+
+    async fn register_within(
+        &self,
+        hotkey: Hotkey,
+        limit_rao: u64,
+        coldkey: &dyn Signer,
+    ) -> Result<Inclusion, ChainError> {
+        let limited = Call::RegisterLimit { netuid: self.scope.netuid, hotkey, limit_rao };
+        let name = limited.name();
+        let known = self.reading(|session| async move { Ok(session.runtime().has_call(name)) }).await;
+        match known.map_err(ChainError::unsent)? {
+            // The chain compares the price of the very block.
+            true => self.submitting(limited, coldkey, None).await,
+            false => register_at_most(self, hotkey, limit_rao, coldkey).await,
+        }
     }
 }

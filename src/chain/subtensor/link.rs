@@ -26,12 +26,13 @@ use crate::chain::ChainError;
 use crate::chain::vitals::Vitals;
 use crate::ids::Hash32;
 use crate::runtime::Backoff;
+use crate::telemetry::redact_endpoint;
 
 /// Answers that a read may need of a connection that is there.
 const ANSWERS: u32 = 4;
 
 /// How the chain is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LinkSettings {
     /// WebSocket addresses, at least one; the first is tried first.
     pub endpoints: Vec<String>,
@@ -45,6 +46,22 @@ pub struct LinkSettings {
     pub stalled_after: Duration,
     /// Pause after all endpoints failed.
     pub retry: Backoff,
+}
+
+/// Without what may be secret in the endpoints.
+impl std::fmt::Debug for LinkSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LinkSettings { endpoints, genesis, never, deadline, stalled_after, retry } = self;
+        let endpoints: Vec<String> = endpoints.iter().map(|endpoint| redact_endpoint(endpoint)).collect();
+        f.debug_struct("LinkSettings")
+            .field("endpoints", &endpoints)
+            .field("genesis", genesis)
+            .field("never", never)
+            .field("deadline", deadline)
+            .field("stalled_after", stalled_after)
+            .field("retry", retry)
+            .finish()
+    }
 }
 
 /// See the module's text.
@@ -232,7 +249,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let why = crate::telemetry::error_chain(&error);
-                    let endpoint = crate::telemetry::redact_url(endpoint);
+                    let endpoint = redact_endpoint(endpoint);
                     tracing::debug!(endpoint, why, "no connection to this endpoint of the chain");
                     state.failed += 1;
                     said.push(format!("{endpoint}: {why}"));
@@ -245,5 +262,28 @@ impl Shared {
         let why = if said.is_empty() { "no endpoint is configured".to_owned() } else { said.join("; ") };
         state.last_error = Some(why.clone());
         Err(ChainError::Unreachable(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_can_be_logged_although_an_endpoint_holds_a_key() {
+        let settings = LinkSettings {
+            endpoints: vec![
+                "wss://me:word@one.example:443/v1/KEY".to_owned(),
+                "wss://two.example/KEY?k=KEY".to_owned(),
+            ],
+            genesis: None,
+            never: Vec::new(),
+            deadline: Duration::from_secs(1),
+            stalled_after: Duration::from_secs(1),
+            retry: Backoff::default(),
+        };
+        let shown = format!("{:?}", Link::new(settings));
+        assert!(shown.contains(r#"["wss://one.example:443", "wss://two.example:443"]"#), "{shown}");
+        assert!(!shown.contains("KEY") && !shown.contains("word"), "{shown}");
     }
 }

@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod rpc;
 pub mod runtime;
 mod session;
+mod state;
 mod submit;
 
 pub use self::call::{Call, Mechanism};

@@ -6,9 +6,10 @@ use subxt::dynamic::Value;
 use subxt::ext::jsonrpsee::rpc_params;
 
 use super::call::{Call, Mechanism, number};
-use super::reader::{Scope, values, weights_key, weights_of};
+use super::reader::{Scope, weights_key, weights_of};
 use super::runtime::{CodecError, Runtime};
 use super::session::{Session, hex0x, unhex};
+use super::state::{value, values};
 use crate::chain::commit::{
     COMMIT_REVEAL_VERSION, TimelockSecrets, WeightsPayload, commit_hash, encrypt, round_for, storage_index,
 };
@@ -29,7 +30,7 @@ const PAGES: usize = 8;
 
 /// What time it is, and how fast blocks come.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Instant {
+pub(super) struct Timing {
     pub now_ms: u64,
     pub block_time: Duration,
 }
@@ -42,7 +43,7 @@ pub(super) fn prepare(
     weights: &Weights,
     graph: &Metagraph,
     rules: &Hyperparameters,
-    time: Instant,
+    time: Timing,
 ) -> Result<PreparedWeights, ChainError> {
     let at = graph.head.number;
     let prepared =
@@ -53,8 +54,7 @@ pub(super) fn prepare(
     let first = graph.epochs.first_reveal_block(at, rules.reveal_period);
     let first = first.ok_or_else(|| ChainError::Protocol("the subnet's epochs never reveal a commit".to_owned()))?;
     let reveal = Some((first, graph.epochs.next_epoch_block(first)));
-    let timelocked = Call::CommitTimelockedWeights { mechanism, commit: vec![], round: 0, version: 0 };
-    if runtime.has_call(timelocked.name()) {
+    if takes_timelocked(runtime, mechanism) {
         if rules.commit_reveal_version != COMMIT_REVEAL_VERSION {
             return Err(Rejection::IncorrectCommitRevealVersion.into());
         }
@@ -72,6 +72,12 @@ pub(super) fn prepare(
     let index = storage_index(mechanism.netuid, mechanism.id).map_err(|e| broken(&e))?;
     let hash = commit_hash(&hotkey, index, weights, &salt);
     Ok(prepared(Route::Hashed { salt, hash }, reveal))
+}
+
+/// Whether this runtime takes sealed commits.
+fn takes_timelocked(runtime: &Runtime, mechanism: Mechanism) -> bool {
+    let call = Call::CommitTimelockedWeights { mechanism, commit: vec![], round: 0, version: 0 };
+    runtime.has_call(call.name())
 }
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> ChainError {
@@ -113,12 +119,13 @@ pub(super) async fn shown(session: &Session, scope: &Scope) -> Result<WeightsSho
     let updates_key = runtime.key("LastUpdate", vec![number(scope.index)])?;
     let hashed_key = runtime.key("WeightCommits", vec![number(scope.index), hotkey()])?;
     let mut asked = vec![uid_key.clone(), updates_key.clone(), hashed_key.clone()];
-    let timelocked = runtime.has_storage("TimelockedWeightCommits");
-    if timelocked {
+    let mechanism = Mechanism { netuid: scope.netuid, id: scope.mechanism };
+    // A runtime that takes sealed commits and keeps them elsewhere has no such item: that is an error, not no commits.
+    if runtime.has_storage("TimelockedWeightCommits") || takes_timelocked(&runtime, mechanism) {
         let prefix = runtime.prefix("TimelockedWeightCommits", vec![number(scope.index)])?;
         asked.extend(map_keys(session, &prefix, at.hash).await?);
     }
-    let found = values(session, &asked, &at).await?;
+    let found = values(session, &runtime, &asked, &at).await?;
     let bytes = |key: &Vec<u8>| found.get(key).and_then(|v| v.as_deref());
     let uid: Option<u16> = match bytes(&uid_key) {
         Some(bytes) => runtime.value("Uids", Some(bytes))?,
@@ -127,8 +134,8 @@ pub(super) async fn shown(session: &Session, scope: &Scope) -> Result<WeightsSho
     let uid = Uid(uid.ok_or(Rejection::HotKeyNotRegisteredInSubNet)?);
     let updates: Vec<u64> = runtime.value("LastUpdate", bytes(&updates_key))?.unwrap_or_default();
     let weights_key = weights_key(&runtime, scope, uid)?;
-    let row = values(session, std::slice::from_ref(&weights_key), &at).await?;
-    let entries = weights_of(&runtime, row.get(&weights_key).and_then(|v| v.as_deref()))?;
+    let row = value(session, &runtime, weights_key, &at).await?;
+    let entries = weights_of(&runtime, row.as_deref())?;
     let mut commits = hashed_commits(&runtime, bytes(&hashed_key))?;
     for key in asked.iter().skip(3) {
         commits.extend(timelocked_commits(&runtime, bytes(key), &scope.hotkey)?);
@@ -165,7 +172,8 @@ pub(super) async fn of_all(session: &Session, scope: &Scope) -> Result<Vec<(Uid,
     let at = session.heads().finalized;
     let prefix = runtime.prefix("Weights", vec![number(scope.index)])?;
     let keys = map_keys(session, &prefix, at.hash).await?;
-    let found = values(session, &keys, &at).await?;
+    // Asked also where there are no keys: that nobody has weights must be this runtime's word.
+    let found = values(session, &runtime, &keys, &at).await?;
     let mut all = Vec::with_capacity(keys.len());
     for key in &keys {
         // The last key of the map is hashed by identity: its two bytes are the uid.

@@ -3,27 +3,26 @@
 //! In the steady state a block costs two calls: one for the values of storage that we follow ([`Facts`]) and one for the
 //! neurons. A third comes where a neuron is new.
 //!
-//! Invariants: everything of one view is of one block; a runtime that changed between two blocks is noticed before anything
-//! is read with the old one's words.
+//! Invariants: everything of one view is of one block, and read with the runtime that the block's state is of
+//! ([`super::state`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use subxt::dynamic::Value;
-use subxt::ext::scale_decode::DecodeAsType;
 
 use super::call::number;
 use super::heads::BlockId;
 use super::neurons::{self, Prometheus, Source, Told};
 use super::runtime::{CodecError, Runtime};
 use super::session::Session;
+use super::state::{Values, value, values};
 use crate::chain::{
     BlockHead, ChainError, EpochClock, EpochState, Hyperparameters, Metagraph, Neuron, PrometheusInfo, Rejection,
     ReplacedBy, Replacement, Standing,
 };
 use crate::ids::{BlockNumber, Hotkey, Netuid, Uid};
 
-/// Keys of one call to the node; nodes refuse calls that are too large.
-const KEYS_PER_CALL: usize = 1024;
 /// Neurons out of immunity that the chain keeps where storage does not say.
 const LEAST_FREE: u16 = 10;
 
@@ -44,8 +43,10 @@ pub(super) struct Facts {
     pub id: BlockId,
     pub head: BlockHead,
     pub epochs: EpochClock,
+    /// What the block is read with.
+    runtime: Arc<Runtime>,
     /// Values asked for by key beyond those.
-    extra: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    extra: Values,
 }
 
 /// What stays from one block to the next.
@@ -67,7 +68,6 @@ const EPOCHS: [&str; 5] = ["Tempo", "LastEpochBlock", "PendingEpochAt", "SubnetE
 /// The keys that [`facts`] asks for, named.
 struct Keys {
     now: Vec<u8>,
-    upgrade: Vec<u8>,
     /// As many of [`EPOCHS`] as are needed: all, or the first.
     epochs: Vec<Vec<u8>>,
 }
@@ -77,7 +77,6 @@ fn keys(runtime: &Runtime, netuid: Netuid) -> Result<Keys, CodecError> {
     let items = EPOCHS.iter().take(if stateful { EPOCHS.len() } else { 1 });
     Ok(Keys {
         now: runtime.key_of("Timestamp", "Now", vec![])?,
-        upgrade: runtime.key_of("System", "LastRuntimeUpgrade", vec![])?,
         epochs: items.map(|item| runtime.key(item, vec![number(netuid.0)])).collect::<Result<_, _>>()?,
     })
 }
@@ -109,55 +108,42 @@ fn epochs(
     Ok(EpochClock::Stateful { state, at })
 }
 
-/// Values of storage by key, in calls of a bounded size.
-pub(super) async fn values(
-    session: &Session,
-    keys: &[Vec<u8>],
-    at: &BlockId,
-) -> Result<HashMap<Vec<u8>, Option<Vec<u8>>>, ChainError> {
-    let mut all = HashMap::with_capacity(keys.len());
-    for some in keys.chunks(KEYS_PER_CALL) {
-        let values = session.storage(some, at.hash).await?;
-        all.extend(some.iter().cloned().zip(values));
-    }
-    Ok(all)
-}
-
 /// Reads what is followed in storage as of the session's newest block.
 pub(super) async fn facts(session: &Session, scope: &Scope, memory: &Memory, id: BlockId) -> Result<Facts, ChainError> {
-    // Twice at most: once more if the runtime turns out to be another one.
-    for _ in 0..2 {
-        let runtime = session.runtime();
-        let Keys { now, upgrade, epochs: of_epochs } = keys(&runtime, scope.netuid)?;
-        let mut asked = vec![now.clone(), upgrade.clone()];
-        asked.extend(of_epochs.iter().cloned());
-        asked.extend(followed(&runtime, scope, memory)?);
-        let extra = values(session, &asked, &id).await?;
-        let bytes = |key: &Vec<u8>| extra.get(key).and_then(|v| v.as_deref());
-        let spec: Option<LastUpgrade> = match bytes(&upgrade) {
-            Some(bytes) => runtime.value_of("System", "LastRuntimeUpgrade", Some(bytes))?,
-            None => None,
-        };
-        if spec.is_some_and(|last| last.spec_version != runtime.spec_version()) {
+    let runtime = session.runtime();
+    match facts_by(session, runtime.clone(), scope, memory, id).await {
+        // The block may have a newer runtime, which the node has not told of yet.
+        Err(error @ ChainError::Upgrading(_)) => {
             session.refresh_runtime(id.hash).await?;
-            if session.runtime().spec_version() != runtime.spec_version() {
-                continue;
+            let newer = session.runtime();
+            match newer.spec_version() == runtime.spec_version() {
+                true => Err(error),
+                false => facts_by(session, newer, scope, memory, id).await,
             }
         }
-        let missing = |what: &str| ChainError::Protocol(format!("block {} has no {what}", id.number));
-        let timestamp_ms: u64 = runtime.value_of("Timestamp", "Now", bytes(&now))?.ok_or_else(|| missing("time"))?;
-        let read: Vec<Option<&[u8]>> = of_epochs.iter().map(bytes).collect();
-        let epochs = epochs(&runtime, scope.netuid, id.number, &read)?;
-        let head = BlockHead { number: id.number, hash: id.hash, timestamp_ms };
-        return Ok(Facts { id, head, epochs, extra });
+        read => read,
     }
-    Err(ChainError::Protocol("the chain's runtime changes faster than it can be read".to_owned()))
 }
 
-#[derive(DecodeAsType)]
-#[decode_as_type(crate_path = "subxt::ext::scale_decode")]
-struct LastUpgrade {
-    spec_version: u32,
+async fn facts_by(
+    session: &Session,
+    runtime: Arc<Runtime>,
+    scope: &Scope,
+    memory: &Memory,
+    id: BlockId,
+) -> Result<Facts, ChainError> {
+    let Keys { now, epochs: of_epochs } = keys(&runtime, scope.netuid)?;
+    let mut asked = vec![now.clone()];
+    asked.extend(of_epochs.iter().cloned());
+    asked.extend(followed(&runtime, scope, memory)?);
+    let extra = values(session, &runtime, &asked, &id).await?;
+    let bytes = |key: &Vec<u8>| extra.get(key).and_then(|v| v.as_deref());
+    let missing = |what: &str| ChainError::Protocol(format!("block {} has no {what}", id.number));
+    let timestamp_ms: u64 = runtime.value_of("Timestamp", "Now", bytes(&now))?.ok_or_else(|| missing("time"))?;
+    let read: Vec<Option<&[u8]>> = of_epochs.iter().map(bytes).collect();
+    let epochs = epochs(&runtime, scope.netuid, id.number, &read)?;
+    let head = BlockHead { number: id.number, hash: id.hash, timestamp_ms };
+    Ok(Facts { id, head, epochs, runtime, extra })
 }
 
 /// The keys that depend on who is there.
@@ -181,12 +167,7 @@ fn alpha_key(runtime: &Runtime, hotkey: &Hotkey, netuid: Netuid) -> Result<Vec<u
 
 /// A hotkey's stake in the subnet, for runtimes that do not tell the one that counts: what is staked on the root is not in it, nor
 /// what it lends to or borrows from other hotkeys.
-fn stake_of(
-    runtime: &Runtime,
-    scope: &Scope,
-    extra: &HashMap<Vec<u8>, Option<Vec<u8>>>,
-    hotkey: &Hotkey,
-) -> Result<u64, CodecError> {
+fn stake_of(runtime: &Runtime, scope: &Scope, extra: &Values, hotkey: &Hotkey) -> Result<u64, CodecError> {
     let key = alpha_key(runtime, hotkey, scope.netuid)?;
     Ok(runtime.value("TotalHotkeyAlpha", extra.get(&key).and_then(|v| v.as_deref()))?.unwrap_or(0))
 }
@@ -219,7 +200,7 @@ pub(super) async fn metagraph(
     memory: &mut Memory,
     facts: &Facts,
 ) -> Result<Metagraph, ChainError> {
-    let runtime = session.runtime();
+    let runtime = facts.runtime.clone();
     let source = Source::of(&runtime);
     let netuid = scope.netuid;
     let bytes = match source {
@@ -260,7 +241,10 @@ pub(super) async fn metagraph(
         }
     }
     wanted.retain(|key| !facts.extra.contains_key(key));
-    let mut extra = values(session, &wanted, &facts.id).await?;
+    let mut extra = match wanted.is_empty() {
+        true => Values::new(),
+        false => values(session, &runtime, &wanted, &facts.id).await?,
+    };
     extra.extend(facts.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
     remember_registrations(&runtime, scope, memory, &told, &extra)?;
     let neurons = told.into_iter().map(|n| neuron(&runtime, scope, memory, &extra, n));
@@ -273,7 +257,7 @@ fn remember_registrations(
     scope: &Scope,
     memory: &mut Memory,
     told: &[Told],
-    extra: &HashMap<Vec<u8>, Option<Vec<u8>>>,
+    extra: &Values,
 ) -> Result<(), CodecError> {
     let mut registered = HashMap::with_capacity(told.len());
     for n in told {
@@ -292,13 +276,7 @@ fn remember_registrations(
     Ok(())
 }
 
-fn neuron(
-    runtime: &Runtime,
-    scope: &Scope,
-    memory: &Memory,
-    extra: &HashMap<Vec<u8>, Option<Vec<u8>>>,
-    n: Told,
-) -> Result<Neuron, CodecError> {
+fn neuron(runtime: &Runtime, scope: &Scope, memory: &Memory, extra: &Values, n: Told) -> Result<Neuron, CodecError> {
     let bytes = |key: &Vec<u8>| extra.get(key).and_then(|v| v.as_deref());
     let own = memory.own == Some(n.uid);
     let prometheus: Option<PrometheusInfo> = match n.prometheus {
@@ -343,7 +321,7 @@ fn neuron(
 
 async fn exists(session: &Session, runtime: &Runtime, netuid: Netuid, at: &BlockId) -> Result<(), ChainError> {
     let key = runtime.key("NetworksAdded", vec![number(netuid.0)])?;
-    let value = session.storage(&[key], at.hash).await?.into_iter().next().flatten();
+    let value = value(session, runtime, key, at).await?;
     match runtime.value::<bool>("NetworksAdded", value.as_deref())? {
         Some(true) => Ok(()),
         _ => Err(Rejection::SubnetNotExists.into()),
@@ -387,7 +365,7 @@ pub(super) async fn hyperparameters(
         }
     }
     let asked: Vec<Vec<u8>> = keys.values().cloned().collect();
-    let found = values(session, &asked, at).await?;
+    let found = values(session, &runtime, &asked, at).await?;
     let rules = Rules { runtime: &runtime, keys, found };
     let usual = Hyperparameters::default();
     Ok(Hyperparameters {
@@ -420,7 +398,7 @@ pub(super) async fn hyperparameters(
 struct Rules<'r> {
     runtime: &'r Runtime,
     keys: HashMap<&'r str, Vec<u8>>,
-    found: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    found: Values,
 }
 
 impl Rules<'_> {

@@ -41,6 +41,9 @@ const CUSTOM: &[Result<Rejection, &str>] = &[
     Err("DelegateTakeTooHigh"),
 ];
 
+/// The code of a pool that has the same call already. It does not say that the call will not be included: it may be ours.
+pub const ALREADY_IMPORTED: i32 = 1013;
+
 /// A refusal with one of the runtime's own numbers.
 pub fn custom(number: u8) -> ChainError {
     match CUSTOM.get(usize::from(number)) {
@@ -132,7 +135,7 @@ pub fn pool(error: RpcError) -> ChainError {
             None => ChainError::Refused(said.to_owned()),
         },
         1012 => Rejection::Banned.into(),
-        1013 | 1014 => Rejection::Priority.into(),
+        1014 => Rejection::Priority.into(),
         1016 => Rejection::PoolFull.into(),
         _ => error.into(),
     }
@@ -180,6 +183,7 @@ mod tests {
         assert_eq!(said(1010, "Transaction has a bad signature").rejection(), Some(Rejection::BadSignature));
         assert_eq!(said(1014, "The transaction has too low priority").rejection(), Some(Rejection::Priority));
         assert_eq!(said(1010, "something new"), ChainError::Refused("something new".to_owned()));
+        assert!(said(ALREADY_IMPORTED, "[..]").is_unclear(), "a call that is there already may be included");
         assert!(matches!(pool(RpcError::Broken("gone".to_owned())), ChainError::Unreachable(_)));
     }
 

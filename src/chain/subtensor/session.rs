@@ -100,13 +100,9 @@ impl Verdict {
     }
 
     fn judge(&self, error: &RpcError) {
-        let cause = match error {
-            RpcError::Call { .. } => return,
-            RpcError::Deadline { .. } => Cause::Timeout,
-            RpcError::Broken(_) => Cause::Broken,
-            RpcError::Garbage { .. } => Cause::Garbage,
-        };
-        self.condemn(cause, &error.to_string());
+        if let Some(cause) = cause_of(error) {
+            self.condemn(cause, &error.to_string());
+        }
     }
 
     fn passed(&self) -> Option<Condemnation> {
@@ -119,6 +115,50 @@ impl Verdict {
         // The sender is this value's own: it cannot be gone.
         let passed = told.wait_for(Option::is_some).await.ok().and_then(|c| c.as_ref().map(|c| c.why.clone()));
         passed.unwrap_or_default()
+    }
+}
+
+/// What a failed call says of its connection; nothing where the node answered with an error of its own.
+fn cause_of(error: &RpcError) -> Option<Cause> {
+    match error {
+        RpcError::Call { .. } => None,
+        RpcError::Deadline { .. } => Some(Cause::Timeout),
+        RpcError::Broken(_) => Some(Cause::Broken),
+        RpcError::Garbage { .. } => Some(Cause::Garbage),
+    }
+}
+
+/// Why another runtime was not taken in.
+#[derive(Debug)]
+enum NotTaken {
+    /// A call for it failed.
+    Asked(RpcError),
+    /// It is none that can be used.
+    Unreadable(ChainError),
+}
+
+impl NotTaken {
+    /// What it says of the connection: one whose runtime cannot be had is of no more use, even if the node says so itself.
+    fn cause(&self) -> Cause {
+        match self {
+            NotTaken::Asked(error) => cause_of(error).unwrap_or(Cause::Runtime),
+            NotTaken::Unreadable(_) => Cause::Runtime,
+        }
+    }
+}
+
+impl From<RpcError> for NotTaken {
+    fn from(error: RpcError) -> Self {
+        NotTaken::Asked(error)
+    }
+}
+
+impl From<NotTaken> for ChainError {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::Asked(error) => error.into(),
+            NotTaken::Unreadable(error) => error,
+        }
     }
 }
 
@@ -160,7 +200,7 @@ impl Session {
     }
 
     async fn opened(endpoint: &str, terms: Terms) -> Result<Arc<Self>, ChainError> {
-        let shown = crate::telemetry::redact_url(endpoint);
+        let shown = crate::telemetry::redact_endpoint(endpoint);
         let Terms { deadline, stalled_after, genesis: ours, never, tally } = terms;
         let connection = Arc::new(Connection::open(endpoint, deadline, tally.calls.clone()).await?);
         // Subscribed to before anything is read of it: no head can come in between.
@@ -196,8 +236,8 @@ impl Session {
             return Err(ChainError::Unreachable(format!("{shown} is still catching up with the chain")));
         }
         let first = first.id();
-        let (last, runtime) =
-            tokio::try_join!(header(&connection, hash(last)?), runtime_at(&connection, genesis, first.hash))?;
+        let last = async { Ok(final_header(&connection, last).await?) };
+        let (last, runtime) = tokio::try_join!(last, runtime_at(&connection, genesis, first.hash))?;
         let (told, heads) = watch::channel(Heads { best: first, finalized: last, since: Instant::now() });
         let session = Arc::new(Session {
             connection,
@@ -336,9 +376,6 @@ impl Session {
         struct Changes {
             changes: Vec<(String, Option<String>)>,
         }
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
         let asked: Vec<String> = keys.iter().map(|key| hex0x(key)).collect();
         let sets: Vec<Changes> = self.call(METHOD, rpc_params![asked, hex0x(&at.0)]).await?;
         let garbage = |why: &str| self.garbage(METHOD, why);
@@ -376,37 +413,61 @@ impl Session {
         answer.map(hash).transpose()
     }
 
-    /// Asks which runtime a block has, and takes it in if it is another one.
+    /// Asks which runtime a block has, and takes it in if it is a newer one.
     ///
     /// # Errors
-    /// [`ChainError`] if its metadata cannot be had; the session is of no use then.
+    /// [`ChainError`] if it cannot be had; the session is of no use then.
     pub(super) async fn refresh_runtime(&self, at: Hash32) -> Result<(), ChainError> {
-        let version: Version = self.call("state_getRuntimeVersion", rpc_params![hex0x(&at.0)]).await?;
+        let version = self.version_at(at).await?;
+        if version.spec_version <= self.runtime().spec_version() {
+            return Ok(());
+        }
+        self.take_runtime(version, at).await.map_err(|why| {
+            let cause = why.cause();
+            let error = ChainError::from(why);
+            self.verdict.condemn(cause, &unreadable(&error));
+            error
+        })
+    }
+
+    /// The node told of a version. It is read as of the node's best block, which may be newer than the newest head that
+    /// was heard of: the block before the upgrade still has the old one. An older one is taken in too: the block with the
+    /// upgrade may have been replaced.
+    async fn told_of(&self, version: Version) -> Result<(), (Cause, String)> {
         if self.runtime().spec_version() == version.spec_version {
             return Ok(());
         }
+        self.take_best_runtime().await.map_err(|why| (why.cause(), unreadable(&why.into())))
+    }
+
+    async fn take_best_runtime(&self) -> Result<(), NotTaken> {
+        const METHOD: &str = "chain_getBlockHash";
+        let best: String = self.call(METHOD, rpc_params![]).await?;
+        let best = hash(best).map_err(|e| self.garbage(METHOD, &e.to_string()))?;
+        let version = self.version_at(best).await?;
+        if version.spec_version == self.runtime().spec_version() {
+            return Ok(());
+        }
+        self.take_runtime(version, best).await
+    }
+
+    async fn version_at(&self, at: Hash32) -> Result<Version, RpcError> {
+        self.call("state_getRuntimeVersion", rpc_params![hex0x(&at.0)]).await
+    }
+
+    /// Reads a block's runtime, and uses it from now on.
+    async fn take_runtime(&self, version: Version, at: Hash32) -> Result<(), NotTaken> {
         let connection = self.connection.clone();
-        let read = async {
-            let metadata = self.run(async move { metadata_at(&connection, at).await }).await?;
-            runtime_of(metadata, version, self.genesis).await
-        };
-        let runtime = read.await.inspect_err(|e| {
-            self.verdict.condemn(Cause::Runtime, &format!("the chain's new runtime cannot be read: {e}"));
-        })?;
+        let metadata = self.run(async move { metadata_at(&connection, at).await }).await?;
+        let runtime = runtime_of(metadata, version, self.genesis).await.map_err(NotTaken::Unreadable)?;
         tracing::info!(spec = version.spec_version, endpoint = self.endpoint, "the chain's runtime was upgraded");
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(runtime);
         Ok(())
     }
+}
 
-    /// The node told of a version. It is read as of the node's best block, which may be newer than the newest head that
-    /// was heard of: the block before the upgrade still has the old one.
-    async fn told_of(&self, version: Version) -> Result<(), ChainError> {
-        if self.runtime().spec_version() == version.spec_version {
-            return Ok(());
-        }
-        let best: String = self.call("chain_getBlockHash", rpc_params![]).await?;
-        self.refresh_runtime(hash(best)?).await
-    }
+fn unreadable(error: &ChainError) -> String {
+    format!("the chain's new runtime cannot be read: {error}")
 }
 
 impl Drop for Session {
@@ -417,13 +478,16 @@ impl Drop for Session {
     }
 }
 
-/// The header with this hash.
-async fn header(connection: &Connection, hash: Hash32) -> Result<BlockId, ChainError> {
-    let header: Option<Header> = connection.call("chain_getHeader", rpc_params![hex0x(&hash.0)]).await?;
+/// The header of the newest final block, whose hash the node told.
+async fn final_header(connection: &Connection, told: String) -> Result<BlockId, RpcError> {
+    const METHOD: &str = "chain_getHeader";
+    let garbage = |why: String| RpcError::Garbage { method: METHOD, why };
+    let hash = hash(told).map_err(|e| garbage(e.to_string()))?;
+    let header: Option<Header> = connection.call(METHOD, rpc_params![hex0x(&hash.0)]).await?;
     match header.map(|header| header.id()) {
         Some(id) if id.hash == hash => Ok(id),
-        Some(id) => Err(ChainError::Protocol(format!("chain_getHeader: block {} instead of block {hash}", id.hash))),
-        None => Err(ChainError::Protocol(format!("the node does not know block {hash}, which it finalised"))),
+        Some(id) => Err(garbage(format!("block {} instead of block {hash}", id.hash))),
+        None => Err(garbage(format!("the node does not know block {hash}, which it finalised"))),
     }
 }
 
@@ -478,10 +542,7 @@ impl Follow {
                     });
                 }),
                 version = self.versions.next() => match notice("state_subscribeRuntimeVersion", version) {
-                    Ok(version) => {
-                        let session = self.session.upgrade()?;
-                        session.told_of(version).await.map_err(|e| (Cause::Runtime, e.to_string()))
-                    }
+                    Ok(version) => self.session.upgrade()?.told_of(version).await,
                     Err(why) => Err(why),
                 },
                 why = self.connection.lost() => Err((Cause::Broken, why)),
@@ -508,13 +569,14 @@ impl Follow {
         }
     }
 
-    /// Nothing was told of finality for long: does it stand still, or is it the node that says nothing?
+    /// Nothing was told of finality for long: does it stand still, or is it the node that says nothing? One that will not say
+    /// either is asked again later.
     async fn ask_finality(&self) -> Result<(), (Cause, String)> {
         let Some(session) = self.session.upgrade() else { return Ok(()) };
         let known = self.told.borrow().finalized.number;
         let asked = async {
             let last: String = session.call("chain_getFinalizedHead", rpc_params![]).await?;
-            Ok::<_, ChainError>(header(&self.connection, hash(last)?).await?.number)
+            Ok::<_, RpcError>(final_header(&self.connection, last).await?.number)
         };
         match asked.await {
             Ok(now) if now > known => Err((
@@ -522,8 +584,7 @@ impl Follow {
                 format!("its newest finalised block is {now}, but the last that it told of is {known}"),
             )),
             Ok(_) => Ok(()),
-            Err(ChainError::Deadline(after)) => Err((Cause::Timeout, ChainError::Deadline(after).to_string())),
-            Err(error) => Err((Cause::Garbage, error.to_string())),
+            Err(error) => cause_of(&error).map_or(Ok(()), |cause| Err((cause, error.to_string()))),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Invariants: what the runtime would refuse is not submitted; **a call is submitted once**, on one connection, whatever
 //! happens to it afterwards; it is signed for [`ERA_BLOCKS`] blocks and no longer, so that an answer that never came is
 //! settled by waiting; the result is read from the events of the block that holds the call, since the block holds it
-//! whether it succeeded or not.
+//! whether it succeeded or not. A success counts with any block that holds it; **a failure counts once its block is final**,
+//! since the call may succeed in the block that takes the place of one that is not.
 //!
 //! Design notes: the block that a call is signed at is a finalised one: a call that names a block which is taken back would be
 //! void. Only where finality stands still it is a newer one, or every call would be too old before it is sent. Calls of one
@@ -14,6 +15,7 @@
 //! deadline: most of the time it is found.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use subxt::events::Phase;
@@ -26,8 +28,9 @@ use super::link::Link;
 use super::refusal;
 use super::rpc::RpcError;
 use super::runtime::{Era, Extrinsic, Runtime};
-use super::session::{Session, hash, hex0x};
-use crate::chain::{ChainError, Inclusion, Signer};
+use super::session::{Condemnation, Session, hash, hex0x};
+use super::state;
+use crate::chain::{ChainError, Inclusion, PreparedWeights, Signer};
 use crate::ids::{BlockNumber, Hash32, Hotkey};
 
 /// Blocks in which a signed call may be included.
@@ -62,7 +65,7 @@ struct Signed {
 
 /// Signs a call and asks the runtime whether it would be taken. Nothing is submitted.
 pub(super) async fn check(session: &Session, call: &Call, signer: &dyn Signer) -> Result<(), ChainError> {
-    checked(session, call, signer).await.map(drop)
+    checked(session, call, signer, None).await.map(drop)
 }
 
 /// The block to sign at, see the module's text.
@@ -71,9 +74,16 @@ fn birth(heads: &Heads) -> BlockId {
     if late { heads.best } else { heads.finalized }
 }
 
-async fn checked(session: &Session, call: &Call, signer: &dyn Signer) -> Result<Signed, ChainError> {
+/// Signs a call for which there is time, and asks the runtime about it.
+async fn checked(
+    session: &Session,
+    call: &Call,
+    signer: &dyn Signer,
+    carried: Option<&PreparedWeights>,
+) -> Result<Signed, ChainError> {
     let runtime = session.runtime();
     let heads = session.heads();
+    carried.map_or(Ok(()), |weights| weights.in_time(heads.best.number))?;
     let account = signer.hotkey().to_string();
     let nonce: u64 = session.call("system_accountNextIndex", rpc_params![account]).await?;
     let birth = birth(&heads);
@@ -88,30 +98,52 @@ async fn checked(session: &Session, call: &Call, signer: &dyn Signer) -> Result<
     Ok(Signed { extrinsic, birth: birth.number })
 }
 
+/// A signed call that the runtime would take, and the connection that it is to go out on.
+pub(super) struct Ready {
+    session: Arc<Session>,
+    signed: Signed,
+    name: &'static str,
+}
+
+/// Makes a call ready to be submitted, if it is in time for the weights that it carries; the caller holds the deadline. Nothing is
+/// submitted.
+///
+/// # Errors
+/// The refusal, and whatever reading and checking can fail with.
+pub(super) async fn ready(
+    link: &Link,
+    call: &Call,
+    signer: &dyn Signer,
+    carried: Option<&PreparedWeights>,
+) -> Result<Ready, ChainError> {
+    let name = call.name();
+    let session = link.session().await?;
+    match checked(&session, call, signer, carried).await {
+        // Nothing is submitted yet: once more on another connection.
+        Err(_) if session.condemnation().is_some() => {
+            let session = link.session().await?;
+            let signed = checked(&session, call, signer, carried).await?;
+            Ok(Ready { session, signed, name })
+        }
+        checked => checked.map(|signed| Ready { session, signed, name }),
+    }
+}
+
 /// Submits a call and waits until a block holds it; the caller holds the deadline.
 ///
 /// # Errors
-/// The refusal. Until it is submitted, whatever reading and checking can fail with.
-pub(super) async fn submit(link: &Link, call: &Call, signer: &dyn Signer) -> Result<Inclusion, ChainError> {
-    let mut session = link.session().await?;
-    let signed = match checked(&session, call, signer).await {
-        // Nothing is submitted yet: once more on another connection.
-        Err(_) if session.condemnation().is_some() => {
-            session = link.session().await?;
-            checked(&session, call, signer).await?
-        }
-        checked => checked?,
-    };
+/// The refusal; [`ChainError::Unsent`] if the connection has ended since the call was made ready.
+pub(super) async fn submit(link: &Link, ready: Ready) -> Result<Inclusion, ChainError> {
+    let Ready { session, signed, name } = ready;
+    if let Some(Condemnation { why, .. }) = session.condemnation() {
+        return Err(ChainError::Unreachable(why).unsent());
+    }
     let mut blocks = Blocks { signed: &signed, seen: HashSet::new() };
     let why = match watched(&session, &mut blocks).await {
         Ok(included) => return included,
         Err(Lost(why)) => why,
     };
-    tracing::warn!(
-        call = call.name(),
-        why,
-        "whether a submitted call was taken is not known: looking for it in blocks"
-    );
+    tracing::warn!(call = name, why, "whether a submitted call was taken is not known: looking for it in blocks");
     drop(session);
     blocks.find(link).await
 }
@@ -130,6 +162,7 @@ async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<In
     let params = rpc_params![hex0x(&blocks.signed.extrinsic.bytes)];
     let mut told: Subscription<Status> = match session.subscribe(WATCH, params, "author_unwatchExtrinsic").await {
         Ok(told) => told,
+        Err(known @ RpcError::Call { code: refusal::ALREADY_IMPORTED, .. }) => return Err(known.into()),
         Err(refused @ RpcError::Call { .. }) => return Ok(Err(refusal::pool(refused))),
         Err(lost) => return Err(lost.into()),
     };
@@ -144,7 +177,7 @@ async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<In
                 }
                 looked = session.heads().best;
                 if looked.number >= first.number + QUIET_BLOCKS
-                    && let Look::Found(found) = blocks.look(session).await
+                    && let Search::Found(found) = blocks.look(session).await
                 {
                     return Ok(found);
                 }
@@ -152,13 +185,13 @@ async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<In
             }
         };
         match status {
-            Some(Ok(Status::InBlock(at) | Status::Finalized(at))) => {
-                let at = hash(at).map_err(|e| Lost(e.to_string()))?;
-                return match outcome(session, &blocks.signed.extrinsic, at).await {
-                    Err(error) if open(&error) => Err(Lost(error.to_string())),
-                    known => Ok(known),
-                };
+            // One that failed there goes on until its block is final: the block may still be replaced.
+            Some(Ok(Status::InBlock(at))) => {
+                if let Ok(included) = told_outcome(session, &blocks.signed.extrinsic, at).await? {
+                    return Ok(Ok(included));
+                }
             }
+            Some(Ok(Status::Finalized(at))) => return told_outcome(session, &blocks.signed.extrinsic, at).await,
             // A call that waits for an earlier nonce will be taken when that came, one that was taken back will come again.
             Some(Ok(Status::Future | Status::Ready | Status::Broadcast(_) | Status::Retracted(_))) => {}
             Some(Ok(Status::FinalityTimeout(_))) => return Err(Lost("the chain finalises no blocks".to_owned())),
@@ -167,6 +200,19 @@ async fn watched(session: &Session, blocks: &mut Blocks<'_>) -> Result<Result<In
             Some(Err(why)) => return Err(Lost(session.garbage(WATCH, &why.to_string()).to_string())),
             None => return Err(Lost(format!("{WATCH}: the subscription ended"))),
         }
+    }
+}
+
+/// What became of a call that a block holds, which the node named.
+async fn told_outcome(
+    session: &Session,
+    signed: &Extrinsic,
+    at: String,
+) -> Result<Result<Inclusion, ChainError>, Lost> {
+    let at = hash(at).map_err(|e| Lost(e.to_string()))?;
+    match outcome(session, signed, at).await {
+        Err(error) if open(&error) => Err(Lost(error.to_string())),
+        known => Ok(known),
     }
 }
 
@@ -191,12 +237,12 @@ impl Blocks<'_> {
                 Ok(session) => {
                     let (best, settled) = (session.heads().best, session.heads().finalized.number);
                     match self.look(&session).await {
-                        Look::Found(found) => return found,
+                        Search::Found(found) => return found,
                         // No block that can still come may hold it.
-                        Look::Absent if settled > self.signed.birth + ERA_BLOCKS => {
+                        Search::Absent if settled > self.signed.birth + ERA_BLOCKS => {
                             return Err(refusal::named("AncientBirthBlock"));
                         }
-                        Look::Absent | Look::Unread => {}
+                        Search::Absent | Search::Unsure => {}
                     }
                     // Bounded, also where a head that does not move keeps the session.
                     drop(tokio::time::timeout(pause, session.head_after(best.hash)).await);
@@ -208,43 +254,47 @@ impl Blocks<'_> {
     }
 
     /// Walks from the best head down to blocks that were looked at, or that are too old to hold the call.
-    async fn look(&mut self, session: &Session) -> Look {
-        let mut at = session.heads().best.hash;
+    async fn look(&mut self, session: &Session) -> Search {
+        let Heads { best, finalized, .. } = session.heads();
+        let mut at = best.hash;
+        let mut is_final = false;
         let mut walked = Vec::new();
         // Twice as many as can hold it: finality may be that far behind.
         while walked.len() < 2 * ERA_BLOCKS as usize {
+            // So are all blocks below it.
+            is_final |= at == finalized.hash;
             if self.seen.contains(&at) {
                 self.seen.extend(walked);
-                return Look::Absent;
+                return Search::Absent;
             }
-            let Ok(body) = body(session, at).await else { return Look::Unread };
+            let Ok(body) = body(session, at).await else { return Search::Unsure };
             if body.place_of(&self.signed.extrinsic).is_some() {
                 return match outcome(session, &self.signed.extrinsic, at).await {
-                    // Read again, on a connection that can.
-                    Err(error) if open(&error) && session.condemnation().is_some() => Look::Unread,
-                    known => Look::Found(known),
+                    // Read again later, or on a connection that can.
+                    Err(error) if open(&error) || !is_final => Search::Unsure,
+                    known => Search::Found(known),
                 };
             }
             walked.push(at);
             let id = body.header.id();
             if id.number <= self.signed.birth + 1 {
                 self.seen.extend(walked);
-                return Look::Absent;
+                return Search::Absent;
             }
             at = id.parent;
         }
-        Look::Unread
+        Search::Unsure
     }
 }
 
 /// What a look into the blocks came to.
-enum Look {
-    /// A block holds the call: what became of it there.
+enum Search {
+    /// A block holds the call: what became of it there. A failure is final.
     Found(Result<Inclusion, ChainError>),
     /// No block from the one that it was signed at up to the best head holds it.
     Absent,
-    /// Not all of them could be read.
-    Unread,
+    /// Not all of them could be read, or one holds the call, which failed there, and may still be replaced.
+    Unsure,
 }
 
 #[derive(Debug, Deserialize)]
@@ -282,11 +332,11 @@ async fn outcome(session: &Session, signed: &Extrinsic, at: Hash32) -> Result<In
     let body = body(session, at).await?;
     let index = body.place_of(signed);
     let index = index.ok_or_else(|| ChainError::Protocol(format!("block {at} does not hold the call")))?;
-    let runtime = session.runtime();
+    let (runtime, id) = (session.runtime(), body.header.id());
     let key = runtime.key_of("System", "Events", vec![])?;
-    let events = session.storage(&[key], at).await?.into_iter().next().flatten().unwrap_or_default();
+    let events = state::value(session, &runtime, key, &id).await?.unwrap_or_default();
     fate(&runtime, events, index)?;
-    Ok(Inclusion { block: body.header.id().number, extrinsic: signed.hash })
+    Ok(Inclusion { block: id.number, extrinsic: signed.hash })
 }
 
 /// What the events of a block tell of its `index`th call.
@@ -322,7 +372,7 @@ pub(super) async fn free_balance(session: &Session, account: &Hotkey) -> Result<
     }
     let runtime = session.runtime();
     let key = runtime.key_of("System", "Account", vec![Value::from_bytes(account.0)])?;
-    let value = session.storage(&[key], session.heads().best.hash).await?.into_iter().next().flatten();
+    let value = state::value(session, &runtime, key, &session.heads().best).await?;
     // An account that nobody ever paid to has no value: its default has a balance of 0.
     let account: Option<Account> = runtime.value_of("System", "Account", value.as_deref())?;
     Ok(account.map_or(0, |account| account.data.free))

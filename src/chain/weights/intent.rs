@@ -27,9 +27,6 @@ use super::{PreparedWeights, Route, WeightsShown};
 use crate::chain::ledger::consensus::max_upscale;
 use crate::ids::{BlockNumber, Uid};
 
-/// Blocks after [`PreparedWeights::at`] in which a node may have sent the weights, where nobody knows when it stopped: it
-/// was killed. At 12 s a block longer than the shipped `weights.confirm_timeout`.
-pub const SENDING: u64 = 16;
 /// Commits of one hotkey that the chain keeps unrevealed.
 pub const MAX_COMMITS: usize = 10;
 
@@ -99,7 +96,7 @@ pub struct Intent {
 impl Intent {
     /// An intent that is on disk.
     pub fn written(prepared: PreparedWeights) -> Self {
-        let sent_until = prepared.at.saturating_add(SENDING);
+        let sent_until = prepared.until();
         Intent { prepared, stage: Stage::Written, sent_until, revealed_in: None }
     }
 

@@ -255,20 +255,15 @@ mod tests {
     fn neuron(uid: u16, stake_rao: u64) -> Neuron {
         let ip = "203.0.113.200".parse().unwrap();
         Neuron {
-            uid: Uid(uid),
-            hotkey: Hotkey([uid as u8; 32]),
-            coldkey: Coldkey([9; 32]),
             stake_rao,
             validator_permit: uid == 0,
             active: uid != 2,
             axon: (uid == 1).then_some(AxonInfo { block: 3, version: 183, ip, port: 8091, protocol: 4 }),
-            prometheus: None,
-            registered_at: 1,
             last_update: 10 + u64::from(uid),
             incentive: if uid == 1 { 65_535 } else { 0 },
             dividends: if uid == 0 { 32_768 } else { 0 },
             standing: Standing { emission_rao: 148_029_300_000 * u64::from(uid), ..Standing::default() },
-            weights: vec![],
+            ..Neuron::idle(uid)
         }
     }
 

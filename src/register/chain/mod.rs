@@ -37,7 +37,7 @@ use crate::ids::{Coldkey, Hotkey};
 use crate::launch;
 use crate::settings::{Level, Network};
 use crate::telemetry::logging::{self, LogGuard, LogOptions};
-use crate::telemetry::{error_chain, printable, redact_url};
+use crate::telemetry::{error_chain, printable, redact_endpoint};
 use crate::wallet::{Keypair, keyfile, listing};
 
 /// An address in the place of a key, for a client that only reads. What it "signs" carries zeros, which no chain accepts.
@@ -129,7 +129,7 @@ struct Place {
 
 impl Place {
     fn new(network: &str, endpoint: &str) -> Self {
-        Place { network: network.to_owned(), endpoint: redact_url(endpoint) }
+        Place { network: network.to_owned(), endpoint: redact_endpoint(endpoint) }
     }
 }
 
@@ -154,7 +154,7 @@ fn redact(word: &str) -> String {
     let start = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
     let end = word.rfind(|c: char| c.is_ascii_alphanumeric() || c == '/').map_or(word.len(), |at| at + 1);
     match (word.get(..start), word.get(start..end), word.get(end..)) {
-        (Some(before), Some(url), Some(after)) => format!("{before}{}{after}", redact_url(url)),
+        (Some(before), Some(url), Some(after)) => format!("{before}{}{after}", redact_endpoint(url)),
         _ => "[REDACTED]".to_owned(),
     }
 }
@@ -162,6 +162,7 @@ fn redact(word: &str) -> String {
 /// How to end, and what helps.
 fn remedy(error: &ChainError) -> (Exit, Option<&'static str>) {
     match error {
+        ChainError::Unsent { .. } => (Exit::Unavailable, Some("the chain has not got it: try again")),
         ChainError::Unreachable(_) => (
             Exit::Unavailable,
             Some("does it run, and is the address right? --subtensor.network, --subtensor.chain_endpoint"),
@@ -172,6 +173,7 @@ fn remedy(error: &ChainError) -> (Exit, Option<&'static str>) {
                 "ask again, or wait longer: compute-register --set subtensor.request_timeout=60s (calls: weights.confirm_timeout)",
             ),
         ),
+        ChainError::Upgrading(_) => (Exit::Unavailable, Some("ask again in a minute, once the upgrade is through")),
         ChainError::Rejected(Rejection::SubnetNotExists) => (Exit::Data, Some("name the subnet: --netuid N")),
         ChainError::Rejected(_) | ChainError::Refused(_) => (Exit::Data, None),
         ChainError::Protocol(_) => (
@@ -226,10 +228,10 @@ mod tests {
     #[test]
     fn what_an_error_repeats_of_the_address_holds_no_secret() {
         let error =
-            ChainError::Unreachable("error sending request for url (wss://me:pass@host:1/x?key=1): refused".into());
+            ChainError::Unreachable("error sending request for url (wss://me:pass@host:1/path?key=1): refused".into());
         let text = error_text(&error);
-        assert!(text.contains("(wss://host:1/x") && text.ends_with("refused"), "{text}");
-        assert!(!text.contains("pass") && !text.contains("key=1"), "{text}");
+        assert!(text.contains("(wss://host:1)") && text.ends_with("refused"), "{text}");
+        assert!(!text.contains("pass") && !text.contains("path") && !text.contains("key=1"), "{text}");
     }
 
     #[test]
@@ -237,6 +239,8 @@ mod tests {
         let ends = |error: ChainError| remedy(&error).0;
         assert_eq!(ends(ChainError::Unreachable(String::new())), Exit::Unavailable);
         assert_eq!(ends(ChainError::Deadline(std::time::Duration::ZERO)), Exit::Unavailable);
+        assert_eq!(ends(ChainError::Deadline(std::time::Duration::ZERO).unsent()), Exit::Unavailable);
+        assert_eq!(ends(ChainError::Upgrading(String::new())), Exit::Unavailable);
         assert_eq!(ends(Rejection::SubnetNotExists.into()), Exit::Data);
         assert_eq!(ends(ChainError::Protocol(String::new())), Exit::Data);
     }

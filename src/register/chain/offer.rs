@@ -118,6 +118,21 @@ impl Offer {
         }
     }
 
+    /// The most that it may cost: whoever names no limit agrees to what is shown.
+    pub(super) fn limit(&self, max_cost: Option<u64>) -> u64 {
+        max_cost.unwrap_or(self.cost_rao)
+    }
+
+    /// What a person is asked.
+    pub(super) fn question(&self, limit_rao: u64) -> String {
+        let cost = money::amount(self.cost_rao);
+        let most = match limit_rao > self.cost_rao {
+            true => format!(", at most {},", money::amount(limit_rao)),
+            false => String::new(),
+        };
+        format!("Burn {cost}{most} to register this hotkey in subnet {}?", self.netuid)
+    }
+
     /// For people, before they are asked.
     pub(super) fn text(&self, network: &Place) -> String {
         let left = self.balance_rao.saturating_sub(self.cost_rao);
@@ -215,6 +230,17 @@ mod tests {
         assert_eq!(check(6, 9, Some(7), Some(5)), Ok(()));
         assert_eq!(check(8, 9, Some(7), Some(5)), Err(No::TooDear { cost_rao: 8, limit_rao: 7 }));
         assert_eq!(check(4, 9, None, Some(5)), Ok(()));
+    }
+
+    #[test]
+    fn whoever_names_no_limit_agrees_to_the_price_that_is_shown() {
+        let offer = offer(27, 1_500_000_000, 9);
+        assert_eq!((offer.limit(None), offer.limit(Some(2_000_000_000))), (1_500_000_000, 2_000_000_000));
+        let plain = "Burn 1.5 TAO (1500000000 rao) to register this hotkey in subnet 27?";
+        assert_eq!(offer.question(offer.limit(None)), plain);
+        let limited =
+            "Burn 1.5 TAO (1500000000 rao), at most 2 TAO (2000000000 rao), to register this hotkey in subnet 27?";
+        assert_eq!(offer.question(2_000_000_000), limited);
     }
 
     #[test]

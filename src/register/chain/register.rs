@@ -5,7 +5,8 @@
 //! nothing is known, and the program says so.
 //!
 //! Design notes: the price is that of the last block; the chain takes the price of the block that holds the call, which
-//! can be another. What is looked at last is never dearer than what was agreed to, and that is as close as it gets.
+//! can be another. So the call carries what was agreed to, and the chain refuses a higher price; where the chain has no such
+//! call, the price is looked at right before the call is sent, and that is as close as it gets.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::time::Duration;
@@ -15,7 +16,6 @@ use tokio::task::spawn_blocking;
 use super::super::{Context, complain, say};
 use super::offer::{No, Offer, text};
 use super::{Asked, error_text, hotkey_or_own, money, own_coldkey, remedy};
-use crate::chain::ChainError;
 use crate::exit::Exit;
 use crate::ids::{BlockNumber, Hotkey, Uid};
 use crate::telemetry::error_chain;
@@ -33,7 +33,7 @@ pub(in crate::register) struct Args {
     /// The hotkey to register, as an SS58 address; by default the wallet's. Its secret is not needed.
     #[arg(long, value_name = "SS58")]
     hotkey: Option<String>,
-    /// Refuse a price above this.
+    /// The most it may cost; by default what is shown when you are asked.
     #[arg(long, value_name = "TAO", value_parser = money::parse_tao)]
     max_cost: Option<u64>,
     /// Do not ask before paying.
@@ -68,9 +68,9 @@ pub(in crate::register) async fn run(context: &Context, args: Args) -> Result<()
     }
     offer.check(args.max_cost, None).map_err(refused)?;
     secret_is_there(context)?;
+    let limit_rao = offer.limit(args.max_cost);
     if !args.yes {
-        agreed(&format!("Burn {} to register this hotkey in subnet {}?", money::amount(offer.cost_rao), offer.netuid))
-            .await?;
+        agreed(&offer.question(limit_rao)).await?;
     }
     let payer = coldkey_secret(context, &offer).await?;
     let last = look().await?;
@@ -78,23 +78,23 @@ pub(in crate::register) async fn run(context: &Context, args: Args) -> Result<()
         return context.answer(&report, text);
     }
     last.check(args.max_cost, Some(offer.cost_rao)).map_err(refused)?;
-    send(context, &asked, last, payer).await
+    send(context, &asked, last, limit_rao, payer).await
 }
 
 /// Sends the call and says what became of it.
-async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, payer: Keypair) -> Result<(), Exit> {
+async fn send(context: &Context, asked: &Asked<'_>, offer: Offer, limit_rao: u64, payer: Keypair) -> Result<(), Exit> {
     if !context.json {
         say("sent; waiting for a block");
     }
-    let sent = asked.chain.register(offer.hotkey, &payer).await;
+    let sent = asked.chain.register_within(offer.hotkey, limit_rao, &payer).await;
     drop(payer);
     match sent {
         Ok(inclusion) => {
             let uid = uid_of(asked, &offer.hotkey, inclusion.block).await;
             context.answer(&offer.registered(asked.place(), inclusion, uid), text)
         }
-        Err(error @ (ChainError::Rejected(_) | ChainError::Refused(_))) => Err(asked.failed("not registered", &error)),
-        // Only a refusal is certain: after anything else the call may still get into a block.
+        Err(error) if !error.is_unclear() => Err(asked.failed("not registered", &error)),
+        // The call may still get into a block.
         Err(error) => {
             let problem = error_text(&error);
             complain(&format!(

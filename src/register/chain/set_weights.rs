@@ -250,8 +250,8 @@ async fn send(context: &Context, signing: &Asked<'_>, prepared: &PreparedWeights
         Exit::Unavailable
     })?;
     signing.chain.submit_weights(prepared).await.map_err(|error| match error {
-        ChainError::Rejected(_) | ChainError::Refused(_) => signing.failed("the weights were not set", &error),
-        // Only a refusal is certain: after anything else the call may still get into a block.
+        error if !error.is_unclear() => signing.failed("the weights were not set", &error),
+        // The call may still get into a block.
         error => {
             let problem = error_text(&error);
             complain(&format!("it is NOT known whether the weights arrived; asked was {}: {problem}", signing.place()));

@@ -239,25 +239,15 @@ fn all_text(report: &AllReport) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::chain::{BlockHead, EpochClock, Standing};
-    use crate::ids::{Coldkey, Hash32};
+    use crate::chain::{BlockHead, EpochClock};
+    use crate::ids::Hash32;
 
     pub(in crate::register::chain) fn graph() -> Metagraph {
         let neuron = |uid: u16| Neuron {
-            uid: Uid(uid),
             hotkey: Hotkey([uid as u8 + 1; 32]),
-            coldkey: Coldkey([9; 32]),
-            stake_rao: 0,
             validator_permit: uid == 0,
-            active: true,
-            axon: None,
-            prometheus: None,
-            registered_at: 1,
             last_update: 11,
-            incentive: 0,
-            dividends: 0,
-            standing: Standing::default(),
-            weights: vec![],
+            ..Neuron::idle(uid)
         };
         let epochs = EpochClock::Modulo { netuid: Netuid(27), tempo: 5 };
         let head = BlockHead { number: 17, hash: Hash32([0; 32]), timestamp_ms: 0 };

@@ -100,7 +100,7 @@ async fn each_chunk(
 /// answers with this.
 ///
 /// actix-http goes on reading a chunked body that was dropped, for as long as the peer cares to send one. While the
-/// body is held it closes the connection after the reply instead, with a time limit.
+/// body is held it closes the connection after the reply instead, and what still arrives is read within limits.
 pub(super) fn respond(mut response: HttpResponseBuilder, body: Vec<u8>, unread: Option<Payload>) -> HttpResponse {
     match unread {
         None => response.body(body),

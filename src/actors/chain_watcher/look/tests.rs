@@ -22,6 +22,8 @@ struct Says {
     fork: BlockNumber,
     epochs: EpochClock,
     stake: u64,
+    /// How often the hash of block 99 was asked for.
+    asked: u32,
 }
 
 struct Endpoint(Mutex<Says>);
@@ -44,7 +46,7 @@ impl Endpoint {
     fn at(number: BlockNumber) -> Self {
         let fork = BlockNumber::MAX;
         let (head, finalized) = (head(number, fork), number.saturating_sub(3));
-        Endpoint(Mutex::new(Says { head, finalized, metagraph: None, fork, epochs: MODULO, stake: 1 }))
+        Endpoint(Mutex::new(Says { head, finalized, metagraph: None, fork, epochs: MODULO, stake: 1, asked: 0 }))
     }
 
     fn says(&self) -> Says {
@@ -71,26 +73,16 @@ impl Chain for Endpoint {
         Ok(self.says().finalized)
     }
     async fn block_hash(&self, n: BlockNumber) -> Result<Option<Hash32>, ChainError> {
+        self.now(|says| says.asked += u32::from(n == 99));
         let says = self.says();
         Ok((n <= says.head.number).then(|| hash(n, says.fork)))
     }
     async fn metagraph(&self) -> Result<Arc<Metagraph>, ChainError> {
         let says = self.says();
         let neuron = |i: u8| Neuron {
-            uid: Uid(u16::from(i)),
-            hotkey: Hotkey([i; 32]),
-            coldkey: Coldkey([i; 32]),
             stake_rao: if i == HOLDERS - 1 { says.stake } else { 10 },
             validator_permit: true,
-            active: true,
-            axon: None,
-            prometheus: None,
-            registered_at: 1,
-            last_update: 1,
-            incentive: 0,
-            dividends: 0,
-            weights: Vec::new(),
-            standing: Default::default(),
+            ..Neuron::idle(u16::from(i))
         };
         let head = says.metagraph.unwrap_or(says.head);
         let neurons = (0..HOLDERS).map(neuron).collect();
@@ -123,7 +115,13 @@ impl Chain for Endpoint {
     async fn weights_of_all(&self) -> Result<Vec<(Uid, Vec<(Uid, u16)>)>, ChainError> {
         Err(ChainError::Unreachable("no weights here".to_owned()))
     }
+    fn call_lifetime(&self) -> u64 {
+        0
+    }
     async fn register(&self, _: Hotkey, _: &dyn Signer) -> Result<Inclusion, ChainError> {
+        Err(ChainError::Unreachable("read only".to_owned()))
+    }
+    async fn register_within(&self, _: Hotkey, _: u64, _: &dyn Signer) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
     }
 }
@@ -244,6 +242,34 @@ async fn an_epoch_begins_when_the_chain_says_and_its_slots_stay_as_they_were_fir
     assert_eq!((epoch, slipped), (now + 1, early));
     let (epoch, late) = seen(1_371, state(1_371, 9), 50).await;
     assert_eq!((epoch, late.epoch_start()), (now + 2, 1_371));
+}
+
+#[tokio::test]
+async fn slots_follow_a_replaced_beacon_until_the_first_block_of_their_epoch_is_final() {
+    let (chain, mut watcher) = (Endpoint::at(100), Watcher::default());
+    let mut seen = async |number, fork, finalized, stake| {
+        chain.now(|says| {
+            (says.head, says.fork, says.finalized, says.stake) = (head(number, fork), fork, finalized, stake)
+        });
+        watcher.look(&chain).await;
+        (watcher.last().slots.clone().unwrap(), chain.says().asked)
+    };
+    // Tempo 5: the epoch of block 100 is the blocks 100 to 105, its beacon block 99.
+    let (first, _) = seen(100, BlockNumber::MAX, 97, 1).await;
+    assert_eq!((first.epoch_start(), first.beacon), (100, hash(99, BlockNumber::MAX)));
+    let (same, _) = seen(101, BlockNumber::MAX, 98, 50).await;
+    assert_eq!(same, first, "other stakes, the same beacon");
+    let (replaced, _) = seen(102, 99, 98, 50).await;
+    assert_eq!((replaced.epoch_start(), replaced.beacon), (100, hash(99, 99)));
+    // Whoever sees the new branch only has the same slots.
+    let (fresh, mut late) = (Endpoint::at(102), Watcher::default());
+    fresh.now(|says| (says.head, says.fork, says.stake) = (head(102, 99), 99, 50));
+    late.look(&fresh).await;
+    assert_eq!(late.last().slots.as_ref(), Some(&replaced));
+    // Read a last time at a head that knows the first block as final; from then on they are not asked about.
+    let (_, before) = seen(103, 99, 100, 50).await;
+    let (last, after) = seen(104, 99, 101, 1).await;
+    assert_eq!((last, after), (replaced, before));
 }
 
 #[tokio::test]

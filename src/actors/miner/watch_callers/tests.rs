@@ -10,7 +10,7 @@ use crate::actors::journal::Journal;
 use crate::admission::{Decision, Need, Policy, Refusal, admit_address, admit_caller};
 use crate::chain::{BlockHead, EpochClock, Hyperparameters, Metagraph, Neuron};
 use crate::clock::{Clock as _, ManualClock};
-use crate::ids::{Coldkey, Hash32, Hotkey, Netuid, Uid};
+use crate::ids::{Hash32, Hotkey, Netuid};
 use crate::messages::blacklist_guard::Lift;
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{PenaltiesAt, Write};
@@ -39,22 +39,7 @@ struct Node {
 }
 
 fn view() -> Arc<ChainView> {
-    let victim = Neuron {
-        uid: Uid(0),
-        hotkey: VICTIM,
-        coldkey: Coldkey([9; 32]),
-        stake_rao: 0,
-        validator_permit: true,
-        active: true,
-        axon: None,
-        prometheus: None,
-        registered_at: 1,
-        last_update: 1,
-        incentive: 0,
-        dividends: 0,
-        standing: crate::chain::Standing::default(),
-        weights: vec![],
-    };
+    let victim = Neuron { hotkey: VICTIM, validator_permit: true, ..Neuron::idle(0) };
     let head = BlockHead { number: 10, hash: Hash32([0; 32]), timestamp_ms: 0 };
     let netuid = Netuid(1);
     let metagraph = Metagraph { netuid, head, epochs: EpochClock::Modulo { netuid, tempo: 5 }, neurons: vec![victim] };

@@ -338,9 +338,16 @@ impl ChallengeRunner {
                     problem
                 }
             };
-            tracing::warn!(epoch, problem, "the round was not run, trying again with the next block");
-            act.last_problem = Some(problem);
+            act.failed(epoch, problem, "the round was not run, trying again soon");
         }));
+    }
+
+    /// Keeps a problem, and tells of it if it is another one than before.
+    fn failed(&mut self, epoch: Epoch, problem: String, what: &str) {
+        if self.last_problem.as_ref() != Some(&problem) {
+            tracing::warn!(epoch, problem, "{what}");
+        }
+        self.last_problem = Some(problem);
     }
 
     /// The epoch's slot passed without a round, although this node was up.
@@ -431,8 +438,7 @@ impl ChallengeRunner {
                 Ok(Err(error)) => error_chain(&error),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(epoch, problem, "the verdicts are not stored yet, trying again with the next block");
-            act.last_problem = Some(format!("journal: {problem}"));
+            act.failed(epoch, format!("journal: {problem}"), "the verdicts are not stored yet, trying again soon");
             act.unwritten = Some(unwritten);
         }));
     }

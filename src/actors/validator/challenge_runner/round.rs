@@ -21,7 +21,7 @@ use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::wire::dendrite::{CallError, FanOut, Peer, Reply, Unanswered, fan_out};
-use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
+use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
 
 /// Room for JSON around the openings or roots, in bytes.
 const REPLY_SLACK: usize = 64 * 1024;
@@ -225,6 +225,12 @@ async fn ask(
     match reply {
         Ok(Reply { body: ChallengeReply::Busy { until_ms }, .. }) => {
             Asked::NotNow(unproved(&ChallengeReply::Busy { until_ms }), Some(until_ms))
+        }
+        Ok(Reply { body: ChallengeReply::Refused { reason, detail }, .. })
+            if window.is_reckoned() && matches!(reason, ChallengeRefusal::WrongEpoch | ChallengeRefusal::NoSlot) =>
+        {
+            let why = format!("the slot was begun without a block that says so, and was another one: {detail}");
+            Asked::Unknown(Verdict::unknown(UnknownCause::OwnFault, why))
         }
         Ok(reply) => Asked::Answer(request, reply),
         Err(error @ CallError::Status { code: 503, .. }) => {

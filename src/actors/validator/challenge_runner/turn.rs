@@ -41,18 +41,17 @@ impl Turn {
 
 /// Whose turn it is. Where nobody holds a permit there are no turns: the whole epoch is everybody's.
 ///
-/// A turn that is still to come begins by the [reckoned](ChainView::reckoned) head too, while the chain is away. Only a block
-/// that was read ends it: what was reckoned may be wrong by a few, and nothing is missed for that.
+/// While the chain is away a turn is where the [reckoned](ChainView::reckoned) head is in the slot. Only a block that was read
+/// says that it is over: what was reckoned may be wrong by a few, and nothing is missed for that.
 pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
     let Some(table) = &view.slots else { return Turn::Wait };
     let head = view.metagraph.head.number;
     let slot = if table.is_empty() { Some(table.epoch_start()..table.epoch_end()) } else { table.slot_of(own) };
     match slot {
         None => Turn::NoSlot,
-        Some(slot) if slot.contains(&head) => Turn::Now(slot),
-        Some(slot) if head < slot.start && slot.contains(&view.reckoned()) => Turn::Now(slot),
-        Some(slot) if head < slot.start => Turn::Wait,
-        Some(_) => Turn::Over,
+        Some(slot) if head >= slot.end => Turn::Over,
+        Some(slot) if slot.contains(&view.reckoned()) => Turn::Now(slot),
+        Some(_) => Turn::Wait,
     }
 }
 
@@ -239,7 +238,8 @@ mod tests {
             assert_eq!(seen.reckoned(), 4 + silent, "{second}");
             let of_second = if (7..10).contains(&(4 + silent)) { Turn::Now(7..10) } else { Turn::Wait };
             assert_eq!(turn(&seen, &order[1]), of_second, "{second}");
-            assert_eq!(turn(&seen, &order[0]), Turn::Now(4..7), "{second}");
+            let of_first = if 4 + silent < 7 { Turn::Now(4..7) } else { Turn::Wait };
+            assert_eq!(turn(&seen, &order[0]), of_first, "{second}");
             assert_eq!((turn(&untimed, &order[1]), turn(&stored, &order[1])), (Turn::Wait, Turn::Wait));
             tokio::time::advance(Duration::from_secs(1)).await;
         }

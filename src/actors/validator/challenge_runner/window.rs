@@ -63,10 +63,16 @@ impl Window {
         self.head().is_some_and(|head| head < self.slot.end)
     }
 
-    /// Whether the slot has only just begun: who asks from now until its end has asked through the whole of it.
+    /// Whether the slot has only just begun: who asks from now until its end has asked through the whole of it. Not while no
+    /// block says that it has.
     pub fn is_young(&self) -> bool {
         let half = (self.slot.end - self.slot.start).div_ceil(2);
-        self.head().is_some_and(|head| head < self.slot.start + half)
+        self.head().is_some_and(|head| (self.slot.start..self.slot.start + half).contains(&head))
+    }
+
+    /// Whether no block has said that the slot has begun: it did by the clock.
+    pub fn is_reckoned(&self) -> bool {
+        self.head().is_none_or(|head| head < self.slot.start)
     }
 
     /// The time between two blocks, if it is known.

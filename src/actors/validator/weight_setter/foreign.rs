@@ -42,7 +42,7 @@ pub(super) struct Known {
     update: Option<BlockNumber>,
     /// The last intents, the newest last.
     intents: VecDeque<Intended>,
-    /// Commits that were there at the first look.
+    /// Commits that were there at the first look, and those of ours that were missed and stay.
     there: Option<Vec<Hash32>>,
 }
 
@@ -53,6 +53,12 @@ impl Known {
             self.intents.pop_front();
         }
         self.intents.push_back(intended.into());
+    }
+
+    /// This commit of ours is over, and stays on the chain.
+    pub(super) fn stays(&mut self, digest: Hash32) {
+        // The first look keeps all that are there.
+        self.there.iter_mut().for_each(|there| there.push(digest));
     }
 
     /// An update of ours is in this block.
@@ -82,7 +88,7 @@ impl Known {
         let Some(there) = &self.there else {
             // Not before finality has come to the update that the head showed: its commit was there as well.
             if shown.at >= known {
-                self.there = Some(shown.commits.iter().map(|c| c.digest).filter(|d| !ours(d)).collect());
+                self.there = Some(shown.commits.iter().map(|c| c.digest).collect());
             }
             return None;
         };

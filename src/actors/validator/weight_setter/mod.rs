@@ -138,8 +138,8 @@ pub struct WeightSetter {
     open: Vec<Open>,
     /// The finalised block that was looked at last.
     looked_at: BlockNumber,
-    /// Why the last look failed.
-    unseen: Option<String>,
+    /// The name of the error that the last look ended with.
+    unseen: Option<&'static str>,
     /// What the chain may show of us.
     known: Known,
     /// A comparison with other validators is on its way.

@@ -9,7 +9,7 @@ use crate::chain::{
     WeightsShown,
 };
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{Coldkey, Hash32, Netuid, Uid};
+use crate::ids::{Hash32, Netuid, Uid};
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::validator::weight_setter::ScoreRow;
 use crate::scoring::{Burn, Points, Scaling, Score};
@@ -17,22 +17,7 @@ use crate::store::Record;
 use crate::store::records::WeightsRecord;
 
 fn neuron(uid: u16, hotkey: u8) -> Neuron {
-    Neuron {
-        uid: Uid(uid),
-        hotkey: Hotkey([hotkey; 32]),
-        coldkey: Coldkey([9; 32]),
-        stake_rao: 0,
-        validator_permit: uid == 0,
-        active: true,
-        axon: None,
-        prometheus: None,
-        registered_at: 1,
-        last_update: 1,
-        incentive: 0,
-        dividends: 0,
-        standing: crate::chain::Standing::default(),
-        weights: vec![],
-    }
+    Neuron { hotkey: Hotkey([hotkey; 32]), validator_permit: uid == 0, ..Neuron::idle(uid) }
 }
 
 fn view(neurons: Vec<Neuron>, hyperparameters: Hyperparameters) -> ChainView {
@@ -220,6 +205,8 @@ fn a_commit_that_waits_for_its_reveal_stays_ours_whatever_was_tried_since() {
     }
     assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[Intended::from(&waiting)], 1), None);
     assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[], 1), Some(9), "an ended one is forgotten at last");
+    known.stays(Hash32([7; 32]));
+    assert_eq!(known.judge(&shown(9, &OTHERS, &[(7, 9)]), &[], 1), None, "but one that was missed and stays");
 }
 
 #[test]

@@ -134,19 +134,18 @@ impl WeightSetter {
                 }
                 Err(error) => {
                     act.setup.metrics.weights_error(&error);
-                    act.unseen(error_chain(&error));
+                    act.unseen(&error);
                 }
             }
             act.act(&view, ctx);
         }));
     }
 
-    /// What the chain shows of our weights cannot be read: told once for each reason. The next block brings the next look.
-    fn unseen(&mut self, error: String) {
-        if self.unseen.as_ref() != Some(&error) {
-            tracing::warn!(error, "what the chain shows of our weights is not known, looking again with each block");
+    /// What the chain shows of our weights cannot be read: told once for each kind of error. The next block brings the next look.
+    fn unseen(&mut self, error: &ChainError) {
+        if self.unseen.replace(error.name()) != Some(error.name()) {
+            self.problem(format!("what the chain shows of our weights is not known: {}", error_chain(error)));
         }
-        self.unseen = Some(error);
     }
 
     fn looked(&mut self, shown: &WeightsShown, registered_at: BlockNumber) {
@@ -192,6 +191,11 @@ impl WeightSetter {
         let Told { status, outcome, block, detail } = told(end, &open.intent.prepared.route);
         WeightsEnded { epoch: open.epoch, outcome, detail: &detail }.emit(&self.setup.metrics);
         self.settle(open.id, status, block, detail.clone());
+        if end == (End::Missed { gone: false })
+            && let Some(digest) = open.intent.prepared.digest()
+        {
+            self.known.stays(digest);
+        }
         if end != End::Lapsed
             && let Some(past) = &mut self.past
         {

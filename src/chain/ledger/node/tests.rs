@@ -72,6 +72,16 @@ async fn a_call_is_answered_with_the_block_that_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registration_that_costs_more_than_its_limit_is_not_sent() {
+    let ledger = ledger(Duration::from_secs(1)).await;
+    let node = client(&ledger, 0);
+    let within = async |limit| node.register_within(node.hotkey(), limit, &*coldkey()).await;
+    assert_eq!(within(0).await, Err(Rejection::RegistrationPriceLimitExceeded.into()));
+    assert_eq!(node.balance(&Coldkey(coldkey().hotkey().0)).await.unwrap(), 1000);
+    assert!(within(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_validator_gets_its_permit_sets_weights_and_the_miner_its_incentive() {
     let ledger = ledger(Duration::from_secs(1)).await;
     let (validator, miner) = (client(&ledger, 0), client(&ledger, 1));

@@ -1,6 +1,7 @@
 //! The life of an intent, each turn by what the chain shows.
 
 use super::*;
+use crate::chain::weights::SENDING;
 use crate::chain::{ShownCommit, Weights};
 use crate::ids::Hash32;
 
@@ -87,6 +88,14 @@ fn weights_without_an_answer_are_found_by_looking_and_given_up_only_when_no_call
     // Others came; ours may still, until then.
     assert_eq!(look(&written, &shown(last, 120, &OTHERS)), Look::Same);
     assert_eq!(look(&written, &shown(last + 1, 120, &OTHERS)), Look::Ended(End::Unequal { block: 120 }));
+}
+
+#[test]
+fn what_is_sent_late_is_not_sent_so_that_its_end_is_known() {
+    let prepared = plain().prepared;
+    assert!((100..=100 + SENDING).all(|head| prepared.in_time(head).is_ok()));
+    let late = prepared.in_time(101 + SENDING).unwrap_err();
+    assert!(!late.is_unclear() && late.to_string().contains("the chain is at 117"), "{late}");
 }
 
 #[test]
