@@ -139,25 +139,17 @@ async fn finish<T>(
     }
 }
 
-/// What an error is about.
+/// What an error is about. A device that this machine has not, or a driver, is the request's matter: nothing has failed.
 fn kind(error: &BackendError) -> ErrorKind {
     match error {
         BackendError::Cpu(CpuError::OutOfMemory { .. })
         | BackendError::Cuda(CudaError::OutOfMemory { .. } | CudaError::OutOfHostMemory { .. }) => {
             ErrorKind::OutOfMemory
         }
-        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_))
-        | BackendError::Cuda(CudaError::NoSuchDevice { .. } | CudaError::Work(_)) => ErrorKind::Request,
-        BackendError::Cpu(CpuError::Cancelled)
-        | BackendError::Cuda(
-            CudaError::NoDriver
-            | CudaError::DriverFails { .. }
-            | CudaError::OldDriver { .. }
-            | CudaError::OldDevice { .. }
-            | CudaError::Failed { .. }
-            | CudaError::Vanished { .. }
-            | CudaError::Unusable(_)
-            | CudaError::Cancelled,
-        ) => ErrorKind::Internal,
+        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_)) | BackendError::Cuda(CudaError::Work(_)) => {
+            ErrorKind::Request
+        }
+        BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
+        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(_) => ErrorKind::Internal,
     }
 }
