@@ -1,6 +1,7 @@
-// Hashes of tiles, straight from a strip of the product, and of inner nodes: BLAKE3 in keyed mode (docs/proof.md, "Tree").
+// Hashes of tiles, straight from a strip of the product, and of inner nodes: BLAKE3 in keyed mode (docs/proof.md, "Tree"); and
+// the digests of a memory proof's blocks with their hashes.
 //
-// A tile is four whole chunks of 16 blocks, a node a single block, so a block always has 64 bytes.
+// A tile is four whole chunks of 16 blocks, a node or a group of digests a single block, so a block always has 64 bytes.
 // Written in what C and CUDA C++ have in common: emulator/ runs the same source on a CPU.
 
 typedef struct { unsigned int word[8]; } Key;
@@ -132,4 +133,59 @@ hash_nodes(Key key, const uint4 *below, unsigned int count, uint4 *above) {
     load_block(m, below + 4 * (size_t)index);
     compress(cv, m, 0u, KEYED_HASH | CHUNK_START | CHUNK_END | ROOT);
     store_hash(above + 2 * (size_t)index, cv);
+}
+
+// Groups that one warp does, one hash for each of its threads.
+#define GROUPS 32
+
+// Of 2·`half` sums keeps half, and adds the partner's.
+#define HALVE(half)                                                                                       \
+    _Pragma("unroll")                                                                                     \
+    for (int i = 0; i < half; i++) {                                                                      \
+        const int upper = lane & (2 * half);                                                              \
+        const unsigned int given = upper ? sums[i] : sums[i + half];                                      \
+        sums[i] = (upper ? sums[i + half] : sums[i]) + __shfl_xor_sync(0xffffffffu, given, 2 * half);     \
+    }
+
+// The leaves of one scan of a memory proof. The digest of a block of 256 words x is y[w] = Σ_m q[4m + w]·x[4m + w], w = 0…3; the leaf of
+// a group is the hash of its four blocks' digests. Behind the `groups` leaves come zeros, up to `padded` of them in all.
+KERNEL void __launch_bounds__(128)
+scan_groups(Key key, const uint4 *coefficients, const uint4 *blocks, unsigned int groups, unsigned int padded, uint4 *leaves) {
+    __shared__ unsigned int digests[128 / 32][16][GROUPS + 1];
+    const int warp = (int)(threadIdx.x / 32), lane = (int)(threadIdx.x % 32);
+    const unsigned int first = (blockIdx.x * (128 / 32) + (unsigned int)warp) * GROUPS;
+    const uint4 q[2] = {coefficients[lane], coefficients[lane + 32]};
+    for (unsigned int g = 0; g < GROUPS && first + g < groups; g++) {
+        const uint4 *from = blocks + 256 * (size_t)(first + g) + lane;
+        unsigned int sums[16];
+#pragma unroll
+        for (int block = 0; block < 4; block++) {
+            const uint4 low = from[64 * block], high = from[64 * block + 32];
+            sums[4 * block] = q[0].x * low.x + q[1].x * high.x;
+            sums[4 * block + 1] = q[0].y * low.y + q[1].y * high.y;
+            sums[4 * block + 2] = q[0].z * low.z + q[1].z * high.z;
+            sums[4 * block + 3] = q[0].w * low.w + q[1].w * high.w;
+        }
+        // Each step halves the sums that a thread has, and adds its partner's to those that it keeps: in the end thread `lane`
+        // has sum lane / 2, of half of the threads.
+        HALVE(8);
+        HALVE(4);
+        HALVE(2);
+        HALVE(1);
+        sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], 1);
+        if (lane % 2 == 0) digests[warp][lane / 2][g] = sums[0];
+    }
+    __syncwarp();
+    const unsigned int group = first + (unsigned int)lane;
+    if (group >= padded) return;
+    unsigned int cv[8], m[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++) m[i] = digests[warp][i][lane];
+    load_key(cv, &key);
+    compress(cv, m, 0u, KEYED_HASH | CHUNK_START | CHUNK_END | ROOT);
+    if (group >= groups) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) cv[i] = 0u;
+    }
+    store_hash(leaves + 2 * (size_t)group, cv);
 }

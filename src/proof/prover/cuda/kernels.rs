@@ -18,10 +18,16 @@ pub(super) enum Kernel {
     HashNodes,
     /// A strip of the product.
     MultiplyStrip,
+    /// Blocks of a memory proof. No prover fills memory yet: the tests do.
+    #[cfg(test)]
+    FillBlocks,
+    /// Leaves of a scan of a memory proof.
+    #[cfg(test)]
+    ScanGroups,
 }
 
 impl Kernel {
-    /// All of them, each at the place of its number.
+    /// All that the rounds need, each at the place of its number.
     pub(super) const ALL: [Kernel; 4] = [Kernel::FillRows, Kernel::HashTiles, Kernel::HashNodes, Kernel::MultiplyStrip];
 
     /// Its name in the PTX.
@@ -31,6 +37,10 @@ impl Kernel {
             Kernel::HashTiles => "hash_tiles",
             Kernel::HashNodes => "hash_nodes",
             Kernel::MultiplyStrip => "multiply_strip",
+            #[cfg(test)]
+            Kernel::FillBlocks => "fill_blocks",
+            #[cfg(test)]
+            Kernel::ScanGroups => "scan_groups",
         }
     }
 
@@ -41,6 +51,10 @@ impl Kernel {
             Kernel::HashTiles | Kernel::HashNodes => HASH,
             Kernel::MultiplyStrip if major >= 8 => GEMM_80,
             Kernel::MultiplyStrip => GEMM_75,
+            #[cfg(test)]
+            Kernel::FillBlocks => FILL,
+            #[cfg(test)]
+            Kernel::ScanGroups => HASH,
         }
     }
 }
@@ -108,6 +122,31 @@ impl<'a, M> Launch<'a, M> {
         Launch { kernel: Kernel::HashNodes, grid: (count.div_ceil(threads), 1), threads, arguments }
     }
 
+    /// Blocks 0… of a memory proof: a multiple of four.
+    #[cfg(test)]
+    pub(super) fn fill_blocks(key: &[u8; 32], iterations: u32, blocks: u32, into: &'a M) -> Self {
+        let threads = 128;
+        let numbers = [iterations, blocks].map(Argument::Number);
+        let arguments = std::iter::once(Argument::Key(*key)).chain(numbers).chain([at(into, 0)]).collect();
+        Launch { kernel: Kernel::FillBlocks, grid: (blocks.div_ceil(threads / 16), 1), threads, arguments }
+    }
+
+    /// The leaves of one scan: one for each four blocks, and zeros up to a power of two.
+    #[cfg(test)]
+    pub(super) fn scan_groups(key: &[u8; 32], coefficients: &'a M, blocks: &'a M, groups: u32, leaves: &'a M) -> Self {
+        let threads = 128;
+        let padded = groups.next_power_of_two();
+        let arguments = vec![
+            Argument::Key(*key),
+            at(coefficients, 0),
+            at(blocks, 0),
+            Argument::Number(groups),
+            Argument::Number(padded),
+            at(leaves, 0),
+        ];
+        Launch { kernel: Kernel::ScanGroups, grid: (padded.div_ceil(threads), 1), threads, arguments }
+    }
+
     /// A strip of the product.
     pub(super) fn multiply_strip(product: &Product<'a, M>) -> Self {
         let Product { a, b, c, rows, n, k } = *product;
@@ -149,9 +188,12 @@ mod tests {
             Launch::hash_tiles(&[0; 32], &(), 32, 32, &(), 0),
             Launch::hash_nodes(&[0; 32], &(), 1, &()),
             Launch::multiply_strip(&product),
+            Launch::fill_blocks(&[0; 32], 1, 4, &()),
+            Launch::scan_groups(&[0; 32], &(), &(), 1, &()),
         ];
-        for (kernel, launch) in Kernel::ALL.into_iter().zip(&launches) {
-            assert_eq!(launch.kernel, kernel);
+        let kernels = Kernel::ALL.into_iter().chain([Kernel::FillBlocks, Kernel::ScanGroups]);
+        for (number, (kernel, launch)) in kernels.zip(&launches).enumerate() {
+            assert_eq!((launch.kernel, kernel as usize), (kernel, number));
             for major in [7, 9] {
                 let name = kernel.name();
                 let (_, after) = kernel.ptx(major).split_once(&format!(".visible .entry {name}(")).unwrap();

@@ -1,16 +1,16 @@
 //! The prover's backend for NVIDIA GPUs: computes the roots on the device; tiles are opened by the cpu backend.
 //!
-//! One round ([`rounds`]): fill `Bᵀ`; then strip by strip of `A`, in turn on two lanes: fill, multiply, hash the tiles, copy
+//! One round (`rounds`): fill `Bᵀ`; then strip by strip of `A`, in turn on two lanes: fill, multiply, hash the tiles, copy
 //! their hashes to the host; then the tree. The product never lies in memory but for the two strips under way. All hashes of
 //! tiles end up on the host, so that nothing is left on the device when the roots are known, and opening needs none.
 //!
-//! [`kernels`] has the device's programs as PTX, compiled by `scripts/ptx` from the `.cu` beside, and how each is launched.
-//! [`device`] is what a device can do, as a trait: [`driver`] is CUDA's driver, which is looked for when it is needed and
-//! never linked, with [`cublaslt`] for the product where that is installed; the tests run the same source compiled for this
+//! `kernels` has the device's programs as PTX, compiled by `scripts/ptx` from the `.cu` beside, and how each is launched.
+//! `device` is what a device can do, as a trait: `driver` is CUDA's driver, which is looked for when it is needed and
+//! never linked, with `cublaslt` for the product where that is installed; the tests run the same source compiled for this
 //! machine's CPU.
 //!
-//! Invariants: nothing is allocated before it is known to fit; memory is plain device memory, never managed; `unsafe` is in
-//! [`driver`] and [`cublaslt`] alone; a device that fails is a [`CudaError`], never a panic.
+//! Invariants: no matrix is allocated before all are known to fit; memory is plain device memory, never managed; `unsafe` is
+//! in `driver` and `cublaslt` alone; a device that fails is a [`CudaError`], never a panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;

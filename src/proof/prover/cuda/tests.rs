@@ -114,6 +114,73 @@ fn a_strip_of_the_product_is_the_dot_products_of_its_rows() {
     }
 }
 
+/// A memory proof's vector: nonce 32×01, epoch 7, hotkey 32×02, uuid 16×03, 16 blocks, 8 iterations, 2 scans; nonce_0 32×09.
+#[test]
+fn blocks_and_scans_of_a_memory_proof_are_those_of_its_vector() {
+    let (blocks, iterations, scans) = (16u32, 8u32, 2u32);
+    let fields: [&[u8]; 7] = [
+        &[1; 32],
+        &7u64.to_le_bytes(),
+        &[2; 32],
+        &[3; 16],
+        &u64::from(blocks).to_le_bytes(),
+        &iterations.to_le_bytes(),
+        &scans.to_le_bytes(),
+    ];
+    let fill =
+        blake3::derive_key("compute-proof/1 fill", &blake3::derive_key("compute-proof/1 memory", &fields.concat()));
+    let mut device = Emulated::new(Arch::Ampere);
+    let content = device.with(&vec![0; 1024 * blocks as usize]);
+    device.launch(0, &Launch::fill_blocks(&fill, iterations, blocks, &content)).unwrap();
+    finish(&mut device);
+    let words: Vec<u32> = content.read().as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    assert_eq!(words[..4], [0x9ee4_be3a, 0x9f64_cb09, 0x52c9_11fa, 0x35de_c424]);
+    assert_eq!(words[15 * 256 + 255], 0xc48a_3700);
+
+    let roots = [
+        "81901788ab1bcf8e4bc1469935d75fd2c6b7a17978590a1f5d84d9e68b467667",
+        "cc40ed98f84e24db3047892f59331109531066e26d5c01d0b2a623310765c2c3",
+    ];
+    let mut nonce = [9; 32];
+    for expected in roots {
+        let key = |context| blake3::derive_key(context, &nonce);
+        let (coefficients, leaves) = (device.with(&[0; 1024]), device.with(&[0; 4 * 32]));
+        let third = Launch::fill_rows(&key("compute-proof/1 scan"), 0, 3, 1, 1024, &coefficients);
+        device.launch(0, &third).unwrap();
+        let scan = Launch::scan_groups(&key("compute-proof/1 scan-leaf"), &coefficients, &content, 4, &leaves);
+        device.launch(0, &scan).unwrap();
+        finish(&mut device);
+        let tree = hashes(&leaves.read());
+        let root = merkle::Tree::build(&key("compute-proof/1 scan-node"), &tree).root();
+        assert_eq!(root.to_string(), expected);
+        nonce = blake3::derive_key("compute-proof/1 scan-next", &[nonce, root.0].concat());
+    }
+}
+
+#[test]
+fn leaves_of_a_scan_are_the_digests_of_their_groups_and_then_zeros() {
+    let mut device = Emulated::new(Arch::Ampere);
+    for groups in [1usize, 3, 37, 130] {
+        let (content, weights) = (random(3, 4096 * groups), random(4, 1024));
+        let padded = groups.next_power_of_two();
+        let (blocks, coefficients) = (device.with(&content), device.with(&weights));
+        let leaves = device.with(&vec![0xff; 32 * padded]);
+        device.launch(0, &Launch::scan_groups(&[8; 32], &coefficients, &blocks, groups as u32, &leaves)).unwrap();
+        finish(&mut device);
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[4 * at..][..4].try_into().unwrap());
+        let digest = |block: &[u8]| -> Vec<u8> {
+            let term = |m: usize, w: usize| word(&weights, 4 * m + w).wrapping_mul(word(block, 4 * m + w));
+            let sum = |w: usize| (0..64).map(|m| term(m, w)).fold(0u32, u32::wrapping_add);
+            (0..4).flat_map(|w| sum(w).to_le_bytes()).collect()
+        };
+        let leaf =
+            |group: &[u8]| merkle::leaf(&[8; 32], &group.chunks_exact(1024).flat_map(digest).collect::<Vec<u8>>());
+        let mut expected: Vec<Hash32> = content.chunks_exact(4096).map(leaf).collect();
+        expected.resize(padded, Hash32([0; 32]));
+        assert_eq!(hashes(&leaves.read()), expected, "{groups} groups");
+    }
+}
+
 #[test]
 fn roots_and_openings_are_those_of_the_cpu_backend() {
     for (arch, free, challenge) in [

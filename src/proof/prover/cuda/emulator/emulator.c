@@ -1,7 +1,7 @@
 // Runs the kernels' sources on a CPU, for tests where there is no GPU: a small device on stdin and stdout.
 //
-// Each thread of a block is a coroutine that runs until it ends or waits: for its block (`__syncthreads`) or, in an `mma`,
-// for its warp. A barrier that not all reach ends the program, since a GPU may do anything then. The threads take turns in
+// Each thread of a block is a coroutine that runs until it ends or waits: for its block (`__syncthreads`) or for
+// its warp (`__syncwarp`, exchanges, `mma`). A barrier that not all reach ends the program, since a GPU may do anything then. The threads take turns in
 // rising order in one launch and in falling order in the next, so that a missing barrier shows; a copy in the background is
 // made at the last moment that the kernel allows; behind every allocation lies a page that must not be touched. Fragments
 // are laid out as the PTX manual has them ("Matrix Fragments for mma.m8n8k16", "… mma.m16n8k32").
@@ -39,7 +39,7 @@ static void fail(const char *what) {
 
 // === Threads ===
 
-enum Waits { FOR_NOTHING, FOR_BLOCK, FOR_MMA_8X8X16, FOR_MMA_16X8X32, ENDED };
+enum Waits { FOR_NOTHING, FOR_BLOCK, FOR_WARP, FOR_EXCHANGE, FOR_MMA_8X8X16, FOR_MMA_16X8X32, ENDED };
 
 typedef struct { void *to; const void *from; int there; } Copy;
 
@@ -49,6 +49,9 @@ typedef struct {
     // The operands of the mma that it waits in.
     int *c;
     unsigned int a[4], b[2];
+    // What it gives in an exchange and to whom; and then what it got.
+    unsigned int exchanged;
+    int mask;
     // Copies that are under way: those before `closed[i]` belong to group i or an earlier one.
     Copy copies[MOST_COPIES];
     int copy_count, closed[MOST_COPIES], group_count;
@@ -65,6 +68,15 @@ static void wait(enum Waits what) {
 }
 
 static void wait_for_block(void) { wait(FOR_BLOCK); }
+static void wait_for_warp(void) { wait(FOR_WARP); }
+
+static unsigned int exchange(unsigned int value, int mask) {
+    Thread *thread = &threads[current];
+    thread->exchanged = value;
+    thread->mask = mask;
+    wait(FOR_EXCHANGE);
+    return thread->exchanged;
+}
 
 #if __CUDA_ARCH__ < 800
 static void mma_8x8x16(int *c, unsigned int a, unsigned int b) {
@@ -145,6 +157,12 @@ static void multiply_warp(Thread *warp, int deep) {
     }
 }
 
+static void exchange_warp(Thread *warp) {
+    unsigned int given[WARP];
+    for (int lane = 0; lane < WARP; lane++) given[lane] = warp[lane].exchanged;
+    for (int lane = 0; lane < WARP; lane++) warp[lane].exchanged = given[lane ^ warp[lane].mask];
+}
+
 // === Launches ===
 
 typedef struct {
@@ -181,15 +199,26 @@ static void run_hash_nodes(void) {
     KEY(HashKey, 0);
     hash_nodes(key, memory(1), number(2), memory(3));
 }
+static void run_fill_blocks(void) {
+    KEY(FillKey, 0);
+    fill_blocks(key, number(1), number(2), memory(3));
+}
+static void run_scan_groups(void) {
+    KEY(HashKey, 0);
+    scan_groups(key, memory(1), memory(2), number(3), number(4), memory(5));
+}
 static void run_multiply_strip(void) {
     multiply_strip(memory(0), memory(1), memory(2), number(3), number(4), number(5));
 }
 
-static const struct { const char *name; void (*run)(void); unsigned int arguments; } kernels[] = {
-    {"fill_rows", run_fill_rows, 6},
-    {"hash_tiles", run_hash_tiles, 6},
-    {"hash_nodes", run_hash_nodes, 4},
-    {"multiply_strip", run_multiply_strip, 6},
+// In the order of `kernels.rs`.
+static const struct { void (*run)(void); unsigned int arguments; } kernels[] = {
+    {run_fill_rows, 6},
+    {run_hash_tiles, 6},
+    {run_hash_nodes, 4},
+    {run_multiply_strip, 6},
+    {run_fill_blocks, 4},
+    {run_scan_groups, 6},
 };
 
 static void (*kernel)(void);
@@ -212,8 +241,14 @@ static int release(unsigned int count) {
         Thread *warp = &threads[first];
         unsigned int together = 1;
         while (together < WARP && warp[together].waits == warp[0].waits) together++;
-        if (together < WARP || (warp[0].waits != FOR_MMA_8X8X16 && warp[0].waits != FOR_MMA_16X8X32)) continue;
-        multiply_warp(warp, warp[0].waits == FOR_MMA_16X8X32 ? 2 : 1);
+        if (together < WARP) continue;
+        switch (warp[0].waits) {
+        case FOR_WARP: break;
+        case FOR_EXCHANGE: exchange_warp(warp); break;
+        case FOR_MMA_8X8X16: multiply_warp(warp, 1); break;
+        case FOR_MMA_16X8X32: multiply_warp(warp, 2); break;
+        default: continue;
+        }
         for (int i = 0; i < WARP; i++) warp[i].waits = FOR_NOTHING;
         released = 1;
     }

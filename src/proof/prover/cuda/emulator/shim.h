@@ -11,6 +11,8 @@
 #define __shared__ static
 #define __launch_bounds__(threads)
 #define __syncthreads() wait_for_block()
+#define __syncwarp() wait_for_warp()
+#define __shfl_xor_sync(threads, value, mask) exchange(value, mask)
 
 typedef struct { unsigned int x, y, z, w; } uint4;
 typedef struct { int x, y; } int2;
@@ -20,6 +22,8 @@ typedef struct { unsigned int x, y; } Index;
 static Index threadIdx, blockIdx, blockDim;
 
 static void wait_for_block(void);
+static void wait_for_warp(void);
+static unsigned int exchange(unsigned int value, int mask);
 #if __CUDA_ARCH__ < 800
 static void mma_8x8x16(int *c, unsigned int a, unsigned int b);
 #else
