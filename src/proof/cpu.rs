@@ -139,6 +139,25 @@ pub(crate) fn commit_tampered(
 }
 
 impl CpuCommitment {
+    /// A commitment that another backend computed: keys, hashes of all tiles, and root of each round. This one opens it.
+    pub(crate) fn of_rounds(work: Work, rounds: Vec<(RoundKeys, Vec<Hash32>, Root)>, threads: usize) -> Self {
+        let mut made = CpuCommitment {
+            work,
+            keys: Vec::with_capacity(rounds.len()),
+            leaves: Vec::with_capacity(rounds.len()),
+            roots: Vec::with_capacity(rounds.len()),
+            threads: threads.clamp(1, MAX_THREADS),
+            kernel: Kernel::best(),
+            tamper: Arc::new(Honest),
+        };
+        for (keys, leaves, root) in rounds {
+            made.keys.push(keys);
+            made.leaves.push(leaves);
+            made.roots.push(root);
+        }
+        made
+    }
+
     /// One root for each round.
     pub fn roots(&self) -> &[Root] {
         &self.roots
