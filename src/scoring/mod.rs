@@ -2,8 +2,8 @@
 //!
 //! Read in this order: [`table`] (what each model is worth), [`judge`] (one epoch's findings become verdicts that
 //! count), [`history`] (what a device's verdicts say over time), [`score`] (one machine's score, part by part),
-//! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns) and [`receipt`] (how a machine
-//! that another validator rents shows it).
+//! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns), [`receipt`] (how a machine that
+//! another validator rents shows it) and [`overclaim`] (what a table would pay for claims that are not true).
 //!
 //! # The rule
 //! `scaling = 100 / (8 · highest base)`; a machine's score is the sum of `base · min(1, rate / nominal)` over its 8
@@ -25,6 +25,7 @@
 pub mod burn;
 pub mod history;
 pub mod judge;
+pub mod overclaim;
 pub mod points;
 pub mod receipt;
 pub mod score;
@@ -37,6 +38,7 @@ mod tests;
 pub use burn::{Burn, WHOLE_PPB, weigh_with};
 pub use history::{DeviceHistory, HistoryRules, JudgedRate, Kept};
 pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding};
+pub use overclaim::{Claims, best_claims, by_rate_alone};
 pub use points::{Points, decimal};
 pub use receipt::LeaseReceipt;
 pub use score::{
