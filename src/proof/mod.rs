@@ -11,7 +11,8 @@
 //!
 //! Read in this order: [`work`] (the words), [`seeds`], [`keystream`], [`tile`], [`merkle`], [`gemm`], [`entry`], [`verifier`],
 //! [`cpu`] (the backend for processors), [`frames`] and [`prover`] (a child process with limits), [`budget`] (what a
-//! miner lets others make it do), [`memory`], [`selftest`] (the definitions' test vectors).
+//! miner lets others make it do), [`size`] (how much is asked of a GPU), [`memory`], [`selftest`] (the definitions' test
+//! vectors).
 //!
 //! Invariants: everything here but [`prover`] and [`frames`]'s read and write is a pure function of its arguments;
 //! every SIMD kernel gives the same bits as its scalar twin; nothing panics on bytes from outside.
@@ -36,6 +37,7 @@ pub mod prover;
 
 pub mod budget;
 pub mod selftest;
+pub mod size;
 
 #[cfg(test)]
 mod binomial;
