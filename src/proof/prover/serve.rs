@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cuda::CudaError;
 use super::{Backend, BackendError};
-use crate::proof::cpu::{self, CpuCommitment, CpuError};
+use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
 use crate::proof::workers::STACK;
 
