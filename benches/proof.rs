@@ -4,7 +4,8 @@
 //! taskset -c 1 cargo bench --bench proof
 //! ```
 //! The verifier is measured at k = 65,536 on tiles that are true and a tree that is consistent; leaves nobody asks for
-//! are arbitrary, so that the set-up takes no GPU. Medians of many runs; the best run in brackets.
+//! are arbitrary, so that the set-up takes no GPU. The verifier of memory is measured at the size of a large card, one
+//! opening in each of 66 scans, whose paths are arbitrary and end in their roots: no memory is filled. Medians of many runs; the best run in brackets.
 
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use compute_subnet::ids::{DeviceId, Hash32, Hotkey};
 use compute_subnet::proof::gemm::{self, Kernel};
 use compute_subnet::proof::keystream::{self, Matrix};
+use compute_subnet::proof::memory::{self, keys::ScanNonce};
 use compute_subnet::proof::merkle::{self, Tree};
 use compute_subnet::proof::tile::Tile;
 use compute_subnet::proof::{Challenge, Position, Root, Work, cpu, entry, sample_positions, verifier};
@@ -73,7 +75,93 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             writeln!(out, "  n {n:<5} k {k:<6} {:<7} {median:7.1} G operations/s [{best:.1}]", kernel.name())?;
         }
     }
+    memory(&mut out, &kernels)
+}
+
+/// The memory proof: verifier, the parts of both sides, the cpu prover.
+fn memory(out: &mut impl Write, kernels: &[Kernel]) -> Result<(), Box<dyn std::error::Error>> {
+    let never = AtomicBool::new(false);
+    let nonce_0 = ScanNonce([9; 32]);
+    // 0.92 of a card of 141 GB.
+    let challenge = memory_challenge(126_679_684, 256, 66)?;
+    let size = challenge.size;
+    let (roots, positions, openings) = synthetic_scans(&challenge, nonce_0);
+    writeln!(
+        out,
+        "verifier of memory, {} GB, T 256, path of {} (target: 2.5 ms)",
+        size.bytes() / 1_000_000_000,
+        size.depth()
+    )?;
+    for &kernel in kernels {
+        let check = |q: usize| {
+            let bytes = &openings[..q * size.opening_len()];
+            let positions = &positions[..q];
+            let checked = memory::verifier::check_openings_with(kernel, &challenge, &nonce_0, &roots, positions, bytes);
+            assert_eq!(checked.map(|c| c.samples as usize), Ok(q));
+        };
+        let (all, best) = seconds(60, || check(66));
+        writeln!(out, "  {:<7} 66 samples {:6.2} ms [{:.2}]", kernel.name(), all * 1e3, best * 1e3)?;
+    }
+    writeln!(out, "its parts, one block")?;
+    let key = memory::keys::fill_key(&challenge);
+    let keys = nonce_0.keys();
+    for &kernel in kernels {
+        for iterations in [256, 1024] {
+            let fill = || _ = std::hint::black_box(memory::block::fill(kernel, &key, 1, iterations));
+            let (median, best) = seconds(400, fill);
+            let name = kernel.name();
+            writeln!(out, "  fill, T {iterations:<5} {name:<7} {:6.1} us [{:.1}]", median * 1e6, best * 1e6)?;
+        }
+        let block = memory::block::fill(kernel, &key, 1, 1);
+        let digest = || {
+            for _ in 0..1000 {
+                std::hint::black_box(memory::block::digest(kernel, &keys.coefficients, std::hint::black_box(&block)));
+            }
+        };
+        let (median, _) = seconds(60, digest);
+        writeln!(out, "  digest, cached {:<7} {:6.1} ns", kernel.name(), median * 1e6)?;
+    }
+    writeln!(out, "cpu prover of memory, one thread, 256 MiB")?;
+    for &kernel in kernels {
+        let challenge = memory_challenge(256 << 10, 1, 8)?;
+        let ready = memory::cpu::fill_with(&challenge, 1, u64::MAX, kernel, &never)?;
+        let start = Instant::now();
+        std::hint::black_box(ready.scan(nonce_0, &never)?);
+        let elapsed = u64::try_from(start.elapsed().as_nanos())?;
+        let rate = memory::figures::bandwidth(&challenge.size, elapsed) as f64 / 1e9;
+        writeln!(out, "  8 scans, {:<7} {rate:6.2} GB/s", kernel.name())?;
+    }
     Ok(())
+}
+
+fn memory_challenge(blocks: u64, iterations: u32, scans: u32) -> Result<memory::Challenge, memory::SizeError> {
+    let size = memory::Size::new(blocks, iterations, scans)?;
+    Ok(memory::Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: DeviceId::cpu(0), size })
+}
+
+/// One position in each scan, with an opening of arbitrary digests and siblings, and the roots that they lead to.
+fn synthetic_scans(challenge: &memory::Challenge, nonce_0: ScanNonce) -> (Vec<Root>, Vec<memory::Position>, Vec<u8>) {
+    let size = &challenge.size;
+    let key = memory::keys::fill_key(challenge);
+    let (mut roots, mut positions, mut openings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut nonce = nonce_0;
+    let drawn = memory::sample_positions(size, size.scans() as usize, &[1; 32]);
+    for (scan, memory::Position { block, .. }) in (0..).zip(drawn) {
+        let position = memory::Position { scan, block };
+        let keys = nonce.keys();
+        let mut opening = vec![0; size.opening_len()];
+        blake3::Hasher::new().update(&nonce.0).finalize_xof().fill(&mut opening);
+        let (others, path) = opening.split_at(memory::scan::OTHERS_BYTES);
+        let words = memory::block::fill(Kernel::best(), &key, block, size.iterations());
+        let own = memory::block::digest(Kernel::best(), &keys.coefficients, &words);
+        let leaf = memory::scan::Group::with_others(&own, position.within_group(), others).leaf(&keys);
+        let root = merkle::walk(&keys.node, leaf, position.leaf(), path);
+        nonce = nonce.next(&root);
+        roots.push(root);
+        positions.push(position);
+        openings.extend_from_slice(&opening);
+    }
+    (roots, positions, openings)
 }
 
 fn challenge(n: u32, k: u32) -> Result<Challenge, Box<dyn std::error::Error>> {

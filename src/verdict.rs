@@ -44,9 +44,11 @@ reasons! {
     FailReason {
         WrongDevices = "wrong_devices", "the answer does not hold exactly one entry for each device asked", "answer for every device of the challenge, once, and for no other";
         WrongRounds = "wrong_rounds", "the number of roots is not the number of rounds asked", "compute every round of the challenge";
-        WrongLength = "wrong_length", "the openings are not of the length that the challenge fixes", "send tile and path for each position, in the order asked";
+        WrongLength = "wrong_length", "the openings are not of the length that the challenge fixes", "send what belongs to each position, in the order asked";
         PathMismatch = "path_mismatch", "a tile's path does not lead to the committed root", "open the tiles that were committed, at the positions asked";
         EntryMismatch = "entry_mismatch", "an entry of an opened tile is not the product's", "compute the product; a single skipped tile is enough for this verdict";
+        WrongScans = "wrong_scans", "the number of roots is not the number of scans asked", "scan the memory as often as the challenge asks";
+        MemoryMismatch = "memory_mismatch", "a block and what was opened with it do not lead to the scan's root", "hold every block of the challenge until its scans are done; a single missing block is enough for this verdict";
         OpeningWithheld = "opening_withheld", "the roots were sent but the openings were not", "keep the commitment until the opening deadline has passed";
         OpeningUnanswered = "opening_unanswered", "the roots were sent, then no answer at all until the opening deadline", "check that the axon stays reachable until the opening deadline has passed";
         BelowFloor = "below_floor", "the proved rate is below the floor of the claimed model", "claim the model that is installed, and keep the device free for proofs";

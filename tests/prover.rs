@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey};
 use compute_subnet::proof::frames::{self, Frame};
+use compute_subnet::proof::prover::cuda::{self, CudaError};
 use compute_subnet::proof::prover::{ChildProver, Commitment, InProcessProver, Prover, ProverError, ProverLimits};
 use compute_subnet::proof::verifier::{Checked, check_openings, check_roots};
 use compute_subnet::proof::{Challenge, Position, Work, sample_positions};
@@ -93,6 +94,93 @@ async fn the_child_gives_the_same_bytes_as_the_backend_in_this_process() {
     assert_eq!(openings, here.open(&positions).await.unwrap());
     assert_eq!(check_openings(&challenge, child.roots(), &positions, &openings), Ok(Checked { samples: 20 }));
     assert_eq!(child.open(&positions).await.unwrap(), openings, "the same positions may be asked again");
+}
+
+fn with_backend(backend: &str) -> ChildProver {
+    ChildProver { args: vec!["--backend".into(), backend.into()], ..honest() }
+}
+
+/// Whether this machine has CUDA's driver. Its children are under a limit on address space that no CUDA lives with.
+fn has_cuda() -> bool {
+    !matches!(cuda::gpus(), Err(CudaError::NoDriver))
+}
+
+#[tokio::test]
+async fn without_a_driver_the_cuda_backend_refuses_and_says_what_to_install() {
+    if has_cuda() {
+        return;
+    }
+    let error = failure(&with_backend("cuda"), &small()).await;
+    assert_eq!(error.cause(), UnknownCause::Refused);
+    for told in ["the cuda backend: there is no CUDA driver", "libcuda.so.1", "install NVIDIA's driver"] {
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    let (code, stdout, stderr) = run(&["selftest-cuda"], b"").await;
+    assert_eq!((code, stdout.len()), (Some(69), 0));
+    assert!(stderr.starts_with("compute-prover: there is no CUDA driver: libcuda.so.1 was not found"), "{stderr}");
+}
+
+/// The prover on a driver that runs the kernels' sources on this machine's processor: what goes through the driver's
+/// interface arrives, and all of it is given back.
+#[tokio::test]
+async fn the_cuda_backend_gives_the_published_roots_through_a_drivers_interface() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/proof/prover/cuda/emulator/libcuda.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let flags = ["-shared", "-fPIC", "-std=gnu11", "-O2", "-fno-strict-aliasing", "-D__CUDA_ARCH__=800"];
+    let warnings = ["-Wall", "-Wno-unknown-pragmas", "-Werror"];
+    let library = dir.path().join("libcuda.so"); // the first name that is looked for
+    let compiled =
+        Command::new(compiler).args(flags).args(warnings).arg(source).arg("-o").arg(&library).output().await.unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+
+    let other = Challenge { device: DeviceId([9; 16]), ..small() };
+    for (challenge, expected) in [
+        (small(), None),
+        (other, Some("the CUDA driver has no device GPU-09090909-0909-0909-0909-090909090909; it has GPU-02020202-")),
+    ] {
+        let mut child = Command::new(PROVER)
+            .args(["--backend", "cuda"])
+            .env("LD_LIBRARY_PATH", dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        stdin.write_all(&frames::HOST_HELLO).await.unwrap();
+        frames::read_hello(&mut stdout, frames::PROVER_HELLO).await.unwrap();
+        frames::write_frame(&mut stdin, &Frame::Commit { challenge, threads: 1 }).await.unwrap();
+        let answer = frames::read_frame(&mut stdout, frames::MAX_BODY).await.unwrap().unwrap();
+        match (&answer, expected) {
+            (Frame::Roots { roots }, None) => {
+                let here = InProcessProver { threads: 1 }.commit(&small()).await.unwrap();
+                assert_eq!(roots, here.roots());
+            }
+            (Frame::Error { text, .. }, Some(told)) => assert!(text.contains(told), "{text}"),
+            _ => panic!("{answer:?}"),
+        }
+        frames::write_frame(&mut stdin, &Frame::Bye).await.unwrap();
+        let ended = tokio::time::timeout(LONG, child.wait_with_output()).await.unwrap().unwrap();
+        assert!(ended.status.success());
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        let nothing = "left: 0 contexts, 0 modules, 0 streams, 0 allocations, 0 landings";
+        assert!(stderr.lines().all(|line| line == nothing) && !stderr.is_empty(), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn the_auto_backend_proves_on_the_processor_what_no_gpu_here_can() {
+    let mut challenges = vec![Challenge { device: DeviceId::cpu(0), ..small() }];
+    if !has_cuda() {
+        challenges.push(small());
+    }
+    for challenge in challenges {
+        let made = with_backend("auto").commit(&challenge).await.unwrap();
+        let expected = InProcessProver { threads: 1 }.commit(&challenge).await.unwrap();
+        assert_eq!(made.roots(), expected.roots(), "{}", challenge.device);
+    }
 }
 
 #[tokio::test]
@@ -327,8 +415,11 @@ async fn the_command_line_has_help_version_and_named_exit_codes() {
     let (code, stdout, _) = run(&["--version"], b"").await;
     assert_eq!((code, stdout.starts_with(b"compute-prover 0.")), (Some(0), true));
     assert_eq!(run(&["--nonsense"], b"").await.0, Some(64));
+    let (code, _, stderr) = run(&["--backend", "opencl"], b"").await;
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("expected cpu, cuda or auto"), "{stderr}");
     let (code, stdout, _) = run(&["selftest", "--vectors-only"], b"").await;
     assert_eq!(code, Some(0));
     let table = String::from_utf8(stdout).unwrap();
-    assert_eq!(table.lines().filter(|line| line.contains(" ok ")).count(), 13, "{table}");
+    assert_eq!(table.lines().filter(|line| line.contains(" ok ")).count(), 19, "{table}");
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::Parser as _;
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::Netuid;
-use compute_subnet::settings::{self, Cli, Effect, FLAGS, FlagKind, Loaded, Problems, Role, Source, load};
+use compute_subnet::scoring::RateSource;
+use compute_subnet::settings::{self, Cli, Effect, FLAGS, FlagKind, GpuRow, Loaded, Problems, Role, Source, load};
 
 const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
 
@@ -121,8 +122,8 @@ fn the_gpu_table_is_the_published_one() {
     }
     let max = gpus.values().map(|row| row.base).fold(0.0, f64::max);
     assert_eq!(100.0 / (8.0 * max), 3.125);
-    assert_eq!(gpus.values().map(|row| row.base).fold(f64::MAX, f64::min), 0.34);
-    assert!(gpus.values().all(|row| row.nominal_tops.is_none()), "no rate has been measured yet");
+    let measured = |row: &GpuRow| row.source == Some(RateSource::Measured);
+    assert!(!gpus.values().any(measured), "no rate has been measured yet");
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn the_subnets_number_follows_the_network_unless_it_is_given() {
 fn rows_of_a_table_merge_key_by_key_and_null_takes_one_out() {
     let text = "scoring:\n  gpus:\n    NVIDIA L4: { base: 0.5 }\n    NVIDIA RTX A4500: null\n";
     let gpus = conf(text).load().unwrap().settings.scoring.gpus;
-    assert_eq!((gpus["NVIDIA L4"].base, gpus["NVIDIA L4"].work.rounds), (0.5, 3));
+    assert_eq!((gpus["NVIDIA L4"].base, gpus["NVIDIA L4"].memory_gib), (0.5, Some(24.0)));
     assert!(!gpus.contains_key("NVIDIA RTX A4500"));
     assert!(gpus.contains_key("NVIDIA H200"));
 }
@@ -215,7 +216,7 @@ fn everything_wrong_in_every_layer_is_reported_at_once() {
         "axon:\n  prot: 9000\n  port: many\n  max_workers: 5000\n  ip: localhost\nwallets:\n  name: x\n\
          netuid: 70000\nsubtensor:\n  network: fineny\nchallenge_batch_size: 3\nspecs:\n  timeout: 12\n\
          blacklist:\n  hotkeys: [5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ, 5Grw, 7]\nprover: fast\n\
-         scoring:\n  gpus:\n    NVIDIA L4:\n      bass: 1\n    NVIDIA B200:\n      base: 5.0\nmetrics:\n  port: 22\n",
+         scoring:\n  gpus:\n    NVIDIA L4:\n      bass: 1\n    NVIDIA B300:\n      base: many\nmetrics:\n  port: 22\n",
     );
     let pairs = [
         ("COMPUTE__LOGGING__DEBUG", "maybe"),
@@ -321,25 +322,40 @@ fn settings_that_contradict_each_other_are_told() {
 #[test]
 fn rates_of_gpus_must_keep_one_card_from_passing_as_two() {
     let gpus = |rows: &str| conf(format!("scoring:\n  gpus:\n{rows}"));
-    let l4 =
-        |nominal: &str, floor: &str| format!("    NVIDIA L4: {{ nominal_tops: {nominal}, floor_tops: {floor} }}\n");
-    assert!(gpus(&l4("100", "80")).load().is_ok());
+    // Measured so, an L4 is slower than half an A40 in everything but what an A40 has no room for.
+    let l4 = |keys: &str| format!("    NVIDIA L4: {{ source: measured, {keys} }}\n");
+    let fits = "nominal_tops: 180, floor_tops: 150";
+    let bound = ", twins: [NVIDIA A10, NVIDIA A40, NVIDIA RTX A5000]";
+    let back = "    NVIDIA A10: { twins: [NVIDIA L4] }\n    NVIDIA RTX A5000: { twins: [NVIDIA L4] }\n    \
+                NVIDIA A40: { twins: [NVIDIA L4, NVIDIA L40, NVIDIA RTX A6000] }\n";
+    assert!(gpus(&(l4(&format!("{fits}{bound}")) + back)).load().is_ok());
+    let unbound = gpus(&l4(fits)).wrong();
+    for other in ["A10", "A40", "RTX A5000"] {
+        let told = format!("NVIDIA {other} is priced lower and reaches every floor of NVIDIA L4: it could pass as one");
+        assert!(unbound.contains(&told) && unbound.contains("3 problems:"), "{unbound}");
+    }
     for (rows, told) in [
-        (l4("100", "120"), "the floor 120 is above nominal 100"),
-        (l4("100", "69"), "the floor 69 is below 0.70 of nominal 100"),
-        (l4("null", "80"), "floor_tops needs a nominal_tops"),
-        (l4("100", "null"), "nominal_tops needs a floor_tops"),
-        // A40 (0.39) is cheaper than L4 (0.43) but here more than twice as fast.
+        (l4("nominal_tops: 100, floor_tops: 120"), "the floor 120 is above nominal 100"),
+        (l4("nominal_tops: 100, floor_tops: 69"), "the floor 69 is below 0.70 of nominal 100"),
+        (l4("floor_tops: 80"), "floor_tops needs a nominal_tops"),
+        (l4("nominal_tops: 100"), "nominal_tops needs a floor_tops"),
+        (l4(&format!("{fits}, floor_memory_gib: 16")), "the floor 16 is below 0.70 of memory_gib 24"),
+        (l4(&format!("{fits}, floor_bandwidth_gbs: 301")), "the floor 301 is above bandwidth_gbs 300"),
+        (l4(&format!("{fits}, memory_gib: null")), "nominal_tops needs a memory_gib"),
+        (l4(&format!("{fits}, peak_tops: 170")), "nominal 180 is above the peak 170"),
+        (format!("    NVIDIA L4: {{ {fits} }}\n"), "nominal_tops needs a source: say datasheet or measured"),
+        (l4("nominal_tops: 0.2, floor_tops: 0.2"), "no proof lasts 3 to 4 s at 0.2"),
+        // A40 (0.39) is cheaper than L4 (0.43); at this floor half of one is enough.
         (
-            l4("100", "80") + "    NVIDIA A40: { nominal_tops: 170, floor_tops: 150 }\n",
-            "NVIDIA A40 is priced lower, and half its rate, 85, reaches the floor 80 of NVIDIA L4",
+            l4(&format!("nominal_tops: 180, floor_tops: 140{bound}")) + back,
+            "NVIDIA A40 is priced lower, and half its rate, 149.65, reaches the floor 140 of NVIDIA L4",
         ),
         ("    NVIDIA L4: { aliases: [NVIDIA H200] }\n".to_owned(), "\"NVIDIA H200\" already means \"NVIDIA H200\""),
-        ("    NVIDIA L4: { twin: NVIDIA H200 }\n".to_owned(), "twins name each other"),
-        ("    NVIDIA L4: { work: { n: 1000 } }\n".to_owned(), "must be a power of two between 32 and 131072, is 1000"),
+        ("    NVIDIA L4: { twins: [NVIDIA H200] }\n".to_owned(), "twins name each other"),
+        ("    NVIDIA L4: { source: guessed }\n".to_owned(), "expected datasheet or measured, found \"guessed\""),
     ] {
         let wrong = gpus(&rows).wrong();
-        assert!(wrong.contains(told) && wrong.contains("1 problem:"), "{wrong}");
+        assert!(wrong.contains(told) && wrong.contains("1 problem:"), "{told}: {wrong}");
     }
 }
 

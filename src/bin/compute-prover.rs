@@ -1,6 +1,6 @@
 //! The prover: computes proofs for a node over frames on stdin and stdout, and ends with its input.
 //!
-//! It prints nothing to stdout but frames (or, for `selftest`, its table); what went wrong goes to stderr.
+//! It prints nothing to stdout but frames (or, for `selftest` and `selftest-cuda`, a table); what went wrong goes to stderr.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,8 +11,9 @@ use clap::{Parser, Subcommand};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{DeviceId, Hotkey};
 use compute_subnet::proof::gemm::Kernel;
-use compute_subnet::proof::prover;
-use compute_subnet::proof::{Challenge, Work, cpu, selftest};
+use compute_subnet::proof::prover::{self, Backend, cuda};
+use compute_subnet::proof::verifier::check_openings;
+use compute_subnet::proof::{Challenge, Work, cpu, sample_positions, selftest};
 
 /// Computes proofs of work for a compute-miner, over length-bounded frames on stdin and stdout.
 ///
@@ -21,6 +22,9 @@ use compute_subnet::proof::{Challenge, Work, cpu, selftest};
 #[derive(Parser)]
 #[command(name = "compute-prover", version)]
 struct Cli {
+    /// What computes: the processor; the GPU that a challenge names; or that GPU if it is there, else the processor.
+    #[arg(long, default_value_t, value_name = "cpu|cuda|auto")]
+    backend: Backend,
     #[command(subcommand)]
     command: Option<Subcommands>,
 }
@@ -33,6 +37,18 @@ enum Subcommands {
         #[arg(long)]
         vectors_only: bool,
     },
+    /// Compares the cuda backend with the cpu backend on this machine's GPUs, and measures their rates.
+    SelftestCuda {
+        /// The GPU to use, as GPU-UUID; all of them if none is named.
+        #[arg(long, value_name = "GPU-UUID")]
+        device: Option<DeviceId>,
+        /// The size of the measured products: n.
+        #[arg(long, default_value_t = 32_768)]
+        n: u32,
+        /// The size of the measured products: k.
+        #[arg(long, default_value_t = 65_536)]
+        k: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -43,13 +59,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
         }
     };
-    let (exit, result) = match cli.command {
-        None => return prover::serve_stdio().into(),
-        Some(Subcommands::Selftest { vectors_only }) => match run_selftest(vectors_only) {
-            Ok(true) => (Exit::Ok, Ok(())),
-            Ok(false) => (Exit::Data, Err(anyhow::anyhow!("a test vector does not hold: this build must not be used"))),
-            Err(error) => (Exit::Unavailable, Err(error)),
-        },
+    let result = match cli.command {
+        None => return prover::serve_stdio(cli.backend).into(),
+        Some(Subcommands::Selftest { vectors_only }) => run_selftest(vectors_only),
+        Some(Subcommands::SelftestCuda { device, n, k }) => run_selftest_cuda(device, n, k),
+    };
+    let (exit, result) = match result {
+        Ok(true) => (Exit::Ok, Ok(())),
+        Ok(false) => (Exit::Data, Err(anyhow::anyhow!("a test vector does not hold: this build must not be used"))),
+        Err(error) => (Exit::Unavailable, Err(error)),
     };
     if let Err(error) = result {
         let _ = writeln!(std::io::stderr(), "compute-prover: {error:#}");
@@ -82,4 +100,66 @@ fn run_selftest(vectors_only: bool) -> anyhow::Result<bool> {
         writeln!(out, "rate, one thread, {:<10} {rate:.1} G operations/s (n 512, k 4096)", kernel.name())?;
     }
     Ok(all_hold)
+}
+
+/// Sizes that are compared: one tile, the vectors' own, strips on both lanes, each lane more than once, long rows.
+const COMPARED: [(u32, u32, u32); 6] =
+    [(32, 64, 2), (64, 128, 2), (256, 1024, 2), (4096, 64, 1), (8192, 128, 2), (512, 65_536, 1)];
+
+/// Whether every root and opening of every GPU is the processor's.
+fn run_selftest_cuda(device: Option<DeviceId>, n: u32, k: u32) -> anyhow::Result<bool> {
+    let measured = |rounds| Work::new(n, k, rounds).context("the size of the measured work");
+    let (one, three) = (measured(1)?, measured(3)?);
+    let mut out = std::io::stdout().lock();
+    let gpus = cuda::gpus()?;
+    let gpus: Vec<_> = gpus.into_iter().filter(|gpu| device.is_none_or(|device| gpu.device == device)).collect();
+    anyhow::ensure!(!gpus.is_empty(), "there is no such GPU; nvidia-smi -L lists them");
+    let never = AtomicBool::new(false);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut all_equal = true;
+    for gpu in &gpus {
+        let (major, minor) = gpu.capability;
+        writeln!(out, "{}, {}, {major}.{minor}, {} MiB", gpu.device, gpu.name, gpu.memory >> 20)?;
+        for multiplier in [cuda::Multiplier::Own, cuda::Multiplier::CublasLt] {
+            let on_gpu = |challenge: &Challenge| cuda::commit_on(gpu.device, multiplier, challenge, threads, &never);
+            let mut compared = 0;
+            for (n, k, rounds) in COMPARED {
+                let work = Work::new(n, k, rounds).context("a size that is compared")?;
+                let challenge = Challenge { work, ..selftest::challenge().context("the vectors' challenge")? };
+                let (made, by) = match on_gpu(&challenge) {
+                    Ok(made) => made,
+                    Err(error @ cuda::CudaError::Unusable(_)) if multiplier == cuda::Multiplier::CublasLt => {
+                        writeln!(out, "  cublasLt    n {n:<6} k {k:<6} rounds {rounds}  left out: {error}")?;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let expected = cpu::commit(&challenge, threads, &never).context("the processor's roots")?;
+                let positions = sample_positions(&work, 66, &[1; 32]);
+                let openings = made.open(&positions, &never).context("the openings")?;
+                let equal = made.roots() == expected.roots()
+                    && check_openings(&challenge, made.roots(), &positions, &openings).is_ok();
+                all_equal &= equal;
+                compared += 1;
+                let verdict = if equal { "ok" } else { "WRONG" };
+                writeln!(out, "  {by:<10}  n {n:<6} k {k:<6} rounds {rounds}  {verdict}")?;
+            }
+            if compared == 0 {
+                continue;
+            }
+            let time = |work: Work| -> anyhow::Result<(f64, &'static str)> {
+                let challenge = Challenge { work, ..selftest::challenge().context("the vectors' challenge")? };
+                let start = tokio::time::Instant::now();
+                let (_, by) = on_gpu(&challenge).context("measuring the rate")?;
+                Ok((start.elapsed().as_secs_f64(), by))
+            };
+            // The start is in both, so the difference is two rounds.
+            let ((first, by), (all, _)) = (time(one)?, time(three)?);
+            let round = (all - first) / 2.0;
+            let rate = one.operations() as f64 / round / 1e12;
+            writeln!(out, "  {by:<10}  n {n:<6} k {k:<6} {rate:.1} T operations/s")?;
+            writeln!(out, "  {by:<10}  {round:.3} s a round; {first:.3} s for one round and the start")?;
+        }
+    }
+    Ok(all_equal)
 }

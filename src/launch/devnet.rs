@@ -111,7 +111,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         std::iter::once(program.into()).chain(args.iter().skip(2).cloned()).collect()
     };
     match args.get(1).and_then(|first| first.to_str()) {
-        Some(AS_PROVER) => prover::serve_stdio(),
+        Some(AS_PROVER) => prover::serve_stdio(prover::Backend::Cpu),
         Some(AS_VALIDATOR) => super::validator::main(behind("compute-validator")),
         Some(AS_MINER) => super::miner::main(behind("compute-miner"), ProverProgram::Own(vec![AS_PROVER.into()])),
         _ => devnet(args).unwrap_or_else(|exit| exit),

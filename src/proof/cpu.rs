@@ -5,20 +5,16 @@
 //! the tree. Panels and strips are shared out among scoped threads, which end before the call returns; `cancel` is
 //! looked at for every tile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::gemm::{self, Kernel};
 use super::merkle::{self, Tree};
 use super::seeds::{RoundKeys, Seed};
 use super::tile::Tile;
 use super::work::{Challenge, Position, Root, Work, WorkError};
+use super::workers::{self, MAX_THREADS, filled, share_out};
 use crate::ids::Hash32;
-
-/// Most threads one prover uses, whatever it is asked for.
-pub const MAX_THREADS: usize = 256;
-/// Stack of a worker thread: it needs a tile and a few frames of hashing.
-pub(crate) const STACK: usize = 512 * 1024;
 
 /// Why there is no commitment or no opening.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +34,18 @@ pub enum CpuError {
     /// A position to open is not in the product.
     #[error("no entry at round {}, row {}, column {}", .0.round, .0.row, .0.col)]
     NoSuchEntry(Position),
+}
+
+impl From<workers::Cancelled> for CpuError {
+    fn from(_: workers::Cancelled) -> Self {
+        CpuError::Cancelled
+    }
+}
+
+impl From<workers::OutOfMemory> for CpuError {
+    fn from(error: workers::OutOfMemory) -> Self {
+        CpuError::OutOfMemory { bytes: error.bytes }
+    }
 }
 
 /// What changes tiles on their way: the honest prover changes nothing. See [`super::prover::forging`].
@@ -131,6 +139,25 @@ pub(crate) fn commit_tampered(
 }
 
 impl CpuCommitment {
+    /// A commitment that another backend computed: keys, hashes of all tiles, and root of each round. This one opens it.
+    pub(crate) fn of_rounds(work: Work, rounds: Vec<(RoundKeys, Vec<Hash32>, Root)>, threads: usize) -> Self {
+        let mut made = CpuCommitment {
+            work,
+            keys: Vec::with_capacity(rounds.len()),
+            leaves: Vec::with_capacity(rounds.len()),
+            roots: Vec::with_capacity(rounds.len()),
+            threads: threads.clamp(1, MAX_THREADS),
+            kernel: Kernel::best(),
+            tamper: Arc::new(Honest),
+        };
+        for (keys, leaves, root) in rounds {
+            made.keys.push(keys);
+            made.leaves.push(leaves);
+            made.roots.push(root);
+        }
+        made
+    }
+
     /// One root for each round.
     pub fn roots(&self) -> &[Root] {
         &self.roots
@@ -251,39 +278,6 @@ impl Worker {
     }
 }
 
-/// Does `job` on every item, with one thread for each worker. Fewer threads than workers is no error: where the
-/// system gives none, this thread does the work.
-fn share_out<T: Send>(
-    workers: Vec<Worker>,
-    items: impl Iterator<Item = T> + Send,
-    cancel: &AtomicBool,
-    job: impl Fn(&mut Worker, T) + Sync,
-) -> Result<(), CpuError> {
-    let items = Mutex::new(items);
-    let run = |mut worker: Worker| {
-        while !cancel.load(Ordering::Relaxed) {
-            let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(item) = item else { break };
-            job(&mut worker, item);
-        }
-    };
-    let mut workers = workers.into_iter();
-    let own = workers.next();
-    std::thread::scope(|scope| {
-        let run = &run;
-        for worker in workers {
-            let thread = std::thread::Builder::new().name("prover".into()).stack_size(STACK);
-            if thread.spawn_scoped(scope, move || run(worker)).is_err() {
-                break;
-            }
-        }
-        if let Some(worker) = own {
-            run(worker);
-        }
-    });
-    if cancel.load(Ordering::Relaxed) { Err(CpuError::Cancelled) } else { Ok(()) }
-}
-
 /// One tile of a round's product, from nothing but the round's keys: for whoever checks a sample long afterwards.
 ///
 /// # Errors
@@ -309,17 +303,8 @@ fn tile_place(place: u64) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
-/// A vector of `length` copies, or an error where the system has no memory for it (under a limit, for example).
-fn filled<T: Clone>(length: usize, value: T) -> Result<Vec<T>, CpuError> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(length)
-        .map_err(|_| CpuError::OutOfMemory { bytes: length.saturating_mul(size_of::<T>()) })?;
-    out.resize(length, value);
-    Ok(out)
-}
-
 fn zeroed<T: Clone + Default>(length: usize) -> Result<Vec<T>, CpuError> {
-    filled(length, T::default())
+    Ok(filled(length, T::default())?)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const COMMIT_BODY: usize = 32 + 8 + 32 + 16 + 12 + 4;
 /// What a prover's error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The request cannot be served: positions outside the work, or nothing committed yet.
+    /// The request cannot be served: positions outside the work, nothing committed yet, or no such device here.
     Request,
     /// Memory could not be had.
     OutOfMemory,

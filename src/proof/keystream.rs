@@ -3,12 +3,15 @@
 //! `KS(key, index, matrix)` is RFC 8439's layout with 8 rounds: a 32-bit block counter from 0 and the 96-bit nonce
 //! `index ‖ matrix ‖ 0`, little-endian. `A[i][x]` is byte `x` of `KS(E_t, i, 0)` and `Bᵀ[j][x]` byte `x` of
 //! `KS(E_t, j, 1)`, both as two's complement `i8`. No entry is a simple function of its indices: a shortcut through
-//! structure would need one.
+//! structure would need one. The memory proof takes its blocks and the coefficients of its scans from streams 2 and 3.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
 
 use chacha20::ChaCha8;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 
-/// Which matrix a stream fills.
+/// Which matrix a stream fills, or what of the memory proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Matrix {
@@ -16,6 +19,10 @@ pub enum Matrix {
     A = 0,
     /// Rows of `Bᵀ`, that is columns of `B`.
     B = 1,
+    /// A block of the memory proof, before it is stirred.
+    Blocks = 2,
+    /// The coefficients of one scan of the memory proof.
+    Scan = 3,
 }
 
 /// One row's stream, to be read from its beginning.

@@ -6,9 +6,13 @@
 //! ([`merkle`]); each round's seed depends on the root before it ([`seeds`]). The verifier draws positions only after
 //! it has the roots, and needs microseconds for each ([`verifier`]): no GPU, no tolerance, no number the prover prints.
 //!
+//! The proof of memory ([`memory`]) is its counterpart for capacity and bandwidth: slow fills, read under nonces that come
+//! after them. No challenge asks for it yet.
+//!
 //! Read in this order: [`work`] (the words), [`seeds`], [`keystream`], [`tile`], [`merkle`], [`gemm`], [`entry`], [`verifier`],
 //! [`cpu`] (the backend for processors), [`frames`] and [`prover`] (a child process with limits), [`budget`] (what a
-//! miner lets others make it do), [`selftest`] (the definitions' test vectors).
+//! miner lets others make it do), [`size`] (how much is asked of a GPU), [`memory`], [`selftest`] (the definitions' test
+//! vectors).
 //!
 //! Invariants: everything here but [`prover`] and [`frames`]'s read and write is a pure function of its arguments;
 //! every SIMD kernel gives the same bits as its scalar twin; nothing panics on bytes from outside.
@@ -24,11 +28,18 @@ pub mod tile;
 pub mod cpu;
 pub mod entry;
 pub mod verifier;
+mod workers;
+
+pub mod memory;
 
 pub mod frames;
 pub mod prover;
 
 pub mod budget;
 pub mod selftest;
+pub mod size;
+
+#[cfg(test)]
+mod binomial;
 
 pub use work::{Challenge, Position, Root, Work, WorkError, kept_sample, sample_positions};

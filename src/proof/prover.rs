@@ -10,12 +10,15 @@ use async_trait::async_trait;
 use super::work::{Challenge, Position, Root};
 use crate::verdict::UnknownCause;
 
+mod backend;
 mod child;
+pub mod cuda;
 pub mod forging;
 mod in_process;
 mod serve;
 mod stdio;
 
+pub use backend::{Backend, BackendError, ParseBackendError};
 pub use child::{ChildProver, ProverLimits};
 pub use forging::{Forgery, ForgingProver};
 pub use in_process::InProcessProver;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use super::gemm::Kernel;
 use super::keystream::{self, Matrix};
 use super::work::{Challenge, Position, Work, WorkError};
-use super::{cpu, merkle, tile, verifier};
+use super::{cpu, memory, merkle, tile, verifier};
 use crate::ids::{DeviceId, Hotkey};
 
 /// One vector and what this build makes of it.
@@ -35,11 +35,43 @@ pub fn challenge() -> Result<Challenge, WorkError> {
     Ok(Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: DeviceId([3; 16]), work })
 }
 
-/// Runs every vector on this machine's best kernel.
+/// The memory challenge of the vectors: the same fields, 16 blocks, 8 iterations, 2 scans.
 ///
 /// # Errors
-/// If the cpu backend cannot compute the vectors' small product, for lack of memory for example.
-pub fn run() -> Result<Vec<Check>, cpu::CpuError> {
+/// Never in a sound build: the size is in range.
+pub fn memory_challenge() -> Result<memory::Challenge, memory::SizeError> {
+    let size = memory::Size::new(16, 8, 2)?;
+    Ok(memory::Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: DeviceId([3; 16]), size })
+}
+
+/// Why the vectors could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum SelftestError {
+    /// The small product, for lack of memory for example.
+    #[error("the product of the vectors")]
+    Product(#[from] cpu::CpuError),
+    /// The small memory, for lack of memory for example.
+    #[error("the memory of the vectors")]
+    Memory(#[from] memory::cpu::MemoryError),
+    /// Never in a sound build.
+    #[error("the size of the vectors' product")]
+    Work(#[from] WorkError),
+    /// Never in a sound build.
+    #[error("the size of the vectors' memory")]
+    Size(#[from] memory::SizeError),
+}
+
+/// Runs every vector on this machine's best kernels.
+///
+/// # Errors
+/// If the cpu backends cannot compute the vectors' small product or memory.
+pub fn run() -> Result<Vec<Check>, SelftestError> {
+    let mut checks = run_product()?;
+    checks.extend(run_memory()?);
+    Ok(checks)
+}
+
+fn run_product() -> Result<Vec<Check>, SelftestError> {
     let challenge = challenge()?;
     let never = AtomicBool::new(false);
     let made = cpu::commit_with(&challenge, 1, Kernel::best(), &never)?;
@@ -78,12 +110,47 @@ pub fn run() -> Result<Vec<Check>, cpu::CpuError> {
     Ok(checks)
 }
 
+fn run_memory() -> Result<Vec<Check>, SelftestError> {
+    let challenge = memory_challenge()?;
+    let size = challenge.size;
+    let mut checks = Vec::new();
+    let mut check = |name: &str, expected, found| checks.push(Check { name: name.into(), expected, found });
+
+    let key = memory::keys::fill_key(&challenge);
+    let block = |index| memory::block::fill(Kernel::best(), &key, index, size.iterations());
+    let first = block(0);
+    let hex_words = |words: &[u32]| words.iter().map(|word| format!("{word:08x}")).collect::<Vec<_>>().join(" ");
+    check("block 0, words 0 to 3", "9ee4be3a 9f64cb09 52c911fa 35dec424", hex_words(&first.0[..4]));
+    check("block 15, word 255", "c48a3700", hex_words(&block(15).0[255..]));
+    let nonce_0 = memory::keys::ScanNonce([9; 32]);
+    let digest = memory::block::digest(Kernel::best(), &nonce_0.keys().coefficients, &first);
+    let sums: Vec<u32> = digest.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect();
+    check("y of block 0 in scan 0", "f756346d 051fb795 17d6afbb 7b92642a", hex_words(&sums));
+
+    let never = AtomicBool::new(false);
+    let limit = memory::cpu::memory_bytes(&size);
+    let made = memory::cpu::fill(&challenge, 1, limit, &never)?.scan(nonce_0, &never)?;
+    let roots = [
+        "81901788ab1bcf8e4bc1469935d75fd2c6b7a17978590a1f5d84d9e68b467667",
+        "cc40ed98f84e24db3047892f59331109531066e26d5c01d0b2a623310765c2c3",
+    ];
+    for (scan, (expected, root)) in roots.into_iter().zip(made.roots()).enumerate() {
+        check(&format!("memory root_{scan}"), expected, root.to_string());
+    }
+    let positions = memory::sample_positions(&size, 66, &[1; 32]);
+    let openings = made.open(&positions, &never)?;
+    let checked = memory::verifier::check_openings(&challenge, &nonce_0, made.roots(), &positions, &openings);
+    let found = checked.map_or_else(|rejection| rejection.to_string(), |checked| checked.samples.to_string());
+    check("memory openings that hold", "66", found);
+    Ok(checks)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn every_vector_holds() {
         let checks = super::run().unwrap();
-        assert_eq!(checks.len(), 13);
+        assert_eq!(checks.len(), 19);
         for check in checks {
             assert!(check.holds(), "{check:?}");
         }

@@ -24,11 +24,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(reason: FailReason, detail: String) -> Self {
+    pub(super) fn new(reason: FailReason, detail: String) -> Self {
         Rejection { reason, detail, opening: None }
     }
 
-    fn of_opening(number: usize, reason: FailReason, detail: String) -> Self {
+    pub(super) fn of_opening(number: usize, reason: FailReason, detail: String) -> Self {
         Rejection { reason, detail, opening: Some(number) }
     }
 }
@@ -36,7 +36,7 @@ impl Rejection {
 /// What was checked, all of it right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
-    /// Entries recomputed and found equal.
+    /// Entries recomputed and found equal; for memory, blocks recomputed and found under their scans' roots.
     pub samples: u32,
 }
 

@@ -3,12 +3,13 @@
 //! `chain` has the commands that ask the chain itself and need no node.
 //!
 //! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`,
-//! `wallet`, `probe`, `chain`; `text` lays tables out. A new group is a file here and a line in `Command`.
+//! `wallet`, `probe`, `chain`, `models` (what the settings pay for each model); `text` lays tables out. A new group is a file here and a line in `Command`.
 
 mod chain;
 mod evidence;
 mod explain;
 mod leases;
+mod models;
 mod node;
 mod penalties;
 mod probe;
@@ -91,6 +92,8 @@ enum Command {
     Actors,
     /// What the validator thinks of each miner: verdict, score, weight, leases.
     Table,
+    /// The models that are paid, what each must prove, and what a card could gain by claiming to be others.
+    Models,
     /// Leases: list them, show one with its history, release one.
     Leases(leases::Args),
     /// Rent devices through the validator.
@@ -200,6 +203,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Standing => standing::run(context).await,
         Command::Actors => node::actors(context).await,
         Command::Table => node::table(context).await,
+        Command::Models => models::run(context),
         Command::Leases(args) => leases::run(context, args).await,
         Command::Rent(args) => leases::rent(context, args).await,
         Command::Penalties(args) => penalties::run(context, args).await,

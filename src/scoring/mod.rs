@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`table`] (what each model is worth), [`judge`] (one epoch's findings become verdicts that
 //! count), [`history`] (what a device's verdicts say over time), [`score`] (one machine's score, part by part),
-//! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns) and [`receipt`] (how a machine that another validator rents shows it).
+//! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns), [`receipt`] (how a machine that
+//! another validator rents shows it) and [`overclaim`] (what a table would pay for claims that are not true).
 //!
 //! # The rule
 //! `scaling = 100 / (8 · highest base)`; a machine's score is the sum of `base · min(1, rate / nominal)` over its 8
@@ -16,6 +17,7 @@
 //! # Invariants
 //! - Only a `Pass` of the epoch pays, or a rented device's last `Pass` while its lease holds.
 //! - A model without a row, or without a nominal rate, pays nothing. It is never rated as the nearest row.
+//! - Models that no floor separates pay the lowest base among them.
 //! - Every device of a score says in its part why it counts or not.
 //! - [`Judge::judge`], [`score_all`] and [`weigh_with`] are all there is from findings to weights; the live node and an
 //!   offline replay call the same three.
@@ -23,6 +25,7 @@
 pub mod burn;
 pub mod history;
 pub mod judge;
+pub mod overclaim;
 pub mod points;
 pub mod receipt;
 pub mod score;
@@ -35,11 +38,12 @@ mod tests;
 pub use burn::{Burn, WHOLE_PPB, weigh_with};
 pub use history::{DeviceHistory, HistoryRules, JudgedRate, Kept};
 pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding};
+pub use overclaim::{Claims, best_claims, by_rate_alone};
 pub use points::{Points, decimal};
 pub use receipt::LeaseReceipt;
 pub use score::{
     ALLOCATION_BONUS, DeviceJudgement, DevicePart, MinerJudgement, PartReason, Scaling, Score, ScoreRow,
     duplicate_claims, machine_score, score_all,
 };
-pub use table::{DEFAULT_MAX_DEVICES, ModelRow, ScoreTable, TableError, TableProblem};
+pub use table::{DEFAULT_MAX_DEVICES, Limit, ModelRow, RateSource, ScoreTable, TableError, TableProblem};
 pub use weights::{WeightError, WeightLimits, fit, weigh, weigh_totals, weights};

@@ -10,7 +10,7 @@ use crate::verdict::{FailReason, UnknownCause, Verdict};
 
 use super::history::JudgedRate;
 use super::points::{Points, decimal};
-use super::table::ScoreTable;
+use super::table::{RateSource, ScoreTable};
 
 /// What a rented machine gets on top, unless the table says otherwise: the mission's rule.
 pub const ALLOCATION_BONUS: Points = Points::HUNDRED;
@@ -70,8 +70,14 @@ pub struct DevicePart {
     pub device: DeviceId,
     /// Its model, as claimed.
     pub model: String,
-    /// The base score of its row in 10⁻⁶, 0 without a row.
+    /// The base score that it is paid, in 10⁻⁶: its row's, or that of the cheapest twin; 0 without a row.
     pub base_micro: u64,
+    /// The twin whose base that is, where it is another model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<String>,
+    /// Where the row's rates come from, if it has a nominal rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RateSource>,
     /// The rate it is paid for, in operations a second, if any.
     pub rate: Option<u64>,
     /// How that rate was judged, for a Pass of a timed model.
@@ -223,7 +229,7 @@ fn part(table: &ScoreTable, judged: &DeviceJudgement, named_twice: bool) -> Devi
         (Some(_), Some(row)) if !row.timed => Ok(FULL_PPB),
         (Some(rate), Some(_)) => nominal.map(|nominal| factor_ppb(rate, nominal)).ok_or(uncalibrated),
     };
-    let base_micro = row.map_or(0, |r| r.base_micro);
+    let (base_micro, twin) = row.map_or((0, None), |row| table.paid_base(row));
     let (factor_ppb, reason, counted) = match paid {
         Ok(factor) => (factor, paid_as, true),
         Err(reason) => (0, reason, false),
@@ -232,6 +238,8 @@ fn part(table: &ScoreTable, judged: &DeviceJudgement, named_twice: bool) -> Devi
         device: judged.device,
         model: judged.model.clone(),
         base_micro,
+        twin: twin.map(str::to_owned),
+        source: row.filter(|row| row.nominal_ops.is_some()).map(|row| row.source),
         rate,
         judged: judged.rate,
         nominal,
@@ -244,7 +252,7 @@ fn part(table: &ScoreTable, judged: &DeviceJudgement, named_twice: bool) -> Devi
 }
 
 /// `min(1, rate / nominal)` in 10⁻⁹, rounded down.
-fn factor_ppb(rate: u64, nominal: u64) -> u64 {
+pub(super) fn factor_ppb(rate: u64, nominal: u64) -> u64 {
     let ppb = (u128::from(rate) * u128::from(FULL_PPB)).checked_div(nominal.into()).unwrap_or(0);
     u64::try_from(ppb).unwrap_or(FULL_PPB).min(FULL_PPB)
 }

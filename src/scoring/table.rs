@@ -1,8 +1,13 @@
 //! What each model is worth: base scores, nominal rates, floors, aliases.
 //!
 //! A table is checked when it is made, and all its problems are reported at once. The floors follow two rules (the
-//! proof's design, "what the time proves"): a floor is at least 70 % of the nominal rate, and it is above half the
-//! best rate of any model priced below, so that one card does not pass as two dearer ones.
+//! proof's design, "what the time proves"): a floor is at least 70 % of what an honest card has, in rate, memory and
+//! bandwidth alike, and no card priced below has twice all of a model's floors, so that one card does not pass as two
+//! dearer ones.
+//!
+//! # Twins
+//! Models that no floor separates, in either direction or in one, name each other. Any of them may be the cheapest of
+//! them, so each is paid that one's base ([`ScoreTable::paid_base`]) until something else than a proof tells them apart.
 
 use std::collections::HashMap;
 
@@ -20,8 +25,39 @@ pub const MAX_BASE_MICRO: u64 = 1_000_000_000;
 /// The most devices of one machine that a table may count.
 pub const MAX_COUNTED_DEVICES: usize = 64;
 
+/// Where the figures of a row come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateSource {
+    /// The rate was measured, on a card that is known to be one.
+    #[default]
+    Measured,
+    /// The rate is an estimate: a share of the dense peak in the maker's data sheet.
+    Datasheet,
+}
+
+impl RateSource {
+    /// The word in configuration and tables.
+    pub fn label(self) -> &'static str {
+        match self {
+            RateSource::Measured => "measured",
+            RateSource::Datasheet => "datasheet",
+        }
+    }
+}
+
+/// A quantity of a card that claims share: memory in bytes, or memory bandwidth in bytes a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// The most that a card of the model has: the data sheet's figure.
+    pub best: u64,
+    /// A claim of the model needs so much.
+    pub floor: u64,
+}
+
 /// One model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRow {
     /// The model's name as NVML spells it, or the name of a device class.
@@ -35,12 +71,25 @@ pub struct ModelRow {
     /// A claim below this rate is `Fail(BelowFloor)`, in int8 operations a second.
     #[serde(default)]
     pub floor_ops: Option<u64>,
+    /// The highest rate that a card of the model can reach, in int8 operations a second: the data sheet's dense peak.
+    /// Without one the nominal rate stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_ops: Option<u64>,
+    /// Memory, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Limit>,
+    /// Memory bandwidth, in bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Limit>,
+    /// Where the rates come from.
+    #[serde(default)]
+    pub source: RateSource,
     /// Other spellings of the name, exact.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// A model that no floor separates from this one; for people, it changes no score.
+    /// Models that no floor separates from this one. The base of the cheapest of them is paid.
     #[serde(default)]
-    pub twin: Option<String>,
+    pub twins: Vec<String>,
     /// Whether the proved rate counts. `false` for device classes of a devnet: a Pass then pays the whole base.
     #[serde(default = "yes")]
     pub timed: bool,
@@ -48,6 +97,30 @@ pub struct ModelRow {
 
 fn yes() -> bool {
     true
+}
+
+impl ModelRow {
+    /// The highest rate that a card of the model is known to reach, in operations a second.
+    pub fn best(&self) -> Option<u64> {
+        self.best_ops.or(self.nominal_ops)
+    }
+
+    /// Whether one card of this model has what `times` claims of `claimed` need at once: rate, memory and bandwidth. What
+    /// is not known of either row separates nothing.
+    pub fn passes_as(&self, claimed: &ModelRow, times: u64) -> bool {
+        let has = |best: Option<u64>, floor: Option<u64>| match (best, floor) {
+            (Some(best), Some(floor)) => product(floor, times) <= u128::from(best),
+            _ => true,
+        };
+        let of = |limit: fn(&ModelRow) -> Option<Limit>| {
+            has(limit(self).map(|limit| limit.best), limit(claimed).map(|limit| limit.floor))
+        };
+        has(self.best(), claimed.floor_ops) && of(|row| row.memory) && of(|row| row.bandwidth)
+    }
+}
+
+fn product(a: u64, b: u64) -> u128 {
+    u128::from(a) * u128::from(b)
 }
 
 /// One thing that is wrong with a table.
@@ -94,24 +167,30 @@ pub enum TableProblem {
     /// A floor on a row whose rate does not count.
     #[error("{0}: floor_ops on an untimed row; remove it or set timed")]
     FloorOnUntimed(String),
-    /// A floor outside 70 % to 100 % of the nominal rate.
-    #[error("{model}: the floor is {percent} % of the nominal rate, it must be between 70 % and 100 %")]
+    /// A floor outside 70 % to 100 % of what an honest card has.
+    #[error("{model}: the floor is {percent} % of {of}, it must be between 70 % and 100 %")]
     FloorShare {
         /// The row.
         model: String,
-        /// Floor divided by nominal rate, in percent, rounded down.
+        /// `the nominal rate`, `the memory` or `the bandwidth`.
+        of: &'static str,
+        /// The floor's share, in percent, rounded down.
         percent: u64,
     },
+    /// A nominal rate above what a card can reach.
+    #[error("{0}: nominal_ops is above best_ops")]
+    NominalAboveBest(String),
     /// One cheaper card could pass as two of these.
     #[error(
-        "{model}: the floor must be above {half} operations a second, half the rate of {cheaper}, which is priced below it"
+        "{model}: the floor must be above {half} operations a second, half the rate of {cheaper}, which is priced below \
+         it, or memory or bandwidth above half of that card's"
     )]
     PassesAsTwo {
         /// The row.
         model: String,
         /// The cheaper model.
         cheaper: String,
-        /// Half the cheaper model's nominal rate, in operations a second.
+        /// Half the cheaper model's best rate, in operations a second.
         half: u64,
     },
     /// A twin that has no row.
@@ -201,6 +280,15 @@ impl ScoreTable {
     pub fn find(&self, model: &str) -> Option<&ModelRow> {
         self.by_name.get(model).map(|i| &self.rows[*i])
     }
+    /// The base that this row is paid, in 10⁻⁶, with the twin whose base it is if that is another's: the lowest of the
+    /// row and its twins.
+    pub fn paid_base<'a>(&'a self, row: &'a ModelRow) -> (u64, Option<&'a str>) {
+        let twins = row.twins.iter().filter_map(|twin| self.find(twin));
+        match twins.min_by_key(|twin| twin.base_micro).filter(|twin| twin.base_micro < row.base_micro) {
+            Some(twin) => (twin.base_micro, Some(&twin.name)),
+            None => (row.base_micro, None),
+        }
+    }
     /// `100 / (8 · highest base)`, as a fraction.
     pub fn scaling(&self) -> Scaling {
         self.scaling
@@ -240,31 +328,47 @@ fn check_row(row: &ModelRow, rows: &[ModelRow], by_name: &HashMap<String, usize>
     if !(1..=MAX_BASE_MICRO).contains(&row.base_micro) {
         problems.push(TableProblem::Base { model: model(), base_micro: row.base_micro });
     }
-    for (field, value) in [("nominal_ops", row.nominal_ops), ("floor_ops", row.floor_ops)] {
+    for (field, value) in [("nominal_ops", row.nominal_ops), ("floor_ops", row.floor_ops), ("best_ops", row.best_ops)] {
         if value == Some(0) {
             problems.push(TableProblem::Rate { model: model(), field });
         }
     }
-    if let Some(twin) = row.twin.as_ref().filter(|t| !by_name.contains_key(*t)) {
+    for twin in row.twins.iter().filter(|twin| !by_name.contains_key(*twin)) {
         problems.push(TableProblem::Twin { model: model(), twin: twin.clone() });
     }
-    let Some(floor) = row.floor_ops.filter(|f| *f > 0) else { return };
+    let mut share = |of, floor: u64, whole: u64| {
+        if product(floor, 100) < product(whole, MIN_FLOOR_PERCENT) || floor > whole {
+            let percent = product(floor, 100).checked_div(whole.into()).and_then(|p| u64::try_from(p).ok());
+            let percent = percent.unwrap_or(u64::MAX);
+            problems.push(TableProblem::FloorShare { model: model(), of, percent });
+        }
+    };
+    for (of, limit) in [("the memory", row.memory), ("the bandwidth", row.bandwidth)] {
+        if let Some(Limit { best, floor }) = limit {
+            share(of, floor, best);
+        }
+    }
+    let nominal_and_floor = row.nominal_ops.zip(row.floor_ops.filter(|floor| *floor > 0));
+    if let Some((nominal, floor)) = nominal_and_floor {
+        share("the nominal rate", floor, nominal);
+    }
+    if row.nominal_ops > row.best() {
+        problems.push(TableProblem::NominalAboveBest(model()));
+    }
+    if row.floor_ops.is_none_or(|floor| floor == 0) {
+        return;
+    }
     if !row.timed {
         problems.push(TableProblem::FloorOnUntimed(model()));
     }
-    let Some(nominal) = row.nominal_ops else {
+    if row.nominal_ops.is_none() {
         problems.push(TableProblem::FloorWithoutNominal(model()));
         return;
-    };
-    let times = |rate: u64, n: u64| u128::from(rate) * u128::from(n);
-    if times(floor, 100) < times(nominal, MIN_FLOOR_PERCENT) || floor > nominal {
-        let percent = times(floor, 100).checked_div(nominal.into()).and_then(|p| u64::try_from(p).ok());
-        problems.push(TableProblem::FloorShare { model: model(), percent: percent.unwrap_or(u64::MAX) });
     }
     for cheaper in rows.iter().filter(|r| r.timed && r.base_micro < row.base_micro) {
-        if let Some(nominal) = cheaper.nominal_ops.filter(|nominal| times(floor, 2) <= u128::from(*nominal)) {
+        if let Some(best) = cheaper.best().filter(|_| cheaper.passes_as(row, 2)) {
             let cheaper = cheaper.name.clone();
-            problems.push(TableProblem::PassesAsTwo { model: model(), cheaper, half: nominal / 2 });
+            problems.push(TableProblem::PassesAsTwo { model: model(), cheaper, half: best / 2 });
         }
     }
 }

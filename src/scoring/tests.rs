@@ -19,9 +19,8 @@ fn row(name: &str, base: u64, nominal: u64) -> ModelRow {
         base_micro: base * 10_000,
         nominal_ops: Some(nominal),
         floor_ops: Some(nominal / 4 * 3),
-        aliases: Vec::new(),
-        twin: None,
         timed: true,
+        ..ModelRow::default()
     }
 }
 
@@ -75,15 +74,24 @@ fn all_problems_of_a_table_are_reported_at_once() {
     let rows = vec![
         ModelRow { floor_ops: Some(50 * T), ..row("dear", 200, 100 * T) },
         row("cheap", 100, 120 * T),
-        ModelRow { base_micro: 0, twin: Some("nobody".into()), ..row("cheap", 100, 4) },
+        ModelRow { base_micro: 0, twins: vec!["nobody".into()], ..row("cheap", 100, 4) },
         ModelRow { nominal_ops: None, ..row("floor only", 300, 100 * T) },
         ModelRow { timed: false, ..row("cpu-1", 10, 100 * T) },
         ModelRow { base_micro: 1_000_000_001, nominal_ops: Some(0), ..row("beyond", 1, 4) },
+        ModelRow {
+            best_ops: Some(3),
+            memory: Some(Limit { best: 100, floor: 69 }),
+            bandwidth: Some(Limit { best: 100, floor: 101 }),
+            ..row("odd", 1, 4)
+        },
     ];
     let TableError(problems) = ScoreTable::new(rows, 0).unwrap_err();
     let has = |f: fn(&TableProblem) -> bool| problems.iter().any(f);
     assert!(has(|p| matches!(p, TableProblem::NoDevices)));
-    assert!(has(|p| matches!(p, TableProblem::FloorShare { percent: 50, .. })));
+    assert!(has(|p| matches!(p, TableProblem::FloorShare { percent: 50, of: "the nominal rate", .. })));
+    assert!(has(|p| matches!(p, TableProblem::FloorShare { percent: 69, of: "the memory", .. })));
+    assert!(has(|p| matches!(p, TableProblem::FloorShare { percent: 101, of: "the bandwidth", .. })));
+    assert!(has(|p| matches!(p, TableProblem::NominalAboveBest(m) if m == "odd")));
     assert!(has(
         |p| matches!(p, TableProblem::PassesAsTwo { model, cheaper, .. } if model == "dear" && cheaper == "cheap")
     ));
@@ -97,6 +105,45 @@ fn all_problems_of_a_table_are_reported_at_once() {
     let text = TableError(problems).to_string();
     assert!(text.contains("dear: the floor is 50 % of the nominal rate"), "{text}");
     assert_eq!(ScoreTable::new(Vec::new(), 8).unwrap_err().0, [TableProblem::NoRows]);
+}
+
+#[test]
+fn a_cheaper_card_passes_as_two_only_with_twice_the_rate_the_memory_and_the_bandwidth() {
+    let dear = ModelRow {
+        memory: Some(Limit { best: 100, floor: 90 }),
+        bandwidth: Some(Limit { best: 100, floor: 75 }),
+        ..row("dear", 200, 100 * T)
+    };
+    let cheap = |rate, memory, bandwidth| ModelRow {
+        best_ops: Some(rate),
+        memory: Some(Limit { best: memory, floor: memory }),
+        bandwidth: Some(Limit { best: bandwidth, floor: bandwidth }),
+        ..row("cheap", 100, 90 * T)
+    };
+    let passes = |cheap: ModelRow| ScoreTable::new(vec![dear.clone(), cheap], 8).is_err();
+    assert!(passes(cheap(150 * T, 180, 150)));
+    assert!(!passes(cheap(150 * T - 1, 180, 150)));
+    assert!(!passes(cheap(150 * T, 179, 150)));
+    assert!(!passes(cheap(150 * T, 180, 149)));
+    assert!(passes(ModelRow { memory: None, ..cheap(150 * T, 0, 150) }), "what is not known separates nothing");
+}
+
+#[test]
+fn twins_are_paid_the_lowest_base_among_them_and_the_part_says_whose() {
+    let twins = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let rows = vec![
+        row("best", 400, 1_000 * T),
+        ModelRow { twins: twins(&["b", "c"]), source: RateSource::Datasheet, ..row("a", 200, 100 * T) },
+        ModelRow { twins: twins(&["a"]), ..row("b", 160, 100 * T) },
+        ModelRow { twins: twins(&["a"]), nominal_ops: None, floor_ops: None, ..row("c", 100, 1) },
+    ];
+    let table = ScoreTable::new(rows, DEFAULT_MAX_DEVICES).unwrap();
+    let part = |model| machine_score(&table, &machine(model, 1, 100 * T), false).parts.remove(0);
+    assert_eq!((part("a").base_micro, part("a").twin.as_deref()), (1_000_000, Some("c")));
+    assert_eq!((part("b").base_micro, part("b").twin), (1_600_000, None));
+    assert_eq!((part("a").credit, part("a").source), (1_000_000_000_000_000, Some(RateSource::Datasheet)));
+    assert_eq!(machine_score(&table, &machine("a", 8, 100 * T), false).total, points("25.0"));
+    assert_eq!((part("c").reason.label(), part("c").source), ("uncalibrated_model", None));
 }
 
 #[test]

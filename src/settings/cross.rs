@@ -10,6 +10,7 @@ use super::field::{At, Reader};
 use super::network::Network;
 use super::sections::{GpuRow, Settings};
 use super::value::{Source, Value, show_path};
+use crate::proof::size::size;
 use crate::wire::resolver::Resolver;
 
 /// Smallest floor, as a share of nominal (design of the proof: one card must not pass as two, nor a slow one as healthy).
@@ -202,55 +203,114 @@ impl Cross<'_, '_> {
                     self.fault(&[gpu(name, "aliases")], reason);
                 }
             }
-            let Some(twin) = &row.twin else { continue };
-            let mutual = rows.get(twin).is_some_and(|other| other.twin.as_ref() == Some(name));
-            if twin == name || !mutual {
-                let reason = format!("{twin:?} is no other row that names {name:?} as its twin; twins name each other");
-                self.fault(&[gpu(name, "twin")], reason);
+            for twin in &row.twins {
+                let mutual = rows.get(twin).is_some_and(|other| other.twins.contains(name));
+                if twin == name || !mutual {
+                    let reason =
+                        format!("{twin:?} is no other row that names {name:?} as its twin; twins name each other");
+                    self.fault(&[gpu(name, "twins")], reason);
+                }
             }
         }
     }
 
     fn gpu_rates(&mut self, rows: &BTreeMap<String, GpuRow>) {
         for (name, row) in rows {
-            let Some(floor) = row.floor_tops else {
-                if row.nominal_tops.is_some() {
-                    let reason = "nominal_tops needs a floor_tops: without it any slower card could claim this model";
-                    self.fault(&[gpu(name, "nominal_tops")], reason.to_owned());
-                }
-                continue;
-            };
-            let keys = [gpu(name, "nominal_tops"), gpu(name, "floor_tops")];
-            let Some(nominal) = row.nominal_tops else {
-                self.fault(
-                    &keys[1..],
-                    "floor_tops needs a nominal_tops: the model is uncalibrated without it".to_owned(),
-                );
-                continue;
-            };
-            if floor > nominal {
-                self.fault(
-                    &keys,
-                    format!("the floor {floor} is above nominal {nominal}: every honest card would fail"),
-                );
-            } else if floor < FLOOR_SHARE * nominal {
+            let complete = self.gpu_is_complete(name, row);
+            let fits = self.gpu_floors(name, row);
+            if complete && fits {
+                self.gpu_imposters(name, rows);
+            }
+        }
+    }
+
+    /// A rate needs all that it is judged with. Returns whether the model is calibrated.
+    fn gpu_is_complete(&mut self, name: &str, row: &GpuRow) -> bool {
+        let Some(nominal) = row.nominal_tops else {
+            if row.floor_tops.is_some() {
+                let reason = "floor_tops needs a nominal_tops: the model is uncalibrated without it";
+                self.fault(&[gpu(name, "floor_tops")], reason.to_owned());
+            }
+            return false;
+        };
+        let given = [
+            ("floor_tops", row.floor_tops.is_some(), "without it any slower card could claim this model"),
+            ("source", row.source.is_some(), "say datasheet or measured"),
+            ("memory_gib", row.memory_gib.is_some(), "the size of a proof follows from it"),
+            ("floor_memory_gib", row.floor_memory_gib.is_some(), "without it one card could claim this model twice"),
+            ("bandwidth_gbs", row.bandwidth_gbs.is_some(), "a claim shares it"),
+            (
+                "floor_bandwidth_gbs",
+                row.floor_bandwidth_gbs.is_some(),
+                "without it a narrower card could claim this model",
+            ),
+        ];
+        let missing: Vec<_> = given.into_iter().filter(|(_, is_given, _)| !is_given).collect();
+        for (field, _, why) in &missing {
+            self.fault(&[gpu(name, field), gpu(name, "nominal_tops")], format!("nominal_tops needs a {field}: {why}"));
+        }
+        let model = row.model(name);
+        let size = model.nominal_ops.zip(model.memory).map(|(nominal, memory)| size(nominal, memory.best));
+        if size == Some(None) {
+            let reason = format!("no proof lasts 3 to 4 s at {nominal} and fits into the memory");
+            self.fault(&[gpu(name, "memory_gib"), gpu(name, "nominal_tops")], reason);
+        }
+        missing.is_empty() && size != Some(None)
+    }
+
+    /// Each floor is a share of what an honest card has. Returns whether they are.
+    fn gpu_floors(&mut self, name: &str, row: &GpuRow) -> bool {
+        let pairs = [
+            ("nominal_tops", row.nominal_tops, "floor_tops", row.floor_tops, "nominal"),
+            ("memory_gib", row.memory_gib, "floor_memory_gib", row.floor_memory_gib, "memory_gib"),
+            ("bandwidth_gbs", row.bandwidth_gbs, "floor_bandwidth_gbs", row.floor_bandwidth_gbs, "bandwidth_gbs"),
+        ];
+        let mut fits = true;
+        for (whole_key, whole, floor_key, floor, called) in pairs {
+            let Some((whole, floor)) = whole.zip(floor) else { continue };
+            let keys = [gpu(name, whole_key), gpu(name, floor_key)];
+            if floor > whole {
+                fits = false;
+                self.fault(&keys, format!("the floor {floor} is above {called} {whole}: every honest card would fail"));
+            } else if floor < FLOOR_SHARE * whole {
+                fits = false;
                 let reason = format!(
-                    "the floor {floor} is below {FLOOR_SHARE:.2} of nominal {nominal}; at least {} is needed",
-                    FLOOR_SHARE * nominal
+                    "the floor {floor} is below {FLOOR_SHARE:.2} of {called} {whole}; at least {} is needed",
+                    FLOOR_SHARE * whole
                 );
                 self.fault(&keys, reason);
             }
-            let cheaper = rows.iter().filter(|(_, other)| other.base < row.base);
-            let best =
-                cheaper.filter_map(|(other, r)| Some((other, r.nominal_tops?))).max_by(|a, b| a.1.total_cmp(&b.1));
-            if let Some((other, best)) = best
-                && floor <= best / 2.0
-            {
-                let keys = [gpu(name, "floor_tops"), gpu(other, "nominal_tops")];
-                let half = best / 2.0;
+        }
+        if let Some((peak, nominal)) = row.peak_tops.zip(row.nominal_tops).filter(|(peak, nominal)| nominal > peak) {
+            fits = false;
+            let keys = [gpu(name, "peak_tops"), gpu(name, "nominal_tops")];
+            self.fault(&keys, format!("nominal {nominal} is above the peak {peak}: no card reaches it"));
+        }
+        fits
+    }
+
+    /// No cheaper card may pass as two of this model, and one that may pass as it must be its twin.
+    fn gpu_imposters(&mut self, name: &str, rows: &BTreeMap<String, GpuRow>) {
+        let row = &rows[name];
+        let claimed = row.model(name);
+        for (other, cheaper) in rows.iter().filter(|(_, other)| other.base < row.base) {
+            let card = cheaper.model(other);
+            let Some(best) = cheaper.peak_tops.or(cheaper.nominal_tops).filter(|_| card.passes_as(&claimed, 1)) else {
+                continue;
+            };
+            let keys = [gpu(name, "floor_tops"), gpu(other, "nominal_tops")];
+            if card.passes_as(&claimed, 2) {
+                let floor = row.floor_tops.unwrap_or_default();
                 let reason = format!(
-                    "{other} is priced lower, and half its rate, {half}, reaches the floor {floor} of {name}: \
-                     it could pass as two of them"
+                    "{other} is priced lower, and half its rate, {}, reaches the floor {floor} of {name}, as half its \
+                     memory and bandwidth do: it could pass as two of them",
+                    best / 2.0
+                );
+                self.fault(&keys, reason);
+            } else if !row.twins.contains(other) {
+                let reason = format!(
+                    "{other} is priced lower and reaches every floor of {name}: it could pass as one; raise a floor, or \
+                     let both name each other in twins"
                 );
                 self.fault(&keys, reason);
             }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::sections::{Logging, Miner, Prover, Settings, Subtensor, Wallet};
+use super::sections::{GpuRow, Logging, Miner, Prover, Settings, Subtensor, Wallet};
 use crate::chain::serving::AddressPolicy;
+use crate::scoring::{Limit, ModelRow};
 use crate::telemetry::redact_endpoint;
 
 /// How much is logged.
@@ -88,6 +89,37 @@ impl Subtensor {
     /// The address to dial first.
     pub fn endpoint(&self) -> String {
         self.chain_endpoint.clone().unwrap_or_else(|| self.network.default_endpoint())
+    }
+}
+
+/// A setting in the whole units that scores are computed in: the only place where scoring meets a decimal fraction.
+pub fn whole(value: f64, unit: f64) -> u64 {
+    // Settings are bounded far below 2⁶⁴ of these units; a conversion with `as` saturates.
+    (value * unit).round() as u64
+}
+
+impl GpuRow {
+    /// The row as scoring takes it: operations, bytes, bytes a second.
+    pub fn model(&self, name: &str) -> ModelRow {
+        const TERA: f64 = 1e12;
+        const GIB: f64 = 1_073_741_824.0;
+        const GIGA: f64 = 1e9;
+        let limit = |best: Option<f64>, floor: Option<f64>, unit| {
+            best.zip(floor).map(|(best, floor)| Limit { best: whole(best, unit), floor: whole(floor, unit) })
+        };
+        ModelRow {
+            name: name.to_owned(),
+            base_micro: whole(self.base, 1e6),
+            nominal_ops: self.nominal_tops.map(|tops| whole(tops, TERA)),
+            floor_ops: self.floor_tops.map(|tops| whole(tops, TERA)),
+            best_ops: self.peak_tops.map(|tops| whole(tops, TERA)),
+            memory: limit(self.memory_gib, self.floor_memory_gib, GIB),
+            bandwidth: limit(self.bandwidth_gbs, self.floor_bandwidth_gbs, GIGA),
+            source: self.source.unwrap_or_default(),
+            aliases: self.aliases.clone(),
+            twins: self.twins.clone(),
+            timed: true,
+        }
     }
 }
 

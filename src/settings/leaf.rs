@@ -11,6 +11,7 @@ use super::network::Network;
 use super::problem::nearest;
 use super::value::Kind;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::scoring::RateSource;
 
 /// Reads a switch; the words that the original's flags take all work.
 pub(crate) fn parse_switch(text: &str) -> Option<bool> {
@@ -234,6 +235,20 @@ impl Leaf for WeightsMode {
             WeightsMode::Set => "set".to_owned(),
             WeightsMode::Shadow => "shadow".to_owned(),
         }
+    }
+}
+
+impl Leaf for RateSource {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        let all = [RateSource::Datasheet, RateSource::Measured];
+        let text = String::parse(kind, home)?;
+        all.into_iter().find(|source| source.label() == text.trim()).ok_or_else(|| Wrong {
+            reason: format!("expected datasheet or measured, found {:?}", text.trim()),
+            nearest: nearest(text.trim(), all.map(RateSource::label)),
+        })
+    }
+    fn text(&self) -> String {
+        self.label().to_owned()
     }
 }
 

@@ -31,7 +31,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 pub use cli::{Cli, exit_code, parse};
-pub use derived::Level;
+pub use derived::{Level, whole};
 pub use flags::{Effect, FLAGS, Flag, FlagKind};
 pub use leaf::{LogFormat, WeightsMode};
 pub use live::{Live, LiveSettings};
@@ -39,7 +39,7 @@ pub use network::{Network, ParseNetworkError};
 pub use problem::{Problem, Problems};
 pub use sections::{
     Axon, Blacklist, Budget, Challenge, DeviceClass, Devnet, GpuRow, Leases, Logging, Metrics, Miner, Node, Prover,
-    Scoring, Settings, Specs, Store, Subtensor, Supervision, Update, Validator, Wallet, Weights, Whitelist, Work,
+    Scoring, Settings, Specs, Store, Subtensor, Supervision, Update, Validator, Wallet, Weights, Whitelist,
 };
 pub use value::Source;
 

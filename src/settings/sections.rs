@@ -9,6 +9,7 @@ use super::field::section;
 use super::leaf::{DAY, LogFormat, WeightsMode, file_name, if_given, ms, port, power_of_two, s, within};
 use super::network::Network;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::scoring::RateSource;
 
 section! {
     /// All settings of a node, complete and checked.
@@ -336,28 +337,26 @@ section! {
     pub struct GpuRow {
         /// Base score of one card at its full rate.
         pub base: f64 [within(0.0, 1000.0)],
-        /// Rate of an honest card, 10¹² operations a second; none = not measured yet, the model is uncalibrated.
+        /// Where the rates come from; none where there are none.
+        pub source: Option<RateSource>,
+        /// The highest rate of a card, 10¹² operations a second: the data sheet's dense peak; none = nominal.
+        pub peak_tops: Option<f64> [if_given(0.001, 1e6)],
+        /// Rate of an honest card, 10¹² operations a second; none = unknown, the model is uncalibrated.
         pub nominal_tops: Option<f64> [if_given(0.001, 1e6)],
         /// Rate below which a claim of this model fails, 10¹² operations a second.
         pub floor_tops: Option<f64> [if_given(0.001, 1e6)],
+        /// Memory, GiB.
+        pub memory_gib: Option<f64> [if_given(0.1, 1e5)],
+        /// Memory that a claim of this model needs, GiB.
+        pub floor_memory_gib: Option<f64> [if_given(0.1, 1e5)],
+        /// Memory bandwidth, 10⁹ bytes a second.
+        pub bandwidth_gbs: Option<f64> [if_given(0.1, 1e6)],
+        /// Memory bandwidth that a claim of this model needs, 10⁹ bytes a second.
+        pub floor_bandwidth_gbs: Option<f64> [if_given(0.1, 1e6)],
         /// Other names of the same model.
         pub aliases: Vec<String>,
-        /// The model that no floor separates from this one.
-        pub twin: Option<String>,
-        /// Size of a proof.
-        pub work: Work,
-    }
-}
-
-section! {
-    /// Size of a proof: `rounds` products of n×k by k×n.
-    pub struct Work {
-        /// Rows and columns of the product.
-        pub n: u32 [power_of_two(32, 131_072)],
-        /// Inner dimension.
-        pub k: u32 [power_of_two(64, 65_536)],
-        /// Rounds.
-        pub rounds: u32 [within(1, 256)],
+        /// The models that no floor separates from this one.
+        pub twins: Vec<String>,
     }
 }
 

@@ -17,25 +17,18 @@ use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
 use crate::clock::millis;
 use crate::ids::Uid;
 use crate::proof::Work;
+use crate::proof::size::size;
 use crate::runtime::{Backoff, Handle};
 use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable, WHOLE_PPB};
-use crate::settings::Settings;
+use crate::settings::{Settings, whole};
 use crate::store::Role;
 use crate::web::control::{RoleActors, ValidatorActors};
 use crate::wire::dendrite::Dendrite;
 
 /// The file of the secret that lease tokens are derived from, in the data directory.
 const LEASE_SECRET_FILE: &str = "lease.secret";
-/// One trillion operations.
-const TERA: f64 = 1e12;
 /// What the chain's client may take beyond its deadlines.
 const CLIENT: Duration = Duration::from_secs(5);
-
-/// A setting in the whole units that scores are computed in: the only place where scoring meets a decimal fraction.
-fn whole(value: f64, unit: f64) -> u64 {
-    // Settings are bounded far below 2⁶⁴ of these units; a conversion with `as` saturates.
-    (value * unit).round() as u64
-}
 
 /// What a validator is given beside what every node is given.
 pub struct ValidatorInput {
@@ -68,39 +61,25 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
     let mut rows = Vec::new();
     let mut works = HashMap::new();
     let mut problems = Vec::new();
-    let mut work = |name: &str, n, k, rounds| match Work::new(n, k, rounds) {
-        Ok(work) => {
-            works.insert(name.to_owned(), work);
-        }
-        Err(error) => problems.push(format!("{name}: {error}")),
-    };
     for (name, class) in &settings.devnet.gpu_scores {
-        work(name, class.n, class.k, class.rounds);
-        rows.push(ModelRow {
-            name: name.clone(),
-            base_micro: whole(class.base, 1e6),
-            nominal_ops: None,
-            floor_ops: None,
-            aliases: Vec::new(),
-            twin: None,
-            timed: false,
-        });
+        match Work::new(class.n, class.k, class.rounds) {
+            Ok(work) => drop(works.insert(name.clone(), work)),
+            Err(error) => problems.push(format!("{name}: {error}")),
+        }
+        let base_micro = whole(class.base, 1e6);
+        rows.push(ModelRow { name: name.clone(), base_micro, timed: false, ..ModelRow::default() });
     }
     if settings.devnet.gpu_scores.is_empty() {
         for (name, row) in &settings.scoring.gpus {
-            // Without a measured rate a pass says nothing about the model: no work is asked, the row is uncalibrated.
-            if row.nominal_tops.is_some() {
-                work(name, row.work.n, row.work.k, row.work.rounds);
+            let row = row.model(name);
+            // Without a rate a pass says nothing about the model: no work is asked, the row is uncalibrated.
+            if let Some(nominal) = row.nominal_ops {
+                match row.memory.and_then(|memory| size(nominal, memory.best)) {
+                    Some(work) => drop(works.insert(name.clone(), work)),
+                    None => problems.push(format!("{name}: no proof lasts 3 to 4 s and fits into its memory")),
+                }
             }
-            rows.push(ModelRow {
-                name: name.clone(),
-                base_micro: whole(row.base, 1e6),
-                nominal_ops: row.nominal_tops.map(|t| whole(t, TERA)),
-                floor_ops: row.floor_tops.map(|t| whole(t, TERA)),
-                aliases: row.aliases.clone(),
-                twin: row.twin.clone(),
-                timed: true,
-            });
+            rows.push(row);
         }
     }
     let table = ScoreTable::new(rows, settings.scoring.max_devices as usize).map_err(|error| {

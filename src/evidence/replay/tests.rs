@@ -18,15 +18,8 @@ use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use crate::wallet::Keypair;
 
 fn table() -> ScoreTable {
-    let row = |name: &str, base_micro| ModelRow {
-        name: name.to_owned(),
-        base_micro,
-        nominal_ops: None,
-        floor_ops: None,
-        aliases: Vec::new(),
-        twin: None,
-        timed: false,
-    };
+    let row =
+        |name: &str, base_micro| ModelRow { name: name.to_owned(), base_micro, timed: false, ..ModelRow::default() };
     ScoreTable::new(vec![row("cpu-1", 1_000_000), row("cpu-2", 2_000_000)], 8).unwrap()
 }
 

@@ -7,6 +7,7 @@
 use std::arch::x86_64::*;
 
 use crate::proof::keystream::Matrix;
+use crate::proof::keystream::avx2::double_round;
 
 /// Bytes of a row that one step takes: eight blocks of 64.
 pub(super) const STEP: usize = 512;
@@ -68,34 +69,10 @@ fn blocks(state: &[u32; 16], counter: u32) -> [__m256i; 16] {
     first[12] = _mm256_add_epi32(_mm256_set1_epi32(counter as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     let mut v = first;
     for _ in 0..4 {
-        quarter(&mut v, 0, 4, 8, 12);
-        quarter(&mut v, 1, 5, 9, 13);
-        quarter(&mut v, 2, 6, 10, 14);
-        quarter(&mut v, 3, 7, 11, 15);
-        quarter(&mut v, 0, 5, 10, 15);
-        quarter(&mut v, 1, 6, 11, 12);
-        quarter(&mut v, 2, 7, 8, 13);
-        quarter(&mut v, 3, 4, 9, 14);
+        double_round(&mut v);
     }
     for (word, first) in v.iter_mut().zip(first) {
         *word = _mm256_add_epi32(*word, first);
     }
     v
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn quarter(v: &mut [__m256i; 16], a: usize, b: usize, c: usize, d: usize) {
-    let by_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    let by_8 = _mm256_broadcastsi128_si256(_mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14));
-    v[a] = _mm256_add_epi32(v[a], v[b]);
-    v[d] = _mm256_shuffle_epi8(_mm256_xor_si256(v[d], v[a]), by_16);
-    v[c] = _mm256_add_epi32(v[c], v[d]);
-    let x = _mm256_xor_si256(v[b], v[c]);
-    v[b] = _mm256_or_si256(_mm256_slli_epi32::<12>(x), _mm256_srli_epi32::<20>(x));
-    v[a] = _mm256_add_epi32(v[a], v[b]);
-    v[d] = _mm256_shuffle_epi8(_mm256_xor_si256(v[d], v[a]), by_8);
-    v[c] = _mm256_add_epi32(v[c], v[d]);
-    let x = _mm256_xor_si256(v[b], v[c]);
-    v[b] = _mm256_or_si256(_mm256_slli_epi32::<7>(x), _mm256_srli_epi32::<25>(x));
 }

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::proof::cpu::{self, CpuCommitment, CpuError};
+use super::cuda::CudaError;
+use super::{Backend, BackendError};
+use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+use crate::proof::workers::STACK;
 
 /// Why serving ended before the host said so.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +28,11 @@ pub enum ServeError {
 
 type Incoming = mpsc::Receiver<Result<Frame, FrameError>>;
 
-/// Answers the host on `reader` and `writer` until it says bye or its side ends.
+/// Answers the host on `reader` and `writer` until it says bye or its side ends; `backend` computes.
 ///
 /// # Errors
 /// If the host breaks the protocol or the pipe fails; nothing is left running then.
-pub async fn serve<R, W>(mut reader: R, mut writer: W) -> Result<(), ServeError>
+pub async fn serve<R, W>(mut reader: R, mut writer: W, backend: Backend) -> Result<(), ServeError>
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin,
@@ -50,12 +53,16 @@ where
             }
         }
     });
-    let result = requests(&mut incoming, &mut writer).await;
+    let result = requests(&mut incoming, &mut writer, backend).await;
     task.abort();
     result
 }
 
-async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), ServeError> {
+async fn requests(
+    incoming: &mut Incoming,
+    writer: &mut (impl AsyncWrite + Unpin),
+    backend: Backend,
+) -> Result<(), ServeError> {
     let mut commitment: Option<Arc<CpuCommitment>> = None;
     while let Some(frame) = incoming.recv().await.transpose()? {
         let flag = Arc::new(AtomicBool::new(false));
@@ -64,7 +71,7 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
             Frame::Bye => return Ok(()),
             Frame::Commit { challenge, threads } => {
                 commitment = None;
-                let job = start(move || cpu::commit(&challenge, threads as usize, &cancel));
+                let job = start(move || backend.commit(&challenge, threads as usize, &cancel));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(made)) => {
@@ -78,7 +85,7 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
             Frame::Open { positions } => match commitment.clone() {
                 None => Frame::Error { kind: ErrorKind::Request, text: "nothing is committed yet".into() },
                 Some(made) => {
-                    let job = start(move || made.open(&positions, &cancel));
+                    let job = start(move || Ok(made.open(&positions, &cancel)?));
                     match finish(job, &flag, incoming).await? {
                         None => return Ok(()),
                         Some(Ok(bytes)) => Frame::Openings { bytes },
@@ -94,11 +101,11 @@ async fn requests(incoming: &mut Incoming, writer: &mut (impl AsyncWrite + Unpin
 }
 
 /// A computation on a thread of its own: a pool might hold it back for ever where no more threads can be had.
-type Job<T> = std::io::Result<oneshot::Receiver<Result<T, CpuError>>>;
+type Job<T> = std::io::Result<oneshot::Receiver<Result<T, BackendError>>>;
 
-fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, CpuError> + Send + 'static) -> Job<T> {
+fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("request".into()).stack_size(cpu::STACK);
+    let thread = std::thread::Builder::new().name("request".into()).stack_size(STACK);
     thread.spawn(move || _ = done.send(work()))?;
     Ok(result)
 }
@@ -127,10 +134,23 @@ async fn finish<T>(
     };
     match done {
         Ok(Ok(made)) => Ok(Some(Ok(made))),
-        Ok(Err(e @ CpuError::OutOfMemory { .. })) => error(ErrorKind::OutOfMemory, e.to_string()),
-        Ok(Err(e @ (CpuError::NoSuchEntry(_) | CpuError::Work(_)))) => error(ErrorKind::Request, e.to_string()),
-        Ok(Err(e @ CpuError::Cancelled)) => error(ErrorKind::Internal, e.to_string()),
+        Ok(Err(failed)) => error(kind(&failed), failed.to_string()),
         // The sender went without a word: the thread panicked, and said so on stderr.
         Err(_) => error(ErrorKind::Internal, "the computation panicked".into()),
+    }
+}
+
+/// What an error is about. A device that this machine has not, or a driver, is the request's matter: nothing has failed.
+fn kind(error: &BackendError) -> ErrorKind {
+    match error {
+        BackendError::Cpu(CpuError::OutOfMemory { .. })
+        | BackendError::Cuda(CudaError::OutOfMemory { .. } | CudaError::OutOfHostMemory { .. }) => {
+            ErrorKind::OutOfMemory
+        }
+        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_)) | BackendError::Cuda(CudaError::Work(_)) => {
+            ErrorKind::Request
+        }
+        BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
+        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(_) => ErrorKind::Internal,
     }
 }

@@ -6,15 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 
-use super::{ServeError, serve};
+use super::{Backend, ServeError, serve};
 use crate::exit::Exit;
 use crate::proof::frames::FrameError;
 
 /// Serves frames on this process's stdin and stdout until the input ends; what went wrong goes to stderr.
 ///
-/// The work's own threads are the backend's; this needs one for the pipe. [`Exit::Ok`] in order, [`Exit::Data`] if the
+/// `backend` computes. The work's own threads are the backend's; this needs one for the pipe. [`Exit::Ok`] in order, [`Exit::Data`] if the
 /// input is no frames, [`Exit::Unavailable`] without a runtime.
-pub fn serve_stdio() -> Exit {
+pub fn serve_stdio(backend: Backend) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().thread_stack_size(512 * 1024).enable_io().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -29,7 +29,7 @@ pub fn serve_stdio() -> Exit {
             Ok(pipe) => Box::new(pipe),
             Err(_) => Box::new(tokio::fs::File::from_std(own(std::io::stdout())?.into())),
         };
-        serve(input, output).await
+        serve(input, output, backend).await
     });
     // A read of a file or terminal that is under way cannot be cancelled; nothing is lost by leaving it.
     runtime.shutdown_background();

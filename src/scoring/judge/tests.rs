@@ -17,9 +17,8 @@ fn table() -> ScoreTable {
         base_micro: 1_000_000,
         nominal_ops: Some(100 * T),
         floor_ops: Some(75 * T),
-        aliases: Vec::new(),
-        twin: None,
         timed: true,
+        ..ModelRow::default()
     };
     let cpu = ModelRow { timed: false, nominal_ops: None, floor_ops: None, ..gpu("cpu-1") };
     ScoreTable::new(vec![gpu("gpu"), gpu("other"), cpu], DEFAULT_MAX_DEVICES).unwrap()

@@ -15,7 +15,7 @@ use crate::messages::validator::allocation_manager::AllocatedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, MinerJudgement};
 use crate::messages::validator::weight_setter::{ScoreRow, Scoreboard};
 use crate::runtime::Ctx;
-use crate::scoring::{self, Points, Score};
+use crate::scoring::{self, Points, RateSource, Score};
 use crate::store::Record;
 use crate::store::records::{DevicePart, ScoreParts, ScoreRecord, WeightsRecord};
 use crate::telemetry::error_chain;
@@ -150,6 +150,14 @@ pub(super) fn evidence(
     Ok(EvidenceRecord { entries: vec![entry(Kind::Scores, at_ms, &body)?], state: None, closes: None })
 }
 
+/// What an operator should know about the figures that a device is paid by.
+fn part_note(part: &scoring::DevicePart) -> Option<String> {
+    let twin = part.twin.as_ref().map(|twin| format!("paid as its twin {twin}, which nothing proved tells it from"));
+    let estimate = (part.source == Some(RateSource::Datasheet)).then(|| "rates estimated from a data sheet".to_owned());
+    let said: Vec<String> = twin.into_iter().chain(estimate).collect();
+    (!said.is_empty()).then(|| format!("{} as {}: {}", part.device, part.model, said.join("; ")))
+}
+
 /// The arithmetic of a score in the form the database keeps.
 pub(super) fn parts(miner: &MinerJudgement, score: &Score) -> ScoreParts {
     let verdict_of = |device: DeviceId| miner.devices.iter().find(|d| d.device == device);
@@ -170,7 +178,7 @@ pub(super) fn parts(miner: &MinerJudgement, score: &Score) -> ScoreParts {
             reason: p.reason.label().to_owned(),
         })
         .collect();
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = score.parts.iter().filter(|part| part.counted).filter_map(part_note).collect();
     if let Some(refusal) = &miner.refused {
         notes.push(format!("not asked: {}: {refusal}; {}", refusal.label(), refusal.remedy()));
     }

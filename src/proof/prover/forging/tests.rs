@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{DeviceId, Hotkey};
+use crate::proof::binomial;
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{sample_positions, work::Work};
 
@@ -83,7 +84,7 @@ async fn caught(forgery: Forgery, challenge: &Challenge, q: usize, trials: u64) 
 #[tokio::test]
 async fn skipped_work_is_caught_at_the_predicted_rate() {
     let challenge = challenge(256, 4);
-    let (q, trials) = (10, 300);
+    let (q, trials) = (10, 1000);
     for (forgery, share) in [
         (Forgery::SkipTiles { ratio: 0.1 }, Some(skipped_tiles(0.1, &challenge))),
         (Forgery::SkipEntries { ratio: 0.125 }, None),
@@ -94,12 +95,9 @@ async fn skipped_work_is_caught_at_the_predicted_rate() {
             Some(ratio) => Forgery::SkipTiles { ratio }.catch_probability(&challenge.work, q),
             None => forgery.catch_probability(&challenge.work, q),
         };
-        let measured = caught(forgery, &challenge, q as usize, trials).await as f64 / trials as f64;
-        let deviation = (predicted * (1.0 - predicted) / trials as f64).sqrt();
-        assert!(
-            (measured - predicted).abs() < 4.0 * deviation,
-            "{forgery:?}: caught {measured:.3}, predicted {predicted:.3}"
-        );
+        let caught = caught(forgery, &challenge, q as usize, trials).await;
+        let band = binomial::band(trials, predicted);
+        assert!(band.contains(&caught), "{forgery:?}: caught {caught} of {trials}, predicted {band:?}");
     }
 }
 

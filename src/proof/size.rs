@@ -1,0 +1,91 @@
+//! How large a proof is asked of a GPU: a pure function of its model's nominal rate and memory.
+
+use super::tile::{TILE, TILE_BYTES};
+use super::work::{K_RANGE, ROUNDS_RANGE, Work};
+
+/// Shortest and longest time that a proof takes at the nominal rate, in seconds: long against the round trip, which is not
+/// subtracted, and short against a slot.
+pub const SECONDS: (u64, u64) = (3, 4);
+/// The most of a card's memory that a proof needs, in tenths.
+pub const MEMORY_TENTHS: u64 = 9;
+/// Smallest and largest `n` that a GPU is asked for. Twice the largest would save half of the key stream, which is a few
+/// hundredths of the time, and need four times the digests.
+pub const GPU_N_RANGE: (u32, u32) = (8_192, 65_536);
+/// Smallest `k` that a GPU is asked for: what a proof costs beside its product falls with 1/k.
+pub const GPU_K_MIN: u32 = 16_384;
+/// Cards with less memory, in bytes, are asked for half the largest `n` at most.
+const SMALL_CARD: u64 = 12_000_000_000;
+/// Rows of one strip of the product; two are in memory at a time.
+const STRIP_ROWS: u64 = 2_048;
+/// What context, libraries and workspace take, in bytes.
+const FIXED_BYTES: u64 = 1 << 30;
+
+/// Bytes of device memory that a GPU prover needs for this work: both matrices, two strips of the product, the hash of
+/// each tile of each round with one round's tree, and what is taken whatever the size.
+pub fn gpu_memory_bytes(work: &Work) -> u64 {
+    let (n, k, rounds) = (u64::from(work.n), u64::from(work.k), u64::from(work.rounds));
+    let entry = (TILE_BYTES / (TILE * TILE)) as u64;
+    2 * n * k + 2 * STRIP_ROWS * n * entry + 32 * work.tiles() * (rounds + 2) + FIXED_BYTES
+}
+
+/// The work that a card of this nominal rate, in operations a second, does in 3 to 4 s, with this much memory, in bytes:
+/// the largest `k`, then the largest `n` that fits both, then the fewest rounds. `None` where no size fits.
+pub fn size(nominal_ops: u64, memory_bytes: u64) -> Option<Work> {
+    let halves = |from: u32, to: u32| std::iter::successors(Some(from), |n| Some(n / 2)).take_while(move |n| *n >= to);
+    let largest = if memory_bytes < SMALL_CARD { GPU_N_RANGE.1 / 2 } else { GPU_N_RANGE.1 };
+    let room = u128::from(memory_bytes) * u128::from(MEMORY_TENTHS);
+    let fits = |n: u32, k: u32| {
+        let round = 2 * u128::from(n) * u128::from(n) * u128::from(k);
+        let (least, most) = SECONDS;
+        let rounds = (u128::from(nominal_ops) * u128::from(least)).div_ceil(round);
+        let in_time = round * rounds <= u128::from(nominal_ops) * u128::from(most);
+        let rounds = u32::try_from(rounds).ok().filter(|r| in_time && *r <= ROUNDS_RANGE.1)?;
+        let work = Work::new(n, k, rounds).ok()?;
+        (u128::from(gpu_memory_bytes(&work)) * 10 <= room).then_some(work)
+    };
+    halves(K_RANGE.1, GPU_K_MIN)
+        .flat_map(|k| halves(largest, GPU_N_RANGE.0).map(move |n| (n, k)))
+        .find_map(|(n, k)| fits(n, k))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T: u64 = 1_000_000_000_000;
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn sizes_are_the_largest_that_fit_time_and_memory() {
+        let of = |tops, gib| size(tops * T, gib * GIB).map(|w| (w.n, w.k, w.rounds));
+        assert_eq!(of(1_187, 141), Some((65_536, 65_536, 7)));
+        assert_eq!(of(150, 24), Some((65_536, 65_536, 1)));
+        // One round of the largest would take 2.3 s, two 4.6 s.
+        assert_eq!(of(240, 24), Some((32_768, 65_536, 6)));
+        assert_eq!(of(1_187, 11), Some((32_768, 65_536, 26)), "under 12 GB");
+        assert_eq!(of(1_187, 6), Some((16_384, 65_536, 102)));
+        assert_eq!(of(1_187, 2), None, "what lasts 3 s within 256 rounds does not fit");
+        assert_eq!(of(0, 80), None);
+        assert_eq!(size(u64::MAX, u64::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_lasts_three_to_four_seconds_and_leaves_a_tenth_of_the_memory(
+            gops in 600u64..30_000_000, memory in (1u64 << 30)..(300u64 << 30),
+        ) {
+            let nominal = gops * 1_000_000_000;
+            let Some(work) = size(nominal, memory) else {
+                let small = memory < 8 * GIB || memory < 40 * GIB && gops > 2_000_000;
+                prop_assert!(small || gops < 2_200, "{gops} {memory}");
+                return Ok(());
+            };
+            prop_assert!(work.check().is_ok() && work.k >= GPU_K_MIN);
+            prop_assert!(work.operations() >= 3 * nominal && work.operations() <= 4 * nominal, "{work:?}");
+            prop_assert!(gpu_memory_bytes(&work) * 10 <= memory * 9);
+            prop_assert!(memory >= SMALL_CARD || work.n <= 32_768);
+        }
+    }
+}
