@@ -223,9 +223,9 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
 fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
     let dir = tempfile::tempdir().unwrap();
     let exit = launch::run(|runtime| async move {
-        // Two slots of 3.2 s: the second one can still be to come when nothing was heard of the chain for 3 s.
+        // Two slots of 4.8 s: of the second one some is still to come when nothing was heard of the chain for 3 s.
         let mut settings = quick();
-        (settings.devnet.block_time, settings.devnet.tempo) = (Duration::from_millis(400), 15);
+        (settings.devnet.block_time, settings.devnet.tempo) = (Duration::from_millis(600), 15);
         let subnet = Subnet::start(dir.path(), settings, runtime.clone()).await;
         subnet.second_permit().await;
         let (miner, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
@@ -235,18 +235,19 @@ fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
         assert!(until(secs(40), async || judged().await.filter(|judged| !judged.void)).await.is_some());
 
         let waits = async || metrics(&validator).await.sum("compute_challenge_slot{state=\"wait\"}") == 1.0;
-        let block = loop {
-            assert!(until(secs(40), async || waits().await.then_some(())).await.is_some(), "the second slot is ours");
+        let unseen = async || {
+            assert!(until(secs(60), async || waits().await.then_some(())).await.is_some(), "the second slot is ours");
             subnet.away.store(true, Ordering::SeqCst);
             // A look at the chain may be on its way.
             tokio::time::sleep(secs(1)).await;
-            if waits().await {
-                break metrics(&validator).await.sum("compute_chain_block");
-            }
-            subnet.away.store(false, Ordering::SeqCst);
+            let block = metrics(&validator).await.sum("compute_chain_block");
+            let begun = async || judged().await.filter(|judged| judged.block as f64 == block);
+            let round = if waits().await { until(secs(10), begun).await } else { None };
+            subnet.away.store(round.is_some(), Ordering::SeqCst);
+            round.map(|round| (round, block))
         };
-        let begun = async || judged().await.filter(|judged| judged.block as f64 == block);
-        let round = until(secs(10), begun).await.expect("a round without a block of its slot");
+        // A busy machine may sleep through what is left of the slot.
+        let (round, block) = until(secs(100), unseen).await.expect("a round without a block of its slot");
         let verdicts: Vec<_> =
             round.miners.iter().flat_map(|m| &m.devices).map(|device| device.verdict.clone()).collect();
         assert!(!round.void && matches!(verdicts[..], [Verdict::Pass { .. }]), "{verdicts:?}");
