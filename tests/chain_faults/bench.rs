@@ -218,7 +218,8 @@ impl Drop for Blocks {
 /// Weights that go in the open.
 pub(crate) fn weights() -> PreparedWeights {
     let weights = Weights { entries: vec![(Uid(4), 1), (Uid(5), 65_535)], version_key: 0 };
-    PreparedWeights { weights, mechanism: 0, route: Route::Plain, at: 1, reveal: None }
+    // Of a block to come: they are never sent too late.
+    PreparedWeights { weights, mechanism: 0, route: Route::Plain, at: 1 << 32, reveal: None }
 }
 
 /// The transaction that was submitted last to this node.

@@ -38,7 +38,8 @@ pub(crate) fn client(netuid: Netuid, uid: usize, endpoints: Vec<String>) -> Arc<
 
 fn weights(target: u16) -> PreparedWeights {
     let weights = Weights { entries: vec![(Uid(target), 65_535)], version_key: 0 };
-    PreparedWeights { weights, mechanism: 0, route: Route::Plain, at: 1, reveal: None }
+    // Of a block to come: they are never sent too late.
+    PreparedWeights { weights, mechanism: 0, route: Route::Plain, at: 1 << 32, reveal: None }
 }
 
 /// A chain with eight neurons, of which the first may set weights.
