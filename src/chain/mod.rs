@@ -143,7 +143,9 @@ pub trait Chain: Send + Sync {
         hotkey: Hotkey,
         limit_rao: u64,
         coldkey: &dyn Signer,
-    ) -> Result<Inclusion, ChainError>;
+    ) -> Result<Inclusion, ChainError> {
+        register_at_most(self, hotkey, limit_rao, coldkey).await
+    }
 }
 
 /// [Registers](Chain::register) where the chain has no call with a limit: if the newest block's price is within it.
@@ -151,7 +153,7 @@ pub trait Chain: Send + Sync {
 /// # Errors
 /// As for [`Chain::register_within`].
 pub(crate) async fn register_at_most(
-    chain: &dyn Chain,
+    chain: &(impl Chain + ?Sized),
     hotkey: Hotkey,
     limit_rao: u64,
     coldkey: &dyn Signer,

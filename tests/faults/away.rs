@@ -89,14 +89,6 @@ impl Chain for Cut {
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.chain()?.register(hotkey, coldkey).await
     }
-    async fn register_within(
-        &self,
-        hotkey: Hotkey,
-        limit_rao: u64,
-        coldkey: &dyn Signer,
-    ) -> Result<Inclusion, ChainError> {
-        self.chain()?.register_within(hotkey, limit_rao, coldkey).await
-    }
     fn call_lifetime(&self) -> u64 {
         self.inner.call_lifetime()
     }

@@ -183,12 +183,4 @@ impl Chain for Scripted {
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.inner.register(hotkey, coldkey).await
     }
-    async fn register_within(
-        &self,
-        hotkey: Hotkey,
-        limit_rao: u64,
-        coldkey: &dyn Signer,
-    ) -> Result<Inclusion, ChainError> {
-        self.inner.register_within(hotkey, limit_rao, coldkey).await
-    }
 }

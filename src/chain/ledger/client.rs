@@ -14,7 +14,7 @@ use super::rpc::{BlockHash, Refusal};
 use crate::chain::commit::{commit_hash, storage_index};
 use crate::chain::{
     BlockHead, Chain, ChainError, Hyperparameters, Inclusion, Metagraph, PreparedWeights, Rejection, Route, Signer,
-    Weights, WeightsShown, next_epoch_block, register_at_most,
+    Weights, WeightsShown, next_epoch_block,
 };
 use crate::ids::{BlockNumber, Coldkey, Hash32, Hotkey, Netuid, Uid};
 
@@ -317,15 +317,6 @@ impl Chain for LedgerClient {
 
     async fn register(&self, hotkey: Hotkey, coldkey: &dyn Signer) -> Result<Inclusion, ChainError> {
         self.submit(Call::BurnedRegister { hotkey }, coldkey).await
-    }
-
-    async fn register_within(
-        &self,
-        hotkey: Hotkey,
-        limit_rao: u64,
-        coldkey: &dyn Signer,
-    ) -> Result<Inclusion, ChainError> {
-        register_at_most(self, hotkey, limit_rao, coldkey).await
     }
 }
 

@@ -121,9 +121,6 @@ impl Chain for Endpoint {
     async fn register(&self, _: Hotkey, _: &dyn Signer) -> Result<Inclusion, ChainError> {
         Err(ChainError::Unreachable("read only".to_owned()))
     }
-    async fn register_within(&self, _: Hotkey, _: u64, _: &dyn Signer) -> Result<Inclusion, ChainError> {
-        Err(ChainError::Unreachable("read only".to_owned()))
-    }
 }
 
 /// A watcher that has followed an endpoint.
