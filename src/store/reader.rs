@@ -75,11 +75,13 @@ impl Drop for Cancel {
 }
 
 impl Reader {
+    /// Starts the thread. `reads` is dropped when its connection is closed.
     pub(super) fn spawn(
         path: &Path,
         capacity: usize,
         hold_clock: bool,
         health: Arc<watch::Sender<Health>>,
+        reads: std::sync::mpsc::Sender<()>,
     ) -> Result<Reader, SpawnError> {
         let conn = connect_read_only(path).map_err(SpawnError::Connection)?;
         let running = Arc::new(Running { current: Mutex::new(None), interrupt: conn.get_interrupt_handle() });
@@ -91,6 +93,7 @@ impl Reader {
             .spawn(move || {
                 run(&queue, &conn, &thread_running);
                 drop(conn);
+                drop(reads);
                 drop(alive);
             })
             .map_err(SpawnError::Thread)?;

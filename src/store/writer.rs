@@ -31,6 +31,9 @@ use super::records::Record;
 use crate::evidence::log::{Log, LogStats, Mark};
 use crate::telemetry::error_chain;
 
+/// How long the end of the last read is waited for when the store closes.
+const LAST_READ: Duration = Duration::from_secs(2);
+
 /// The handle of the writer and of the reader beside it. Clones share both; the last one dropped lets the writer flush and end.
 #[derive(Clone, Debug)]
 pub struct Writer {
@@ -86,7 +89,8 @@ impl Writer {
             bound_size(&db.conn, bytes).map_err(SpawnError::Connection)?;
         }
         let health = Arc::new(watch::Sender::new(Health::Healthy));
-        let reader = Reader::spawn(&db.path, cfg.query_capacity.max(1), cfg.hold_clock, health.clone())?;
+        let (reads, reading) = std::sync::mpsc::channel::<()>();
+        let reader = Reader::spawn(&db.path, cfg.query_capacity.max(1), cfg.hold_clock, health.clone(), reads)?;
         let (jobs, queue) = sync_channel(cfg.capacity);
         let (alive, ended) = watch::channel(());
         let counters = Arc::new(Counters::default());
@@ -108,6 +112,8 @@ impl Writer {
                 let Database { mut conn, path: _, log, lock } = db;
                 thread.log = log;
                 thread.run(&mut conn);
+                // The last connection that is closed merges the log into the database, which the reader's may not.
+                let _ = reading.recv_timeout(LAST_READ);
                 drop(conn);
                 drop(lock); // the directory is free before anyone hears that the writer has ended
                 drop(alive);
