@@ -52,7 +52,7 @@ enum Subcommands {
         /// Leaves the products out.
         #[arg(long)]
         memory_only: bool,
-        /// MiB of the measured memory proof, as much as the device has free at most. Nothing larger is compared.
+        /// MiB of the measured memory proof. Nothing larger is compared.
         #[arg(long, default_value_t = 4096)]
         memory_mib: u32,
         /// Iterations of the measured fill.
