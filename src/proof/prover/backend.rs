@@ -5,7 +5,10 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use super::cuda::{self, CudaError};
+use super::held::{Held, OnCpu};
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
+use crate::proof::memory;
+use crate::proof::memory::cpu::MemoryError;
 use crate::proof::work::Challenge;
 
 /// What computes the roots. Openings are always computed by the processor.
@@ -26,6 +29,9 @@ pub enum BackendError {
     /// The processor's.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// The processor's, about memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The GPU's.
     #[error("the cuda backend: {0}")]
     Cuda(#[from] CudaError),
@@ -54,6 +60,22 @@ impl Backend {
             }
         }
         Ok(cpu::commit(challenge, threads, cancel)?)
+    }
+}
+
+impl Backend {
+    /// Fills memory for the challenge.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub(crate) fn fill(
+        self,
+        challenge: &memory::Challenge,
+        threads: usize,
+        cancel: &AtomicBool,
+    ) -> Result<Held, BackendError> {
+        // What this process may have is its limit, which shows when memory is asked for.
+        Ok(OnCpu::held(memory::cpu::fill(challenge, threads, u64::MAX, cancel)?))
     }
 }
 

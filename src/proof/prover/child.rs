@@ -17,8 +17,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Commitment, Prover, ProverError};
+use super::{Commitment, Filled, Prover, ProverError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+use crate::proof::memory;
 use crate::proof::work::{Challenge, Position, Root, Work};
 
 /// Most bytes of stderr that are kept.
@@ -122,6 +123,10 @@ impl Prover for ChildProver {
             other => Err(session.unexpected(other).await),
         }
     }
+
+    async fn fill(&self, _challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        Err(ProverError::Refused("frames for memory come with the next commit".into()))
+    }
 }
 
 struct ChildCommitment {
@@ -139,9 +144,7 @@ impl Commitment for ChildCommitment {
 
     async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError> {
         let expected = positions.len().saturating_mul(self.work.opening_len());
-        let gone =
-            || ProverError::Crashed { ended: "it failed in a request before".to_owned(), stderr_tail: String::new() };
-        let session = self.session.as_ref().ok_or_else(gone)?;
+        let session = self.session.as_ref().ok_or_else(ProverError::gone)?;
         let most = session.limits.output_bytes;
         if positions.len() > frames::MAX_POSITIONS || expected as u64 > most {
             let count = positions.len();
@@ -154,7 +157,7 @@ impl Commitment for ChildCommitment {
         if let Some(outside) = positions.iter().find(|p| !p.is_within(&self.work)) {
             return Err(ProverError::Refused(format!("{outside:?} is not in the product")));
         }
-        let session = self.session.take().ok_or_else(gone)?;
+        let session = self.session.take().ok_or_else(ProverError::gone)?;
         let (session, answer) = session.ask(&Frame::Open { positions: positions.to_vec() }, false).await?;
         match answer {
             Frame::Openings { bytes } if bytes.len() == expected => {

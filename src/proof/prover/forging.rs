@@ -8,11 +8,15 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 
-use super::in_process::compute;
-use super::{Commitment, Prover, ProverError};
+use super::held::{Backing, Held};
+use super::in_process::{InProcessMemory, compute};
+use super::{BackendError, Commitment, Filled, InProcessProver, Prover, ProverError};
 use crate::ids::Hash32;
 use crate::proof::cpu::{self, CpuCommitment, CpuError, Tamper};
 use crate::proof::gemm::Kernel;
+use crate::proof::memory;
+use crate::proof::memory::forging::ForgedMemory;
+use crate::proof::memory::keys::ScanNonce;
 use crate::proof::tile::{TILE, TILE_ENTRIES, Tile};
 use crate::proof::work::{Challenge, K_RANGE, N_RANGE, Position, ROUNDS_RANGE, Root, Work};
 use crate::verdict::FailReason;
@@ -101,6 +105,8 @@ pub enum Forgery {
     OtherRound,
     /// Sends openings of the right length, full of noise.
     Garbage,
+    /// Does all the work, and cheats with its memory.
+    Memory(memory::forging::Forgery),
 }
 
 impl Forgery {
@@ -130,6 +136,7 @@ impl Forgery {
             Forgery::OtherTile => "other_tile",
             Forgery::OtherRound => "other_round",
             Forgery::Garbage => "garbage",
+            Forgery::Memory(forgery) => forgery.label(),
         }
     }
 
@@ -158,6 +165,7 @@ impl Forgery {
             | Forgery::OtherTile
             | Forgery::OtherRound
             | Forgery::Garbage => FailReason::PathMismatch,
+            Forgery::Memory(forgery) => forgery.expected(),
         }
     }
 
@@ -239,8 +247,58 @@ pub struct ForgingProver {
 impl Prover for ForgingProver {
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
         let (forgery, threads, challenge) = (self.forgery, self.threads, challenge.clone());
-        let forged = compute(move |cancel| Forged::make(forgery, &challenge, threads, cancel)).await?;
+        let forged = compute(move |cancel| Ok(Forged::make(forgery, &challenge, threads, cancel)?)).await?;
         Ok(Box::new(ForgedCommitment(Arc::new(forged))))
+    }
+
+    /// Honest memory, but for a [`Forgery::Memory`].
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        let Forgery::Memory(forgery) = self.forgery else {
+            return InProcessProver { threads: self.threads }.fill(challenge).await;
+        };
+        let challenge = challenge.clone();
+        let made = compute(move |cancel| {
+            let memory = ForgedMemory::fill(forgery, &challenge, cancel)?;
+            Ok(Held::new(challenge.size, Box::new(OnForged { memory, answer: None })))
+        });
+        let filled = InProcessMemory::new(made.await?);
+        Ok(match forgery {
+            memory::forging::Forgery::WithholdOpenings => Box::new(Withholding(filled)),
+            _ => Box::new(filled),
+        })
+    }
+}
+
+/// Forged memory, and what it answered last.
+struct OnForged {
+    memory: ForgedMemory,
+    answer: Option<memory::forging::Forged>,
+}
+
+impl Backing for OnForged {
+    fn scan(&mut self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Vec<Root>, BackendError> {
+        let answer = self.memory.scan(&nonce_0, cancel)?;
+        let roots = answer.roots().to_vec();
+        self.answer = Some(answer);
+        Ok(roots)
+    }
+
+    fn open(&mut self, positions: &[memory::Position], _cancel: &AtomicBool) -> Result<Vec<u8>, BackendError> {
+        Ok(self.answer.as_ref().map(|answer| answer.open(positions)).unwrap_or_default())
+    }
+}
+
+/// Sends the roots, and never an opening.
+struct Withholding(InProcessMemory);
+
+#[async_trait]
+impl Filled for Withholding {
+    async fn scan(&mut self, nonce_0: &ScanNonce) -> Result<Vec<Root>, ProverError> {
+        self.0.scan(nonce_0).await
+    }
+
+    async fn open(&mut self, _positions: &[memory::Position]) -> Result<Vec<u8>, ProverError> {
+        Err(ProverError::Refused("no openings today".into()))
     }
 }
 
@@ -404,7 +462,8 @@ impl Commitment for ForgedCommitment {
 
     async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError> {
         let (forged, positions) = (self.0.clone(), positions.to_vec());
-        let sent = compute(move |cancel| forged.open_with(&positions, |opened| forged.tiles(opened, cancel))).await?;
+        let sent =
+            compute(move |cancel| Ok(forged.open_with(&positions, |opened| forged.tiles(opened, cancel))?)).await?;
         sent.ok_or_else(|| ProverError::Refused("no openings today".into()))
     }
 }

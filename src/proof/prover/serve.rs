@@ -13,6 +13,7 @@ use super::cuda::CudaError;
 use super::{Backend, BackendError};
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+use crate::proof::memory::cpu::MemoryError;
 use crate::proof::workers::STACK;
 
 /// Why serving ended before the host said so.
@@ -144,13 +145,16 @@ async fn finish<T>(
 fn kind(error: &BackendError) -> ErrorKind {
     match error {
         BackendError::Cpu(CpuError::OutOfMemory { .. })
+        | BackendError::Memory(MemoryError::OutOfMemory { .. } | MemoryError::OverLimit { .. })
         | BackendError::Cuda(CudaError::OutOfMemory { .. } | CudaError::OutOfHostMemory { .. }) => {
             ErrorKind::OutOfMemory
         }
-        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_)) | BackendError::Cuda(CudaError::Work(_)) => {
-            ErrorKind::Request
-        }
+        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_))
+        | BackendError::Memory(MemoryError::NoSuchBlock(_))
+        | BackendError::Cuda(CudaError::Work(_)) => ErrorKind::Request,
         BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
-        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(_) => ErrorKind::Internal,
+        BackendError::Cpu(CpuError::Cancelled)
+        | BackendError::Memory(MemoryError::Cancelled)
+        | BackendError::Cuda(_) => ErrorKind::Internal,
     }
 }
