@@ -167,7 +167,10 @@ fn table() -> (String, Vec<String>) {
     );
     let mut wrong = Vec::new();
     for cheat in all(&run) {
-        match measure(&cheat, &run, TRIALS) {
+        let begun = std::time::Instant::now();
+        let measured = measure(&cheat, &run, TRIALS);
+        println!("TIMING {:?} {}", begun.elapsed(), cheat.name);
+        match measured {
             Ok(caught) => text.push_str(&row(&cheat, caught, TRIALS)),
             Err(what) => wrong.push(format!("{}: {what}", cheat.name)),
         }

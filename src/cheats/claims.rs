@@ -193,14 +193,17 @@ fn refusing(shipped: Arc<Shipped>) -> Cheat {
     let does = "does not answer in the slot, or refuses, or says that it is busy, whenever it would be caught";
     let formula = "certain with the third in a row; nothing is paid before";
     certain("a miner that refuses", does, formula, FailReason::Unresponsive, "nothing", move |draw| {
-        use UnknownCause::{BudgetRefused, Busy, MalformedReply, ProverCrashed, ProverHung, Refused, Timeout, Unreachable};
+        use UnknownCause::{
+            BudgetRefused, Busy, MalformedReply, ProverCrashed, ProverHung, Refused, Timeout, Unreachable,
+        };
         let causes = [Refused, BudgetRefused, Busy, Timeout, Unreachable, ProverCrashed, ProverHung, MalformedReply];
         let row = draw.one(&shipped.rows).clone();
         let mut judge = Judge::new(HistoryRules::default());
         let mut outcome = Outcome::Passed;
         for epoch in 1..=3 {
             let verdict = Verdict::unknown(*draw.one(&causes), "not now");
-            let judged = judge.judge(epoch, epoch * 4_320_000, &shipped.table, &findings(&row, &[vec![(gpu(0), verdict)]]));
+            let judged =
+                judge.judge(epoch, epoch * 4_320_000, &shipped.table, &findings(&row, &[vec![(gpu(0), verdict)]]));
             let miner = Judged::of(&shipped.table, &judged.miners[0].devices);
             if miner.paid > 0.0 {
                 return Outcome::Beyond(format!("paid {} in epoch {epoch}", miner.paid));
@@ -246,19 +249,26 @@ fn two_identities(shipped: Arc<Shipped>) -> Cheat {
 
 fn one_device_twice(shipped: Arc<Shipped>) -> Cheat {
     let does = "two hotkeys prove the same device id";
-    certain("one device id for two hotkeys", does, "certain, for both", FailReason::DuplicateDevice, "nothing", move |draw| {
-        let row = draw.one(&shipped.rows);
-        let Rates { floor, best, .. } = Shipped::rates(row);
-        let mut claim = || {
-            let seconds = shipped.operations(row) / draw.between(floor * 1.001, best);
-            vec![(gpu(0), shipped.proved(row, seconds))]
-        };
-        let miners = shipped.judge(row, &[claim(), claim()]);
-        match (miners[0].all_failed(), miners[1].all_failed()) {
-            (Outcome::Caught(first), Outcome::Caught(second)) if first == second => Outcome::Caught(first),
-            _ => Outcome::Beyond("one of them is paid".to_owned()),
-        }
-    })
+    certain(
+        "one device id for two hotkeys",
+        does,
+        "certain, for both",
+        FailReason::DuplicateDevice,
+        "nothing",
+        move |draw| {
+            let row = draw.one(&shipped.rows);
+            let Rates { floor, best, .. } = Shipped::rates(row);
+            let mut claim = || {
+                let seconds = shipped.operations(row) / draw.between(floor * 1.001, best);
+                vec![(gpu(0), shipped.proved(row, seconds))]
+            };
+            let miners = shipped.judge(row, &[claim(), claim()]);
+            match (miners[0].all_failed(), miners[1].all_failed()) {
+                (Outcome::Caught(first), Outcome::Caught(second)) if first == second => Outcome::Caught(first),
+                _ => Outcome::Beyond("one of them is paid".to_owned()),
+            }
+        },
+    )
 }
 
 fn slower_model(shipped: Arc<Shipped>) -> Cheat {
@@ -360,9 +370,10 @@ fn missing_memory(shipped: Arc<Shipped>) -> Cheat {
         let held = size.bytes() as f64 * (1.0 - missing);
         match (proved < bandwidth.floor, missing > most) {
             // A nanosecond of rounding may decide right at the edge, and nowhere else.
-            (below, over) if below != over && (missing / most - 1.0).abs() > 1e-6 => {
-                Outcome::Beyond(format!("ε {missing} of at most {most}, {proved} of {} bytes a second", bandwidth.floor))
-            }
+            (below, over) if below != over && (missing / most - 1.0).abs() > 1e-6 => Outcome::Beyond(format!(
+                "ε {missing} of at most {most}, {proved} of {} bytes a second",
+                bandwidth.floor
+            )),
             (true, _) => Outcome::Caught(FailReason::BelowFloor),
             (false, _) if held * (1.0 + 1e-6) < figures::capacity(&size, share, cost) as f64 => {
                 Outcome::Beyond(format!("holds {held}, less than the capacity that was shown"))

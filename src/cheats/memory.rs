@@ -77,14 +77,24 @@ pub(super) fn cheats(run: &[u8; 32]) -> Vec<Cheat> {
 fn certain(run: &[u8; 32]) -> Vec<Cheat> {
     const NOTHING: &str = "nothing: all of it is held and read";
     [
-        ("another seed", "fills for another challenge, epoch, miner or device", Forgery::WrongSeed, "a fill that is used again"),
+        (
+            "another seed",
+            "fills for another challenge, epoch, miner or device",
+            Forgery::WrongSeed,
+            "a fill that is used again",
+        ),
         ("another first nonce", "scans before it has the nonce", Forgery::WrongNonce, "the time of the scans"),
         ("fewer iterations", "leaves the last iteration of each block out", Forgery::FewerIterations, "a cheaper fill"),
         ("fewer blocks", "fills four blocks less", Forgery::FewerBlocks, "four blocks"),
         ("a root too few", "leaves the last scan out", Forgery::MissingScan, "one scan of S"),
         ("forged paths", "changes one bit of each path", Forgery::ForgedPath, NOTHING),
         ("another scan", "opens each block in the scan after", Forgery::OpenedOtherScan, "all scans but one"),
-        ("one block for all", "opens the first block for every position", Forgery::OneBlockForAll, "all blocks but one"),
+        (
+            "one block for all",
+            "opens the first block for every position",
+            Forgery::OneBlockForAll,
+            "all blocks but one",
+        ),
         ("reordered openings", "sends the openings in the reverse order", Forgery::ReversedOpenings, NOTHING),
         ("short openings", "sends one byte less", Forgery::ShortOpenings, NOTHING),
         ("noise", "sends openings of the right length, full of noise", Forgery::Garbage, "all of it"),
@@ -106,9 +116,27 @@ fn by_share(run: &[u8; 32]) -> Vec<Cheat> {
         ("5 % guessed", "the same", guessed(5), Q, held),
         ("10 % guessed", "the same", guessed(10), Q, held),
         ("a quarter guessed, 4 positions", "the same", guessed(25), 4, held),
-        ("half of it, 2 positions", "holds the first half, and makes up the digests of the other", Forgery::HalfTheMemory, 2, held),
-        ("a made-up scan, 4 positions", "sends a random root for the last of 4 scans", Forgery::MadeUpScan, 4, "one scan of S"),
-        ("one scan for all, 1 position", "answers 4 scans with the first", Forgery::OneScanForAll, 1, "all scans but one"),
+        (
+            "half of it, 2 positions",
+            "holds the first half, and makes up the digests of the other",
+            Forgery::HalfTheMemory,
+            2,
+            held,
+        ),
+        (
+            "a made-up scan, 4 positions",
+            "sends a random root for the last of 4 scans",
+            Forgery::MadeUpScan,
+            4,
+            "one scan of S",
+        ),
+        (
+            "one scan for all, 1 position",
+            "answers 4 scans with the first",
+            Forgery::OneScanForAll,
+            1,
+            "all scans but one",
+        ),
     ]
     .into_iter()
     .map(|(name, does, forgery, q, gains)| {
@@ -133,7 +161,8 @@ fn dropped_bits() -> Cheat {
     let caught = 15.0 / 16.0;
     Cheat {
         name: "memory: 31 bits of each word, 1 position".to_owned(),
-        does: "drops the highest bit of each word; a digest is right if all four sums of dropped bits are even".to_owned(),
+        does: "drops the highest bit of each word; a digest is right if all four sums of dropped bits are even"
+            .to_owned(),
         predicted: Predicted::Rate(caught),
         formula: format!("1 − (1/16)^1: {}", percent(caught)),
         reason: forgery.expected(),

@@ -46,7 +46,8 @@ impl Book {
 
     /// What is sent for these positions; `None` for nothing.
     fn open(&self, positions: &[Position]) -> Option<Vec<u8>> {
-        let tiles = |opened: &[Position]| Ok::<_, ()>(opened.iter().flat_map(|p| self.opening(p)).copied().collect());
+        let tiles =
+            |opened: &[Position]| Ok::<_, ()>(opened.iter().map(|p| self.opening(p)).collect::<Vec<_>>().concat());
         self.forged.open_with(positions, tiles).unwrap()
     }
 
@@ -121,7 +122,12 @@ fn certain(run: &[u8; 32]) -> Vec<Cheat> {
     let challenge = Arc::new(challenge(run, 128, 2));
     let seed = Forgery::WrongSeed;
     [
-        ("an answer made before", "computes ahead for a nonce of its own, or replays an answer", seed(SeedField::Nonce), ALL),
+        (
+            "an answer made before",
+            "computes ahead for a nonce of its own, or replays an answer",
+            seed(SeedField::Nonce),
+            ALL,
+        ),
         ("another epoch", "answers with the proof of another epoch", seed(SeedField::Epoch), ALL),
         ("another hotkey", "answers with another miner's proof", seed(SeedField::Hotkey), ALL),
         ("another device", "answers for one device with another's proof", seed(SeedField::Device), ALL),
@@ -138,11 +144,21 @@ fn certain(run: &[u8; 32]) -> Vec<Cheat> {
         ("a missing opening", "leaves the last opening out", Forgery::MissingOpening, "a position of its choice"),
         ("an extra opening", "sends the last opening twice", Forgery::ExtraOpening, NOTHING),
         ("reordered openings", "sends the openings in the reverse order", Forgery::ReversedOpenings, NOTHING),
-        ("a tile from another position", "opens the tile beside, with its own path", Forgery::OtherTile, "all tiles but a few"),
+        (
+            "a tile from another position",
+            "opens the tile beside, with its own path",
+            Forgery::OtherTile,
+            "all tiles but a few",
+        ),
         ("one tile for all", "opens the first tile for every position", Forgery::OneTileForAll, "all tiles but one"),
         ("a tile from another round", "opens the tile of the round after", Forgery::OtherRound, "all rounds but one"),
         ("noise", "sends openings of the right length, full of noise", Forgery::Garbage, ALL),
-        ("withheld openings", "sends the roots and, when the positions do not suit it, no openings", Forgery::WithholdOpenings, "a second draw"),
+        (
+            "withheld openings",
+            "sends the roots and, when the positions do not suit it, no openings",
+            Forgery::WithholdOpenings,
+            "a second draw",
+        ),
     ]
     .into_iter()
     .map(|(name, does, forgery, gains)| {
@@ -167,11 +183,35 @@ fn by_share(run: &[u8; 32]) -> Vec<Cheat> {
         ("5 % of each tile wrong", "51 entries of each tile", inside(51), Q, nothing),
         ("an eighth of each tile wrong, 10 positions", "128 entries of each tile", inside(128), 10, nothing),
         ("a constant C", "commits to zeros", Forgery::Constant { entry: 0 }, Q, "all of the time"),
-        ("a low-rank C", "computes 31 of 32 rows, and repeats the first in place of the last", Forgery::LowRank { rows: 31 }, Q, "a thirty-second of the time"),
-        ("a low-rank C, 2 positions", "computes 16 of 32 rows, and repeats them", Forgery::LowRank { rows: 16 }, 2, "half of the time"),
-        ("a low-precision C", "rounds sums to 11 bits, as half precision does", Forgery::LowPrecision { bits: 11 }, Q, "what faster, rounding units save"),
+        (
+            "a low-rank C",
+            "computes 31 of 32 rows, and repeats the first in place of the last",
+            Forgery::LowRank { rows: 31 },
+            Q,
+            "a thirty-second of the time",
+        ),
+        (
+            "a low-rank C, 2 positions",
+            "computes 16 of 32 rows, and repeats them",
+            Forgery::LowRank { rows: 16 },
+            2,
+            "half of the time",
+        ),
+        (
+            "a low-precision C",
+            "rounds sums to 11 bits, as half precision does",
+            Forgery::LowPrecision { bits: 11 },
+            Q,
+            "what faster, rounding units save",
+        ),
         ("a low-precision C, 1 position", "the same", Forgery::LowPrecision { bits: 11 }, 1, "the same"),
-        ("a nearly exact C, 10 positions", "rounds sums to 16 bits", Forgery::LowPrecision { bits: 16 }, 10, "the same"),
+        (
+            "a nearly exact C, 10 positions",
+            "rounds sums to 16 bits",
+            Forgery::LowPrecision { bits: 16 },
+            10,
+            "the same",
+        ),
     ]
     .into_iter()
     .map(|(name, does, forgery, q, gains)| {
@@ -190,7 +230,13 @@ fn by_round(run: &[u8; 32]) -> Vec<Cheat> {
     let challenge = Arc::new(challenge(run, 128, ROUNDS));
     [
         ("a made-up round", "sends a random root for the last round", Forgery::MadeUpRound, 3, "one round of R"),
-        ("rounds at the same time", "begins rounds before it has the root that seeds them, with a guessed one", Forgery::GuessedRoots, 1, "as many cards as rounds could share the work"),
+        (
+            "rounds at the same time",
+            "begins rounds before it has the root that seeds them, with a guessed one",
+            Forgery::GuessedRoots,
+            1,
+            "as many cards as rounds could share the work",
+        ),
     ]
     .into_iter()
     .flat_map(|(name, does, forgery, right, gains)| {
