@@ -608,7 +608,7 @@ async fn a_selftest_that_fails_names_the_line_and_the_remedy() {
     let home = tempfile::tempdir().unwrap();
     for (more, check, remedy) in [
         (&["--device-class", "tiny", "--set", "prover.path=/nowhere/prover"][..], "prover", "set prover.path"),
-        (&["--device-class", "cpu-1", "--set", "budget.operations=1000000", "--quick"], "budget", "set budget.operations to "),
+        (&["--device-class", "tiny", "--set", "budget.operations=1000000"], "budget", "set budget.operations to "),
         (&["--device-class", "gpu-1"], "devices", "--device-class"),
         (&["--device-class", "tiny", "--devices", "CPU-7"], "devices", "choose of CPU-0"),
         (&["--device-class", "tiny", "--wallet.name", "mine"], "hotkey", "--wallet.name"),
@@ -647,7 +647,7 @@ async fn a_benchmark_runs_the_real_prover_and_checks_what_it_proves() {
 
     let wrong = run(REGISTER, home.path(), &["benchmark", "--sizes", "65:64:2"]).await;
     assert_eq!(wrong.code, Some(64), "{wrong}");
-    let missing = run(REGISTER, home.path(), &["benchmark", "--set", "prover.path=/nowhere/prover"]).await;
+    let missing = run(REGISTER, home.path(), &["--set", "prover.path=/nowhere/prover", "benchmark"]).await;
     assert_eq!(missing.code, Some(69), "{missing}");
     assert!(missing.err.contains("/nowhere/prover"), "{missing}");
 }

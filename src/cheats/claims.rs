@@ -12,7 +12,7 @@ use crate::actors::validator::node::tables;
 use crate::ids::{Coldkey, DeviceId, Hotkey, Uid};
 use crate::proof::Work;
 use crate::proof::memory::{Size, figures};
-use crate::scoring::{DeviceFinding, HistoryRules, Judge, MinerFinding, ModelRow, ScoreTable, machine_score};
+use crate::scoring::{DeviceFinding, HistoryRules, Judge, Limit, MinerFinding, ModelRow, ScoreTable, machine_score};
 use crate::settings::{Cli, Role, load};
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 
@@ -320,21 +320,36 @@ fn several_for_one(shipped: Arc<Shipped>) -> Cheat {
     })
 }
 
-/// Where several cards of the shipped table, at their nominal rates, gain most as one.
+/// How many of these cards have what a claim of this model needs at once, at their nominal rates.
+fn needed(claimed: &ModelRow, card: &ModelRow, with_memory: bool) -> f64 {
+    let rate = Shipped::rates(claimed).nominal / Shipped::rates(card).nominal;
+    let share =
+        |limit: fn(&ModelRow) -> Option<Limit>| limit(claimed).unwrap().floor as f64 / limit(card).unwrap().best as f64;
+    let held = if with_memory { share(|row| row.memory).max(share(|row| row.bandwidth)) } else { 0.0 };
+    rate.max(held).ceil()
+}
+
+/// Where several cards of the shipped table gain most as one.
 fn dearest(shipped: &Shipped) -> String {
     let price = |row: &ModelRow| shipped.table.paid_base(row).0 as f64 / 1e6;
-    let mut best = (0.0, String::new());
-    for claimed in &shipped.rows {
-        for card in &shipped.rows {
-            let cards = (Shipped::rates(claimed).nominal / Shipped::rates(card).nominal).ceil();
+    let best = |with_memory: bool| {
+        let mut best = (0.0, String::new());
+        for (claimed, card) in
+            shipped.rows.iter().flat_map(|claimed| shipped.rows.iter().map(move |card| (claimed, card)))
+        {
+            let cards = needed(claimed, card, with_memory);
             let (own, paid) = (cards * price(card), price(claimed));
             if cards >= 2.0 && paid / own > best.0 {
-                let text = format!("{cards} × {} ({own:.2}) as {} ({paid:.2})", card.name, claimed.name);
-                best = (paid / own, text);
+                best = (paid / own, format!("{cards} × {} ({own:.2}) as {} ({paid:.2})", card.name, claimed.name));
             }
         }
-    }
-    format!("the difference of the prices, by the rate alone at most {}; memory and bandwidth have to hold too", best.1)
+        best.1
+    };
+    format!(
+        "the difference of the prices: at most {} by the rate alone, {} where memory and bandwidth have to hold too",
+        best(false),
+        best(true)
+    )
 }
 
 fn relay(shipped: Arc<Shipped>) -> Cheat {

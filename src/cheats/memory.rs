@@ -1,6 +1,7 @@
 //! Cheats of the memory proof: provers that do not hold, or do not read, all that was asked for.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::{Cheat, Draw, Outcome, Predicted, Q, percent};
@@ -9,17 +10,19 @@ use crate::ids::{DeviceId, Hotkey};
 use crate::proof::memory::forging::{Forged, ForgedMemory, Forgery};
 use crate::proof::memory::keys::ScanNonce;
 use crate::proof::memory::verifier::{check_openings, check_roots};
-use crate::proof::memory::{Challenge, Size, sample_positions};
-use crate::verdict::{UnknownCause, Verdict};
+use crate::proof::memory::{Challenge, Position, Size, sample_positions};
+use crate::verdict::{FailReason, UnknownCause, Verdict};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
 /// A prover of memory that has answered.
 struct Answer {
     forgery: Forgery,
-    challenge: Arc<Challenge>,
+    challenge: Challenge,
     nonce_0: ScanNonce,
     forged: Forged,
+    /// What was found at the positions that were looked at.
+    known: RefCell<HashMap<Position, Option<FailReason>>>,
 }
 
 impl Answer {
@@ -29,7 +32,7 @@ impl Answer {
         let nonce_0 = ScanNonce(blake3::derive_key("compute-subnet cheats, nonce of the scans", run));
         let challenge = Challenge { nonce, epoch: 2, hotkey: Hotkey([3; 32]), device: DeviceId::cpu(0), size };
         let forged = ForgedMemory::fill(forgery, &challenge, &GO).unwrap().scan(&nonce_0, &GO).unwrap();
-        Answer { forgery, challenge: Arc::new(challenge), nonce_0, forged }
+        Answer { forgery, challenge, nonce_0, forged, known: RefCell::default() }
     }
 
     /// What the validator makes of one draw of `q` positions.
@@ -46,6 +49,31 @@ impl Answer {
                 other => Outcome::Beyond(format!("{other:?}")),
             };
         }
+        if matches!(self.forgery, Forgery::ReversedOpenings | Forgery::ShortOpenings | Forgery::Garbage) {
+            return self.judge_whole(q, draw);
+        }
+        // Whether a position shows it depends on nothing but the position, so each is checked once, and all together
+        // are caught by the first that is.
+        let positions = sample_positions(&challenge.size, q, &draw.seed());
+        positions.iter().find_map(|position| self.shown(position)).map_or(Outcome::Passed, Outcome::Caught)
+    }
+
+    /// What the validator makes of one opening among all of an answer, which has the others' length and order.
+    fn shown(&self, position: &Position) -> Option<FailReason> {
+        if let Some(known) = self.known.borrow().get(position) {
+            return *known;
+        }
+        let (challenge, roots) = (&self.challenge, self.forged.roots());
+        let openings = self.forged.open(std::slice::from_ref(position));
+        let checked = check_openings(challenge, &self.nonce_0, roots, std::slice::from_ref(position), &openings);
+        let shown = checked.err().map(|rejection| rejection.reason);
+        self.known.borrow_mut().insert(*position, shown);
+        shown
+    }
+
+    /// The same where the order of the openings, or their length together, is what is wrong.
+    fn judge_whole(&self, q: usize, draw: &mut Draw) -> Outcome {
+        let (challenge, roots) = (&self.challenge, self.forged.roots());
         let positions = sample_positions(&challenge.size, q, &draw.seed());
         let openings = self.forged.open(&positions);
         match check_openings(challenge, &self.nonce_0, roots, &positions, &openings) {
@@ -168,5 +196,23 @@ fn dropped_bits() -> Cheat {
         reason: forgery.expected(),
         gains: "a thirty-second of the memory".to_owned(),
         attempt: Box::new(move |draw| Answer::of(forgery, &draw.seed(), 4, 1, 1).judge(1, draw)),
+    }
+}
+
+/// What the shortcut of [`Answer::judge`] rests on.
+#[test]
+fn positions_are_caught_together_as_they_are_one_by_one() {
+    let run = [5; 32];
+    for forgery in [Forgery::GuessedDigests { ratio: 0.05 }, Forgery::MadeUpScan, Forgery::OneBlockForAll] {
+        let answer = Answer::of(forgery, &run, 200, 1, 4);
+        for trial in 0..40 {
+            let draw = || Draw::new(&run, "together", trial);
+            let (whole, each) = (answer.judge_whole(12, &mut draw()), answer.judge(12, &mut draw()));
+            let reason = |outcome: Outcome| match outcome {
+                Outcome::Caught(reason) => Some(reason),
+                _ => None,
+            };
+            assert_eq!(reason(whole), reason(each), "{forgery:?}");
+        }
     }
 }

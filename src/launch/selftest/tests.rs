@@ -82,7 +82,8 @@ async fn an_honest_machine_passes_with_the_score_that_a_validator_would_compute(
 
 #[tokio::test]
 async fn a_machine_below_the_floor_fails_and_hears_what_to_do() {
-    let report = proved(&honest(), vec![row("absurd", 1_000_000, Some(1 << 60))], &offers(&["absurd"])).await;
+    let report =
+        proved(&honest(), vec![row("absurd", 1_000_000, Some(1_000_000_000_000_000_000))], &offers(&["absurd"])).await;
     assert!(!report.passes);
     let rate = line(&report, "CPU-0 rate");
     assert!(rate.status == Status::Fail && rate.remedy.starts_with("below_floor"), "{rate:?}");
