@@ -6,6 +6,8 @@
 pub enum Exit {
     /// Ended in order.
     Ok = 0,
+    /// A selftest found that the machine would not pass.
+    WouldNotPass = 1,
     /// Wrong command line (`EX_USAGE`).
     Usage = 64,
     /// A file's content cannot be used, a database of a newer version for example (`EX_DATAERR`).

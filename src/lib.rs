@@ -36,3 +36,6 @@ pub mod settings;
 pub mod sim;
 pub mod telemetry;
 pub mod web;
+
+#[cfg(test)]
+mod cheats;

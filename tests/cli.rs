@@ -562,3 +562,92 @@ async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
     let ended = audit(&home.path().join("none")).await;
     assert_eq!(ended.code, Some(65), "{ended}");
 }
+
+/// A selftest of a miner on a ledger that is not there, with this many more arguments, as JSON.
+async fn selftest(home: &Path, more: &[&str]) -> (Ended, serde_json::Value) {
+    let file = home.join("small.yaml");
+    // A class whose work takes a moment also where nothing is optimised.
+    let text = "devnet:\n  gpu_scores:\n    tiny: { base: 4, n: 64, k: 64, rounds: 2 }\n";
+    std::fs::write(&file, text).unwrap();
+    let port = free_ports();
+    let (axon, page) = (port.to_string(), (port + 1).to_string());
+    let mut args = vec!["--config", file.to_str().unwrap(), "--subtensor.network", "ledger=http://127.0.0.1:1"];
+    args.extend(["selftest", "--json", "--axon.ip", "127.0.1.1", "--axon.port", &axon, "--metrics.port", &page]);
+    args.extend(more);
+    let ended = run(MINER, home, &args).await;
+    let report = serde_json::from_str(&ended.out).unwrap_or_default();
+    (ended, report)
+}
+
+/// The line of this check.
+fn line<'a>(report: &'a serde_json::Value, check: &str) -> &'a serde_json::Value {
+    let lines = report["lines"].as_array().unwrap();
+    lines.iter().find(|line| line["check"] == check).unwrap_or_else(|| panic!("{check}: {report}"))
+}
+
+#[tokio::test]
+async fn a_miners_selftest_says_by_its_exit_code_whether_it_would_pass_and_needs_no_network() {
+    let home = tempfile::tempdir().unwrap();
+    let (ended, report) = selftest(home.path(), &["--device-class", "tiny"]).await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert_eq!(report["passes"], true, "{ended}");
+    assert_eq!(report["devices"][0]["verdict"], "pass", "{ended}");
+    // One device of the best class of a table that has cpu-1 to cpu-4 beside.
+    assert_eq!(report["score"]["points"], 12_500_000_000u64, "{ended}");
+    assert_eq!(line(&report, "hotkey")["status"], "warn");
+    let made: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(made, ["small.yaml"], "a selftest keeps nothing");
+
+    let (ended, report) = selftest(home.path(), &["--device-class", "tiny", "--quick", "--devices", "CPU-0"]).await;
+    assert_eq!((ended.code, &report["quick"]), (Some(0), &true.into()), "{ended}");
+    assert_eq!(report["devices"][0]["work"]["rounds"], 1, "{ended}");
+}
+
+#[tokio::test]
+async fn a_selftest_that_fails_names_the_line_and_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    for (more, check, remedy) in [
+        (&["--device-class", "tiny", "--set", "prover.path=/nowhere/prover"][..], "prover", "set prover.path"),
+        (&["--device-class", "tiny", "--set", "budget.operations=1000000"], "budget", "set budget.operations to "),
+        (&["--device-class", "gpu-1"], "devices", "--device-class"),
+        (&["--device-class", "tiny", "--devices", "CPU-7"], "devices", "choose of CPU-0"),
+        (&["--device-class", "tiny", "--wallet.name", "mine"], "hotkey", "--wallet.name"),
+    ] {
+        let (ended, report) = selftest(home.path(), more).await;
+        assert_eq!((ended.code, &report["passes"]), (Some(1), &false.into()), "{more:?}: {ended}");
+        let line = line(&report, check);
+        assert_eq!(line["status"], "fail", "{more:?}: {ended}");
+        assert!(line["remedy"].as_str().unwrap().contains(remedy), "{more:?}: {ended}");
+    }
+    let ended = run(MINER, home.path(), &["selftest", "--set", "axon.port=many"]).await;
+    assert_eq!(ended.code, Some(78), "{ended}");
+    assert!(ended.err.contains("axon.port") && ended.out.contains("would NOT pass"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_benchmark_runs_the_real_prover_and_checks_what_it_proves() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["benchmark", "--sizes", "64:64:2,128:64:1", "--count", "2", "--backend", "cpu", "--threads", "1"];
+    let ended = run(REGISTER, home.path(), &args).await;
+    assert_eq!(ended.code, Some(0), "{ended}");
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert!(lines[0].ends_with("/compute-prover") && lines[1].starts_with("backend"), "{ended}");
+    assert!(lines[2].starts_with("cpu") && lines.len() == 4, "{ended}");
+
+    let json = run(REGISTER, home.path(), &[&args[..], &["--json"]].concat()).await;
+    let told: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let first = &told["runs"][0];
+    assert_eq!((&first["n"], &first["count"], &first["samples"]), (&64.into(), &2.into(), &66.into()), "{json}");
+    // 66 tiles with the two siblings of each.
+    assert_eq!(first["wire_bytes"]["openings"], 66 * (4096 + 2 * 32), "{json}");
+    for spread in ["commit_ns", "opening_ns", "verification_ns"] {
+        let of = |what: &str| first[spread][what].as_u64().unwrap();
+        assert!(0 < of("min") && of("min") <= of("median") && of("median") <= of("max"), "{json}");
+    }
+
+    let wrong = run(REGISTER, home.path(), &["benchmark", "--sizes", "65:64:2"]).await;
+    assert_eq!(wrong.code, Some(64), "{wrong}");
+    let missing = run(REGISTER, home.path(), &["--set", "prover.path=/nowhere/prover", "benchmark"]).await;
+    assert_eq!(missing.code, Some(69), "{missing}");
+    assert!(missing.err.contains("/nowhere/prover"), "{missing}");
+}

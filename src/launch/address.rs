@@ -40,6 +40,11 @@ fn families(listening: IpAddr) -> &'static [Family] {
     }
 }
 
+/// The address that the system itself would send from, of a family that a socket on this address hears.
+pub(super) fn own_for(listening: IpAddr) -> Option<IpAddr> {
+    families(listening).iter().find_map(|family| own(*family))
+}
+
 async fn found(settings: &Settings) -> Option<IpAddr> {
     let policy = settings.address_policy();
     for family in families(settings.axon.ip) {

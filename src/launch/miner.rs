@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use super::{ChildArgs, DevnetKey, ProverProgram};
+use super::{ChildArgs, DevnetKey, ProverProgram, selftest};
 use crate::actors::miner::node::{MinerInput, start};
 use crate::actors::reloader::Layers;
 use crate::exit::Exit;
@@ -24,6 +24,8 @@ Start one with the key of miner 2 of a devnet whose ledger is at port 9950:
   compute-miner --subtensor.network ledger=http://127.0.0.1:9950 \\
       --devnet-keys ~/.compute-subnet/devnet:2 --device-class cpu-3 --axon.ip 127.0.1.77 --metrics.port 9465 \\
       --set budget.challenges_per_hotkey=10000 --set budget.time=10m
+Would it pass, and for which score? Of the machine alone, before it joins anything:
+  compute-miner selftest                   exit code 0 if it would, 1 if not; --json, --quick, --devices
 Then look at it:
   compute-register --role miner status     ready? why not?
   compute-register --role miner leases     who rents what
@@ -39,10 +41,10 @@ Files    database, control.sock, node.lock in ~/.compute-subnet/miner (--node.da
 #[command(name = "compute-miner", version, after_long_help = super::help(HELP))]
 struct Args {
     /// Take the key of miner N from this devnet directory instead of the wallet: DIR or DIR:N. Only with a ledger.
-    #[arg(long, value_name = "DIR[:N]")]
+    #[arg(long, value_name = "DIR[:N]", global = true)]
     devnet_keys: Option<String>,
     /// Offer the CPU as a device of this class instead of the GPUs. Only with a ledger or a local chain.
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", global = true)]
     device_class: Option<String>,
     /// Leave this share of the tiles out: a cheater, for a devnet to catch.
     #[arg(long, value_name = "SHARE", hide = true, requires = "devnet_keys")]
@@ -54,6 +56,17 @@ struct Args {
     child: ChildArgs,
     #[command(flatten)]
     cli: Cli,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says what a validator would find here: would this machine pass, what would it score, which line costs it.
+    ///
+    /// Offline: no chain is asked and no network needed. Each device proves once what a validator would ask of its model. Stop
+    /// the miner before, which would share the devices. Nothing is kept.
+    Selftest(Box<selftest::Args>),
 }
 
 /// Runs a miner with these arguments, the program's name first, until it ends. `prover` says what proves where the
@@ -64,13 +77,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prover: ProverProgram) -> 
 }
 
 fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Result<Exit, Exit> {
-    let Args { devnet_keys, device_class, forge, engine_file, child, cli } = super::arguments(args)?;
+    let Args { devnet_keys, device_class, forge, engine_file, child, cli, command } = super::arguments(args)?;
+    let key = devnet_keys.as_deref().map(DevnetKey::from);
+    if let Some(Command::Selftest(args)) = command {
+        let input = selftest::Input { cli, devnet: key, class: device_class, program };
+        return Ok(selftest::main(*args, input));
+    }
     let loaded = super::load(Role::Miner, &cli)?;
     let logs = super::logs(&loaded.settings, "miner", &child)?;
     super::warn(&loaded.warnings);
     let settings = Arc::new(loaded.settings.clone());
     let layers = Layers { role: Role::Miner, cli, env: settings::process_env(), loaded, logs: Some(logs.control()) };
-    let key = devnet_keys.as_deref().map(DevnetKey::from);
     let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.miner(number))?;
     let classes = super::device_class(&settings, device_class)?
         .map(|model| vec![OfferedDevice { device: DeviceId::cpu(0), model, memory_bytes: MEMORY_OFFERED }]);

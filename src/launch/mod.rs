@@ -7,6 +7,7 @@ mod address;
 pub mod chain;
 pub mod devnet;
 pub mod miner;
+mod selftest;
 pub mod validator;
 
 use std::ffi::OsString;
@@ -324,16 +325,25 @@ async fn node_input(
 /// Checks that a device class exists on this network.
 fn device_class(settings: &Settings, class: Option<String>) -> Result<Option<String>, Exit> {
     let Some(class) = class else { return Ok(None) };
-    if settings.devnet.gpu_scores.contains_key(&class) {
-        return Ok(Some(class));
+    match known_class(settings, &class) {
+        Ok(()) => Ok(Some(class)),
+        Err(what) => {
+            tracing::error!("{what}");
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// Whether a device class exists on this network; if not, what to say.
+fn known_class(settings: &Settings, class: &str) -> Result<(), String> {
+    if settings.devnet.gpu_scores.contains_key(class) {
+        return Ok(());
     }
     let known: Vec<&str> = settings.devnet.gpu_scores.keys().map(String::as_str).collect();
-    tracing::error!(
-        class,
-        known = known.join(", "),
-        "no such device class; classes exist with a ledger or a local chain only (devnet.gpu_scores)"
-    );
-    Err(Exit::Usage)
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(format!(
+        "no device class {class:?} (known: {known}); classes exist with a ledger or a local chain only (devnet.gpu_scores)"
+    ))
 }
 
 /// How prover children are run where the settings name no program of their own.
@@ -347,11 +357,16 @@ pub enum ProverProgram {
 
 /// The prover children of a miner in a process of its own: the configured program, or the one given.
 fn child_prover(settings: &Settings, program: ProverProgram) -> Result<ChildProver, Exit> {
+    find_prover(settings, program).map_err(|what| {
+        tracing::error!("{what}");
+        Exit::Unavailable
+    })
+}
+
+/// The prover children of a program: the configured prover, or the one given; if there is none, what to say.
+pub(crate) fn find_prover(settings: &Settings, program: ProverProgram) -> Result<ChildProver, String> {
     let own = || {
-        std::env::current_exe().map_err(|error| {
-            tracing::error!(%error, "this program does not find itself; set prover.path");
-            Exit::Unavailable
-        })
+        std::env::current_exe().map_err(|error| format!("this program does not find itself ({error}); set prover.path"))
     };
     let (exe, args) = match (&settings.prover.path, program) {
         (Some(path), _) => (path.clone(), Vec::new()),
@@ -359,8 +374,7 @@ fn child_prover(settings: &Settings, program: ProverProgram) -> Result<ChildProv
         (None, ProverProgram::Own(args)) => (own()?, args),
     };
     if !exe.is_file() {
-        tracing::error!(path = %exe.display(), "there is no prover here; install compute-prover or set prover.path");
-        return Err(Exit::Unavailable);
+        return Err(format!("there is no prover at {}; install compute-prover or set prover.path", exe.display()));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let limits = ProverLimits {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 /// The successes of `trials` with probability `p` each that hold 99.9 % of all outcomes: less than 0.05 % lie below, and
 /// less than 0.05 % above. Exact: the sum of the binomial distribution's terms.
-pub(super) fn band(trials: u64, p: f64) -> RangeInclusive<u64> {
+pub(crate) fn band(trials: u64, p: f64) -> RangeInclusive<u64> {
     const TAIL: f64 = 0.0005;
     // ln of C(n, k)·pᵏ·(1−p)ⁿ⁻ᵏ, from one k to the next. 0·ln 0 is 0 here.
     let times_ln = |count: u64, x: f64| if count == 0 { 0.0 } else { count as f64 * x.ln() };

@@ -40,6 +40,6 @@ pub mod selftest;
 pub mod size;
 
 #[cfg(test)]
-mod binomial;
+pub(crate) mod binomial;
 
 pub use work::{Challenge, Position, Root, Work, WorkError, kept_sample, sample_positions};

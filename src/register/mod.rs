@@ -3,8 +3,9 @@
 //! `chain` has the commands that ask the chain itself and need no node.
 //!
 //! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`,
-//! `wallet`, `probe`, `chain`, `models` (what the settings pay for each model); `text` lays tables out. A new group is a file here and a line in `Command`.
+//! `wallet`, `probe`, `chain`, `models` (what the settings pay for each model), `benchmark` (how fast this machine's prover is); `text` lays tables out. A new group is a file here and a line in `Command`.
 
+mod benchmark;
 mod chain;
 mod evidence;
 mod explain;
@@ -52,6 +53,7 @@ Examples:
   compute-register reload                            read config.yaml again, as SIGHUP does
   compute-register wallet show default --unlock      does the password open my hotkeys?
   compute-register probe 203.0.113.5:8091 --receiver 5Grwva…   is my axon reachable?
+  compute-register benchmark --count 5               how fast is this machine's prover?
   compute-register metagraph --sort stake            who is in the subnet?
   compute-register balance                           what the wallet's coldkey has
   compute-register register --max-cost 1.5           buy the wallet's hotkey a uid, after a question
@@ -94,6 +96,10 @@ enum Command {
     Table,
     /// The models that are paid, what each must prove, and what a card could gain by claiming to be others.
     Models,
+    /// How fast this machine's prover is: time, rate, openings and bytes by backend, device and size.
+    ///
+    /// Runs the real compute-prover and checks each of its proofs. End a miner that runs here before: it shares the devices.
+    Benchmark(benchmark::Args),
     /// Leases: list them, show one with its history, release one.
     Leases(leases::Args),
     /// Rent devices through the validator.
@@ -204,6 +210,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Actors => node::actors(context).await,
         Command::Table => node::table(context).await,
         Command::Models => models::run(context),
+        Command::Benchmark(args) => benchmark::run(context, args).await,
         Command::Leases(args) => leases::run(context, args).await,
         Command::Rent(args) => leases::rent(context, args).await,
         Command::Penalties(args) => penalties::run(context, args).await,

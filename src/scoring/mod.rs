@@ -39,7 +39,7 @@ pub use burn::{Burn, WHOLE_PPB, weigh_with};
 pub use history::{DeviceHistory, HistoryRules, JudgedRate, Kept};
 pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding};
 pub use overclaim::{Claims, best_claims, by_rate_alone};
-pub use points::{Points, decimal};
+pub use points::{Points, decimal, rate_text};
 pub use receipt::LeaseReceipt;
 pub use score::{
     ALLOCATION_BONUS, DeviceJudgement, DevicePart, MinerJudgement, PartReason, Scaling, Score, ScoreRow,

@@ -46,6 +46,15 @@ impl Cli {
 }
 
 impl Cli {
+    /// The same, with what stood behind a command as well; that comes later, so it counts where both say something.
+    #[must_use]
+    pub fn and(mut self, behind: Cli) -> Self {
+        self.config = behind.config.or(self.config);
+        self.given.extend(behind.given);
+        self.assignments.extend(behind.assignments);
+        self
+    }
+
     /// Arguments that read as this: for a program that starts others with the same settings.
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args = Vec::new();
@@ -202,6 +211,18 @@ mod tests {
             read("--config my.yaml --axon.port -3 --auto_update --blacklist.hotkeys a,b --set x.y=1=2").unwrap().cli;
         let again: Program = parse(std::iter::once(OsString::from("program")).chain(cli.to_args())).unwrap();
         assert_eq!(again.cli, cli);
+    }
+
+    #[test]
+    fn what_stands_behind_a_command_counts_after_what_stands_before() {
+        let [before, behind] =
+            ["--config a.yaml --axon.port 1 --set x.y=1", "--config b.yaml --axon.port 2 --set x.y=2"]
+                .map(|line| read(line).unwrap().cli);
+        let both = before.clone().and(behind.clone());
+        assert_eq!(both.config, behind.config);
+        assert_eq!(both.given.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(both.assignments.last(), behind.assignments.last());
+        assert_eq!(before.clone().and(Cli::default()), before);
     }
 
     #[test]

@@ -282,6 +282,18 @@ async fn ask_in_slot(
     })
 }
 
+/// Whether there is exactly one answer for each device asked.
+///
+/// # Errors
+/// The verdict on all of them if not.
+pub(crate) fn answers_fit(jobs: &[(DeviceId, Work)], answers: &[DeviceId]) -> Result<(), Verdict> {
+    if answers.len() == jobs.len() && jobs.iter().all(|(device, _)| answers.contains(device)) {
+        return Ok(());
+    }
+    let detail = format!("{} answers for {} devices, or not for the devices asked", answers.len(), jobs.len());
+    Err(Verdict::fail(FailReason::WrongDevices, detail))
+}
+
 /// One challenge of one miner: the same nonce for all its devices, one seed each.
 async fn challenge(
     setup: &ChallengeRunnerSetup,
@@ -308,16 +320,13 @@ async fn challenge(
         other => return all(unproved(&other)),
     };
     let mut by_device: HashMap<DeviceId, Vec<Root>> = HashMap::new();
-    let answered = roots.len();
+    let answered = answers_fit(jobs, &roots.iter().map(|entry| entry.device).collect::<Vec<_>>());
     for entry in roots {
         by_device.insert(entry.device, entry.roots);
     }
     tracer.roots(reply.proof, elapsed, &by_device);
-    if answered != jobs.len() || jobs.iter().any(|(d, _)| !by_device.contains_key(d)) {
-        return all(Verdict::fail(
-            FailReason::WrongDevices,
-            format!("{answered} answers for {} devices, or not for the devices asked", jobs.len()),
-        ));
+    if let Err(verdict) = answered {
+        return all(verdict);
     }
     // All at once, and all until the same moment: commitments are not kept for long, and a device that withholds its
     // openings must not use up the time of the others.
@@ -427,7 +436,7 @@ async fn openings(
 
 /// What asking for openings in vain has come to.
 #[derive(Default)]
-struct Attempts {
+pub(crate) struct Attempts {
     /// A request was sent, or could have been.
     asked: bool,
     /// Something came back.
@@ -436,14 +445,14 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn failed(&mut self, cause: UnknownCause, what: String) {
+    pub(crate) fn failed(&mut self, cause: UnknownCause, what: String) {
         self.asked |= cause != UnknownCause::OwnFault;
         self.answered |= !matches!(cause, UnknownCause::OwnFault | UnknownCause::Unreachable | UnknownCause::Timeout);
         self.last = Some(what);
     }
 
     /// The verdict at the deadline. Silence has a reason of its own: where nearly all are silent, it may be our network.
-    fn verdict(self) -> Verdict {
+    pub(crate) fn verdict(self) -> Verdict {
         let last = self.last.unwrap_or_else(|| "never asked".to_owned());
         match (self.asked, self.answered) {
             (false, _) => Verdict::unknown(UnknownCause::OwnFault, last),
