@@ -35,7 +35,7 @@ fn honest() -> ChildProver {
 /// A child that runs a shell script.
 fn script(time: Duration, text: &str) -> ChildProver {
     let args = vec![OsString::from("-c"), OsString::from(text)];
-    ChildProver { exe: "/bin/sh".into(), args, limits: limits(time) }
+    ChildProver { args, ..ChildProver::new("/bin/sh".into(), limits(time)) }
 }
 
 fn challenge(n: u32, k: u32, rounds: u32) -> Challenge {

@@ -22,6 +22,7 @@ pub const HEADER: usize = 5;
 /// Longest body of all: openings of [`MAX_POSITIONS`] in the largest tree.
 pub const MAX_BODY: usize = MAX_POSITIONS * (4096 + 32 * 24);
 const COMMIT_BODY: usize = 32 + 8 + 32 + 16 + 12 + 4;
+const PREPARE_BODY: usize = 16 + 12;
 
 /// What a prover's error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The prover failed.
     Internal,
+    /// The device cannot be used, failed, was lost, or has too little memory.
+    Device,
 }
 
 /// A message between a node and its prover.
@@ -49,6 +52,13 @@ pub enum Frame {
         /// Where, at most [`MAX_POSITIONS`].
         positions: Vec<Position>,
     },
+    /// To the prover: make this device ready for a commit.
+    Prepare {
+        /// The device.
+        device: DeviceId,
+        /// The work that is expected, if any is.
+        work: Option<Work>,
+    },
     /// To the prover: nothing more to do.
     Bye,
     /// From the prover: one root for each round.
@@ -61,6 +71,8 @@ pub enum Frame {
         /// The bytes, to be judged by the verifier.
         bytes: Vec<u8>,
     },
+    /// From the prover: the device is ready.
+    Prepared,
     /// From the prover: why there is no answer.
     Error {
         /// What it is about.
@@ -118,9 +130,11 @@ impl Kind {
     const COMMIT: Kind = Kind(1);
     const OPEN: Kind = Kind(2);
     const BYE: Kind = Kind(3);
+    const PREPARE: Kind = Kind(8);
     const ROOTS: Kind = Kind(17);
     const OPENINGS: Kind = Kind(18);
     const ERROR: Kind = Kind(19);
+    const PREPARED: Kind = Kind(24);
 
     /// Name and longest body of the kind, if there is such a kind.
     fn known(self) -> Option<(&'static str, usize)> {
@@ -128,9 +142,11 @@ impl Kind {
             Kind::COMMIT => ("commit", COMMIT_BODY),
             Kind::OPEN => ("open", 12 * MAX_POSITIONS),
             Kind::BYE => ("bye", 0),
+            Kind::PREPARE => ("prepare", PREPARE_BODY),
             Kind::ROOTS => ("roots", 32 * ROUNDS_RANGE.1 as usize),
             Kind::OPENINGS => ("openings", MAX_BODY),
             Kind::ERROR => ("error", 1 + MAX_ERROR_TEXT),
+            Kind::PREPARED => ("prepared", 0),
             _ => return None,
         })
     }
@@ -150,9 +166,11 @@ impl Frame {
         match self {
             Frame::Commit { .. } => Kind::COMMIT,
             Frame::Open { .. } => Kind::OPEN,
+            Frame::Prepare { .. } => Kind::PREPARE,
             Frame::Bye => Kind::BYE,
             Frame::Roots { .. } => Kind::ROOTS,
             Frame::Openings { .. } => Kind::OPENINGS,
+            Frame::Prepared => Kind::PREPARED,
             Frame::Error { .. } => Kind::ERROR,
         }
     }
@@ -178,7 +196,14 @@ impl Frame {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
             }
-            Frame::Bye => {}
+            Frame::Prepare { device, work } => {
+                out.extend_from_slice(&device.0);
+                // No work is a work of zeros, which is none.
+                for number in work.map_or([0; 3], |work| [work.n, work.k, work.rounds]) {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+            }
+            Frame::Bye | Frame::Prepared => {}
             Frame::Roots { roots } => roots.iter().for_each(|root| out.extend_from_slice(&root.0)),
             Frame::Openings { bytes } => out.extend_from_slice(bytes),
             Frame::Error { kind, text } => {
@@ -235,7 +260,9 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
             let position = |b: &[u8]| Position { round: number(b, 0), row: number(b, 1), col: number(b, 2) };
             Ok(Frame::Open { positions: body.chunks_exact(12).map(position).collect() })
         }
+        Kind::PREPARE => decode_prepare(body).map_err(wrong),
         Kind::BYE => Ok(Frame::Bye),
+        Kind::PREPARED => Ok(Frame::Prepared),
         Kind::ROOTS => {
             whole(32)?;
             let root = |bytes: &[u8]| {
@@ -248,7 +275,7 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
         Kind::OPENINGS => Ok(Frame::Openings { bytes: body.to_vec() }),
         Kind::ERROR => {
             let (first, text) = body.split_first().ok_or_else(|| wrong("it is empty".into()))?;
-            let kind = [ErrorKind::Request, ErrorKind::OutOfMemory, ErrorKind::Internal]
+            let kind = [ErrorKind::Request, ErrorKind::OutOfMemory, ErrorKind::Internal, ErrorKind::Device]
                 .into_iter()
                 .find(|kind| *kind as u8 == *first)
                 .ok_or_else(|| wrong(format!("no error has kind {first}")))?;
@@ -258,16 +285,32 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
     }
 }
 
+/// The first `N` bytes of what is left.
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
+    let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends early")?;
+    *rest = tail;
+    Ok(*head)
+}
+
+fn decode_prepare(body: &[u8]) -> Result<Frame, String> {
+    if body.len() != PREPARE_BODY {
+        return Err(format!("{} bytes, expected {PREPARE_BODY}", body.len()));
+    }
+    let mut rest = body;
+    let device = DeviceId(take(&mut rest)?);
+    let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
+    let work = match (number()?, number()?, number()?) {
+        (0, 0, 0) => None,
+        (n, k, rounds) => Some(Work::new(n, k, rounds).map_err(|e| e.to_string())?),
+    };
+    Ok(Frame::Prepare { device, work })
+}
+
 fn decode_commit(body: &[u8]) -> Result<Frame, String> {
     if body.len() != COMMIT_BODY {
         return Err(format!("{} bytes, expected {COMMIT_BODY}", body.len()));
     }
     let mut rest = body;
-    fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
-        let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends early")?;
-        *rest = tail;
-        Ok(*head)
-    }
     let nonce = take::<32>(&mut rest)?;
     let epoch = u64::from_le_bytes(take(&mut rest)?);
     let hotkey = Hotkey(take(&mut rest)?);

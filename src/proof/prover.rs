@@ -7,19 +7,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::work::{Challenge, Position, Root};
+use super::budget::Demand;
+use super::work::{Challenge, Position, Root, Work};
+use crate::ids::DeviceId;
 use crate::verdict::UnknownCause;
 
 mod backend;
 mod child;
 pub mod cuda;
+mod desk;
+mod devices;
 pub mod forging;
 mod in_process;
 mod serve;
 mod stdio;
+mod warm;
 
 pub use backend::{Backend, BackendError, ParseBackendError};
-pub use child::{ChildProver, ProverLimits};
+pub use child::{ChildProver, CudaChild, ProverLimits};
+pub use devices::{Computes, DeviceProver};
 pub use forging::{Forgery, ForgingProver};
 pub use in_process::InProcessProver;
 pub use serve::{ServeError, serve};
@@ -33,6 +39,20 @@ pub trait Prover: Send + Sync {
     /// # Errors
     /// See [`ProverError`].
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError>;
+
+    /// What this work needs on this device.
+    fn needs(&self, _device: DeviceId, work: &Work) -> Demand {
+        Demand::of_processor(*work)
+    }
+
+    /// Lets go of what is ready on any other device, and, where `begin` says so, begins to make these ready: a later commit
+    /// is shorter by what was done before. Returns at once; a device that cannot be made ready is one that is not.
+    fn stand_by(&self, _devices: &[DeviceId], _begin: bool) {}
+
+    /// What computes for each of these devices and why, for people. Empty where there is nothing to choose.
+    async fn explain(&self, _devices: &[DeviceId]) -> Vec<Computes> {
+        Vec::new()
+    }
 }
 
 /// A computed proof, to be opened. Dropping it ends whatever holds it.
@@ -85,6 +105,9 @@ pub enum ProverError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The device cannot be used, failed, was lost, or has too little memory.
+    #[error("the device cannot prove: {0}")]
+    Device(String),
     /// It will not do this.
     #[error("the prover refused: {0}")]
     Refused(String),
@@ -99,6 +122,7 @@ impl ProverError {
             }
             ProverError::TimedOut { .. } => UnknownCause::ProverHung,
             ProverError::Garbage { .. } => UnknownCause::ProverGarbage,
+            ProverError::Device(_) => UnknownCause::DeviceFailed,
             ProverError::Refused(_) => UnknownCause::Refused,
         }
     }

@@ -10,10 +10,14 @@ fn all() -> Vec<Frame> {
     vec![
         Frame::Commit { challenge: challenge(), threads: 3 },
         Frame::Open { positions: vec![Position { round: 1, row: 2, col: 3 }; 5] },
+        Frame::Prepare { device: DeviceId([3; 16]), work: Some(challenge().work) },
+        Frame::Prepare { device: DeviceId([3; 16]), work: None },
+        Frame::Prepared,
         Frame::Bye,
         Frame::Roots { roots: vec![Hash32([7; 32]); 2] },
         Frame::Openings { bytes: vec![1, 2, 3] },
         Frame::Error { kind: ErrorKind::OutOfMemory, text: "too little".into() },
+        Frame::Error { kind: ErrorKind::Device, text: "it is gone".into() },
     ]
 }
 
@@ -56,6 +60,11 @@ fn bodies_that_do_not_fit_their_kind_are_refused() {
     assert!(matches!(decode_body(Kind::COMMIT, &[0; 103]), Err(FrameError::Body { .. })));
     let no_work = decode_body(Kind::COMMIT, &[0; 104]).unwrap_err();
     assert!(no_work.to_string().starts_with("commit frame: n is 0"), "{no_work}");
+    assert!(matches!(decode_body(Kind::PREPARE, &[0; 27]), Err(FrameError::Body { .. })));
+    let mut odd = [0; 28];
+    odd[16] = 33;
+    let no_work = decode_body(Kind::PREPARE, &odd).unwrap_err();
+    assert!(no_work.to_string().starts_with("prepare frame: n is 33"), "{no_work}");
     assert!(matches!(decode_body(Kind::OPEN, &[0; 13]), Err(FrameError::Body { .. })));
     assert!(matches!(decode_body(Kind::ROOTS, &[0; 31]), Err(FrameError::Body { .. })));
     assert!(matches!(decode_body(Kind::ERROR, &[]), Err(FrameError::Body { .. })));

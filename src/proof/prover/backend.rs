@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use super::cuda::{self, CudaError};
+use crate::ids::DeviceId;
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
-use crate::proof::work::Challenge;
+use crate::proof::work::{Challenge, Work};
 
 /// What computes the roots. Openings are always computed by the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,28 +33,55 @@ pub enum BackendError {
 }
 
 impl Backend {
-    /// Computes all rounds of the challenge.
+    /// Which of the other two computes for this device, if both can.
+    pub fn of(self, device: DeviceId) -> Backend {
+        match self {
+            Backend::Auto if device.cpu_index().is_some() => Backend::Cpu,
+            Backend::Auto => Backend::Cuda,
+            own => own,
+        }
+    }
+
+    /// Makes a device ready for a commit, for work of this size if any is expected. `ready` holds it from then on; what it
+    /// held before is given back first. For the processor there is nothing to do.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn prepare(
+        self,
+        ready: &mut Option<cuda::Ready>,
+        device: DeviceId,
+        work: Option<&Work>,
+    ) -> Result<(), BackendError> {
+        *ready = None;
+        if self.of(device) == Backend::Cuda {
+            match cuda::Ready::prepare(device, work) {
+                Ok(made) => *ready = Some(made),
+                Err(error) if self == Backend::Auto && error.is_absence() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes all rounds of the challenge, on the device that is ready if it is the one.
     ///
     /// # Errors
     /// See [`CpuError`] and [`CudaError`].
     pub fn commit(
         self,
+        ready: &mut Option<cuda::Ready>,
         challenge: &Challenge,
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<CpuCommitment, BackendError> {
-        let on_cuda = match self {
-            Backend::Cpu => false,
-            Backend::Cuda => true,
-            Backend::Auto => challenge.device.cpu_index().is_none(),
-        };
-        if on_cuda {
-            match cuda::commit(challenge, threads, cancel) {
-                Err(error) if self == Backend::Auto && error.is_absence() => {}
-                done => return Ok(done?),
-            }
+        if ready.as_ref().is_none_or(|ready| ready.device() != challenge.device) {
+            self.prepare(ready, challenge.device, None)?;
         }
-        Ok(cpu::commit(challenge, threads, cancel)?)
+        match ready {
+            Some(ready) => Ok(ready.commit(challenge, threads, cancel)?),
+            None => Ok(cpu::commit(challenge, threads, cancel)?),
+        }
     }
 }
 

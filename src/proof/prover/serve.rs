@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cuda::CudaError;
+use super::desk::{Desk, Job};
 use super::{Backend, BackendError};
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
@@ -63,6 +64,7 @@ async fn requests(
     writer: &mut (impl AsyncWrite + Unpin),
     backend: Backend,
 ) -> Result<(), ServeError> {
+    let mut desk = Desk::new(backend);
     let mut commitment: Option<Arc<CpuCommitment>> = None;
     while let Some(frame) = incoming.recv().await.transpose()? {
         let flag = Arc::new(AtomicBool::new(false));
@@ -71,7 +73,8 @@ async fn requests(
             Frame::Bye => return Ok(()),
             Frame::Commit { challenge, threads } => {
                 commitment = None;
-                let job = start(move || backend.commit(&challenge, threads as usize, &cancel));
+                let job =
+                    desk.begin(move |ready| backend.commit(ready, &challenge, threads as usize, &cancel), false);
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(made)) => {
@@ -79,6 +82,14 @@ async fn requests(
                         commitment = Some(Arc::new(made));
                         Frame::Roots { roots }
                     }
+                    Some(Err(error)) => error,
+                }
+            }
+            Frame::Prepare { device, work } => {
+                let job = desk.begin(move |ready| backend.prepare(ready, device, work.as_ref()), true);
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(())) => Frame::Prepared,
                     Some(Err(error)) => error,
                 }
             }
@@ -100,9 +111,7 @@ async fn requests(
     Ok(())
 }
 
-/// A computation on a thread of its own: a pool might hold it back for ever where no more threads can be had.
-type Job<T> = std::io::Result<oneshot::Receiver<Result<T, BackendError>>>;
-
+/// An opening, on a thread of its own.
 fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
     let (done, result) = oneshot::channel();
     let thread = std::thread::Builder::new().name("request".into()).stack_size(STACK);
@@ -140,17 +149,16 @@ async fn finish<T>(
     }
 }
 
-/// What an error is about. A device that this machine has not, or a driver, is the request's matter: nothing has failed.
+/// What an error is about. Whatever keeps a GPU from being used is the device's matter, a driver that is not there included.
 fn kind(error: &BackendError) -> ErrorKind {
     match error {
-        BackendError::Cpu(CpuError::OutOfMemory { .. })
-        | BackendError::Cuda(CudaError::OutOfMemory { .. } | CudaError::OutOfHostMemory { .. }) => {
+        BackendError::Cpu(CpuError::OutOfMemory { .. }) | BackendError::Cuda(CudaError::OutOfHostMemory { .. }) => {
             ErrorKind::OutOfMemory
         }
         BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_)) | BackendError::Cuda(CudaError::Work(_)) => {
             ErrorKind::Request
         }
-        BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
-        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(_) => ErrorKind::Internal,
+        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(CudaError::Cancelled) => ErrorKind::Internal,
+        BackendError::Cuda(_) => ErrorKind::Device,
     }
 }
