@@ -195,12 +195,7 @@ impl Budget {
     /// # Errors
     /// [`Refusal::Busy`] while another challenge is served, else [`Refusal::Budget`] with the limit exceeded. A refusal
     /// costs the caller nothing.
-    pub fn admit(
-        &mut self,
-        now_ms: u64,
-        hotkey: Hotkey,
-        work: &[impl Into<Demand> + Copy],
-    ) -> Result<Ticket, Refusal> {
+    pub fn admit(&mut self, now_ms: u64, hotkey: Hotkey, work: &[impl Into<Demand> + Copy]) -> Result<Ticket, Refusal> {
         self.advance(now_ms);
         let limits = self.limits;
         self.size(work.iter().map(|one| (*one).into())).map_err(Refusal::Budget)?;

@@ -100,7 +100,7 @@ pub enum ProverError {
         what: String,
     },
     /// It needed more memory than it may have.
-    #[error("the prover needs more memory than its limit of {limit_bytes} bytes")]
+    #[error("the prover needs more memory than its limit of {limit_bytes} bytes; raise prover.memory_limit_mib")]
     OverMemory {
         /// The limit.
         limit_bytes: u64,

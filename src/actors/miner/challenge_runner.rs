@@ -359,10 +359,8 @@ async fn prove(
 impl Actor for ChallengeRunner {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
-        ctx.run_interval(Duration::from_secs(1), |act, ctx| {
-            act.drop_expired();
-            act.see_to_readiness(ctx);
-        });
+        ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
+        ctx.run_interval(readiness::PERIOD, Self::see_to_readiness);
     }
 }
 

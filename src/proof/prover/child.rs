@@ -111,7 +111,8 @@ impl ChildProver {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("running"))?;
-        limit_memory(&child, self.limits.memory_bytes, self.cuda.is_some()).map_err(failed("limiting the memory of"))?;
+        limit_memory(&child, self.limits.memory_bytes, self.cuda.is_some())
+            .map_err(failed("limiting the memory of"))?;
         let missing = || std::io::Error::other("a pipe is missing");
         let stdin = child.stdin.take().ok_or_else(missing).map_err(failed("writing to"))?;
         let stdout = child.stdout.take().ok_or_else(missing).map_err(failed("reading from"))?;

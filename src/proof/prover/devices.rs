@@ -112,7 +112,9 @@ fn computes(backend: Backend, device: DeviceId, found: &Result<Report, String>) 
     }
     let report = match found {
         Ok(report) => report,
-        Err(why) => return told(format!("the prover could not be asked: {why}"), Some("run compute-prover report-cuda")),
+        Err(why) => {
+            return told(format!("the prover could not be asked: {why}"), Some("run compute-prover report-cuda"));
+        }
     };
     if let Some(problem) = &report.problem {
         return told(problem.clone(), Some("until then its proofs fail"));

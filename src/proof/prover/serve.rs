@@ -73,8 +73,7 @@ async fn requests(
             Frame::Bye => return Ok(()),
             Frame::Commit { challenge, threads } => {
                 commitment = None;
-                let job =
-                    desk.begin(move |ready| backend.commit(ready, &challenge, threads as usize, &cancel), false);
+                let job = desk.begin(move |ready| backend.commit(ready, &challenge, threads as usize, &cancel), false);
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(made)) => {

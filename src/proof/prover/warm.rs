@@ -123,12 +123,6 @@ impl WarmChildren {
         let mut warming = locked(&self.pool).take(device)?;
         timeout(READY, &mut warming.task).await.ok()?.ok()?.ok()
     }
-
-    /// How many are kept.
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        locked(&self.pool).kept.len()
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Devices that are ready before a validator's turn begins, and what is known of how they are proved.
 //!
 //! While a turn is on or near, each offered GPU that nobody rents has a prover that waits for its challenge. It is let go within
-//! about two seconds of a rental, and nothing is begun while a proof is under way, which it would slow down.
+//! a second of a rental, and nothing is begun while a proof is under way, which it would slow down.
 
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use crate::messages::miner::specs_collector::GetSpecs;
 use crate::proof::prover::{Backend, Computes};
 use crate::runtime::Ctx;
 
+/// How often it is looked whether devices are wanted.
+pub(super) const PERIOD: Duration = Duration::from_millis(250);
 /// How long the first measurement of the machine is waited for at a time.
 const MEASURED: Duration = Duration::from_secs(30);
 
@@ -47,7 +49,7 @@ impl Readiness {
 }
 
 impl ChallengeRunner {
-    /// Called every second.
+    /// Called every [`PERIOD`].
     pub(super) fn see_to_readiness(&mut self, ctx: &mut Ctx<Self>) {
         if self.readiness.asking {
             return;
