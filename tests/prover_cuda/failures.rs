@@ -313,7 +313,10 @@ fn a_device_that_fails_at_any_call_in_any_way_is_unknown_and_the_next_epoch_work
             stage.shell("").await;
             stage.calls();
             assert_eq!(stage.judged(1).await.0, Pass.judged());
-            let calls: BTreeSet<String> = stage.calls().into_iter().collect();
+            // What is only told to people is no part of a proof.
+            let told = ["cuDeviceGetName", "cuDeviceTotalMem_v2"];
+            let calls = stage.calls().into_iter().filter(|call| !told.contains(&call.as_str()));
+            let calls: BTreeSet<String> = calls.collect();
             assert!(calls.len() >= 20, "{calls:?}");
             let mut epoch = 2;
             for call in &calls {

@@ -166,20 +166,16 @@ mod tests {
 
     #[test]
     fn a_turn_is_near_from_three_blocks_before_the_first_slot_to_the_end_of_the_last() {
-        // Tempo 20: epoch 1 is the blocks 19 to 39.
-        const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 20 };
-        let near = |head| {
-            let mut view = view(head, 0);
+        // Tempo 30: epoch 1 is the blocks 29 to 59; the slots of two holders are its first four.
+        const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 30 };
+        let near = |head: &u64| {
+            let mut view = view(*head, 0);
             Arc::make_mut(&mut view.metagraph).epochs = EPOCHS;
             let holders: Vec<_> = (1..=2).map(|i| (Hotkey([i; 32]), 1)).collect();
             view.slots = Some(Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), EPOCHS, view.epoch())));
-            (view.slots.clone().unwrap().blocks(), turn_is_near(&view))
+            turn_is_near(&view)
         };
-        let (blocks, _) = near(19);
-        let end = 19 + 2 * blocks;
-        assert!(end < 36, "or this test shows nothing: {blocks} blocks a slot");
-        let found: Vec<u64> = (19..=40).filter(|head| near(*head).1).collect();
-        assert_eq!(found, (19..=end).chain(37..=40).collect::<Vec<_>>());
+        assert_eq!((29..=61).filter(near).collect::<Vec<_>>(), (29..=33).chain(57..=61).collect::<Vec<_>>());
         assert!(!turn_is_near(&view(4, 0)), "nobody has a turn");
         let stored = ChainView { source: Source::Store { age: Duration::from_secs(60) }, ..view(4, 3) };
         assert!(!turn_is_near(&stored));
