@@ -126,7 +126,7 @@ async fn what_computes_for_a_device_is_told_with_the_remedy() {
     let old = told().await;
     let gpu = "GPU-03030303-0303-0303-0303-030303030303: cuda, compute capability 8.6, driver for CUDA";
     assert!(old[0].starts_with(&format!("{gpu} 12.0, products by ")), "{old:?}");
-    assert!(old[1].contains("CUDA's driver does not offer it, 2 others; look at nvidia-smi"), "{old:?}");
+    assert!(old[1].contains("it is not among the GPUs that CUDA's driver offers (2); look at nvidia-smi"), "{old:?}");
     assert_eq!(old[2], "CPU-0: cpu, it is a CPU");
     stand_in.faults("version 0 13000");
     assert_eq!(told().await[0], format!("{gpu} 13.0, products by cublasLt 13 (libcublasLt.so.13)"));

@@ -122,7 +122,7 @@ fn computes(backend: Backend, device: DeviceId, found: &Result<Report, String>) 
     let version = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
     let driver = report.driver.map_or_else(|| "an unknown version".to_owned(), version);
     let Some(gpu) = report.gpus.iter().find(|gpu| gpu.device == device) else {
-        let why = format!("but CUDA's driver does not offer it, {} others", report.gpus.len());
+        let why = format!("but it is not among the GPUs that CUDA's driver offers ({})", report.gpus.len());
         return told(why, Some("look at nvidia-smi; in a container, give it the device"));
     };
     let (major, minor) = gpu.capability;
@@ -204,8 +204,8 @@ mod tests {
                 Backend::Auto,
                 DeviceId([4; 16]),
                 &full,
-                "GPU-04040404-0404-0404-0404-040404040404: cuda, but CUDA's driver does not offer it, 1 others; look at \
-                 nvidia-smi; in a container, give it the device",
+                "GPU-04040404-0404-0404-0404-040404040404: cuda, but it is not among the GPUs that CUDA's driver \
+                 offers (1); look at nvidia-smi; in a container, give it the device",
             ),
             (
                 Backend::Auto,
