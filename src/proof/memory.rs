@@ -8,7 +8,7 @@
 //! blocks only after it has the roots ([`verifier`]).
 //!
 //! Read in this order: [`size`] (the words), [`keys`], [`block`], [`scan`], [`verifier`], [`figures`] (what the time
-//! shows), [`cpu`] (the backend for processors).
+//! shows), [`cpu`] (the backend for processors), [`forging`] (adversaries).
 //!
 //! Order of a challenge: the verifier names [`Challenge`]; the prover fills and says it is ready; the verifier draws
 //! `nonce_0`, starts the clock and sends it; the `S` roots in one message stop the clock; then positions and openings.
@@ -26,7 +26,6 @@ pub mod verifier;
 
 pub mod cpu;
 
-#[cfg(test)]
-mod forging;
+pub mod forging;
 
 pub use size::{Challenge, Position, Size, SizeError, sample_positions};

@@ -1,6 +1,7 @@
 //! Who computes a proof: a trait, a child process with limits, this process, and an adversary.
 //!
-//! A [`Commitment`] is bound to its challenge and can be opened until it is dropped, which ends whatever computes it.
+//! A [`Commitment`] is bound to its challenge and can be opened until it is dropped, which ends whatever computes it; so is
+//! [`Filled`] memory, which is scanned before it is opened.
 //! A prover's crash, hang or nonsense is a [`ProverError`]: an `Unknown` for the device, never a panic of the node.
 
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::budget::Demand;
+use super::memory;
+use super::memory::keys::ScanNonce;
 use super::work::{Challenge, Position, Root, Work};
 use crate::ids::DeviceId;
 use crate::verdict::UnknownCause;
@@ -18,6 +21,7 @@ pub mod cuda;
 mod desk;
 mod devices;
 pub mod forging;
+mod held;
 mod in_process;
 mod serve;
 mod stdio;
@@ -39,6 +43,12 @@ pub trait Prover: Send + Sync {
     /// # Errors
     /// See [`ProverError`].
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError>;
+
+    /// Fills memory with the challenge's blocks, and makes all ready that the scans need. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// See [`ProverError`].
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError>;
 
     /// What this work needs on this device.
     fn needs(&self, _device: DeviceId, work: &Work) -> Demand {
@@ -65,6 +75,24 @@ pub trait Commitment: Send {
     /// # Errors
     /// See [`ProverError`]. After any error but [`ProverError::Refused`] the commitment is gone.
     async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError>;
+}
+
+/// Filled memory: the prover is ready. Dropping it ends whatever holds the memory.
+#[async_trait]
+pub trait Filled: Send {
+    /// Does all scans, the first with this nonce: one root for each. A second call does them again, and they replace the
+    /// first ones.
+    ///
+    /// # Errors
+    /// See [`ProverError`]. After any error but [`ProverError::Refused`] the memory is gone; so it is when the future is
+    /// dropped before its end.
+    async fn scan(&mut self, nonce_0: &ScanNonce) -> Result<Vec<Root>, ProverError>;
+
+    /// `three other digests ‖ path` of each position in the last scans, in the order asked. May be called again.
+    ///
+    /// # Errors
+    /// As [`Filled::scan`]; [`ProverError::Refused`] for positions outside and before the first scans.
+    async fn open(&mut self, positions: &[memory::Position]) -> Result<Vec<u8>, ProverError>;
 }
 
 /// Why a prover gave no proof.
@@ -114,6 +142,11 @@ pub enum ProverError {
 }
 
 impl ProverError {
+    /// Of a request after one that failed: what would have to answer is gone.
+    fn gone() -> ProverError {
+        ProverError::Crashed { ended: "it failed in a request before".to_owned(), stderr_tail: String::new() }
+    }
+
     /// What the validator can say about the device.
     pub fn cause(&self) -> UnknownCause {
         match self {

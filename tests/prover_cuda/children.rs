@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey};
 use compute_subnet::proof::frames::{self, Frame};
+use compute_subnet::proof::memory::keys::ScanNonce;
 use compute_subnet::proof::prover::{
     Backend, ChildProver, Commitment, CudaChild, DeviceProver, InProcessProver, Prover, ProverError, ProverLimits,
 };
 use compute_subnet::proof::verifier::{Checked, check_openings};
-use compute_subnet::proof::{Challenge, Root, Work, sample_positions};
+use compute_subnet::proof::{Challenge, Root, Work, memory, sample_positions};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -241,6 +242,30 @@ async fn a_child_that_waits_is_gone_when_its_device_is_not_wanted_any_more() {
     // It is rented, or no turn is near any more.
     prover.stand_by(&[], false);
     until("the child ends", || !exists(&first)).await;
+}
+
+#[tokio::test]
+async fn memory_that_is_filled_has_its_device_alone() {
+    let stand_in = StandIn::new();
+    let prover = prover(&stand_in);
+    stand_in.calls();
+    prover.stand_by(&[GPU], true);
+    until("it is opened", || stand_in.calls_so_far().iter().any(|call| call == "cuModuleGetFunction")).await;
+    let size = memory::Size::new(16, 8, 2).unwrap();
+    let challenge = memory::Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: GPU, size };
+    let mut filled = prover.fill(&challenge).await.unwrap();
+    stand_in.calls();
+    prover.stand_by(&[GPU], true);
+    let nonce = ScanNonce([9; 32]);
+    let roots = filled.scan(&nonce).await.unwrap();
+    let mut here = InProcessProver { threads: 1 }.fill(&challenge).await.unwrap();
+    assert_eq!(roots, here.scan(&nonce).await.unwrap());
+    let positions = memory::sample_positions(&size, 20, &[1; 32]);
+    assert_eq!(filled.open(&positions).await.unwrap(), here.open(&positions).await.unwrap());
+    assert!(!stand_in.calls().contains(&"cuInit".to_owned()), "no other child opens the device");
+    drop(filled);
+    prover.stand_by(&[GPU], true);
+    until("a child opens it again", || stand_in.calls_so_far().contains(&"cuInit".to_owned())).await;
 }
 
 #[tokio::test]

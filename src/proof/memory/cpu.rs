@@ -77,6 +77,11 @@ pub struct Filled {
 /// Memory with its scans done, ready to be opened.
 pub struct Scanned {
     filled: Filled,
+    scans: Scans,
+}
+
+/// What is kept of the scans of a memory.
+pub struct Scans {
     nonces: Vec<ScanNonce>,
     /// Of each scan, the node above each chunk.
     tops: Vec<Vec<Hash32>>,
@@ -143,6 +148,15 @@ impl Filled {
     /// # Errors
     /// [`MemoryError::Cancelled`] soon after `cancel` was raised; [`MemoryError::OutOfMemory`].
     pub fn scan(self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Scanned, MemoryError> {
+        let scans = self.scans(nonce_0, cancel)?;
+        Ok(Scanned { filled: self, scans })
+    }
+
+    /// [`Filled::scan`], with the memory left to be scanned again.
+    ///
+    /// # Errors
+    /// As [`Filled::scan`].
+    pub fn scans(&self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Scans, MemoryError> {
         let scans = self.size.scans() as usize;
         let (mut nonces, mut tops, mut roots) =
             (Vec::with_capacity(scans), Vec::with_capacity(scans), Vec::with_capacity(scans));
@@ -156,7 +170,45 @@ impl Filled {
             tops.push(top);
             roots.push(root);
         }
-        Ok(Scanned { filled: self, nonces, tops, roots })
+        Ok(Scans { nonces, tops, roots })
+    }
+
+    /// The size that was asked for.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// For each position in these scans of this memory, in the order asked, the digests of the group's three other blocks
+    /// and the path.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSuchBlock`] for a position outside, [`MemoryError::Cancelled`], [`MemoryError::OutOfMemory`].
+    pub fn open(&self, scans: &Scans, positions: &[Position], cancel: &AtomicBool) -> Result<Vec<u8>, MemoryError> {
+        let size = &self.size;
+        if let Some(outside) = positions.iter().find(|p| !p.is_within(size)) {
+            return Err(MemoryError::NoSuchBlock(*outside));
+        }
+        let one = size.opening_len();
+        let mut out = workers::filled(positions.len().saturating_mul(one), 0u8)?;
+        let openings = positions.iter().zip(out.chunks_exact_mut(one));
+        share_out(self.workers(positions.len()), openings, cancel, |(), (position, opening)| {
+            let scan = position.scan as usize;
+            let keys = scans.nonces[scan].keys();
+            let number = position.block as usize / CHUNK_BLOCKS as usize;
+            let chunk = &self.chunks[number];
+            let leaf = position.leaf() % CHUNK_LEAVES;
+            let group = &chunk[GROUP * leaf as usize..][..GROUP];
+            let others = Group::of(self.kernel, &keys, group).others(position.within_group());
+            let leaves = self.leaves(&keys, chunk);
+            let below = Tree::build(&keys.node, &leaves).path(leaf);
+            let above = Tree::build(&keys.node, &scans.tops[scan]).path(number as u64);
+            opening[..OTHERS_BYTES].copy_from_slice(&others);
+            let siblings = below.iter().chain(&above);
+            for (slot, sibling) in opening[OTHERS_BYTES..].chunks_exact_mut(32).zip(siblings) {
+                slot.copy_from_slice(&sibling.0);
+            }
+        })?;
+        Ok(out)
     }
 
     /// One scan: the node above each chunk, padding included.
@@ -188,42 +240,25 @@ impl Filled {
     }
 }
 
-impl Scanned {
+impl Scans {
     /// One root for each scan.
     pub fn roots(&self) -> &[Root] {
         &self.roots
     }
+}
 
-    /// For each position, in the order asked, the digests of the group's three other blocks and the path.
+impl Scanned {
+    /// One root for each scan.
+    pub fn roots(&self) -> &[Root] {
+        self.scans.roots()
+    }
+
+    /// See [`Filled::open`].
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchBlock`] for a position outside, [`MemoryError::Cancelled`], [`MemoryError::OutOfMemory`].
+    /// As [`Filled::open`].
     pub fn open(&self, positions: &[Position], cancel: &AtomicBool) -> Result<Vec<u8>, MemoryError> {
-        let (filled, size) = (&self.filled, &self.filled.size);
-        if let Some(outside) = positions.iter().find(|p| !p.is_within(size)) {
-            return Err(MemoryError::NoSuchBlock(*outside));
-        }
-        let one = size.opening_len();
-        let mut out = workers::filled(positions.len().saturating_mul(one), 0u8)?;
-        let openings = positions.iter().zip(out.chunks_exact_mut(one));
-        share_out(filled.workers(positions.len()), openings, cancel, |(), (position, opening)| {
-            let scan = position.scan as usize;
-            let keys = self.nonces[scan].keys();
-            let number = position.block as usize / CHUNK_BLOCKS as usize;
-            let chunk = &filled.chunks[number];
-            let leaf = position.leaf() % CHUNK_LEAVES;
-            let group = &chunk[GROUP * leaf as usize..][..GROUP];
-            let others = Group::of(filled.kernel, &keys, group).others(position.within_group());
-            let leaves = filled.leaves(&keys, chunk);
-            let below = Tree::build(&keys.node, &leaves).path(leaf);
-            let above = Tree::build(&keys.node, &self.tops[scan]).path(number as u64);
-            opening[..OTHERS_BYTES].copy_from_slice(&others);
-            let siblings = below.iter().chain(&above);
-            for (slot, sibling) in opening[OTHERS_BYTES..].chunks_exact_mut(32).zip(siblings) {
-                slot.copy_from_slice(&sibling.0);
-            }
-        })?;
-        Ok(out)
+        self.filled.open(&self.scans, positions, cancel)
     }
 }
 

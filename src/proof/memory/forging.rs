@@ -1,11 +1,14 @@
-//! An adversary, for tests only: provers that hold less memory than they were asked to, or lie about it.
+//! An adversary, for tests and demonstrations only: provers that hold less memory than they were asked to, or lie about it.
 //!
 //! It shares blocks, digests and hashes with the honest backend, but not its chunks: it keeps the openings of all
 //! positions, which only small memories allow. Without a forgery it is that backend's independent twin.
 
-use super::block::{self, Words};
-use super::keys::{self, ScanNonce};
-use super::scan::{Group, PADDING};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::block::{self, DIGEST_BYTES, Words};
+use super::cpu::MemoryError;
+use super::keys::{self, ScanKeys, ScanNonce};
+use super::scan::{Group, OTHERS_BYTES, PADDING};
 use super::size::{Challenge, GROUP, Position, Size};
 use crate::ids::Hash32;
 use crate::proof::gemm::Kernel;
@@ -15,7 +18,7 @@ use crate::verdict::FailReason;
 
 /// How to cheat.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Forgery {
+pub enum Forgery {
     /// Nothing at all.
     Honest,
     /// Does not hold this share of the blocks, and makes their digests up, in each scan.
@@ -49,6 +52,8 @@ pub(super) enum Forgery {
     ReversedOpenings,
     /// Answers every position with the first block of its scan.
     OneBlockForAll,
+    /// Sends the roots, and never an opening.
+    WithholdOpenings,
     /// Sends openings that end one byte early.
     ShortOpenings,
     /// Sends openings of the right length, full of noise.
@@ -56,9 +61,34 @@ pub(super) enum Forgery {
 }
 
 impl Forgery {
-    /// The reason a caught forgery fails for.
-    pub(super) fn expected(self) -> FailReason {
+    /// The metric-safe name.
+    pub fn label(self) -> &'static str {
         match self {
+            Forgery::Honest => "honest",
+            Forgery::GuessedDigests { .. } => "guessed_digests",
+            Forgery::HalfTheMemory => "half_the_memory",
+            Forgery::MadeUpScan => "made_up_scan",
+            Forgery::ThirtyOneBits => "thirty_one_bits",
+            Forgery::FewerIterations => "fewer_iterations",
+            Forgery::FewerBlocks => "fewer_blocks",
+            Forgery::WrongSeed => "wrong_seed",
+            Forgery::WrongNonce => "wrong_nonce",
+            Forgery::OneScanForAll => "one_scan_for_all",
+            Forgery::MissingScan => "missing_scan",
+            Forgery::ForgedPath => "forged_path",
+            Forgery::OpenedOtherScan => "opened_other_scan",
+            Forgery::ReversedOpenings => "reversed_openings",
+            Forgery::OneBlockForAll => "one_block_for_all",
+            Forgery::WithholdOpenings => "withhold_openings",
+            Forgery::ShortOpenings => "short_openings",
+            Forgery::Garbage => "garbage",
+        }
+    }
+
+    /// The reason a caught forgery fails for.
+    pub fn expected(self) -> FailReason {
+        match self {
+            Forgery::WithholdOpenings => FailReason::OpeningWithheld,
             Forgery::MissingScan => FailReason::WrongScans,
             Forgery::ShortOpenings => FailReason::WrongLength,
             _ => FailReason::MemoryMismatch,
@@ -66,7 +96,7 @@ impl Forgery {
     }
 
     /// The probability that `q` samples catch it, `q ≥ 1`: 1 for those that are certain.
-    pub(super) fn catch_probability(self, size: &Size, q: u32) -> f64 {
+    pub fn catch_probability(self, size: &Size, q: u32) -> f64 {
         let missed = |share: f64| (1.0 - share).powf(f64::from(q));
         let places = size.blocks() as f64 * f64::from(size.scans());
         match self {
@@ -86,53 +116,68 @@ impl Forgery {
     }
 }
 
-/// A prover that cheats, when it has answered: roots, and the opening of each position.
-pub(super) struct Forged {
+/// The memory of a prover that cheats.
+pub struct ForgedMemory {
     forgery: Forgery,
-    size: Size,
-    roots: Vec<Root>,
-    /// By scan, then block.
-    openings: Vec<Vec<u8>>,
+    challenge: Challenge,
+    blocks: Vec<Words>,
 }
 
-impl Forged {
-    /// Fills and scans, in the forgery's way.
-    pub(super) fn answer(forgery: Forgery, challenge: &Challenge, nonce_0: &ScanNonce) -> Self {
-        let size = challenge.size;
-        let blocks = blocks(forgery, challenge);
+impl ForgedMemory {
+    /// Fills, in the forgery's way.
+    ///
+    /// # Errors
+    /// [`MemoryError::Cancelled`] soon after `cancel` was raised.
+    pub fn fill(forgery: Forgery, challenge: &Challenge, cancel: &AtomicBool) -> Result<Self, MemoryError> {
+        let mut asked = challenge.clone();
+        let (mut count, mut iterations) = (challenge.size.blocks(), challenge.size.iterations());
+        match forgery {
+            Forgery::WrongSeed => asked.nonce[0] ^= 1,
+            Forgery::FewerIterations => iterations -= 1,
+            Forgery::FewerBlocks => count -= GROUP as u64,
+            _ => {}
+        }
+        let key = keys::fill_key(&asked);
+        let block = |index| {
+            going(cancel)?;
+            let mut words = block::fill(Kernel::best(), &key, index, iterations);
+            if forgery == Forgery::ThirtyOneBits {
+                words.0.iter_mut().for_each(|word| *word &= u32::MAX >> 1);
+            }
+            Ok(words)
+        };
+        let blocks = (0..=u32::MAX).zip(0..count).map(|(index, _)| block(index)).collect::<Result<_, MemoryError>>()?;
+        Ok(ForgedMemory { forgery, challenge: challenge.clone(), blocks })
+    }
+
+    /// Scans, in the forgery's way.
+    ///
+    /// # Errors
+    /// [`MemoryError::Cancelled`] soon after `cancel` was raised.
+    pub fn scan(&self, nonce_0: &ScanNonce, cancel: &AtomicBool) -> Result<Forged, MemoryError> {
+        let (forgery, size) = (self.forgery, self.challenge.size);
         let mut nonce = *nonce_0;
         if forgery == Forgery::WrongNonce {
             nonce.0[0] ^= 1;
         }
         let mut made = Forged { forgery, size, roots: Vec::new(), openings: Vec::new() };
         for scan in 0..size.scans() {
+            going(cancel)?;
             let keys = nonce.keys();
-            let groups: Vec<Group> = (0..)
-                .zip(blocks.chunks_exact(GROUP))
-                .map(|(number, four)| {
-                    let mut group = Group::of(Kernel::best(), &keys, four);
-                    for place in 0..GROUP {
-                        let block = GROUP as u32 * number + place as u32;
-                        if is_missing(forgery, &size, challenge, scan, block) {
-                            let made_up = *noise(challenge, scan, block).first_chunk().unwrap();
-                            group = Group::with_others(&made_up, place, &group.others(place));
-                        }
-                    }
-                    group
-                })
-                .collect();
+            let groups = self.groups(scan, &keys);
             let mut leaves: Vec<Hash32> = groups.iter().map(|group| group.leaf(&keys)).collect();
             leaves.resize(size.leaves() as usize, PADDING);
             let tree = Tree::build(&keys.node, &leaves);
             let mut root = tree.root();
             if forgery == Forgery::MadeUpScan && scan + 1 == size.scans() {
-                root = Hash32(noise(challenge, scan, 0));
+                root = Hash32(noise(&self.challenge, scan, 0));
             }
-            for block in 0..size.blocks() as u32 {
-                let position = Position { scan, block };
+            for block in 0..size.blocks() {
+                let position = Position { scan, block: block as u32 }; // as all blocks of a size
                 // Of blocks that were never filled it opens the last group.
-                let group = groups.get(position.leaf() as usize).or(groups.last()).unwrap();
-                let mut opening = group.others(position.within_group()).to_vec();
+                let group = groups.get(position.leaf() as usize).or(groups.last());
+                let others = group.map_or([0; OTHERS_BYTES], |group| group.others(position.within_group()));
+                let mut opening = others.to_vec();
                 tree.path(position.leaf()).iter().for_each(|sibling| opening.extend_from_slice(&sibling.0));
                 made.openings.push(opening);
             }
@@ -144,25 +189,74 @@ impl Forged {
         if forgery == Forgery::MissingScan {
             made.roots.pop();
         }
-        made
+        Ok(made)
     }
 
-    pub(super) fn roots(&self) -> &[Root] {
+    /// The digests of one scan, in their groups; those of blocks that it does not hold are made up.
+    fn groups(&self, scan: u32, keys: &ScanKeys) -> Vec<Group> {
+        let missing = self.missing(scan);
+        let group = |(number, four): (usize, &[Words])| {
+            let mut group = Group::of(Kernel::best(), keys, four);
+            for place in 0..GROUP {
+                let block = GROUP * number + place;
+                if missing.get(block) == Some(&true) {
+                    let mut made_up = [0; DIGEST_BYTES];
+                    made_up.copy_from_slice(&noise(&self.challenge, scan, block as u32)[..DIGEST_BYTES]);
+                    group = Group::with_others(&made_up, place, &group.others(place));
+                }
+            }
+            group
+        };
+        self.blocks.chunks_exact(GROUP).enumerate().map(group).collect()
+    }
+
+    /// Of each block, whether it is missing in this scan: the same each time.
+    fn missing(&self, scan: u32) -> Vec<bool> {
+        let blocks = self.challenge.size.blocks() as usize;
+        let mut missing = vec![false; blocks];
+        match self.forgery {
+            Forgery::GuessedDigests { ratio } => {
+                // Exactly this share, up to rounding: those whose noise is least.
+                let share = (ratio * blocks as f64).round() as usize;
+                let mut order: Vec<usize> = (0..blocks).collect();
+                order.sort_by_cached_key(|block| noise(&self.challenge, scan, *block as u32));
+                order.iter().take(share).for_each(|block| missing[*block] = true);
+            }
+            Forgery::HalfTheMemory => missing[blocks / 2..].fill(true),
+            _ => {}
+        }
+        missing
+    }
+}
+
+/// A prover that cheats, when it has answered: roots, and the opening of each position.
+pub struct Forged {
+    forgery: Forgery,
+    size: Size,
+    roots: Vec<Root>,
+    /// By scan, then block.
+    openings: Vec<Vec<u8>>,
+}
+
+impl Forged {
+    /// The roots, in the forgery's way.
+    pub fn roots(&self) -> &[Root] {
         &self.roots
     }
 
     /// The openings of these positions, in the forgery's way.
-    pub(super) fn open(&self, positions: &[Position]) -> Vec<u8> {
+    pub fn open(&self, positions: &[Position]) -> Vec<u8> {
         let blocks = self.size.blocks() as usize;
         let opening = |p: &Position| {
             let (scan, block) = match self.forgery {
-                Forgery::OpenedOtherScan => ((p.scan + 1) % self.size.scans(), p.block),
+                Forgery::OpenedOtherScan => (p.scan.wrapping_add(1) % self.size.scans(), p.block),
                 Forgery::OneBlockForAll => (p.scan, 0),
                 _ => (p.scan, p.block),
             };
-            let mut opening = self.openings[scan as usize * blocks + block as usize].clone();
-            if self.forgery == Forgery::ForgedPath {
-                *opening.last_mut().unwrap() ^= 1;
+            let place = (scan as usize).saturating_mul(blocks).saturating_add(block as usize);
+            let mut opening = self.openings.get(place).cloned().unwrap_or_default();
+            if let Some(last) = opening.last_mut().filter(|_| self.forgery == Forgery::ForgedPath) {
+                *last ^= 1;
             }
             opening
         };
@@ -172,7 +266,7 @@ impl Forged {
         }
         let mut bytes = openings.concat();
         match self.forgery {
-            Forgery::ShortOpenings => bytes.truncate(bytes.len() - 1),
+            Forgery::ShortOpenings => bytes.truncate(bytes.len().saturating_sub(1)),
             Forgery::Garbage => blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut bytes),
             _ => {}
         }
@@ -180,42 +274,8 @@ impl Forged {
     }
 }
 
-/// The blocks that it holds.
-fn blocks(forgery: Forgery, challenge: &Challenge) -> Vec<Words> {
-    let size = challenge.size;
-    let mut asked = challenge.clone();
-    let (mut count, mut iterations) = (size.blocks(), size.iterations());
-    match forgery {
-        Forgery::WrongSeed => asked.nonce[0] ^= 1,
-        Forgery::FewerIterations => iterations -= 1,
-        Forgery::FewerBlocks => count -= GROUP as u64,
-        _ => {}
-    }
-    let key = keys::fill_key(&asked);
-    (0..count as u32)
-        .map(|index| {
-            let mut words = block::fill(Kernel::best(), &key, index, iterations);
-            if forgery == Forgery::ThirtyOneBits {
-                words.0.iter_mut().for_each(|word| *word &= u32::MAX >> 1);
-            }
-            words
-        })
-        .collect()
-}
-
-/// Whether it does not hold the block, the same way each time.
-fn is_missing(forgery: Forgery, size: &Size, challenge: &Challenge, scan: u32, block: u32) -> bool {
-    match forgery {
-        Forgery::GuessedDigests { ratio } => {
-            // Exactly this share of each scan's blocks, up to rounding: those whose noise is least.
-            let missing = (ratio * size.blocks() as f64).round() as usize;
-            let own = noise(challenge, scan, block);
-            missing > 0
-                && (0..size.blocks() as u32).filter(|other| noise(challenge, scan, *other) < own).count() < missing
-        }
-        Forgery::HalfTheMemory => u64::from(block) >= size.blocks() / 2,
-        _ => false,
-    }
+fn going(cancel: &AtomicBool) -> Result<(), MemoryError> {
+    if cancel.load(Ordering::Relaxed) { Err(MemoryError::Cancelled) } else { Ok(()) }
 }
 
 /// Bytes that depend on the arguments alone.
@@ -225,4 +285,5 @@ fn noise(challenge: &Challenge, scan: u32, block: u32) -> [u8; 32] {
     hash.finalize().into()
 }
 
+#[cfg(test)]
 mod tests;

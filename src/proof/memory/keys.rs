@@ -3,6 +3,8 @@
 //! The fill's key binds the blocks to nonce, epoch, miner, device and size. Nobody knows the first scan's nonce before
 //! the memory is filled; each later one depends on the root of the scan before, so that scans cannot be joined into one.
 
+use serde::{Deserialize, Serialize};
+
 use super::block::Words;
 use super::size::Challenge;
 use crate::proof::keystream::Matrix;
@@ -15,9 +17,10 @@ const SCAN_LEAF: &str = "compute-proof/1 scan-leaf";
 const SCAN_NODE: &str = "compute-proof/1 scan-node";
 const SCAN_NEXT: &str = "compute-proof/1 scan-next";
 
-/// What one scan's coefficients and hashes are derived from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScanNonce(pub [u8; 32]);
+/// What one scan's coefficients and hashes are derived from; in text, 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScanNonce(#[serde(with = "hex::serde")] pub [u8; 32]);
 
 /// What one scan weighs and hashes with.
 pub struct ScanKeys {
@@ -53,10 +56,15 @@ impl ScanNonce {
         ScanNonce(blake3::derive_key(SCAN_NEXT, &material))
     }
 
+    /// The key of the stream that the coefficients are read from: `derive_key("compute-proof/1 scan", nonce)`.
+    pub fn coefficients_key(&self) -> [u8; 32] {
+        blake3::derive_key(SCAN, &self.0)
+    }
+
     /// This scan's keys.
     pub fn keys(&self) -> ScanKeys {
         ScanKeys {
-            coefficients: Words::stream(&blake3::derive_key(SCAN, &self.0), 0, Matrix::Scan),
+            coefficients: Words::stream(&self.coefficients_key(), 0, Matrix::Scan),
             leaf: blake3::derive_key(SCAN_LEAF, &self.0),
             node: blake3::derive_key(SCAN_NODE, &self.0),
         }

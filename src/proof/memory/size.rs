@@ -1,5 +1,7 @@
 //! What is asked of a prover of memory: the size of fill and scans, the challenge, and positions in the scans.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{DeviceId, Epoch, Hotkey};
 
 /// Bytes of one block.
@@ -37,11 +39,27 @@ pub enum SizeError {
 }
 
 /// The size of a memory proof: `N` blocks of 1 KiB, each made in `T` iterations, read in `S` scans. Always in range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedSize")]
 pub struct Size {
     blocks: u64,
     iterations: u32,
     scans: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UncheckedSize {
+    blocks: u64,
+    iterations: u32,
+    scans: u32,
+}
+
+impl TryFrom<UncheckedSize> for Size {
+    type Error = SizeError;
+    fn try_from(size: UncheckedSize) -> Result<Self, SizeError> {
+        Size::new(size.blocks, size.iterations, size.scans)
+    }
 }
 
 impl Size {
@@ -100,10 +118,11 @@ impl Size {
 }
 
 /// One device's challenge: everything that the content of its memory depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Challenge {
     /// 32 bytes from the operating system's generator, fresh for each challenge, secret until sent. Not the nonce of the
     /// first scan, which is drawn when the memory is filled.
+    #[serde(with = "hex::serde")]
     pub nonce: [u8; 32],
     /// The epoch of the proof.
     pub epoch: Epoch,
@@ -116,7 +135,7 @@ pub struct Challenge {
 }
 
 /// One block in one scan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The scan, from 0.
     pub scan: u32,
@@ -186,6 +205,30 @@ mod tests {
         for scans in [0, 4097, u32::MAX] {
             assert_eq!(say(4, 1, scans), format!("scans is {scans}, expected 1 to 4096"));
         }
+    }
+
+    #[test]
+    fn json_with_a_wrong_size_is_refused_when_it_is_read() {
+        let read = serde_json::from_str::<Size>;
+        assert_eq!(read(r#"{"blocks":16,"iterations":8,"scans":2}"#).unwrap(), Size::new(16, 8, 2).unwrap());
+        for (text, told) in [
+            (r#"{"blocks":18,"iterations":8,"scans":2}"#, "blocks is 18"),
+            (r#"{"blocks":16,"iterations":3,"scans":2}"#, "iterations is 3"),
+            (r#"{"blocks":16,"iterations":8,"scans":0}"#, "scans is 0"),
+            (r#"{"blocks":16,"iterations":8,"scans":2,"more":1}"#, "unknown field `more`"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_reads_back_from_its_json() {
+        let size = Size::new(16, 8, 2).unwrap();
+        let challenge = Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device: DeviceId::cpu(1), size };
+        let text = serde_json::to_string(&challenge).unwrap();
+        assert!(text.contains(&"01".repeat(32)), "{text}");
+        assert_eq!(serde_json::from_str::<Challenge>(&text).unwrap(), challenge);
     }
 
     #[test]

@@ -5,11 +5,14 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use super::cuda::{self, CudaError};
+use super::held::{Held, OnCpu};
 use crate::ids::DeviceId;
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
+use crate::proof::memory;
+use crate::proof::memory::cpu::MemoryError;
 use crate::proof::work::{Challenge, Work};
 
-/// What computes the roots. Openings are always computed by the processor.
+/// What computes. Openings of work are always computed by the processor; memory is opened by what holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// The processor, whatever device the challenge names.
@@ -27,6 +30,9 @@ pub enum BackendError {
     /// The processor's.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// The processor's, about memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The GPU's.
     #[error("the cuda backend: {0}")]
     Cuda(#[from] CudaError),
@@ -83,6 +89,38 @@ impl Backend {
             None => Ok(cpu::commit(challenge, threads, cancel)?),
         }
     }
+
+    /// Fills memory for the challenge.
+    ///
+    /// # Errors
+    /// See [`MemoryError`] and [`CudaError`].
+    pub(crate) fn fill(
+        self,
+        challenge: &memory::Challenge,
+        threads: usize,
+        cancel: &AtomicBool,
+    ) -> Result<Held, BackendError> {
+        if self.of(challenge.device) == Backend::Cuda {
+            match cuda::fill(challenge, cancel) {
+                Err(error) if self == Backend::Auto && error.is_absence() => {}
+                done => return Ok(Held::new(challenge.size, Box::new(done?))),
+            }
+        }
+        Ok(OnCpu::held(memory::cpu::fill(challenge, threads, memory_limit(), cancel)?))
+    }
+}
+
+/// Bytes that this process may have: what whoever started it has set as a limit.
+#[cfg(target_os = "linux")]
+fn memory_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    let limit = |resource| getrlimit(resource).current.unwrap_or(u64::MAX);
+    limit(Resource::As).min(limit(Resource::Data))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_limit() -> u64 {
+    u64::MAX
 }
 
 impl fmt::Display for Backend {

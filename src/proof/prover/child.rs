@@ -1,4 +1,4 @@
-//! A prover in a process of its own, one for each commitment, with limits on time, memory and output.
+//! A prover in a process of its own, one for each commitment or filled memory, with limits on time, memory and output.
 //!
 //! The child gets an empty environment and a limit on its memory before it gets its job. On the processor that is its address
 //! space. CUDA reserves far more addresses than it uses, so a child for GPUs ([`CudaChild`]) has a limit on what it maps
@@ -19,10 +19,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::cuda::Report;
-use super::{Commitment, Prover, ProverError};
+use super::{Commitment, Filled, Prover, ProverError};
 use crate::ids::DeviceId;
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
+use crate::proof::memory;
 use crate::proof::work::{Challenge, Position, Root, Work};
+
+mod filled;
+
+use filled::ChildMemory;
 
 /// Most bytes of stderr that are kept.
 const STDERR_TAIL: usize = 4096;
@@ -36,7 +41,7 @@ const REAP: Duration = Duration::from_secs(5);
 /// What one child may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProverLimits {
-    /// Longest time from its start to the roots, and again for each request to open.
+    /// Longest time from its start to the roots, or to filled memory, and again for each request after that.
     pub time: Duration,
     /// Memory of this machine, in bytes: address space, or for a child for GPUs private writable mappings (since Linux 4.7).
     /// On Linux; elsewhere there is no limit.
@@ -47,7 +52,7 @@ pub struct ProverLimits {
     pub threads: usize,
 }
 
-/// Starts a child for each commitment.
+/// Starts a child for each commitment and for each filled memory.
 #[derive(Debug, Clone)]
 pub struct ChildProver {
     /// The program, `compute-prover`.
@@ -190,6 +195,10 @@ impl Prover for ChildProver {
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
         self.spawn(self.command(Some(challenge.device)))?.commit(challenge, true).await
     }
+
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        ChildMemory::fill(self, challenge).await.map(|filled| Box::new(filled) as Box<dyn Filled>)
+    }
 }
 
 /// A child that waits for its challenge, its device ready.
@@ -217,9 +226,7 @@ impl Commitment for ChildCommitment {
 
     async fn open(&mut self, positions: &[Position]) -> Result<Vec<u8>, ProverError> {
         let expected = positions.len().saturating_mul(self.work.opening_len());
-        let gone =
-            || ProverError::Crashed { ended: "it failed in a request before".to_owned(), stderr_tail: String::new() };
-        let session = self.session.as_ref().ok_or_else(gone)?;
+        let session = self.session.as_ref().ok_or_else(ProverError::gone)?;
         let most = session.limits.output_bytes;
         if positions.len() > frames::MAX_POSITIONS || expected as u64 > most {
             let count = positions.len();
@@ -232,7 +239,7 @@ impl Commitment for ChildCommitment {
         if let Some(outside) = positions.iter().find(|p| !p.is_within(&self.work)) {
             return Err(ProverError::Refused(format!("{outside:?} is not in the product")));
         }
-        let session = self.session.take().ok_or_else(gone)?;
+        let session = self.session.take().ok_or_else(ProverError::gone)?;
         let (session, answer) = session.ask(&Frame::Open { positions: positions.to_vec() }, false).await?;
         match answer {
             Frame::Openings { bytes } if bytes.len() == expected => {

@@ -17,6 +17,11 @@ type Task = Box<dyn FnOnce(&mut Option<Ready>) + Send>;
 /// A computation on a thread of its own: a pool might hold it back for ever where no more threads can be had.
 pub(super) type Job<T> = std::io::Result<oneshot::Receiver<Result<T, BackendError>>>;
 
+/// Stack of a thread that computes with this backend.
+pub(super) fn stack(backend: Backend) -> usize {
+    if backend == Backend::Cpu { STACK } else { CUDA_STACK }
+}
+
 /// The way to the thread.
 pub(super) struct Desk {
     backend: Backend,
@@ -59,11 +64,11 @@ impl Desk {
 
     fn start(&self) -> std::io::Result<(mpsc::Sender<Task>, JoinHandle<()>)> {
         let (tasks, coming) = mpsc::channel::<Task>();
-        let stack = if self.backend == Backend::Cpu { STACK } else { CUDA_STACK };
-        let thread = std::thread::Builder::new().name("commit".into()).stack_size(stack).spawn(move || {
-            let mut ready = None;
-            coming.into_iter().for_each(|task| task(&mut ready));
-        })?;
+        let thread =
+            std::thread::Builder::new().name("commit".into()).stack_size(stack(self.backend)).spawn(move || {
+                let mut ready = None;
+                coming.into_iter().for_each(|task| task(&mut ready));
+            })?;
         Ok((tasks, thread))
     }
 }

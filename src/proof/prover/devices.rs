@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::cuda::Report;
-use super::warm::WarmChildren;
-use super::{Backend, ChildProver, Commitment, CudaChild, Prover, ProverError};
+use super::warm::{WarmChildren, Without};
+use super::{Backend, ChildProver, Commitment, CudaChild, Filled, Prover, ProverError};
 use crate::ids::DeviceId;
 use crate::proof::budget::Demand;
-use crate::proof::work::{Challenge, Work};
+use crate::proof::memory;
+use crate::proof::memory::keys::ScanNonce;
+use crate::proof::work::{Challenge, Root, Work};
 
 /// How long a child may take to say what it finds for GPUs: a driver that was not used for a while starts slowly.
 const REPORT: Duration = Duration::from_secs(30);
@@ -58,6 +60,16 @@ impl Prover for DeviceProver {
         self.gpu.commit(challenge).await
     }
 
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        if !self.is_by_cuda(challenge.device) {
+            return self.processor.fill(challenge).await;
+        }
+        // The fill is not timed, and needs what a child that waits has taken.
+        let without = self.warm.without(challenge.device);
+        let filled = self.gpu.fill(challenge).await?;
+        Ok(Box::new(Alone { filled, _without: without }))
+    }
+
     fn needs(&self, device: DeviceId, work: &Work) -> Demand {
         if self.is_by_cuda(device) { Demand::of_gpu(*work) } else { Demand::of_processor(*work) }
     }
@@ -71,6 +83,23 @@ impl Prover for DeviceProver {
         let asks = devices.iter().any(|device| device.cpu_index().is_none() && self.is_by_cuda(*device));
         let found = if asks { self.gpu.report(REPORT).await } else { Ok(Report::default()) };
         devices.iter().map(|device| computes(self.backend, *device, &found)).collect()
+    }
+}
+
+/// Filled memory of a GPU, for which no other child is made ready while it is there.
+struct Alone {
+    filled: Box<dyn Filled>,
+    _without: Without,
+}
+
+#[async_trait]
+impl Filled for Alone {
+    async fn scan(&mut self, nonce_0: &ScanNonce) -> Result<Vec<Root>, ProverError> {
+        self.filled.scan(nonce_0).await
+    }
+
+    async fn open(&mut self, positions: &[memory::Position]) -> Result<Vec<u8>, ProverError> {
+        self.filled.open(positions).await
     }
 }
 

@@ -4,14 +4,19 @@
 //! [`Forgery::catch_probability`] say what the verifier should make of it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 
-use super::in_process::compute;
-use super::{Commitment, Prover, ProverError};
+use super::held::{Backing, Held};
+use super::in_process::{InProcessMemory, compute};
+use super::{BackendError, Commitment, Filled, InProcessProver, Prover, ProverError};
 use crate::ids::Hash32;
 use crate::proof::cpu::{self, CpuCommitment, Tamper};
 use crate::proof::gemm::Kernel;
+use crate::proof::memory;
+use crate::proof::memory::forging::ForgedMemory;
+use crate::proof::memory::keys::ScanNonce;
 use crate::proof::tile::{TILE_ENTRIES, Tile};
 use crate::proof::work::{Challenge, Position, Root, Work};
 use crate::verdict::FailReason;
@@ -47,6 +52,8 @@ pub enum Forgery {
     OneTileForAll,
     /// Sends openings of the right length, full of noise.
     Garbage,
+    /// Does all the work, and cheats with its memory.
+    Memory(memory::forging::Forgery),
 }
 
 impl Forgery {
@@ -64,6 +71,7 @@ impl Forgery {
             Forgery::ReversedOpenings => "reversed_openings",
             Forgery::OneTileForAll => "one_tile_for_all",
             Forgery::Garbage => "garbage",
+            Forgery::Memory(forgery) => forgery.label(),
         }
     }
 
@@ -80,10 +88,12 @@ impl Forgery {
             | Forgery::ReversedOpenings
             | Forgery::OneTileForAll
             | Forgery::Garbage => FailReason::PathMismatch,
+            Forgery::Memory(forgery) => forgery.expected(),
         }
     }
 
-    /// The probability that `q` samples catch it, `q ≥ 1`: 1 for those that are certain.
+    /// The probability that `q` samples of the work catch it, `q ≥ 1`: 1 for those that are certain, 0 for one that cheats
+    /// with its memory.
     pub fn catch_probability(&self, work: &Work, q: u32) -> f64 {
         let missed = |share: f64| (1.0 - share).powf(f64::from(q));
         match self {
@@ -95,6 +105,7 @@ impl Forgery {
             Forgery::ReversedOpenings => {
                 1.0 - (1.0 / (work.tiles() as f64 * f64::from(work.rounds))).powf(f64::from(q / 2))
             }
+            Forgery::Memory(_) => 0.0,
             _ => 1.0,
         }
     }
@@ -118,7 +129,8 @@ impl Prover for ForgingProver {
         }
         let tamper = Arc::new(Spoiler { forgery: self.forgery, rounds: asked.work.rounds, noise: asked.nonce });
         let threads = self.threads;
-        let made = compute(move |cancel| cpu::commit_tampered(&asked, threads, Kernel::best(), cancel, tamper)).await?;
+        let commit = move |cancel: &_| Ok(cpu::commit_tampered(&asked, threads, Kernel::best(), cancel, tamper)?);
+        let made = compute(commit).await?;
         let mut roots = made.roots().to_vec();
         match self.forgery {
             Forgery::RandomRoots => roots.iter_mut().for_each(|root| *root = Hash32(blake3::hash(&root.0).into())),
@@ -126,6 +138,56 @@ impl Prover for ForgingProver {
             _ => {}
         }
         Ok(Box::new(Forged { forgery: self.forgery, roots, made: Arc::new(made) }))
+    }
+
+    /// Honest memory, but for a [`Forgery::Memory`].
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        let Forgery::Memory(forgery) = self.forgery else {
+            return InProcessProver { threads: self.threads }.fill(challenge).await;
+        };
+        let challenge = challenge.clone();
+        let made = compute(move |cancel| {
+            let memory = ForgedMemory::fill(forgery, &challenge, cancel)?;
+            Ok(Held::new(challenge.size, Box::new(OnForged { memory, answer: None })))
+        });
+        let filled = InProcessMemory::new(made.await?);
+        Ok(match forgery {
+            memory::forging::Forgery::WithholdOpenings => Box::new(Withholding(filled)),
+            _ => Box::new(filled),
+        })
+    }
+}
+
+/// Forged memory, and what it answered last.
+struct OnForged {
+    memory: ForgedMemory,
+    answer: Option<memory::forging::Forged>,
+}
+
+impl Backing for OnForged {
+    fn scan(&mut self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Vec<Root>, BackendError> {
+        let answer = self.memory.scan(&nonce_0, cancel)?;
+        let roots = answer.roots().to_vec();
+        self.answer = Some(answer);
+        Ok(roots)
+    }
+
+    fn open(&mut self, positions: &[memory::Position], _cancel: &AtomicBool) -> Result<Vec<u8>, BackendError> {
+        Ok(self.answer.as_ref().map(|answer| answer.open(positions)).unwrap_or_default())
+    }
+}
+
+/// Sends the roots, and never an opening.
+struct Withholding(InProcessMemory);
+
+#[async_trait]
+impl Filled for Withholding {
+    async fn scan(&mut self, nonce_0: &ScanNonce) -> Result<Vec<Root>, ProverError> {
+        self.0.scan(nonce_0).await
+    }
+
+    async fn open(&mut self, _positions: &[memory::Position]) -> Result<Vec<u8>, ProverError> {
+        Err(ProverError::Refused("no openings today".into()))
     }
 }
 
@@ -195,7 +257,7 @@ impl Commitment for Forged {
             _ => {}
         }
         let made = self.made.clone();
-        let mut openings = compute(move |cancel| made.open(&asked, cancel)).await?;
+        let mut openings = compute(move |cancel| Ok(made.open(&asked, cancel)?)).await?;
         match self.forgery {
             Forgery::ShortOpenings => openings.truncate(openings.len().saturating_sub(1)),
             Forgery::Garbage => blake3::Hasher::new().update(&openings).finalize_xof().fill(&mut openings),

@@ -1,6 +1,6 @@
 //! The prover's side of the pipe: what `compute-prover` does between its start and its end.
 //!
-//! One host, one commitment at a time. The end of the input ends everything, a computation in progress included: a
+//! One host, one commitment or one filled memory at a time. The end of the input ends everything, a computation in progress included: a
 //! prover never outlives its node.
 
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cuda::CudaError;
-use super::desk::{Desk, Job};
+use super::desk::{Desk, Job, stack};
+use super::held::Held;
 use super::{Backend, BackendError};
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
-use crate::proof::workers::STACK;
+use crate::proof::memory::cpu::MemoryError;
 
 /// Why serving ended before the host said so.
 #[derive(Debug, thiserror::Error)]
@@ -59,32 +60,44 @@ where
     result
 }
 
+/// What is there to be opened: the answer to the last request that asked for something new.
+#[derive(Default)]
+enum Made {
+    #[default]
+    Nothing,
+    Commitment(Arc<CpuCommitment>),
+    Memory(Held),
+}
+
 async fn requests(
     incoming: &mut Incoming,
     writer: &mut (impl AsyncWrite + Unpin),
     backend: Backend,
 ) -> Result<(), ServeError> {
+    let stack = stack(backend);
     let mut desk = Desk::new(backend);
-    let mut commitment: Option<Arc<CpuCommitment>> = None;
+    let mut made = Made::Nothing;
     while let Some(frame) = incoming.recv().await.transpose()? {
         let flag = Arc::new(AtomicBool::new(false));
         let cancel = flag.clone();
-        let answer = match frame {
-            Frame::Bye => return Ok(()),
-            Frame::Commit { challenge, threads } => {
-                commitment = None;
+        let refused = |text: &str| Frame::Error { kind: ErrorKind::Request, text: text.to_owned() };
+        let answer = match (frame, std::mem::take(&mut made)) {
+            (Frame::Bye, _) => return Ok(()),
+            (Frame::Commit { challenge, threads }, before) => {
+                drop(before);
                 let job = desk.begin(move |ready| backend.commit(ready, &challenge, threads as usize, &cancel), false);
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
-                    Some(Ok(made)) => {
-                        let roots = made.roots().to_vec();
-                        commitment = Some(Arc::new(made));
+                    Some(Ok(commitment)) => {
+                        let roots = commitment.roots().to_vec();
+                        made = Made::Commitment(Arc::new(commitment));
                         Frame::Roots { roots }
                     }
                     Some(Err(error)) => error,
                 }
             }
-            Frame::Prepare { device, work } => {
+            (Frame::Prepare { device, work }, before) => {
+                drop(before);
                 let job = desk.begin(move |ready| backend.prepare(ready, device, work.as_ref()), true);
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
@@ -92,28 +105,75 @@ async fn requests(
                     Some(Err(error)) => error,
                 }
             }
-            Frame::Open { positions } => match commitment.clone() {
-                None => Frame::Error { kind: ErrorKind::Request, text: "nothing is committed yet".into() },
-                Some(made) => {
-                    let job = start(move || Ok(made.open(&positions, &cancel)?));
+            (Frame::Open { positions }, Made::Commitment(commitment)) => {
+                made = Made::Commitment(commitment.clone());
+                let job = start(stack, move || Ok(commitment.open(&positions, &cancel)?));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(bytes)) => Frame::Openings { bytes },
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::Open { .. }, other) => {
+                made = other;
+                refused("nothing is committed yet")
+            }
+            (Frame::Fill { challenge, threads }, before) => {
+                drop(before);
+                // Whatever was made ready gives its memory back first.
+                desk = Desk::new(backend);
+                let job = start(stack, move || backend.fill(&challenge, threads as usize, &cancel));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(memory)) => {
+                        made = Made::Memory(memory);
+                        Frame::Filled
+                    }
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::Scan { nonce_0 }, Made::Memory(memory)) => {
+                let job = start(stack, move || memory.scan(nonce_0, &cancel));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok((memory, roots))) => {
+                        made = Made::Memory(memory);
+                        Frame::ScanRoots { roots }
+                    }
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::OpenBlocks { positions }, Made::Memory(memory)) => {
+                if let Some(why) = memory.refuses(&positions) {
+                    made = Made::Memory(memory);
+                    refused(&why)
+                } else {
+                    let job = start(stack, move || memory.open(&positions, &cancel));
                     match finish(job, &flag, incoming).await? {
                         None => return Ok(()),
-                        Some(Ok(bytes)) => Frame::Openings { bytes },
+                        Some(Ok((memory, bytes))) => {
+                            made = Made::Memory(memory);
+                            Frame::BlockOpenings { bytes }
+                        }
                         Some(Err(error)) => error,
                     }
                 }
-            },
-            other => return Err(ServeError::Unexpected(other.name(), "a request was expected")),
+            }
+            (Frame::Scan { .. } | Frame::OpenBlocks { .. }, other) => {
+                made = other;
+                refused("no memory is filled")
+            }
+            (other, _) => return Err(ServeError::Unexpected(other.name(), "a request was expected")),
         };
         frames::write_frame(writer, &answer).await?;
     }
     Ok(())
 }
 
-/// An opening, on a thread of its own.
-fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
+/// A computation that needs nothing of the desk's, on a thread of its own with this stack.
+fn start<T: Send + 'static>(stack: usize, work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("request".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("request".into()).stack_size(stack);
     thread.spawn(move || _ = done.send(work()))?;
     Ok(result)
 }
@@ -151,13 +211,15 @@ async fn finish<T>(
 /// What an error is about. Whatever keeps a GPU from being used is the device's matter, a driver that is not there included.
 fn kind(error: &BackendError) -> ErrorKind {
     match error {
-        BackendError::Cpu(CpuError::OutOfMemory { .. }) | BackendError::Cuda(CudaError::OutOfHostMemory { .. }) => {
-            ErrorKind::OutOfMemory
-        }
-        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_)) | BackendError::Cuda(CudaError::Work(_)) => {
-            ErrorKind::Request
-        }
-        BackendError::Cpu(CpuError::Cancelled) | BackendError::Cuda(CudaError::Cancelled) => ErrorKind::Internal,
+        BackendError::Cpu(CpuError::OutOfMemory { .. })
+        | BackendError::Memory(MemoryError::OutOfMemory { .. } | MemoryError::OverLimit { .. })
+        | BackendError::Cuda(CudaError::OutOfHostMemory { .. }) => ErrorKind::OutOfMemory,
+        BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_))
+        | BackendError::Memory(MemoryError::NoSuchBlock(_))
+        | BackendError::Cuda(CudaError::Work(_) | CudaError::NoSuchBlock(_)) => ErrorKind::Request,
+        BackendError::Cpu(CpuError::Cancelled)
+        | BackendError::Memory(MemoryError::Cancelled)
+        | BackendError::Cuda(CudaError::Cancelled) => ErrorKind::Internal,
         BackendError::Cuda(_) => ErrorKind::Device,
     }
 }

@@ -85,6 +85,23 @@ pub(super) struct WarmChildren {
     pool: Mutex<Pool<Warming>>,
     /// The work that each device did last: what it is made ready for.
     last: Mutex<HashMap<DeviceId, Work>>,
+    /// The devices that are to have none, once for each [`Without`].
+    without: Arc<Mutex<Vec<DeviceId>>>,
+}
+
+/// See [`WarmChildren::without`].
+pub(super) struct Without {
+    device: DeviceId,
+    all: Arc<Mutex<Vec<DeviceId>>>,
+}
+
+impl Drop for Without {
+    fn drop(&mut self) {
+        let mut all = locked(&self.all);
+        if let Some(at) = all.iter().position(|device| *device == self.device) {
+            all.swap_remove(at);
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,14 +110,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl WarmChildren {
     pub(super) fn new() -> Self {
-        WarmChildren { pool: Mutex::new(Pool { kept: HashMap::new() }), last: Mutex::default() }
+        WarmChildren {
+            pool: Mutex::new(Pool { kept: HashMap::new() }),
+            last: Mutex::default(),
+            without: Arc::default(),
+        }
     }
 
     /// Ends the children of other devices and, where `begin` says so, starts those that are missing.
     pub(super) fn keep(&self, by: &ChildProver, wanted: &[DeviceId], begin: bool) {
         let (mut pool, now) = (locked(&self.pool), Instant::now());
-        pool.keep_only(wanted, now);
-        for device in if begin { pool.missing(wanted) } else { Vec::new() } {
+        let mut wanted = wanted.to_vec();
+        wanted.retain(|device| !locked(&self.without).contains(device));
+        pool.keep_only(&wanted, now);
+        for device in if begin { pool.missing(&wanted) } else { Vec::new() } {
             let (by, work) = (by.clone(), locked(&self.last).get(&device).copied());
             let failed = Arc::new(AtomicBool::new(false));
             let flag = failed.clone();
@@ -115,6 +138,14 @@ impl WarmChildren {
             });
             pool.put(device, now, Warming { task, failed });
         }
+    }
+
+    /// Ends the child of this device, if it has one, and starts none while this is held: something else needs its memory.
+    pub(super) fn without(&self, device: DeviceId) -> Without {
+        let mut pool = locked(&self.pool);
+        pool.kept.remove(&device);
+        locked(&self.without).push(device);
+        Without { device, all: self.without.clone() }
     }
 
     /// The child of the device that this work is for, once it is ready; `None` if there is none.

@@ -10,7 +10,8 @@ use crate::chain::ledger::GenesisConfig;
 use crate::chain::slots::slots;
 use crate::chain::{BlockHead, EpochClock, Metagraph};
 use crate::ids::{Epoch, Netuid};
-use crate::proof::prover::{Backend, Commitment, Computes, ProverError};
+use crate::proof::memory;
+use crate::proof::prover::{Backend, Commitment, Computes, Filled, ProverError};
 
 /// A prover that says it is CUDA's, notes what it is told, and proves when it is let.
 struct Noting {
@@ -23,6 +24,9 @@ impl Prover for Noting {
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
         self.may_prove.acquire().await.unwrap().forget();
         InProcessProver { threads: 1 }.commit(challenge).await
+    }
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        InProcessProver { threads: 1 }.fill(challenge).await
     }
     fn stand_by(&self, devices: &[DeviceId], begin: bool) {
         *self.told.lock().unwrap() = (devices.to_vec(), begin);

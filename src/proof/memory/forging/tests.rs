@@ -1,7 +1,5 @@
 //! The table of cheats: each forgery against the verifier, with the reason it fails for and how often it is caught.
 
-use std::sync::atomic::AtomicBool;
-
 use super::*;
 use crate::ids::{DeviceId, Hotkey};
 use crate::proof::binomial;
@@ -9,6 +7,12 @@ use crate::proof::memory::verifier::{check_openings, check_roots};
 use crate::proof::memory::{cpu, sample_positions};
 
 const NONCE: ScanNonce = ScanNonce([9; 32]);
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn answer(forgery: Forgery, challenge: &Challenge) -> Forged {
+    ForgedMemory::fill(forgery, challenge, &GO).unwrap().scan(&NONCE, &GO).unwrap()
+}
 
 fn challenge(blocks: u64, iterations: u32, scans: u32) -> Challenge {
     let size = Size::new(blocks, iterations, scans).unwrap();
@@ -49,7 +53,7 @@ fn each_certain_forgery_fails_with_its_own_reason() {
         Forgery::Garbage,
     ] {
         assert!(forgery.catch_probability(&challenge.size, 66) > 0.999, "{forgery:?}");
-        let answer = Forged::answer(forgery, &challenge, &NONCE);
+        let answer = answer(forgery, &challenge);
         assert_eq!(judge(&answer, &challenge, 66, 1), Some(forgery.expected()), "{forgery:?}");
     }
 }
@@ -58,7 +62,7 @@ fn each_certain_forgery_fails_with_its_own_reason() {
 fn openings_of_a_smaller_tree_are_too_short() {
     let challenge = challenge(36, 1, 1);
     let half = Challenge { size: Size::new(32, 1, 1).unwrap(), ..challenge.clone() };
-    let answer = Forged::answer(Forgery::Honest, &half, &NONCE);
+    let answer = answer(Forgery::Honest, &half);
     let positions = sample_positions(&half.size, 8, &[1; 32]);
     let openings = answer.open(&positions);
     assert_eq!(check_openings(&half, &NONCE, answer.roots(), &positions, &openings).map(|c| c.samples), Ok(8));
@@ -69,13 +73,12 @@ fn openings_of_a_smaller_tree_are_too_short() {
 #[test]
 fn the_adversary_is_honest_when_nothing_is_forged() {
     let challenge = challenge(1100, 2, 2);
-    let go = AtomicBool::new(false);
-    let made = cpu::fill(&challenge, 2, u64::MAX, &go).unwrap().scan(NONCE, &go).unwrap();
+    let made = cpu::fill(&challenge, 2, u64::MAX, &GO).unwrap().scan(NONCE, &GO).unwrap();
     let positions = sample_positions(&challenge.size, 66, &[1; 32]);
     for forgery in [Forgery::Honest, Forgery::GuessedDigests { ratio: 0.0 }] {
-        let answer = Forged::answer(forgery, &challenge, &NONCE);
+        let answer = answer(forgery, &challenge);
         assert_eq!(answer.roots(), made.roots());
-        assert_eq!(answer.open(&positions), made.open(&positions, &go).unwrap());
+        assert_eq!(answer.open(&positions), made.open(&positions, &GO).unwrap());
         assert_eq!(judge(&answer, &challenge, 66, 1), None);
     }
 }
@@ -92,7 +95,7 @@ fn missing_memory_is_caught_at_the_predicted_rate() {
         (Forgery::HalfTheMemory, 2),
         (Forgery::MadeUpScan, 4),
     ] {
-        let answer = Forged::answer(forgery, &challenge, &NONCE);
+        let answer = answer(forgery, &challenge);
         let reasons: Vec<FailReason> = (0..TRIALS).filter_map(|trial| judge(&answer, &challenge, q, trial)).collect();
         assert!(reasons.iter().all(|reason| *reason == forgery.expected()), "{forgery:?}");
         let predicted = forgery.catch_probability(&challenge.size, q as u32);
@@ -106,7 +109,7 @@ fn missing_memory_is_caught_at_the_predicted_rate() {
 fn a_prover_that_drops_a_bit_of_each_word_is_caught_by_fifteen_of_sixteen_positions() {
     let challenge = challenge(400, 1, 8);
     let size = challenge.size;
-    let answer = Forged::answer(Forgery::ThirtyOneBits, &challenge, &NONCE);
+    let answer = answer(Forgery::ThirtyOneBits, &challenge);
     // Every position once, each a chance of its own.
     let places = u64::from(size.scans()) * size.blocks();
     let caught = (0..places)

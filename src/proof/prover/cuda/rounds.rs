@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::CudaError;
-use super::device::{Device, LANES, Product};
+use super::device::{Device, LANES, Product, at, hashes, settle};
 use super::kernels::Launch;
 use crate::ids::Hash32;
 use crate::proof::cpu::{CpuCommitment, CpuError};
@@ -107,7 +107,7 @@ fn warm_strips<D: Device>(device: &mut D, prepared: &Prepared<D::Memory>) -> Res
         device.wait(lane, &mut |_| {})?;
     }
     if work.depth() > 0 {
-        device.launch(0, &Launch::hash_nodes(&key, leaves, 1, above))?;
+        device.launch(0, &Launch::hash_nodes(&key, at(leaves, 0), 1, at(above, 0)))?;
     }
     device.wait(0, &mut |_| {})
 }
@@ -155,14 +155,6 @@ pub(super) fn commit_prepared<D: Device>(
         rounds.push((keys, leaves, root));
     }
     Ok(CpuCommitment::of_rounds(work, rounds, threads))
-}
-
-/// Waits until nothing is under way that uses memory which is about to be given back.
-fn settle<D: Device>(device: &mut D) {
-    for lane in 0..LANES {
-        // A device that fails here has failed before, and that error is the one to tell.
-        let _ = device.wait(lane, &mut |_| {});
-    }
 }
 
 /// One round: its root, and all `leaves`.
@@ -215,17 +207,10 @@ fn root<D: Device>(
     for level in 1..=work.depth() {
         let into = if level % 2 == 1 { above } else { higher };
         let count = (work.tiles() >> level) as u32; // at most 2²³
-        device.launch(0, &Launch::hash_nodes(node_key, below, count, into))?;
+        device.launch(0, &Launch::hash_nodes(node_key, at(below, 0), count, at(into, 0)))?;
         below = into;
     }
-    let mut root = [Hash32([0; 32])];
-    device.fetch(0, below, 0, 32)?;
-    device.wait(0, &mut |bytes| {
-        for (root, bytes) in root.iter_mut().zip(bytes.as_chunks().0) {
-            root.0 = *bytes;
-        }
-    })?;
-    Ok(root[0])
+    Ok(hashes(device, below, 0, 1)?[0])
 }
 
 #[cfg(test)]

@@ -120,3 +120,42 @@ fn the_predictions_are_those_of_the_design() {
     assert!((caught(0.05) - 0.966).abs() < 0.001);
     assert!((caught(0.10) - 0.9990).abs() < 0.0001);
 }
+
+/// What the validator makes of this prover's memory: `None` for a pass.
+async fn judge_memory(prover: &dyn Prover) -> Option<FailReason> {
+    use memory::verifier;
+    let size = memory::Size::new(36, 2, 3).unwrap();
+    let challenge =
+        memory::Challenge { nonce: [8; 32], epoch: 2, hotkey: Hotkey([3; 32]), device: DeviceId::cpu(0), size };
+    let nonce_0 = ScanNonce([9; 32]);
+    let mut filled = prover.fill(&challenge).await.unwrap();
+    let roots = filled.scan(&nonce_0).await.unwrap();
+    if let Err(rejection) = verifier::check_roots(&challenge, &roots) {
+        return Some(rejection.reason);
+    }
+    let positions = memory::sample_positions(&size, 66, &[1; 32]);
+    let Ok(openings) = filled.open(&positions).await else { return Some(FailReason::OpeningWithheld) };
+    let checked = verifier::check_openings(&challenge, &nonce_0, &roots, &positions, &openings);
+    checked.err().map(|rejection| rejection.reason)
+}
+
+#[tokio::test]
+async fn forged_memory_fails_with_its_own_reason_and_other_forgers_memory_is_honest() {
+    use memory::forging::Forgery as Cheat;
+    for cheat in [
+        Cheat::HalfTheMemory,
+        Cheat::GuessedDigests { ratio: 0.5 },
+        Cheat::FewerIterations,
+        Cheat::MissingScan,
+        Cheat::WithholdOpenings,
+        Cheat::ShortOpenings,
+    ] {
+        let forgery = Forgery::Memory(cheat);
+        let verdict = judge_memory(&ForgingProver { forgery, threads: 1 }).await;
+        assert_eq!(verdict, Some(forgery.expected()), "{forgery:?}");
+        assert_eq!(judge(&ForgingProver { forgery, threads: 1 }, &challenge(128, 2), 16, 1).await, None);
+    }
+    for forgery in [Forgery::RandomRoots, Forgery::Memory(Cheat::Honest)] {
+        assert_eq!(judge_memory(&ForgingProver { forgery, threads: 1 }).await, None);
+    }
+}
