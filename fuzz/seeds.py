@@ -79,6 +79,9 @@ commit = bytes(32) + struct.pack("<Q", 7) + bytes(32) + bytes(16) + struct.pack(
 fill = bytes(32) + struct.pack("<Q", 7) + bytes(32) + bytes(16) + struct.pack("<QIII", 16, 8, 2, 2)
 for kind, body in [
     (1, commit),
+    (8, bytes(16) + struct.pack("<III", 128, 64, 1)),
+    (8, bytes(28)),
+    (24, b""),
     (12, fill),
     (13, bytes(32)),
     (14, struct.pack("<II", 1, 15) * 3),
@@ -91,6 +94,7 @@ for kind, body in [
     (18, bytes(100)),
     (19, b"\x00out of range"),
     (19, b"\x02\xff\xfe"),
+    (19, b"\x03the device is lost"),
 ]:
     seed("frames", frame(kind, body))
     seed("frames", b"\x00" + frame(kind, body)[1:])

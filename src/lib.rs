@@ -6,7 +6,7 @@
 //! see and steer it), [`launch`] (what the programs share) and [`sim`] (a whole subnet in one process).
 //!
 //! This version runs a devnet, or a node on a subtensor chain: [`chain`] is an embedded ledger or the real one. The only
-//! container engine is simulated, and only CPUs can be proved. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
+//! container engine is simulated, and proofs of GPUs are untested on hardware. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
 //! `docs/proof.md` says what a proof shows.
 
 pub mod clock;

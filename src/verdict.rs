@@ -71,6 +71,7 @@ reasons! {
         ProverCrashed = "prover_crashed", "the miner's prover ended early", "see the miner's log for the prover's last words";
         ProverHung = "prover_hung", "the miner's prover did not finish in its time limit", "see the load of the miner; raise prover.time_limit";
         ProverGarbage = "prover_garbage", "the miner's prover wrote something that is no answer", "reinstall the prover";
+        DeviceFailed = "device_failed", "the device cannot be used, failed, was lost or has too little free memory", "see the detail, nvidia-smi and the kernel's log (Xid) on the miner";
         NoDevice = "no_device", "the miner offers no device", "check the driver, or that the device is listed in the specs";
         UncalibratedModel = "uncalibrated_model", "the device's model has no row in the table", "add the row to config.yaml: scoring.gpus";
         NoSpecs = "no_specs", "the miner's specs are not known yet", "wait for the next specs round";
@@ -93,7 +94,7 @@ impl UnknownCause {
         use UnknownCause::*;
         match self {
             Refused | BudgetRefused | Busy | UnsignedReply | BadReplySignature | MalformedReply | ProverCrashed
-            | ProverHung | ProverGarbage | NoDevice => Side::Miner,
+            | ProverHung | ProverGarbage | DeviceFailed | NoDevice => Side::Miner,
             Unreachable | Timeout => Side::Network,
             UncalibratedModel | NoSpecs | Rented | OwnFault => Side::Validator,
         }

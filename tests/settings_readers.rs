@@ -90,6 +90,8 @@ const READERS: &[(&str, &str, &str)] = &[
     ("supervision.shutdown_timeout", NODE, "settings.supervision.shutdown_timeout"),
     ("supervision.mailbox", NODE, "settings.supervision.mailbox"),
     ("prover.path", LAUNCH, "settings.prover.path"),
+    ("prover.backend", LAUNCH, "settings.prover.backend"),
+    ("prover.library_path", LAUNCH, "settings.prover.library_path"),
     ("prover.time_limit", LAUNCH, "settings.prover.time_limit"),
     ("prover.memory_limit_mib", DERIVED, "self.memory_limit_mib"),
     ("prover.memory_limit_mib", LAUNCH, "settings.prover.memory_limit_bytes()"),

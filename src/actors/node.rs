@@ -308,8 +308,14 @@ fn labels() -> Labels {
     admissions.extend(Refusal::LABELS.iter().map(|l| ("refused", *l)));
     let mut prover_outcomes = vec!["ok"];
     prover_outcomes.extend(
-        [UnknownCause::ProverCrashed, UnknownCause::ProverHung, UnknownCause::ProverGarbage, UnknownCause::Refused]
-            .map(UnknownCause::label),
+        [
+            UnknownCause::ProverCrashed,
+            UnknownCause::ProverHung,
+            UnknownCause::ProverGarbage,
+            UnknownCause::DeviceFailed,
+            UnknownCause::Refused,
+        ]
+        .map(UnknownCause::label),
     );
     Labels {
         admissions,

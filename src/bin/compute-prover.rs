@@ -1,6 +1,6 @@
 //! The prover: computes proofs for a node over frames on stdin and stdout, and ends with its input.
 //!
-//! It prints nothing to stdout but frames (or, for `selftest` and `selftest-cuda`, a table); what went wrong goes to stderr.
+//! It prints nothing to stdout but frames (or, for a command, what that is asked for); what went wrong goes to stderr.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -38,6 +38,8 @@ enum Subcommands {
         #[arg(long)]
         vectors_only: bool,
     },
+    /// Says as JSON what this machine has for the cuda backend: driver, GPUs, cublasLt. Opens no device.
+    ReportCuda,
     /// Compares the cuda backend with the cpu backend on this machine's GPUs, and measures their rates.
     SelftestCuda {
         /// The GPU to use, as GPU-UUID; all of them if none is named.
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => return prover::serve_stdio(cli.backend).into(),
         Some(Subcommands::Selftest { vectors_only }) => run_selftest(vectors_only),
+        Some(Subcommands::ReportCuda) => report_cuda(),
         Some(Subcommands::SelftestCuda { device, n, k, memory_only, memory_mib, iterations, scans }) => {
             let product = (!memory_only).then_some((n, k));
             let size = memory::Size::new(u64::from(memory_mib) << 10, iterations, scans);
@@ -90,6 +93,14 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "compute-prover: {error:#}");
     }
     exit.into()
+}
+
+/// Prints what is found; nothing is wrong with finding nothing.
+fn report_cuda() -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &cuda::report()).context("writing the report")?;
+    writeln!(out)?;
+    Ok(true)
 }
 
 /// Whether every vector holds.
@@ -174,7 +185,7 @@ fn run_selftest_cuda(
             if compared == 0 {
                 continue;
             }
-            let time = |work: Work| -> anyhow::Result<(f64, &'static str)> {
+            let time = |work: Work| -> anyhow::Result<(f64, String)> {
                 let challenge = Challenge { work, ..selftest::challenge().context("the vectors' challenge")? };
                 let start = tokio::time::Instant::now();
                 let (_, by) = on_gpu(&challenge).context("measuring the rate")?;

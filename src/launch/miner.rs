@@ -91,13 +91,13 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     let keypair = super::keypair(&settings, key.as_ref(), |keys, number| keys.miner(number))?;
     let classes = super::device_class(&settings, device_class)?
         .map(|model| vec![OfferedDevice { device: DeviceId::cpu(0), model, memory_bytes: MEMORY_OFFERED }]);
-    let honest = super::child_prover(&settings, program)?;
     let prover: Arc<dyn Prover> = match forge {
         Some(ratio) => {
             tracing::warn!(ratio, "this miner cheats");
-            Arc::new(ForgingProver { forgery: Forgery::SkipTiles { ratio }, threads: honest.limits.threads })
+            let threads = super::child_prover(&settings, program)?.limits.threads;
+            Arc::new(ForgingProver { forgery: Forgery::SkipTiles { ratio }, threads })
         }
-        None => Arc::new(honest),
+        None => Arc::new(super::device_prover(&settings, program)?),
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);

@@ -23,7 +23,7 @@ use crate::actors::node::{Node, NodeError, NodeInput};
 use crate::actors::reloader::{Layers, Reloader};
 use crate::clock::SystemClock;
 use crate::exit::Exit;
-use crate::proof::prover::{ChildProver, ProverLimits};
+use crate::proof::prover::{ChildProver, CudaChild, DeviceProver, ProverLimits};
 use crate::runtime::Placement;
 use crate::settings::{self, Cli, Loaded, LogFormat, Role, Settings};
 use crate::sim::keys::DevnetKeys;
@@ -383,7 +383,32 @@ pub(crate) fn find_prover(settings: &Settings, program: ProverProgram) -> Result
         output_bytes: settings.prover.output_limit_bytes(),
         threads: settings.prover.threads_for(cores, 1),
     };
-    Ok(ChildProver { exe, args, limits })
+    Ok(ChildProver { args, ..ChildProver::new(exe, limits) })
+}
+
+/// The prover of a miner in a process of its own: such children, each on the backend that its device needs.
+fn device_prover(settings: &Settings, program: ProverProgram) -> Result<DeviceProver, Exit> {
+    let child = child_prover(settings, program)?;
+    let libraries = match &settings.prover.library_path[..] {
+        // Whoever starts the node where CUDA is installed in a place of its own has set this, or NVML finds no GPU either.
+        [] => std::env::var_os("LD_LIBRARY_PATH").filter(|path| !path.is_empty()),
+        paths => match std::env::join_paths(paths) {
+            Ok(joined) => Some(joined),
+            Err(error) => {
+                tracing::error!(%error, "prover.library_path cannot be used");
+                return Err(Exit::Config);
+            }
+        },
+    };
+    let directory = settings.node.data_dir.join("cuda-cache");
+    let cache = match std::fs::create_dir_all(&directory) {
+        Ok(()) => Some(directory),
+        Err(error) => {
+            tracing::warn!(%error, path = %directory.display(), "CUDA compiles its kernels at every start");
+            None
+        }
+    };
+    Ok(DeviceProver::new(settings.prover.backend, child, CudaChild { cache, libraries }))
 }
 
 #[cfg(test)]

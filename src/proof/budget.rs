@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::size;
 use super::work::Work;
 use crate::clock::millis;
 use crate::ids::Hotkey;
@@ -21,9 +22,9 @@ const MAX_CALLERS: usize = 1024;
 pub struct BudgetLimits {
     /// Most operations of one challenge, all devices together.
     pub ops_per_challenge: u64,
-    /// Most memory of one challenge's provers together, in bytes.
+    /// Most memory of this machine for one challenge's provers together, in bytes.
     pub memory_bytes: u64,
-    /// Most memory of one device's prover, in bytes: with less than it needs it would only be started to fail.
+    /// Most memory of this machine for one device's prover, in bytes: with less than it needs it would only be started to fail.
     pub prover_memory_bytes: u64,
     /// Longest time spent on challenges in one window; also the longest a single one holds the others off.
     pub time_per_window: Duration,
@@ -31,6 +32,47 @@ pub struct BudgetLimits {
     pub challenges_per_hotkey_per_window: u32,
     /// Length of a window.
     pub window: Duration,
+}
+
+/// What one device's work needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// The work.
+    pub work: Work,
+    /// Memory of this machine that its prover needs, in bytes.
+    pub host_bytes: u64,
+    /// Memory of the device that its prover needs, in bytes; none where the processor proves.
+    pub device_bytes: Option<u64>,
+}
+
+impl Demand {
+    /// Of work that the processor proves.
+    pub fn of_processor(work: Work) -> Self {
+        Demand { work, host_bytes: work.memory_bytes(), device_bytes: None }
+    }
+
+    /// Of work that a GPU proves.
+    pub fn of_gpu(work: Work) -> Self {
+        let device_bytes = Some(size::gpu_memory_bytes(&work));
+        Demand { work, host_bytes: size::gpu_host_memory_bytes(&work), device_bytes }
+    }
+
+    /// Whether a device that has `device_bytes` of memory in all can do it.
+    ///
+    /// # Errors
+    /// [`BudgetReason::DeviceMemory`].
+    pub fn fits(&self, device_bytes: u64) -> Result<(), BudgetReason> {
+        match self.device_bytes {
+            Some(asked) if asked > device_bytes => Err(BudgetReason::DeviceMemory { asked, limit: device_bytes }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Work> for Demand {
+    fn from(work: Work) -> Self {
+        Demand::of_processor(work)
+    }
 }
 
 /// Permission to do one challenge's work; hand it back with [`Budget::finish`], or [`Budget::withdraw`].
@@ -75,6 +117,14 @@ pub enum BudgetReason {
         /// Asked for.
         asked: u64,
         /// Allowed.
+        limit: u64,
+    },
+    /// More memory of a device than it has.
+    #[error("{asked} bytes of device memory, the device has {limit}")]
+    DeviceMemory {
+        /// Asked for.
+        asked: u64,
+        /// What there is.
         limit: u64,
     },
     /// The window's time is spent.
@@ -145,10 +195,10 @@ impl Budget {
     /// # Errors
     /// [`Refusal::Busy`] while another challenge is served, else [`Refusal::Budget`] with the limit exceeded. A refusal
     /// costs the caller nothing.
-    pub fn admit(&mut self, now_ms: u64, hotkey: Hotkey, work: &[Work]) -> Result<Ticket, Refusal> {
+    pub fn admit(&mut self, now_ms: u64, hotkey: Hotkey, work: &[impl Into<Demand> + Copy]) -> Result<Ticket, Refusal> {
         self.advance(now_ms);
         let limits = self.limits;
-        self.size(work).map_err(Refusal::Budget)?;
+        self.size(work.iter().map(|one| (*one).into())).map_err(Refusal::Budget)?;
         if let Some(serving) = &self.serving {
             return Err(Refusal::Busy { until_ms: serving.until_ms });
         }
@@ -222,16 +272,17 @@ impl Budget {
         }
     }
 
-    fn size(&self, work: &[Work]) -> Result<(), BudgetReason> {
-        if work.is_empty() {
-            return Err(BudgetReason::Work("no device is named".into()));
+    fn size(&self, demands: impl Iterator<Item = Demand>) -> Result<(), BudgetReason> {
+        let (mut operations, mut memory, mut largest, mut devices) = (0u64, 0u64, 0u64, 0);
+        for Demand { work, host_bytes, .. } in demands {
+            work.check().map_err(|error| BudgetReason::Work(error.to_string()))?;
+            operations = operations.saturating_add(work.operations());
+            memory = memory.saturating_add(host_bytes);
+            largest = largest.max(host_bytes);
+            devices += 1;
         }
-        let (mut operations, mut memory, mut largest) = (0u64, 0u64, 0u64);
-        for one in work {
-            one.check().map_err(|error| BudgetReason::Work(error.to_string()))?;
-            operations = operations.saturating_add(one.operations());
-            memory = memory.saturating_add(one.memory_bytes());
-            largest = largest.max(one.memory_bytes());
+        if devices == 0 {
+            return Err(BudgetReason::Work("no device is named".into()));
         }
         if operations > self.limits.ops_per_challenge {
             return Err(BudgetReason::Operations { asked: operations, limit: self.limits.ops_per_challenge });
@@ -301,6 +352,22 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_s_work_counts_with_what_it_needs_on_the_host_and_on_the_device() {
+        let work = Work::new(65_536, 65_536, 7).unwrap();
+        let demand = Demand::of_gpu(work);
+        let mut budget = budget();
+        budget.limits.ops_per_challenge = u64::MAX;
+        budget.limits.prover_memory_bytes = 2 << 30;
+        budget.limits.memory_bytes = 8 << 31;
+        assert!(matches!(budget.admit(0, A, &[work]), Err(Refusal::Budget(BudgetReason::ProverMemory { .. }))));
+        assert!(budget.admit(0, A, &[demand; 8]).is_ok(), "eight H200");
+        let asked = size::gpu_memory_bytes(&work);
+        assert_eq!(demand.fits(asked), Ok(()));
+        assert_eq!(demand.fits(asked - 1), Err(BudgetReason::DeviceMemory { asked, limit: asked - 1 }));
+        assert_eq!(Demand::of_processor(work).fits(0), Ok(()));
+    }
+
+    #[test]
     fn the_largest_work_many_times_over_does_not_wrap_around() {
         let largest = Work::new(131_072, 65_536, 256).unwrap();
         let refused = budget().admit(0, A, &[largest; 64]).unwrap_err();
@@ -311,7 +378,7 @@ mod tests {
     fn work_out_of_range_or_no_work_is_refused() {
         let bad = Work { n: 33, k: 64, rounds: 1 };
         assert!(matches!(budget().admit(0, A, &[bad]), Err(Refusal::Budget(BudgetReason::Work(_)))));
-        assert!(matches!(budget().admit(0, A, &[]), Err(Refusal::Budget(BudgetReason::Work(_)))));
+        assert!(matches!(budget().admit(0, A, &[] as &[Work]), Err(Refusal::Budget(BudgetReason::Work(_)))));
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub(crate) fn commit_tampered(
             Some(root) => (Vec::new(), root),
             None => {
                 let leaves = made.round(round, &keys, &mut panels, cancel)?;
-                let root = Tree::build(&keys.node, &leaves).root();
+                let root = Tree::build_with::<CpuError>(&keys.node, &leaves, threads, cancel)?.root();
                 (leaves, root)
             }
         };
@@ -180,7 +180,7 @@ impl CpuCommitment {
         }
         for (round, wanted) in by_round.into_iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()) {
             let keys = &self.keys[round];
-            let tree = Tree::build(&keys.node, &self.leaves[round]);
+            let tree = Tree::build_with::<CpuError>(&keys.node, &self.leaves[round], self.threads, cancel)?;
             let workers = self.workers(wanted.len(), true)?;
             share_out(workers, wanted.into_iter(), cancel, |worker, (position, opening)| {
                 let index = position.tile_index(&self.work);

@@ -27,6 +27,7 @@ pub const MAX_BODY: usize = MAX_POSITIONS * (4096 + 32 * 24);
 /// Longest body of openings of memory: of [`MAX_POSITIONS`] in the largest tree.
 const MAX_BLOCK_OPENINGS: usize = MAX_POSITIONS * (48 + 32 * 30);
 const COMMIT_BODY: usize = 32 + 8 + 32 + 16 + 12 + 4;
+const PREPARE_BODY: usize = 16 + 12;
 const FILL_BODY: usize = 32 + 8 + 32 + 16 + 8 + 8 + 4;
 
 /// What a prover's error is about.
@@ -38,6 +39,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The prover failed.
     Internal,
+    /// The device cannot be used, failed, was lost, or has too little memory.
+    Device,
 }
 
 /// A message between a node and its prover.
@@ -54,6 +57,13 @@ pub enum Frame {
     Open {
         /// Where, at most [`MAX_POSITIONS`].
         positions: Vec<Position>,
+    },
+    /// To the prover: make this device ready for a commit.
+    Prepare {
+        /// The device.
+        device: DeviceId,
+        /// The work that is expected, if any is.
+        work: Option<Work>,
     },
     /// To the prover: nothing more to do.
     Bye,
@@ -84,6 +94,8 @@ pub enum Frame {
         /// The bytes, to be judged by the verifier.
         bytes: Vec<u8>,
     },
+    /// From the prover: the device is ready.
+    Prepared,
     /// From the prover: the memory is filled, and the scans can begin.
     Filled,
     /// From the prover: one root for each scan.
@@ -153,12 +165,14 @@ impl Kind {
     const COMMIT: Kind = Kind(1);
     const OPEN: Kind = Kind(2);
     const BYE: Kind = Kind(3);
+    const PREPARE: Kind = Kind(8);
     const FILL: Kind = Kind(12);
     const SCAN: Kind = Kind(13);
     const OPEN_BLOCKS: Kind = Kind(14);
     const ROOTS: Kind = Kind(17);
     const OPENINGS: Kind = Kind(18);
     const ERROR: Kind = Kind(19);
+    const PREPARED: Kind = Kind(24);
     const FILLED: Kind = Kind(28);
     const SCAN_ROOTS: Kind = Kind(29);
     const BLOCK_OPENINGS: Kind = Kind(30);
@@ -169,9 +183,11 @@ impl Kind {
             Kind::COMMIT => ("commit", COMMIT_BODY),
             Kind::OPEN => ("open", 12 * MAX_POSITIONS),
             Kind::BYE => ("bye", 0),
+            Kind::PREPARE => ("prepare", PREPARE_BODY),
             Kind::ROOTS => ("roots", 32 * ROUNDS_RANGE.1 as usize),
             Kind::OPENINGS => ("openings", MAX_BODY),
             Kind::ERROR => ("error", 1 + MAX_ERROR_TEXT),
+            Kind::PREPARED => ("prepared", 0),
             Kind::FILL => ("fill", FILL_BODY),
             Kind::SCAN => ("scan", 32),
             Kind::OPEN_BLOCKS => ("open blocks", 8 * MAX_POSITIONS),
@@ -197,9 +213,11 @@ impl Frame {
         match self {
             Frame::Commit { .. } => Kind::COMMIT,
             Frame::Open { .. } => Kind::OPEN,
+            Frame::Prepare { .. } => Kind::PREPARE,
             Frame::Bye => Kind::BYE,
             Frame::Roots { .. } => Kind::ROOTS,
             Frame::Openings { .. } => Kind::OPENINGS,
+            Frame::Prepared => Kind::PREPARED,
             Frame::Error { .. } => Kind::ERROR,
             Frame::Fill { .. } => Kind::FILL,
             Frame::Scan { .. } => Kind::SCAN,
@@ -233,10 +251,15 @@ impl Frame {
                 out.extend_from_slice(&size.blocks().to_le_bytes());
                 put(&mut out, [size.iterations(), size.scans(), *threads]);
             }
+            Frame::Prepare { device, work } => {
+                out.extend_from_slice(&device.0);
+                // No work is a work of zeros, which is none.
+                put(&mut out, work.map_or([0; 3], |work| [work.n, work.k, work.rounds]));
+            }
             Frame::Scan { nonce_0 } => out.extend_from_slice(&nonce_0.0),
             Frame::Open { positions } => put(&mut out, positions.iter().flat_map(|p| [p.round, p.row, p.col])),
             Frame::OpenBlocks { positions } => put(&mut out, positions.iter().flat_map(|p| [p.scan, p.block])),
-            Frame::Bye | Frame::Filled => {}
+            Frame::Bye | Frame::Prepared | Frame::Filled => {}
             Frame::Roots { roots } | Frame::ScanRoots { roots } => {
                 roots.iter().for_each(|root| out.extend_from_slice(&root.0));
             }
@@ -306,7 +329,9 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
             let position = |b: &[u8]| memory::Position { scan: number(b, 0), block: number(b, 1) };
             Ok(Frame::OpenBlocks { positions: body.chunks_exact(8).map(position).collect() })
         }
+        Kind::PREPARE => decode_prepare(body).map_err(wrong),
         Kind::BYE => Ok(Frame::Bye),
+        Kind::PREPARED => Ok(Frame::Prepared),
         Kind::FILLED => Ok(Frame::Filled),
         Kind::ROOTS | Kind::SCAN_ROOTS => {
             whole(32)?;
@@ -317,7 +342,7 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
         Kind::BLOCK_OPENINGS => Ok(Frame::BlockOpenings { bytes: body.to_vec() }),
         Kind::ERROR => {
             let (first, text) = body.split_first().ok_or_else(|| wrong("it is empty".into()))?;
-            let kind = [ErrorKind::Request, ErrorKind::OutOfMemory, ErrorKind::Internal]
+            let kind = [ErrorKind::Request, ErrorKind::OutOfMemory, ErrorKind::Internal, ErrorKind::Device]
                 .into_iter()
                 .find(|kind| *kind as u8 == *first)
                 .ok_or_else(|| wrong(format!("no error has kind {first}")))?;
@@ -337,6 +362,20 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
     let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends early")?;
     *rest = tail;
     Ok(*head)
+}
+
+fn decode_prepare(body: &[u8]) -> Result<Frame, String> {
+    if body.len() != PREPARE_BODY {
+        return Err(format!("{} bytes, expected {PREPARE_BODY}", body.len()));
+    }
+    let mut rest = body;
+    let device = DeviceId(take(&mut rest)?);
+    let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
+    let work = match (number()?, number()?, number()?) {
+        (0, 0, 0) => None,
+        (n, k, rounds) => Some(Work::new(n, k, rounds).map_err(|e| e.to_string())?),
+    };
+    Ok(Frame::Prepare { device, work })
 }
 
 fn decode_fill(body: &[u8]) -> Result<Frame, String> {

@@ -4,7 +4,13 @@
 //! there is no padding. A path lists siblings from the bottom; at level `l` the node is the right child if and only if
 //! bit `l` of the tile's index is 1: the index binds the position.
 
+use std::sync::atomic::AtomicBool;
+
+use super::workers::{Cancelled, OutOfMemory, filled, share_out};
 use crate::ids::Hash32;
+
+/// Nodes of a level that one thread makes at a time; levels of fewer are made by one thread.
+const NODES_AT_A_TIME: usize = 4096;
 
 /// The hash of a tile's bytes.
 pub fn leaf(leaf_key: &[u8; 32], tile: &[u8]) -> Hash32 {
@@ -53,6 +59,31 @@ impl<'a> Tree<'a> {
         Tree { leaves, inner }
     }
 
+    /// [`Tree::build`] with at most `threads` threads, and an error where memory cannot be had.
+    pub(super) fn build_with<E: From<Cancelled> + From<OutOfMemory>>(
+        node_key: &[u8; 32],
+        leaves: &'a [Hash32],
+        threads: usize,
+        cancel: &AtomicBool,
+    ) -> Result<Self, E> {
+        debug_assert!(leaves.is_empty() || leaves.len().is_power_of_two());
+        let mut inner: Vec<Vec<Hash32>> = Vec::new();
+        let mut below = leaves;
+        while below.len() > 1 {
+            let mut level = filled(below.len() / 2, Hash32([0; 32]))?;
+            let workers = vec![(); threads.min(level.len() / NODES_AT_A_TIME).max(1)];
+            let parts = level.chunks_mut(NODES_AT_A_TIME).zip(below.chunks(2 * NODES_AT_A_TIME));
+            share_out(workers, parts, cancel, |(), (nodes, below)| {
+                for (made, pair) in nodes.iter_mut().zip(below.chunks_exact(2)) {
+                    *made = node(node_key, &pair[0], &pair[1]);
+                }
+            })?;
+            inner.push(level);
+            below = inner.last().map_or(&[], Vec::as_slice);
+        }
+        Ok(Tree { leaves, inner })
+    }
+
     /// The root; zeros for a tree without leaves.
     pub fn root(&self) -> Hash32 {
         let top = self.inner.last().map_or(self.leaves, Vec::as_slice);
@@ -73,6 +104,7 @@ impl<'a> Tree<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proof::cpu::CpuError;
 
     fn leaves(count: u8) -> Vec<Hash32> {
         (0..count).map(|i| leaf(&[1; 32], &[i])).collect()
@@ -91,6 +123,21 @@ mod tests {
             assert_eq!(path.len(), 4 * 32);
             assert_eq!(walk(&[2; 32], *leaf, index as u64, &path), tree.root());
         }
+    }
+
+    #[test]
+    fn the_tree_does_not_depend_on_threads() {
+        let leaves: Vec<Hash32> = (0u32..32_768).map(|i| leaf(&[1; 32], &i.to_le_bytes())).collect();
+        let go = AtomicBool::new(false);
+        for count in [0, 1, 2, 8192, 16_384, 32_768] {
+            let expected = Tree::build(&[2; 32], &leaves[..count]);
+            for threads in [1, 3, 16] {
+                let made: Result<_, CpuError> = Tree::build_with(&[2; 32], &leaves[..count], threads, &go);
+                assert!(made.unwrap().inner == expected.inner, "{count} leaves, {threads} threads");
+            }
+        }
+        let raised: Result<_, CpuError> = Tree::build_with(&[2; 32], &leaves, 2, &AtomicBool::new(true));
+        assert_eq!(raised.err(), Some(CpuError::Cancelled));
     }
 
     #[test]

@@ -8,22 +8,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::budget::Demand;
 use super::memory;
 use super::memory::keys::ScanNonce;
-use super::work::{Challenge, Position, Root};
+use super::work::{Challenge, Position, Root, Work};
+use crate::ids::DeviceId;
 use crate::verdict::UnknownCause;
 
 mod backend;
 mod child;
 pub mod cuda;
+mod desk;
+mod devices;
 pub mod forging;
 mod held;
 mod in_process;
 mod serve;
 mod stdio;
+mod warm;
 
 pub use backend::{Backend, BackendError, ParseBackendError};
-pub use child::{ChildProver, ProverLimits};
+pub use child::{ChildProver, CudaChild, ProverLimits};
+pub use devices::{Computes, DeviceProver};
 pub use forging::{Forgery, ForgingProver};
 pub use in_process::InProcessProver;
 pub use serve::{ServeError, serve};
@@ -43,6 +49,20 @@ pub trait Prover: Send + Sync {
     /// # Errors
     /// See [`ProverError`].
     async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError>;
+
+    /// What this work needs on this device.
+    fn needs(&self, _device: DeviceId, work: &Work) -> Demand {
+        Demand::of_processor(*work)
+    }
+
+    /// Lets go of what is ready on any other device, and, where `begin` says so, begins to make these ready: a later commit
+    /// is shorter by what was done before. Returns at once; a device that cannot be made ready is one that is not.
+    fn stand_by(&self, _devices: &[DeviceId], _begin: bool) {}
+
+    /// What computes for each of these devices and why, for people. Empty where there is nothing to choose.
+    async fn explain(&self, _devices: &[DeviceId]) -> Vec<Computes> {
+        Vec::new()
+    }
 }
 
 /// A computed proof, to be opened. Dropping it ends whatever holds it.
@@ -108,11 +128,14 @@ pub enum ProverError {
         what: String,
     },
     /// It needed more memory than it may have.
-    #[error("the prover needs more memory than its limit of {limit_bytes} bytes")]
+    #[error("the prover needs more memory than its limit of {limit_bytes} bytes; raise prover.memory_limit_mib")]
     OverMemory {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The device cannot be used, failed, was lost, or has too little memory.
+    #[error("the device cannot prove: {0}")]
+    Device(String),
     /// It will not do this.
     #[error("the prover refused: {0}")]
     Refused(String),
@@ -132,6 +155,7 @@ impl ProverError {
             }
             ProverError::TimedOut { .. } => UnknownCause::ProverHung,
             ProverError::Garbage { .. } => UnknownCause::ProverGarbage,
+            ProverError::Device(_) => UnknownCause::DeviceFailed,
             ProverError::Refused(_) => UnknownCause::Refused,
         }
     }

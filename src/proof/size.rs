@@ -28,6 +28,18 @@ pub fn gpu_memory_bytes(work: &Work) -> u64 {
     2 * n * k + 2 * STRIP_ROWS * n * entry + 32 * work.tiles() * (rounds + 2) + FIXED_BYTES
 }
 
+/// What a GPU prover takes on the host beside hashes and threads, in bytes: the process, CUDA's driver and its libraries. An
+/// estimate: it was not measured.
+const HOST_FIXED_BYTES: u64 = 512 << 20;
+
+/// Bytes of the host's memory that a GPU prover needs for this work with up to 16 threads: the hash of each tile of each
+/// round with one round's tree; for each thread what opens a tile, as in [`Work::memory_bytes`]; and what is taken
+/// whatever the size. Below 2 GiB for a work of 7 rounds of the largest `n` that is asked of a GPU.
+pub fn gpu_host_memory_bytes(work: &Work) -> u64 {
+    let (k, rounds) = (u64::from(work.k), u64::from(work.rounds));
+    32 * work.tiles() * (rounds + 2) + 16 * (3 * TILE as u64 + 1) * k + HOST_FIXED_BYTES
+}
+
 /// The work that a card of this nominal rate, in operations a second, does in 3 to 4 s, with this much memory, in bytes:
 /// the largest `k`, then the largest `n` that fits both, then the fewest rounds. `None` where no size fits.
 pub fn size(nominal_ops: u64, memory_bytes: u64) -> Option<Work> {
@@ -69,6 +81,13 @@ mod tests {
         assert_eq!(of(1_187, 2), None, "what lasts 3 s within 256 rounds does not fit");
         assert_eq!(of(0, 80), None);
         assert_eq!(size(u64::MAX, u64::MAX), None);
+    }
+
+    #[test]
+    fn the_host_of_a_gpu_needs_little() {
+        let of = |rounds| gpu_host_memory_bytes(&Work::new(65_536, 65_536, rounds).unwrap());
+        assert!(of(7) < 2 * GIB, "{}", of(7));
+        assert_eq!(of(15) - of(7), 8 << 27, "128 MiB a round");
     }
 
     proptest! {

@@ -132,7 +132,7 @@ impl Prover {
         }
     }
 
-    /// Address space of one child, bytes.
+    /// Memory of one child on this machine, bytes.
     pub fn memory_limit_bytes(&self) -> u64 {
         self.memory_limit_mib << 20
     }

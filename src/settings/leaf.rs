@@ -11,6 +11,7 @@ use super::network::Network;
 use super::problem::nearest;
 use super::value::Kind;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::proof::prover::Backend;
 use crate::scoring::RateSource;
 
 /// Reads a switch; the words that the original's flags take all work.
@@ -238,6 +239,19 @@ impl Leaf for WeightsMode {
     }
 }
 
+impl Leaf for Backend {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        let text = String::parse(kind, home)?;
+        text.trim().parse().map_err(|wrong| Wrong {
+            reason: format!("{wrong}, found {:?}", text.trim()),
+            nearest: nearest(text.trim(), ["auto", "cpu", "cuda"]),
+        })
+    }
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Leaf for RateSource {
     fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
         let all = [RateSource::Datasheet, RateSource::Measured];
@@ -275,6 +289,12 @@ pub(crate) fn port(value: &u16) -> Option<String> {
 pub(crate) fn file_name(value: &String) -> Option<String> {
     let fits = !value.is_empty() && value != "." && value != ".." && !value.contains(['/', '\\', '\0']);
     (!fits).then(|| format!("{value:?} is not a file name: use one without slashes, other than . and .."))
+}
+
+/// Paths that can stand in a list with colons between them.
+pub(crate) fn no_colon(paths: &Vec<PathBuf>) -> Option<String> {
+    let wrong = paths.iter().find(|path| path.as_os_str().as_encoded_bytes().contains(&b':'))?;
+    Some(format!("{wrong:?} has a colon, which separates paths: write a list"))
 }
 
 /// A power of two in this range.

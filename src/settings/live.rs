@@ -18,6 +18,13 @@ impl<T> Live<T> {
     }
 }
 
+impl<T> Live<T> {
+    /// A value that is worked out each time it is read.
+    pub fn from_fn(read: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        Live(Arc::new(read))
+    }
+}
+
 impl<T: Clone + Send + Sync + 'static> Live<T> {
     /// A value that never changes.
     pub fn fixed(value: T) -> Self {
@@ -56,7 +63,7 @@ impl LiveSettings {
     /// A value that is read from the settings each time.
     pub fn value<T: 'static>(&self, read: impl Fn(&Settings) -> T + Send + Sync + 'static) -> Live<T> {
         let settings = self.0.clone();
-        Live(Arc::new(move || read(&settings.borrow())))
+        Live::from_fn(move || read(&settings.borrow()))
     }
 
     /// A value that is worked out once for each change of the settings. The lock is never held across a wait.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::section;
-use super::leaf::{DAY, LogFormat, WeightsMode, file_name, if_given, ms, port, power_of_two, s, within};
+use super::leaf::{DAY, LogFormat, WeightsMode, file_name, if_given, ms, no_colon, port, power_of_two, s, within};
 use super::network::Network;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::proof::prover::Backend;
 use crate::scoring::RateSource;
 
 section! {
@@ -215,9 +216,13 @@ section! {
     pub struct Prover {
         /// The prover's executable; none = `compute-prover` beside the node's own.
         pub path: Option<PathBuf>,
+        /// What computes: for each device what it needs, or the processor or CUDA for all.
+        pub backend: Backend,
+        /// Directories where CUDA's libraries are looked for first; none = the node's own `LD_LIBRARY_PATH`.
+        pub library_path: Vec<PathBuf> [no_colon],
         /// Longest run of one child.
         pub time_limit: Duration [within(s(1), s(3600))],
-        /// Address space of one child, MiB.
+        /// Memory of one child on this machine, MiB: address space, or for GPUs private writable mappings.
         pub memory_limit_mib: u64 [within(64, 4 << 20)],
         /// What one child may write, MiB.
         pub output_limit_mib: u64 [within(1, 4096)],

@@ -523,5 +523,5 @@ fn prover(options: &DevnetOptions, settings: &Settings, miners: usize, forgery: 
         threads,
     };
     let (exe, args) = options.prover.clone();
-    Arc::new(ChildProver { exe, args, limits })
+    Arc::new(ChildProver { args, ..ChildProver::new(exe, limits) })
 }

@@ -115,7 +115,7 @@ pub(crate) async fn a_clock_that_jumps_readmits_nothing_and_costs_seconds(
             announce: None,
             layers: None,
         },
-        prover: Arc::new(ChildProver { exe: env!("CARGO_BIN_EXE_compute-prover").into(), args: vec![], limits }),
+        prover: Arc::new(ChildProver::new(env!("CARGO_BIN_EXE_compute-prover").into(), limits)),
         engine: Arc::new(SimulatedEngine::new(dir.join("engine.json"))),
         probe: Probe::default(),
         device_classes: Some(vec![OfferedDevice {

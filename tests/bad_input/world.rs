@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,7 +48,7 @@ pub(crate) fn validator_key() -> Keypair {
 /// A prover's child with this program.
 pub(crate) fn child(exe: &str, args: &[&str], time: Duration) -> Arc<dyn Prover> {
     let limits = ProverLimits { time, memory_bytes: 4 << 30, output_bytes: 16 << 20, threads: 1 };
-    Arc::new(ChildProver { exe: PathBuf::from(exe), args: args.iter().map(Into::into).collect(), limits })
+    Arc::new(ChildProver { args: args.iter().map(Into::into).collect(), ..ChildProver::new(exe.into(), limits) })
 }
 
 pub(crate) fn honest() -> Arc<dyn Prover> {

@@ -7,11 +7,13 @@
 //! which there is no room costs its caller nothing.
 //!
 //! Design notes: proving takes seconds and runs in the prover's process; the actor only keeps the books. A prover that
-//! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
+//! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. GPUs are made ready before
+//! a validator's turn (`readiness`). On restart the
 //! kept commitments are gone with their provers; what was accepted is on record (`intents`), so a commitment that is
 //! asked for within its time is made again, and the validator, which asks until its opening deadline, gets its bytes.
 
 mod intents;
+mod readiness;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use crate::messages::chain_watcher::ChainView;
 use crate::messages::miner::allocation_manager::RentedDevices;
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::messages::miner::specs_collector::GetSpecs;
-use crate::proof::budget::{self, Budget, BudgetLimits};
+use crate::proof::budget::{self, Budget, BudgetLimits, Demand};
 use crate::proof::prover::{Commitment, Prover, ProverError};
 use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
@@ -41,6 +43,7 @@ use crate::telemetry::NodeMetrics;
 use crate::verdict::UnknownCause;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceRoots, ProverFailure};
 use intents::Intent;
+use readiness::Readiness;
 
 /// Most positions one opening may ask for; a validator asks for 66.
 const MAX_POSITIONS: usize = 1024;
@@ -76,6 +79,8 @@ pub struct ChallengeRunnerSetup {
 
 struct Kept {
     work: Work,
+    /// Memory of this machine that it holds, in bytes.
+    host_bytes: u64,
     until: Instant,
     /// Positions asked for so far.
     opened: usize,
@@ -102,6 +107,7 @@ pub struct ChallengeRunner {
     answered: HashMap<Hotkey, Epoch>,
     proofs: u64,
     refusals: u64,
+    readiness: Readiness,
 }
 
 impl ChallengeRunner {
@@ -109,7 +115,16 @@ impl ChallengeRunner {
     pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
         let setup = live.get();
         let budget = Budget::new(setup.limits);
-        ChallengeRunner { live, setup, budget, kept: HashMap::new(), answered: HashMap::new(), proofs: 0, refusals: 0 }
+        ChallengeRunner {
+            live,
+            setup,
+            budget,
+            kept: HashMap::new(),
+            answered: HashMap::new(),
+            proofs: 0,
+            refusals: 0,
+            readiness: Readiness::default(),
+        }
     }
 
     fn drop_expired(&mut self) {
@@ -132,36 +147,36 @@ impl ChallengeRunner {
     /// Makes room for a challenge; if there is none, says until when the caller has to wait. A caller's earlier commitments
     /// make room for its new ones: it has one challenge at a time. Another's make room once they were opened, the first to
     /// expire first: their validator has what it asked for, and if the answer was lost they are made again.
-    fn make_room(&mut self, caller: Hotkey, works: &[Work]) -> Result<(), ChallengeReply> {
+    fn make_room(&mut self, caller: Hotkey, demands: &[Demand]) -> Result<(), ChallengeReply> {
         self.drop_expired();
         self.kept.retain(|(of, _, _), _| *of != caller);
-        let over = self.memory_over(works);
+        let over = self.memory_over(demands);
         let mut opened: Vec<_> =
-            self.kept.iter().filter(|(_, k)| k.is_opened()).map(|(key, k)| (k.until, *key, k.work)).collect();
+            self.kept.iter().filter(|(_, k)| k.is_opened()).map(|(key, k)| (k.until, *key, k.host_bytes)).collect();
         opened.sort_unstable_by_key(|(until, key, _)| (*until, *key));
         let mut freed = 0u64;
-        opened.retain(|(_, _, work)| {
+        opened.retain(|(_, _, bytes)| {
             let needed = freed < over;
-            freed = freed.saturating_add(if needed { work.memory_bytes() } else { 0 });
+            freed = freed.saturating_add(if needed { *bytes } else { 0 });
             needed
         });
         // Where even that is not enough, nothing is lost for nothing.
         if freed >= over {
             opened.iter().for_each(|(_, key, _)| drop(self.kept.remove(key)));
         }
-        self.room(works)
+        self.room(demands)
     }
 
     /// How many bytes the commitments that are kept and this work need above the limit.
-    fn memory_over(&self, works: &[Work]) -> u64 {
-        let all = self.kept.values().map(|k| &k.work).chain(works);
-        all.map(Work::memory_bytes).fold(0, u64::saturating_add).saturating_sub(self.setup.limits.memory_bytes)
+    fn memory_over(&self, demands: &[Demand]) -> u64 {
+        let all = self.kept.values().map(|k| k.host_bytes).chain(demands.iter().map(|demand| demand.host_bytes));
+        all.fold(0, u64::saturating_add).saturating_sub(self.setup.limits.memory_bytes)
     }
 
     /// Whether there is room for this work beside what is kept.
-    fn room(&self, works: &[Work]) -> Result<(), ChallengeReply> {
+    fn room(&self, demands: &[Demand]) -> Result<(), ChallengeReply> {
         match self.kept.values().map(|k| k.until).min() {
-            Some(first) if self.memory_over(works) > 0 => {
+            Some(first) if self.memory_over(demands) > 0 => {
                 let wait = first.saturating_duration_since(Instant::now()).as_millis() as u64;
                 Err(ChallengeReply::Busy { until_ms: self.setup.clock.now_ms().saturating_add(wait) })
             }
@@ -201,21 +216,21 @@ impl ChallengeRunner {
     ) -> Result<(), OpenError> {
         self.drop_expired();
         jobs.retain(|j| !self.kept.contains_key(&(caller, challenge, j.device)));
-        let works: Vec<Work> = jobs.iter().map(|j| j.work).collect();
+        let demands = demands(self.setup.prover.as_ref(), &jobs);
         let now = self.setup.clock.now_ms();
-        let ticket = match self.budget.admit(now, caller, &works) {
+        let ticket = match self.budget.admit(now, caller, &demands) {
             Ok(ticket) => ticket,
             Err(budget::Refusal::Busy { .. }) => return Err(OpenError::Busy),
             Err(refusal) => return Err(OpenError::NotAgain(refusal.to_string())),
         };
-        if self.room(&works).is_err() {
+        if self.room(&demands).is_err() {
             self.budget.withdraw(ticket);
             return Err(OpenError::Busy);
         }
         tracing::info!(%challenge, devices = jobs.len(), "the commitments of a challenge are made again");
         let until = Instant::now() + left;
-        for job in &jobs {
-            let kept = Kept { work: job.work, until, opened: 0, commitment: None };
+        for (job, Demand { host_bytes, .. }) in jobs.iter().zip(demands) {
+            let kept = Kept { work: job.work, host_bytes, until, opened: 0, commitment: None };
             self.kept.insert((caller, challenge, job.device), kept);
         }
         let (setup, begun) = (self.setup.clone(), Instant::now());
@@ -268,6 +283,7 @@ fn failure(error: &ProverError) -> ProverFailure {
         UnknownCause::ProverHung => ProverFailure::Hung,
         UnknownCause::ProverGarbage => ProverFailure::Garbage,
         UnknownCause::ProverCrashed => ProverFailure::Crashed,
+        UnknownCause::DeviceFailed => ProverFailure::Device,
         _ => ProverFailure::Other,
     }
 }
@@ -291,6 +307,11 @@ fn challenges(hotkey: Hotkey, request: &ChallengeRequest) -> Result<Vec<Challeng
         .collect()
 }
 
+/// What each of the jobs needs.
+fn demands(prover: &dyn Prover, jobs: &[Challenge]) -> Vec<Demand> {
+    jobs.iter().map(|job| prover.needs(job.device, &job.work)).collect()
+}
+
 type Proved = Vec<(DeviceId, Work, Result<Box<dyn Commitment>, ProverError>)>;
 
 /// Checks what the own actors know.
@@ -301,12 +322,14 @@ async fn check(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<(), C
         return Err(refused(ChallengeRefusal::Draining, "the miner does not know its own devices yet"));
     };
     for job in jobs {
-        if !specs.specs.devices.iter().any(|d| d.device == job.device) {
+        let Some(offered) = specs.specs.devices.iter().find(|d| d.device == job.device) else {
             return Err(refused(ChallengeRefusal::NoDevice, format!("{} is not offered here", job.device)));
-        }
+        };
         if rented.iter().any(|(device, _)| *device == job.device) {
             return Err(refused(ChallengeRefusal::Rented, format!("{} is rented and is not disturbed", job.device)));
         }
+        let demand = setup.prover.needs(job.device, &job.work);
+        demand.fits(offered.memory_bytes).map_err(|reason| unaffordable(&budget::Refusal::Budget(reason)))?;
     }
     Ok(())
 }
@@ -337,6 +360,7 @@ impl Actor for ChallengeRunner {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
+        ctx.run_interval(readiness::PERIOD, Self::see_to_readiness);
     }
 }
 
@@ -361,8 +385,9 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { refused(ChallengeRefusal::Invalid, detail) }.into_actor(self));
             }
         };
-        let works: Vec<Work> = jobs.iter().map(|j| j.work).collect();
-        let ticket = match self.budget.admit(setup.clock.now_ms(), caller, &works) {
+        self.readiness.asked(jobs.iter().map(|job| job.device));
+        let demands = demands(setup.prover.as_ref(), &jobs);
+        let ticket = match self.budget.admit(setup.clock.now_ms(), caller, &demands) {
             Ok(ticket) => ticket,
             Err(refusal) => {
                 self.refusals += 1;
@@ -370,7 +395,7 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { reply }.into_actor(self));
             }
         };
-        if let Err(busy) = self.make_room(caller, &works) {
+        if let Err(busy) = self.make_room(caller, &demands) {
             self.refusals += 1;
             self.budget.withdraw(ticket);
             return Box::pin(async move { busy }.into_actor(self));
@@ -385,12 +410,12 @@ impl Handler<Prove> for ChallengeRunner {
             };
             let mut devices = Vec::with_capacity(proved.len());
             let until = Instant::now() + act.setup.keep;
-            for (device, work, made) in proved {
+            for ((device, work, made), Demand { host_bytes, .. }) in proved.into_iter().zip(demands) {
                 act.setup.metrics.prover_run(made.as_ref().err().map_or("ok", |e| e.cause().label()), begun.elapsed());
                 match made {
                     Ok(commitment) => {
                         devices.push(DeviceRoots { device, roots: commitment.roots().to_vec() });
-                        let kept = Kept { work, until, opened: 0, commitment: Some(commitment) };
+                        let kept = Kept { work, host_bytes, until, opened: 0, commitment: Some(commitment) };
                         act.kept.insert((caller, request.challenge, device), kept);
                     }
                     Err(error) => {
@@ -469,6 +494,7 @@ impl Handler<Inspect> for ChallengeRunner {
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
             "commitments_kept": self.kept.len(), "proofs": self.proofs, "refusals": self.refusals,
+            "devices": self.readiness.shown(),
         }))
     }
 }

@@ -20,13 +20,14 @@ use crate::lease::engine::{Faults, SimulatedEngine};
 use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
 use crate::lease::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, LeaseState, OwnerToken};
+use crate::messages::chain_watcher::ChainView;
 use crate::messages::miner::allocation_manager::{
     Allocate, AllocateMachine, LeaseStatus, ListLeases, ListSetAside, MachineHeard, MachineOffer, PauseError,
     PauseMachine, Reconcile, Release, ReleaseMachine, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::proof::budget::BudgetLimits;
-use crate::proof::prover::InProcessProver;
+use crate::proof::prover::{InProcessProver, Prover};
 use crate::proof::verifier::check_openings;
 use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
@@ -38,6 +39,7 @@ use crate::wire::synapse::{
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
 
+mod readiness;
 mod unheard;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -133,6 +135,15 @@ fn miner() -> Miner {
 }
 
 fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
+    miner_with(dir, crash, Arc::new(InProcessProver { threads: 1 }), watch::channel(None).1)
+}
+
+fn miner_with(
+    dir: tempfile::TempDir,
+    crash: Arc<Crash>,
+    prover: Arc<dyn Prover>,
+    view: watch::Receiver<Option<Arc<ChainView>>>,
+) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
@@ -178,7 +189,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
     tree.start(leases_seat, move |_| AllocationManager::new(Live::fixed(setup.clone()))).unwrap();
     let setup = Arc::new(ChallengeRunnerSetup {
         hotkey: Hotkey([9; 32]),
-        prover: Arc::new(InProcessProver { threads: 1 }),
+        prover,
         limits: BudgetLimits {
             ops_per_challenge: u64::MAX,
             memory_bytes: work().memory_bytes() * 3 / 2,
@@ -190,7 +201,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         keep: Duration::from_secs(60),
         specs: specs.clone(),
         allocations: leases.clone(),
-        view: tokio::sync::watch::channel(None).1,
+        view,
         journal,
         clock: clock.clone(),
         metrics,

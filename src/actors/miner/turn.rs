@@ -43,6 +43,18 @@ pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Ep
     if comes_at(head) || comes_at(view.reckoned()) { Ok(()) } else { busy(table.busy_until(caller, head)) }
 }
 
+/// How many blocks before a turn devices are made ready for it: more time than that takes.
+const LEAD: u64 = 3;
+
+/// Whether a validator's turn is on, or begins within [`LEAD`] blocks. The next epoch's slots are not known before it begins;
+/// the first of them begins with it.
+pub(crate) fn turn_is_near(view: &ChainView) -> bool {
+    let Some(table) = view.slots.as_deref().filter(|t| !t.is_empty() && !view.is_stored()) else { return false };
+    let soon = view.reckoned().saturating_add(LEAD);
+    let last = table.holders().last().and_then(|hotkey| table.slot_of(hotkey));
+    soon >= table.epoch_end() || (soon >= table.epoch_start() && last.is_some_and(|slot| view.reckoned() <= slot.end))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -150,6 +162,23 @@ mod tests {
         assert_eq!(refusal(asked(1_048, now + 1)), Some(ChallengeRefusal::WrongEpoch));
         // A validator that saw the upgrade a block before us.
         assert_eq!(may_challenge(Some(&view(8, 1)), &caller, now), Err(ChallengeReply::Busy { until_ms: 9 * BLOCK }));
+    }
+
+    #[test]
+    fn a_turn_is_near_from_three_blocks_before_the_first_slot_to_the_end_of_the_last() {
+        // Tempo 30: epoch 1 is the blocks 29 to 59; the slots of two holders are its first four.
+        const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 30 };
+        let near = |head: &u64| {
+            let mut view = view(*head, 0);
+            Arc::make_mut(&mut view.metagraph).epochs = EPOCHS;
+            let holders: Vec<_> = (1..=2).map(|i| (Hotkey([i; 32]), 1)).collect();
+            view.slots = Some(Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), EPOCHS, view.epoch())));
+            turn_is_near(&view)
+        };
+        assert_eq!((29..=61).filter(near).collect::<Vec<_>>(), (29..=33).chain(57..=61).collect::<Vec<_>>());
+        assert!(!turn_is_near(&view(4, 0)), "nobody has a turn");
+        let stored = ChainView { source: Source::Store { age: Duration::from_secs(60) }, ..view(4, 3) };
+        assert!(!turn_is_near(&stored));
     }
 
     #[test]

@@ -21,10 +21,14 @@ fn all() -> Vec<Frame> {
         Frame::BlockOpenings { bytes: vec![1, 2, 3] },
         Frame::Commit { challenge: challenge(), threads: 3 },
         Frame::Open { positions: vec![Position { round: 1, row: 2, col: 3 }; 5] },
+        Frame::Prepare { device: DeviceId([3; 16]), work: Some(challenge().work) },
+        Frame::Prepare { device: DeviceId([3; 16]), work: None },
+        Frame::Prepared,
         Frame::Bye,
         Frame::Roots { roots: vec![Hash32([7; 32]); 2] },
         Frame::Openings { bytes: vec![1, 2, 3] },
         Frame::Error { kind: ErrorKind::OutOfMemory, text: "too little".into() },
+        Frame::Error { kind: ErrorKind::Device, text: "it is gone".into() },
     ]
 }
 
@@ -84,6 +88,11 @@ fn bodies_that_do_not_fit_their_kind_are_refused() {
     assert!(matches!(decode_body(Kind::COMMIT, &[0; 103]), Err(FrameError::Body { .. })));
     let no_work = decode_body(Kind::COMMIT, &[0; 104]).unwrap_err();
     assert!(no_work.to_string().starts_with("commit frame: n is 0"), "{no_work}");
+    assert!(matches!(decode_body(Kind::PREPARE, &[0; 27]), Err(FrameError::Body { .. })));
+    let mut odd = [0; 28];
+    odd[16] = 33;
+    let no_work = decode_body(Kind::PREPARE, &odd).unwrap_err();
+    assert!(no_work.to_string().starts_with("prepare frame: n is 33"), "{no_work}");
     assert!(matches!(decode_body(Kind::OPEN, &[0; 13]), Err(FrameError::Body { .. })));
     assert!(matches!(decode_body(Kind::FILL, &[0; 107]), Err(FrameError::Body { .. })));
     let no_size = decode_body(Kind::FILL, &[0; 108]).unwrap_err();
@@ -143,7 +152,7 @@ proptest! {
 
     #[test]
     fn garbage_with_a_true_header_never_panics_the_decoder(
-        kind in prop_oneof![1u8..4, 12u8..15, 17u8..20, 28u8..31],
+        kind in prop_oneof![1u8..4, 8u8..9, 12u8..15, 17u8..20, 24u8..25, 28u8..31],
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut bytes = (body.len() as u32).to_le_bytes().to_vec();

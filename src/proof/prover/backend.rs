@@ -10,7 +10,7 @@ use crate::ids::DeviceId;
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
 use crate::proof::memory;
 use crate::proof::memory::cpu::MemoryError;
-use crate::proof::work::Challenge;
+use crate::proof::work::{Challenge, Work};
 
 /// What computes. Openings of work are always computed by the processor; memory is opened by what holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,27 +39,57 @@ pub enum BackendError {
 }
 
 impl Backend {
-    /// Computes all rounds of the challenge.
+    /// Which of the other two computes for this device, if both can.
+    pub fn of(self, device: DeviceId) -> Backend {
+        match self {
+            Backend::Auto if device.cpu_index().is_some() => Backend::Cpu,
+            Backend::Auto => Backend::Cuda,
+            own => own,
+        }
+    }
+
+    /// Makes a device ready for a commit, for work of this size if any is expected. `ready` holds it from then on; what it
+    /// held before is given back first. For the processor there is nothing to do.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn prepare(
+        self,
+        ready: &mut Option<cuda::Ready>,
+        device: DeviceId,
+        work: Option<&Work>,
+    ) -> Result<(), BackendError> {
+        *ready = None;
+        if self.of(device) == Backend::Cuda {
+            match cuda::Ready::prepare(device, work) {
+                Ok(made) => *ready = Some(made),
+                Err(error) if self == Backend::Auto && error.is_absence() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes all rounds of the challenge, on the device that is ready if it is the one.
     ///
     /// # Errors
     /// See [`CpuError`] and [`CudaError`].
     pub fn commit(
         self,
+        ready: &mut Option<cuda::Ready>,
         challenge: &Challenge,
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<CpuCommitment, BackendError> {
-        if self.tries_cuda(challenge.device) {
-            match cuda::commit(challenge, threads, cancel) {
-                Err(error) if self == Backend::Auto && error.is_absence() => {}
-                done => return Ok(done?),
-            }
+        if ready.as_ref().is_none_or(|ready| ready.device() != challenge.device) {
+            self.prepare(ready, challenge.device, None)?;
         }
-        Ok(cpu::commit(challenge, threads, cancel)?)
+        match ready {
+            Some(ready) => Ok(ready.commit(challenge, threads, cancel)?),
+            None => Ok(cpu::commit(challenge, threads, cancel)?),
+        }
     }
-}
 
-impl Backend {
     /// Fills memory for the challenge.
     ///
     /// # Errors
@@ -70,23 +100,13 @@ impl Backend {
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<Held, BackendError> {
-        if self.tries_cuda(challenge.device) {
+        if self.of(challenge.device) == Backend::Cuda {
             match cuda::fill(challenge, cancel) {
                 Err(error) if self == Backend::Auto && error.is_absence() => {}
                 done => return Ok(Held::new(challenge.size, Box::new(done?))),
             }
         }
         Ok(OnCpu::held(memory::cpu::fill(challenge, threads, memory_limit(), cancel)?))
-    }
-}
-
-impl Backend {
-    fn tries_cuda(self, device: DeviceId) -> bool {
-        match self {
-            Backend::Cpu => false,
-            Backend::Cuda => true,
-            Backend::Auto => device.cpu_index().is_none(),
-        }
     }
 }
 

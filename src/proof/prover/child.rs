@@ -1,7 +1,8 @@
 //! A prover in a process of its own, one for each commitment or filled memory, with limits on time, memory and output.
 //!
-//! The child gets an empty environment and a limit on its address space before it gets its job. Every wait on it has a
-//! deadline. On any error it is killed and reaped before the error is returned; dropping the commitment, or a future
+//! The child gets an empty environment and a limit on its memory before it gets its job. On the processor that is its address
+//! space. CUDA reserves far more addresses than it uses, so a child for GPUs ([`CudaChild`]) has a limit on what it maps
+//! private and writable instead, which reservations and the device's own mappings are not. Every wait on it has a deadline. On any error it is killed and reaped before the error is returned; dropping the commitment, or a future
 //! in the middle of a request, kills it too (the runtime reaps it).
 
 use std::ffi::OsString;
@@ -17,7 +18,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::cuda::Report;
 use super::{Commitment, Filled, Prover, ProverError};
+use crate::ids::DeviceId;
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
 use crate::proof::memory;
 use crate::proof::work::{Challenge, Position, Root, Work};
@@ -30,6 +33,8 @@ use filled::ChildMemory;
 const STDERR_TAIL: usize = 4096;
 /// How long a child that closed its output may take to end by itself, so that its own exit status is seen.
 const GRACE: Duration = Duration::from_secs(1);
+/// Longest report of what is found for GPUs, in bytes.
+const MAX_REPORT: u64 = 64 << 10;
 /// How long to wait for a killed child to be gone.
 const REAP: Duration = Duration::from_secs(5);
 
@@ -38,7 +43,8 @@ const REAP: Duration = Duration::from_secs(5);
 pub struct ProverLimits {
     /// Longest time from its start to the roots, or to filled memory, and again for each request after that.
     pub time: Duration,
-    /// Address space, in bytes. On Linux; elsewhere there is no limit.
+    /// Memory of this machine, in bytes: address space, or for a child for GPUs private writable mappings (since Linux 4.7).
+    /// On Linux; elsewhere there is no limit.
     pub memory_bytes: u64,
     /// Longest answer, in bytes.
     pub output_bytes: u64,
@@ -55,22 +61,51 @@ pub struct ChildProver {
     pub args: Vec<OsString>,
     /// What it may use.
     pub limits: ProverLimits,
+    /// For GPUs: what CUDA is told. `None` for the processor.
+    pub cuda: Option<CudaChild>,
+}
+
+/// What a child for GPUs is told by its environment, which has nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CudaChild {
+    /// Directory of the kernels that the driver compiled, so that it compiles them once; without one it keeps none.
+    pub cache: Option<PathBuf>,
+    /// Where the dynamic linker looks for libraries first, as in `LD_LIBRARY_PATH`.
+    pub libraries: Option<OsString>,
 }
 
 impl ChildProver {
-    /// A prover that runs `exe` without arguments.
+    /// A prover that runs `exe` without arguments, on the processor.
     pub fn new(exe: PathBuf, limits: ProverLimits) -> Self {
-        ChildProver { exe, args: Vec::new(), limits }
+        ChildProver { exe, args: Vec::new(), limits, cuda: None }
     }
 
-    fn spawn(&self) -> Result<Session, ProverError> {
+    /// The program with its arguments and its environment, which for GPUs shows no other than this one, if one is named: the
+    /// others, and who rents them, are left alone.
+    fn command(&self, device: Option<DeviceId>) -> Command {
+        let mut command = Command::new(&self.exe);
+        command.args(&self.args).env_clear();
+        let Some(CudaChild { cache, libraries }) = &self.cuda else { return command };
+        command.args(["--backend", "cuda"]);
+        match cache {
+            Some(directory) => command.env("CUDA_CACHE_PATH", directory),
+            None => command.env("CUDA_CACHE_DISABLE", "1"),
+        };
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        if let Some(device) = device {
+            command.env("CUDA_VISIBLE_DEVICES", device.to_string());
+        }
+        command
+    }
+
+    fn spawn(&self, mut command: Command) -> Result<Session, ProverError> {
         let failed = |what: &str| {
             let what = format!("{what} {}", self.exe.display());
             move |source| ProverError::Start { what, source }
         };
-        let mut child = Command::new(&self.exe)
-            .args(&self.args)
-            .env_clear()
+        let mut child = command
             // One heap for all threads: each further one would reserve 64 MiB of the address space.
             .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::piped())
@@ -81,22 +116,69 @@ impl ChildProver {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("running"))?;
-        limit_memory(&child, self.limits.memory_bytes).map_err(failed("limiting the memory of"))?;
+        limit_memory(&child, self.limits.memory_bytes, self.cuda.is_some())
+            .map_err(failed("limiting the memory of"))?;
         let missing = || std::io::Error::other("a pipe is missing");
         let stdin = child.stdin.take().ok_or_else(missing).map_err(failed("writing to"))?;
         let stdout = child.stdout.take().ok_or_else(missing).map_err(failed("reading from"))?;
         let stderr = child.stderr.take().ok_or_else(missing).map_err(failed("reading from"))?;
         Ok(Session { child, stdin, stdout, stderr: StderrTail::follow(stderr), limits: self.limits })
     }
+
+    /// A child that has made this device ready, for work of this size if any is expected.
+    ///
+    /// # Errors
+    /// See [`ProverError`]; it takes `limit` at most.
+    pub(super) async fn prepare(
+        &self,
+        device: DeviceId,
+        work: Option<Work>,
+        limit: Duration,
+    ) -> Result<WarmChild, ProverError> {
+        let mut session = self.spawn(self.command(Some(device)))?;
+        session.limits.time = limit;
+        let (mut session, answer) = session.ask(&Frame::Prepare { device, work }, true).await?;
+        session.limits = self.limits;
+        match answer {
+            Frame::Prepared => Ok(WarmChild(session)),
+            other => Err(session.unexpected(other).await),
+        }
+    }
+
+    /// What a child for GPUs finds on this machine.
+    ///
+    /// # Errors
+    /// Why it could not be asked, in words.
+    pub(super) async fn report(&self, limit: Duration) -> Result<Report, String> {
+        let mut command = self.command(None);
+        command.arg("report-cuda");
+        let session = self.spawn(command).map_err(|error| crate::telemetry::error_chain(&error))?;
+        let Session { mut child, stdin, stdout, mut stderr, .. } = session;
+        drop(stdin);
+        let mut text = String::new();
+        let answer = async {
+            stdout.take(MAX_REPORT).read_to_string(&mut text).await?;
+            child.wait().await
+        };
+        match within(limit, answer).await {
+            Err(limit) => Err(format!("the prover did not say within {limit:?} what it finds")),
+            Ok(Err(error)) => Err(format!("what the prover finds could not be read: {error}")),
+            Ok(Ok(status)) if !status.success() => Err(format!("{} ({})", stderr.text().await, describe(status))),
+            Ok(Ok(_)) => {
+                serde_json::from_str(&text).map_err(|error| format!("what the prover finds could not be read: {error}"))
+            }
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
-fn limit_memory(child: &Child, bytes: u64) -> std::io::Result<()> {
+fn limit_memory(child: &Child, bytes: u64, for_cuda: bool) -> std::io::Result<()> {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let Some(pid) = pid else { return Ok(()) };
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    match prlimit(Some(pid), Resource::As, limit) {
+    let resource = if for_cuda { Resource::Data } else { Resource::As };
+    match prlimit(Some(pid), resource, limit) {
         // It has ended already; whoever reads from it will see how.
         Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
@@ -104,32 +186,28 @@ fn limit_memory(child: &Child, bytes: u64) -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn limit_memory(_child: &Child, _bytes: u64) -> std::io::Result<()> {
+fn limit_memory(_child: &Child, _bytes: u64, _for_cuda: bool) -> std::io::Result<()> {
     Ok(())
 }
 
 #[async_trait]
 impl Prover for ChildProver {
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
-        let session = self.spawn()?;
-        let threads = u32::try_from(self.limits.threads).unwrap_or(u32::MAX).max(1);
-        let request = Frame::Commit { challenge: challenge.clone(), threads };
-        let (session, answer) = session.ask(&request, true).await?;
-        let asked = challenge.work.rounds as usize;
-        match answer {
-            Frame::Roots { roots } if roots.len() == asked => {
-                Ok(Box::new(ChildCommitment { roots, work: challenge.work, session: Some(session) }))
-            }
-            Frame::Roots { roots } => {
-                let what = format!("{} roots for {asked} rounds", roots.len());
-                Err(session.end(ProverError::Garbage { what }).await)
-            }
-            other => Err(session.unexpected(other).await),
-        }
+        self.spawn(self.command(Some(challenge.device)))?.commit(challenge, true).await
     }
 
     async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
         ChildMemory::fill(self, challenge).await.map(|filled| Box::new(filled) as Box<dyn Filled>)
+    }
+}
+
+/// A child that waits for its challenge, its device ready.
+pub(super) struct WarmChild(Session);
+
+impl WarmChild {
+    /// As [`Prover::commit`].
+    pub(super) async fn commit(self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
+        self.0.commit(challenge, false).await
     }
 }
 
@@ -187,6 +265,24 @@ struct Session {
 }
 
 impl Session {
+    /// Asks for the roots of a challenge.
+    async fn commit(self, challenge: &Challenge, with_hello: bool) -> Result<Box<dyn Commitment>, ProverError> {
+        let threads = u32::try_from(self.limits.threads).unwrap_or(u32::MAX).max(1);
+        let request = Frame::Commit { challenge: challenge.clone(), threads };
+        let (session, answer) = self.ask(&request, with_hello).await?;
+        let asked = challenge.work.rounds as usize;
+        match answer {
+            Frame::Roots { roots } if roots.len() == asked => {
+                Ok(Box::new(ChildCommitment { roots, work: challenge.work, session: Some(session) }))
+            }
+            Frame::Roots { roots } => {
+                let what = format!("{} roots for {asked} rounds", roots.len());
+                Err(session.end(ProverError::Garbage { what }).await)
+            }
+            other => Err(session.unexpected(other).await),
+        }
+    }
+
     /// Sends a request and reads its answer, within the time limit.
     async fn ask(mut self, request: &Frame, with_hello: bool) -> Result<(Session, Frame), ProverError> {
         let max_body = usize::try_from(self.limits.output_bytes).unwrap_or(usize::MAX);
@@ -218,8 +314,8 @@ impl Session {
         };
         let limit_bytes = self.limits.memory_bytes;
         let stderr_tail = self.kill().await;
-        // What Rust's allocator prints before it aborts.
-        if stderr_tail.contains("memory allocation of ") {
+        // What Rust's allocator prints before it aborts, and what C++ does.
+        if stderr_tail.contains("memory allocation of ") || stderr_tail.contains("std::bad_alloc") {
             return ProverError::OverMemory { limit_bytes };
         }
         ProverError::Crashed { ended, stderr_tail }
@@ -231,6 +327,7 @@ impl Session {
             Frame::Error { kind: ErrorKind::OutOfMemory, .. } => {
                 ProverError::OverMemory { limit_bytes: self.limits.memory_bytes }
             }
+            Frame::Error { kind: ErrorKind::Device, text } => ProverError::Device(printable(text.as_bytes())),
             Frame::Error { kind: ErrorKind::Request, text } => ProverError::Refused(printable(text.as_bytes())),
             Frame::Error { kind: ErrorKind::Internal, text } => {
                 ProverError::Crashed { ended: printable(text.as_bytes()), stderr_tail: String::new() }

@@ -10,12 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cuda::CudaError;
+use super::desk::{Desk, Job, stack};
 use super::held::Held;
 use super::{Backend, BackendError};
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
 use crate::proof::memory::cpu::MemoryError;
-use crate::proof::workers::STACK;
 
 /// Why serving ended before the host said so.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,8 @@ async fn requests(
     writer: &mut (impl AsyncWrite + Unpin),
     backend: Backend,
 ) -> Result<(), ServeError> {
+    let stack = stack(backend);
+    let mut desk = Desk::new(backend);
     let mut made = Made::Nothing;
     while let Some(frame) = incoming.recv().await.transpose()? {
         let flag = Arc::new(AtomicBool::new(false));
@@ -83,7 +85,7 @@ async fn requests(
             (Frame::Bye, _) => return Ok(()),
             (Frame::Commit { challenge, threads }, before) => {
                 drop(before);
-                let job = start(move || backend.commit(&challenge, threads as usize, &cancel));
+                let job = desk.begin(move |ready| backend.commit(ready, &challenge, threads as usize, &cancel), false);
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(commitment)) => {
@@ -94,9 +96,18 @@ async fn requests(
                     Some(Err(error)) => error,
                 }
             }
+            (Frame::Prepare { device, work }, before) => {
+                drop(before);
+                let job = desk.begin(move |ready| backend.prepare(ready, device, work.as_ref()), true);
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(())) => Frame::Prepared,
+                    Some(Err(error)) => error,
+                }
+            }
             (Frame::Open { positions }, Made::Commitment(commitment)) => {
                 made = Made::Commitment(commitment.clone());
-                let job = start(move || Ok(commitment.open(&positions, &cancel)?));
+                let job = start(stack, move || Ok(commitment.open(&positions, &cancel)?));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(bytes)) => Frame::Openings { bytes },
@@ -109,7 +120,9 @@ async fn requests(
             }
             (Frame::Fill { challenge, threads }, before) => {
                 drop(before);
-                let job = start(move || backend.fill(&challenge, threads as usize, &cancel));
+                // Whatever was made ready gives its memory back first.
+                desk = Desk::new(backend);
+                let job = start(stack, move || backend.fill(&challenge, threads as usize, &cancel));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok(memory)) => {
@@ -120,7 +133,7 @@ async fn requests(
                 }
             }
             (Frame::Scan { nonce_0 }, Made::Memory(memory)) => {
-                let job = start(move || memory.scan(nonce_0, &cancel));
+                let job = start(stack, move || memory.scan(nonce_0, &cancel));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
                     Some(Ok((memory, roots))) => {
@@ -135,7 +148,7 @@ async fn requests(
                     made = Made::Memory(memory);
                     refused(&why)
                 } else {
-                    let job = start(move || memory.open(&positions, &cancel));
+                    let job = start(stack, move || memory.open(&positions, &cancel));
                     match finish(job, &flag, incoming).await? {
                         None => return Ok(()),
                         Some(Ok((memory, bytes))) => {
@@ -157,12 +170,10 @@ async fn requests(
     Ok(())
 }
 
-/// A computation on a thread of its own: a pool might hold it back for ever where no more threads can be had.
-type Job<T> = std::io::Result<oneshot::Receiver<Result<T, BackendError>>>;
-
-fn start<T: Send + 'static>(work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
+/// A computation that needs nothing of the desk's, on a thread of its own with this stack.
+fn start<T: Send + 'static>(stack: usize, work: impl FnOnce() -> Result<T, BackendError> + Send + 'static) -> Job<T> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("request".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("request".into()).stack_size(stack);
     thread.spawn(move || _ = done.send(work()))?;
     Ok(result)
 }
@@ -197,20 +208,18 @@ async fn finish<T>(
     }
 }
 
-/// What an error is about. A device that this machine has not, or a driver, is the request's matter: nothing has failed.
+/// What an error is about. Whatever keeps a GPU from being used is the device's matter, a driver that is not there included.
 fn kind(error: &BackendError) -> ErrorKind {
     match error {
         BackendError::Cpu(CpuError::OutOfMemory { .. })
         | BackendError::Memory(MemoryError::OutOfMemory { .. } | MemoryError::OverLimit { .. })
-        | BackendError::Cuda(CudaError::OutOfMemory { .. } | CudaError::OutOfHostMemory { .. }) => {
-            ErrorKind::OutOfMemory
-        }
+        | BackendError::Cuda(CudaError::OutOfHostMemory { .. }) => ErrorKind::OutOfMemory,
         BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_))
         | BackendError::Memory(MemoryError::NoSuchBlock(_))
         | BackendError::Cuda(CudaError::Work(_) | CudaError::NoSuchBlock(_)) => ErrorKind::Request,
-        BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
         BackendError::Cpu(CpuError::Cancelled)
         | BackendError::Memory(MemoryError::Cancelled)
-        | BackendError::Cuda(_) => ErrorKind::Internal,
+        | BackendError::Cuda(CudaError::Cancelled) => ErrorKind::Internal,
+        BackendError::Cuda(_) => ErrorKind::Device,
     }
 }

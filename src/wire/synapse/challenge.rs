@@ -119,6 +119,7 @@ impl ChallengeReply {
                 ProverFailure::Crashed | ProverFailure::Other => UnknownCause::ProverCrashed,
                 ProverFailure::Hung => UnknownCause::ProverHung,
                 ProverFailure::Garbage => UnknownCause::ProverGarbage,
+                ProverFailure::Device => UnknownCause::DeviceFailed,
             }),
         }
     }
@@ -168,6 +169,8 @@ pub enum ProverFailure {
     Hung,
     /// Wrote something that is no answer.
     Garbage,
+    /// The device cannot be used, failed, was lost, or has too little memory.
+    Device,
     /// A failure that this version does not know.
     #[serde(other)]
     Other,

@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(refused(ChallengeRefusal::Rented).unknown_cause(), Some(U::Rented));
         assert_eq!(failed(ProverFailure::Hung).unknown_cause(), Some(U::ProverHung));
         assert_eq!(failed(ProverFailure::Garbage).unknown_cause(), Some(U::ProverGarbage));
+        assert_eq!(failed(ProverFailure::Device).unknown_cause(), Some(U::DeviceFailed));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl ChildMemory {
         }
         let threads = u32::try_from(prover.limits.threads).unwrap_or(u32::MAX).max(1);
         let request = Frame::Fill { challenge: challenge.clone(), threads };
-        let (session, answer) = prover.spawn()?.ask(&request, true).await?;
+        let (session, answer) = prover.spawn(prover.command(Some(challenge.device)))?.ask(&request, true).await?;
         match answer {
             Frame::Filled => Ok(ChildMemory { size, scanned: false, session: Some(session) }),
             other => Err(session.unexpected(other).await),

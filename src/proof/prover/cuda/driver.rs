@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, result::stream::StreamKind};
+use serde::{Deserialize, Serialize};
 
 use super::cublaslt::CublasLt;
 use super::device::{Device, LANES, Product};
@@ -21,11 +22,13 @@ use crate::ids::DeviceId;
 pub(super) const OLDEST_DRIVER: u32 = 525;
 /// The CUDA version that such a driver tells, at the least.
 const OLDEST_VERSION: i32 = 12_000;
+/// The oldest compute capability that has what the kernels use: Turing's.
+pub const OLDEST_CAPABILITY: (i32, i32) = (7, 5);
 /// Most arguments of a kernel.
 const ARGUMENTS: usize = 8;
 
 /// A GPU that CUDA's driver offers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Its UUID.
     pub device: DeviceId,
@@ -51,17 +54,24 @@ fn start() -> Result<i32, CudaError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(CudaError::NoDriver);
     }
-    let fails = |error: DriverError| CudaError::DriverFails { code: name(error.0) };
-    let mut version = 0;
-    // SAFETY: the library is there, and `version` is a place for the number.
-    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(fails)?;
+    let version = driver_version()?;
     if version < OLDEST_VERSION {
         return Err(CudaError::OldDriver { version });
     }
+    let fails = |error: DriverError| CudaError::DriverFails { code: name(error.0) };
     match result::init() {
         Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
         other => other.and_then(|()| result::device::get_count()).map_err(fails),
     }
+}
+
+/// The CUDA version that the driver supports: 1000 × major + 10 × minor. The library is there.
+pub(super) fn driver_version() -> Result<i32, CudaError> {
+    let mut version = 0;
+    // SAFETY: the library is there, and `version` is a place for the number.
+    let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) }.result();
+    asked.map_err(|error| CudaError::DriverFails { code: name(error.0) })?;
+    Ok(version)
 }
 
 fn gpu(ordinal: i32) -> Result<Gpu, CudaError> {
@@ -217,7 +227,7 @@ impl Cuda {
         };
         let context = CudaContext::new(ordinal).map_err(failed("opening the device"))?;
         let (major, minor) = context.compute_capability().map_err(failed("asking for the compute capability"))?;
-        if (major, minor) < (7, 5) {
+        if (major, minor) < OLDEST_CAPABILITY {
             return Err(CudaError::OldDevice { device, major, minor });
         }
         let (lanes, functions, modules) = (Vec::new(), Vec::new(), Vec::new());
@@ -231,9 +241,11 @@ impl Cuda {
             cuda.functions.push(function);
         }
         if multiplier != Multiplier::Own {
-            cuda.cublaslt = CublasLt::open(&cuda.context)?;
-            if cuda.cublaslt.is_none() && multiplier == Multiplier::CublasLt {
-                return Err(CudaError::Unusable("libcublasLt.so.12 was not found; install CUDA's cuBLAS".to_owned()));
+            match CublasLt::open(&cuda.context, driver_version()?) {
+                Ok(cublaslt) => cuda.cublaslt = Some(cublaslt),
+                Err(error) if multiplier == Multiplier::CublasLt => return Err(error),
+                // It is slower, and as exact.
+                Err(error) => tracing::debug!(%error, "the own kernel multiplies"),
             }
         }
         Ok(cuda)
@@ -264,8 +276,8 @@ impl Cuda {
     }
 
     /// What multiplies, so far.
-    pub(super) fn multiplied_by(&self) -> &'static str {
-        if self.cublaslt.is_some() { "cublasLt" } else { "own kernel" }
+    pub(super) fn multiplied_by(&self) -> String {
+        self.cublaslt.as_ref().map_or_else(|| "own kernel".to_owned(), CublasLt::version)
     }
 
     fn load(&mut self, kernel: Kernel, major: i32) -> Result<sys::CUfunction, CudaError> {
@@ -328,14 +340,21 @@ impl Device for Cuda {
 
     fn multiply(&mut self, lane: usize, product: &Product<'_, Memory>) -> Result<(), CudaError> {
         if let Some(cublaslt) = &mut self.cublaslt {
-            if cublaslt.prepare(product)? {
-                return cublaslt.multiply(lane, self.lanes[lane].stream, product);
+            let stream = self.lanes[lane].stream;
+            let done = match cublaslt.prepare(product) {
+                Ok(true) => cublaslt.multiply(lane, stream, product),
+                Ok(false) => {
+                    let what = "cublasLt has nothing for int8 products of this size on this device";
+                    Err(CudaError::Unusable(what.to_owned()))
+                }
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => return Ok(()),
+                Err(error) if self.multiplier == Multiplier::CublasLt => return Err(error),
+                // If the device is to blame, the own kernel fails as well.
+                Err(_) => self.cublaslt = None,
             }
-            if self.multiplier == Multiplier::CublasLt {
-                let what = "cublasLt has nothing for int8 products of this size on this device";
-                return Err(CudaError::Unusable(what.to_owned()));
-            }
-            self.cublaslt = None;
         }
         self.launch(lane, &Launch::multiply_strip(product))
     }
@@ -349,8 +368,10 @@ impl Device for Cuda {
             unsafe { result::stream::synchronize(lane.stream) }.map_err(failed("waiting for the device"))?;
             lane.landing = None;
             // SAFETY: any content is valid.
-            let at = unsafe { result::malloc_host(bytes, 0) }
-                .map_err(|_| CudaError::OutOfHostMemory { bytes: bytes as u64 })?;
+            let at = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| match error {
+                DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => CudaError::OutOfHostMemory { bytes: bytes as u64 },
+                other => failed("allocating page-locked memory")(other),
+            })?;
             lane.landing = Some(Landing { at, bytes });
         }
         let Some(landing) = &lane.landing else { return Ok(()) };

@@ -6,9 +6,11 @@
 //! their hashes to the host; then the tree. The product never lies in memory but for the two strips under way. All hashes of
 //! tiles end up on the host, so that nothing is left on the device when the roots are known, and opening needs none.
 //!
+//! A device can be made [`Ready`] before its challenge is known: opened, its memory allocated, each kernel run once.
+//!
 //! `kernels` has the device's programs as PTX, compiled by `scripts/ptx` from the `.cu` beside, and how each is launched.
 //! `device` is what a device can do, as a trait: `driver` is CUDA's driver, which is looked for when it is needed and
-//! never linked, with `cublaslt` for the product where that is installed; the tests run the same source compiled for this
+//! never linked, with `cublaslt` for the product where that is installed; [`report`] says what of it this machine has. The tests run the same source compiled for this
 //! machine's CPU.
 //!
 //! Invariants: no matrix is allocated before all are known to fit; memory is plain device memory, never managed; `unsafe` is
@@ -20,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use super::super::cpu::{CpuCommitment, CpuError};
 use super::super::memory::keys::ScanNonce;
 use super::super::memory::{Challenge as MemoryChallenge, Position as Block};
-use super::super::work::{Challenge, Root, WorkError};
+use super::super::work::{Challenge, Root, Work, WorkError};
 use crate::ids::DeviceId;
 
 mod cublaslt;
@@ -28,6 +30,7 @@ mod device;
 mod driver;
 mod kernels;
 mod memory;
+mod report;
 mod rounds;
 
 #[cfg(test)]
@@ -35,8 +38,9 @@ mod emulated;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Gpu, gpus};
+pub use driver::{Gpu, OLDEST_CAPABILITY, gpus};
 pub use memory::memory_bytes;
+pub use report::{Report, report};
 
 /// Why a GPU gave no proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +86,7 @@ pub enum CudaError {
         minor: i32,
     },
     /// The device has too little free memory.
-    #[error("the device has {free} bytes of memory free, {needed} are needed")]
+    #[error("the device has {free} bytes of memory free, {needed} are needed; nvidia-smi shows what else uses it")]
     OutOfMemory {
         /// Needed, at the least.
         needed: u64,
@@ -169,32 +173,77 @@ pub enum Multiplier {
     CublasLt,
 }
 
-/// Computes all rounds of the challenge on the GPU that it names. The commitment holds nothing of the device: it is opened
-/// by the cpu backend, with `threads` threads.
-///
-/// # Errors
-/// See [`CudaError`]; [`CudaError::Cancelled`] within a strip's time of `cancel` being raised.
-pub fn commit(challenge: &Challenge, threads: usize, cancel: &AtomicBool) -> Result<CpuCommitment, CudaError> {
-    commit_on(challenge.device, Multiplier::Best, challenge, threads, cancel).map(|(made, _)| made)
+/// A GPU that is ready for work. It belongs to the thread that made it.
+pub struct Ready {
+    // Given back in this order: the memory needs the device.
+    prepared: Option<rounds::Prepared<driver::Memory>>,
+    gpu: driver::Cuda,
+    device: DeviceId,
 }
 
-/// [`commit`] on a GPU and with a multiplier of choice, whatever device the challenge names: for measurements and checks.
-/// Also tells what multiplied.
+impl Ready {
+    /// Opens the GPU and, if work of a size is expected, allocates what that needs and runs each kernel once.
+    ///
+    /// # Errors
+    /// See [`CudaError`]; nothing is left on the device then.
+    pub fn prepare(device: DeviceId, work: Option<&Work>) -> Result<Ready, CudaError> {
+        Ready::open(device, Multiplier::Best, work)
+    }
+
+    fn open(device: DeviceId, multiplier: Multiplier, work: Option<&Work>) -> Result<Ready, CudaError> {
+        unwinding(|| {
+            let gpu = driver::Cuda::open(device, multiplier)?;
+            let mut ready = Ready { prepared: None, gpu, device };
+            if let Some(work) = work {
+                let prepared = rounds::prepare(&mut ready.gpu, work)?;
+                rounds::warm_up(&mut ready.gpu, ready.prepared.insert(prepared))?;
+            }
+            Ok(ready)
+        })
+    }
+
+    /// Which GPU it is.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// Computes all rounds of the challenge, on this GPU whatever device it names. The commitment holds nothing of the device:
+    /// it is opened by the cpu backend, with `threads` threads. The device stays ready for work of this size.
+    ///
+    /// # Errors
+    /// See [`CudaError`]; [`CudaError::Cancelled`] within a strip's time of `cancel` being raised.
+    pub fn commit(
+        &mut self,
+        challenge: &Challenge,
+        threads: usize,
+        cancel: &AtomicBool,
+    ) -> Result<CpuCommitment, CudaError> {
+        unwinding(|| {
+            let prepared = match self.prepared.take().filter(|prepared| prepared.suits(&challenge.work)) {
+                Some(prepared) => prepared,
+                None => rounds::prepare(&mut self.gpu, &challenge.work)?,
+            };
+            let prepared = self.prepared.insert(prepared);
+            rounds::commit_prepared(&mut self.gpu, prepared, challenge, threads, cancel)
+        })
+    }
+}
+
+/// [`Ready::commit`] on a GPU that is opened for it, with a multiplier of choice: for measurements and checks. Also tells what
+/// multiplied.
 ///
 /// # Errors
-/// As [`commit`].
+/// As [`Ready::commit`].
 pub fn commit_on(
     device: DeviceId,
     multiplier: Multiplier,
     challenge: &Challenge,
     threads: usize,
     cancel: &AtomicBool,
-) -> Result<(CpuCommitment, &'static str), CudaError> {
-    unwinding(|| {
-        let mut gpu = driver::Cuda::open(device, multiplier)?;
-        let made = rounds::commit(&mut gpu, challenge, threads, cancel)?;
-        Ok((made, gpu.multiplied_by()))
-    })
+) -> Result<(CpuCommitment, String), CudaError> {
+    let mut ready = Ready::open(device, multiplier, None)?;
+    let made = ready.commit(challenge, threads, cancel)?;
+    Ok((made, ready.gpu.multiplied_by()))
 }
 
 /// Memory of a GPU, filled for a challenge. It is given back when this is dropped.

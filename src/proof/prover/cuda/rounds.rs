@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::CudaError;
-use super::device::{Device, LANES, Product, at, hashes, put, settle};
+use super::device::{Device, LANES, Product, at, hashes, settle};
 use super::kernels::Launch;
 use crate::ids::Hash32;
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::keystream::Matrix;
 use crate::proof::seeds::RoundKeys;
 use crate::proof::work::{Challenge, Root, Work};
-use crate::proof::workers::filled;
+use crate::proof::workers::reserved;
 
 /// Most rows of a strip: enough that a product fills the largest device.
 const MOST_ROWS: u32 = 2048;
@@ -58,28 +58,95 @@ struct Memories<M> {
     hashes: [M; 3],
 }
 
+/// All that work of one size needs of a device, allocated.
+pub(super) struct Prepared<M> {
+    work: Work,
+    plan: Plan,
+    memories: Memories<M>,
+}
+
+impl<M> Prepared<M> {
+    /// Whether it is for work of this size; the number of rounds does not matter.
+    pub(super) fn suits(&self, work: &Work) -> bool {
+        (self.work.n, self.work.k) == (work.n, work.k)
+    }
+}
+
+/// Allocates what work of this size needs.
+pub(super) fn prepare<D: Device>(device: &mut D, work: &Work) -> Result<Prepared<D::Memory>, CudaError> {
+    work.check()?;
+    let plan = Plan::fitting(work, device.free_memory()?)?;
+    let mut strip = || Ok::<_, CudaError>((device.allocate(plan.strip.0)?, device.allocate(plan.strip.1)?));
+    let strips = [strip()?, strip()?];
+    let [leaves, above, higher] = plan.hashes;
+    let hashes = [device.allocate(leaves)?, device.allocate(above)?, device.allocate(higher)?];
+    Ok(Prepared { work: *work, plan, memories: Memories { b: device.allocate(plan.b)?, strips, hashes } })
+}
+
+/// Does one strip on each lane and a level of the tree, of whatever is in memory: what is loaded, chosen or allocated when
+/// it is needed for the first time is there afterwards.
+pub(super) fn warm_up<D: Device>(device: &mut D, prepared: &Prepared<D::Memory>) -> Result<(), CudaError> {
+    let done = warm_strips(device, prepared);
+    if done.is_err() {
+        settle(device);
+    }
+    done
+}
+
+fn warm_strips<D: Device>(device: &mut D, prepared: &Prepared<D::Memory>) -> Result<(), CudaError> {
+    let Prepared { work, plan, memories } = prepared;
+    let (Work { n, k, .. }, rows, key) = (*work, plan.rows, [0; 32]);
+    let [leaves, above, _] = &memories.hashes;
+    device.launch(0, &Launch::fill_rows(&key, 0, Matrix::B as u32, rows, k, &memories.b))?;
+    device.wait(0, &mut |_| {})?;
+    for (lane, (a, c)) in memories.strips.iter().enumerate() {
+        device.launch(lane, &Launch::fill_rows(&key, 0, Matrix::A as u32, rows, k, a))?;
+        device.multiply(lane, &Product { a, b: &memories.b, c, rows, n, k })?;
+        device.launch(lane, &Launch::hash_tiles(&key, c, rows, n, leaves, 0))?;
+        device.fetch(lane, leaves, 0, strip_hashes(work, plan) * size_of::<Hash32>())?;
+        device.wait(lane, &mut |_| {})?;
+    }
+    if work.depth() > 0 {
+        device.launch(0, &Launch::hash_nodes(&key, at(leaves, 0), 1, at(above, 0)))?;
+    }
+    device.wait(0, &mut |_| {})
+}
+
+/// Hashes of tiles that a strip has.
+fn strip_hashes(work: &Work, plan: &Plan) -> usize {
+    (plan.rows / 32 * work.side()) as usize
+}
+
 /// Computes all rounds of the challenge.
+#[cfg(test)]
 pub(super) fn commit<D: Device>(
     device: &mut D,
     challenge: &Challenge,
     threads: usize,
     cancel: &AtomicBool,
 ) -> Result<CpuCommitment, CudaError> {
+    let prepared = prepare(device, &challenge.work)?;
+    commit_prepared(device, &prepared, challenge, threads, cancel)
+}
+
+/// Computes all rounds of the challenge in memory that [`Prepared::suits`] it.
+pub(super) fn commit_prepared<D: Device>(
+    device: &mut D,
+    prepared: &Prepared<D::Memory>,
+    challenge: &Challenge,
+    threads: usize,
+    cancel: &AtomicBool,
+) -> Result<CpuCommitment, CudaError> {
     let work = challenge.work;
     work.check()?;
-    let plan = Plan::fitting(&work, device.free_memory()?)?;
-    let mut strip = || Ok::<_, CudaError>((device.allocate(plan.strip.0)?, device.allocate(plan.strip.1)?));
-    let strips = [strip()?, strip()?];
-    let [leaves, above, higher] = plan.hashes;
-    let hashes = [device.allocate(leaves)?, device.allocate(above)?, device.allocate(higher)?];
-    let memories = Memories { b: device.allocate(plan.b)?, strips, hashes };
-
+    assert!(prepared.suits(&work), "memory for work of this size");
     let mut rounds = Vec::with_capacity(work.rounds as usize);
     let mut seed = challenge.seed_0();
     for _ in 0..work.rounds {
         let keys = seed.keys();
-        let mut leaves = filled(work.tiles() as usize, Hash32([0; 32])).map_err(CpuError::from)?;
-        let done = round(device, &work, &plan, &memories, &keys, &mut leaves, cancel);
+        // Not touched before the device is busy: the pages of a large one take a while to come.
+        let mut leaves = reserved(work.tiles() as usize).map_err(CpuError::from)?;
+        let done = round(device, prepared, &keys, &mut leaves, cancel);
         if done.is_err() {
             settle(device);
         }
@@ -93,48 +160,39 @@ pub(super) fn commit<D: Device>(
 /// One round: its root, and all `leaves`.
 fn round<D: Device>(
     device: &mut D,
-    work: &Work,
-    plan: &Plan,
-    memories: &Memories<D::Memory>,
+    prepared: &Prepared<D::Memory>,
     keys: &RoundKeys,
-    leaves: &mut [Hash32],
+    leaves: &mut Vec<Hash32>,
     cancel: &AtomicBool,
 ) -> Result<Root, CudaError> {
-    let Work { n, k, .. } = *work;
-    let rows = plan.rows;
+    let Prepared { work, plan, memories } = prepared;
+    let (Work { n, k, .. }, rows) = (*work, plan.rows);
     device.launch(0, &Launch::fill_rows(&keys.entries, 0, Matrix::B as u32, n, k, &memories.b))?;
     device.wait(0, &mut |_| {})?;
 
-    // The leaves of one strip, and, for each lane, those that are on their way.
-    let mut parts = leaves.chunks_mut((rows / 32 * work.side()) as usize);
-    let mut coming: [Option<&mut [Hash32]>; LANES] = [const { None }; LANES];
-    for strip in 0..n / rows {
-        let lane = strip as usize % LANES;
-        receive(device, lane, coming[lane].take())?;
+    // A strip is received when its lane is wanted again, so all are received in their order.
+    let (strips, lanes) = (n / rows, LANES as u32);
+    let bytes = strip_hashes(work, plan) * size_of::<Hash32>();
+    for strip in 0..strips + lanes {
+        let lane = (strip % lanes) as usize;
+        if (lanes..strips + lanes).contains(&strip) {
+            device.wait(lane, &mut |bytes| leaves.extend(bytes.as_chunks().0.iter().map(|hash| Hash32(*hash))))?;
+        }
         if cancel.load(Ordering::Relaxed) {
             return Err(CudaError::Cancelled);
         }
+        if strip >= strips {
+            continue;
+        }
         let (a, c) = &memories.strips[lane];
         let hashes = &memories.hashes[0];
-        let part = parts.next().unwrap_or_default();
-        let bytes = size_of_val(part);
         let offset = u64::from(strip) * bytes as u64;
         device.launch(lane, &Launch::fill_rows(&keys.entries, strip * rows, Matrix::A as u32, rows, k, a))?;
         device.multiply(lane, &Product { a, b: &memories.b, c, rows, n, k })?;
         device.launch(lane, &Launch::hash_tiles(&keys.leaf, c, rows, n, hashes, offset))?;
         device.fetch(lane, hashes, offset, bytes)?;
-        coming[lane] = Some(part);
-    }
-    for (lane, part) in coming.into_iter().enumerate() {
-        receive(device, lane, part)?;
     }
     root(device, work, memories, &keys.node)
-}
-
-/// Waits for a lane, and puts the hashes that it fetched into place.
-fn receive<D: Device>(device: &mut D, lane: usize, part: Option<&mut [Hash32]>) -> Result<(), CudaError> {
-    let Some(part) = part else { return Ok(()) };
-    device.wait(lane, &mut |bytes| put(bytes, part))
 }
 
 /// The root of the tree above the leaves, which are all on the device.
