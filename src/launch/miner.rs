@@ -94,10 +94,10 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     let prover: Arc<dyn Prover> = match forge {
         Some(ratio) => {
             tracing::warn!(ratio, "this miner cheats");
-            let threads = super::child_prover(&settings, program)?.limits.threads;
+            let threads = super::found(super::find_prover(&settings, program))?.limits.threads;
             Arc::new(ForgingProver { forgery: Forgery::SkipTiles { ratio }, threads })
         }
-        None => Arc::new(super::device_prover(&settings, program)?),
+        None => Arc::new(super::found(super::find_device_prover(&settings, program))?),
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);

@@ -355,12 +355,19 @@ pub enum ProverProgram {
     Own(Vec<OsString>),
 }
 
-/// The prover children of a miner in a process of its own: the configured program, or the one given.
-fn child_prover(settings: &Settings, program: ProverProgram) -> Result<ChildProver, Exit> {
-    find_prover(settings, program).map_err(|what| {
+/// What was found; a node that lacks it says so and ends.
+fn found<T>(found: Result<T, String>) -> Result<T, Exit> {
+    found.map_err(|what| {
         tracing::error!("{what}");
         Exit::Unavailable
     })
+}
+
+/// The prover of a miner in a process of its own: children of the configured program, or of the one given; if there is none,
+/// what to say.
+pub(crate) fn find_device_prover(settings: &Settings, program: ProverProgram) -> Result<DeviceProver, String> {
+    let child = find_prover(settings, program)?;
+    Ok(DeviceProver::new(settings.prover.backend, child, cuda_child(settings)?))
 }
 
 /// The prover children of a program: the configured prover, or the one given; if there is none, what to say.
@@ -386,19 +393,18 @@ pub(crate) fn find_prover(settings: &Settings, program: ProverProgram) -> Result
     Ok(ChildProver { args, ..ChildProver::new(exe, limits) })
 }
 
-/// The prover of a miner in a process of its own: such children, each on the backend that its device needs.
-fn device_prover(settings: &Settings, program: ProverProgram) -> Result<DeviceProver, Exit> {
-    let child = child_prover(settings, program)?;
+/// What children for GPUs are told.
+///
+/// # Errors
+/// What to say of `prover.library_path`, if it cannot be used.
+pub(crate) fn cuda_child(settings: &Settings) -> Result<CudaChild, String> {
     let libraries = match &settings.prover.library_path[..] {
         // Whoever starts the node where CUDA is installed in a place of its own has set this, or NVML finds no GPU either.
         [] => std::env::var_os("LD_LIBRARY_PATH").filter(|path| !path.is_empty()),
-        paths => match std::env::join_paths(paths) {
-            Ok(joined) => Some(joined),
-            Err(error) => {
-                tracing::error!(%error, "prover.library_path cannot be used");
-                return Err(Exit::Config);
-            }
-        },
+        paths => {
+            let joined = std::env::join_paths(paths);
+            Some(joined.map_err(|error| format!("prover.library_path cannot be used: {error}"))?)
+        }
     };
     let directory = settings.node.data_dir.join("cuda-cache");
     let cache = match std::fs::create_dir_all(&directory) {
@@ -408,7 +414,7 @@ fn device_prover(settings: &Settings, program: ProverProgram) -> Result<DevicePr
             None
         }
     };
-    Ok(DeviceProver::new(settings.prover.backend, child, CudaChild { cache, libraries }))
+    Ok(CudaChild { cache, libraries })
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use crate::exit::Exit;
 use crate::hardware::{self, OfferedDevice, Probe};
 use crate::ids::{DeviceId, Hotkey};
 use crate::proof::Work;
-use crate::proof::prover::ChildProver;
+use crate::proof::budget::Demand;
+use crate::proof::prover::Prover;
 use crate::settings::{self, Cli, Loaded, Role, Settings, Source};
 use crate::sim::devnet::MEMORY_OFFERED;
 use crate::telemetry::error_chain;
@@ -142,7 +143,8 @@ async fn gather(loaded: &Loaded, asked: Asked) -> Report {
         jobs.iter().filter(|(device, _)| device.cpu_index().is_some()).map(|(_, work)| *work).collect();
     lines.push(judge::ram(available, &cpus));
 
-    let prover = super::find_prover(settings, asked.program);
+    let prover = super::find_device_prover(settings, asked.program);
+    let prover = prover.map(|prover| (prover.program().display().to_string(), prover));
     let (line, prover) = starts(prover, offered.first().map(|offer| offer.device)).await;
     lines.push(line);
     let mut report = Report::of(lines, asked.quick);
@@ -155,8 +157,13 @@ async fn gather(loaded: &Loaded, asked: Asked) -> Report {
         None => Vec::new(),
     };
     let works: Vec<Work> = jobs.iter().map(|(_, work)| *work).collect();
+    let demand = |(device, work): &(DeviceId, Work)| match &prover {
+        Some(prover) => prover.needs(*device, work),
+        None => Demand::of_processor(*work),
+    };
+    let demands: Vec<Demand> = jobs.iter().map(demand).collect();
     if !works.is_empty() {
-        report.lines.push(judge::budget(budget(settings), &works, whole_ns(&proofs, &works), callers(settings)));
+        report.lines.push(judge::budget(budget(settings), &demands, whole_ns(&proofs, &works), callers(settings)));
     }
     judge::devices(&mut report, &standard, &offered, &proofs);
     report.conclude();
@@ -256,15 +263,14 @@ fn whole_ns(proofs: &[prove::Proof], whole: &[Work]) -> u64 {
 }
 
 /// Whether the prover is there, starts, and agrees with the definitions.
-async fn starts(prover: Result<ChildProver, String>, device: Option<DeviceId>) -> (Line, Option<ChildProver>) {
-    let prover = match prover {
+async fn starts<P: Prover>(prover: Result<(String, P), String>, device: Option<DeviceId>) -> (Line, Option<P>) {
+    let (path, prover) = match prover {
         Ok(prover) => prover,
         Err(what) => {
             let line = Line::ok("prover", what);
             return (line.needs(Status::Fail, "install compute-prover beside compute-miner, or set prover.path"), None);
         }
     };
-    let path = prover.exe.display().to_string();
     match prove::agrees(&prover, device).await {
         Ok(vectors) => (Line::ok("prover", format!("starts; {vectors} test vectors hold")).against(path), Some(prover)),
         Err(what) => {

@@ -59,6 +59,10 @@ pub trait Prover: Send + Sync {
     /// is shorter by what was done before. Returns at once; a device that cannot be made ready is one that is not.
     fn stand_by(&self, _devices: &[DeviceId], _begin: bool) {}
 
+    /// Makes these devices ready for this work and waits until they are, for measurements: a commit that follows is not
+    /// longer by the start. A device that cannot be made ready is one that is not.
+    async fn make_ready(&self, _works: &[(DeviceId, Work)]) {}
+
     /// What computes for each of these devices and why, for people. Empty where there is nothing to choose.
     async fn explain(&self, _devices: &[DeviceId]) -> Vec<Computes> {
         Vec::new()

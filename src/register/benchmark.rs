@@ -15,8 +15,9 @@ use super::{Context, complain};
 use crate::exit::Exit;
 use crate::hardware::{self, Probe};
 use crate::ids::{ChallengeId, DeviceId, Hash32, Hotkey};
-use crate::launch::{ProverProgram, find_prover};
-use crate::proof::prover::{Backend, ChildProver, Prover, ProverLimits};
+use crate::launch::{ProverProgram, cuda_child, find_prover};
+use crate::proof::prover::{Backend, ChildProver, CudaChild, Prover, ProverLimits};
+use crate::proof::size::gpu_host_memory_bytes;
 use crate::proof::verifier::check_openings;
 use crate::proof::{Challenge, Work, sample_positions};
 use crate::scoring::{decimal, rate_text};
@@ -131,6 +132,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
         complain(&what);
         Exit::Unavailable
     })?;
+    let cuda = cuda_child(settings).map_err(|what| {
+        complain(&what);
+        Exit::Config
+    })?;
     let threads = args.threads.map_or(base.limits.threads, usize::from);
     let mut answer = Benchmark { prover: base.exe.clone(), runs: Vec::new() };
     let mut failures = 0;
@@ -141,7 +146,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Exit> {
             (true, _) => defaults(&GPU_SIZES)?,
         };
         for (device, work) in devices.iter().flat_map(|device| sizes.iter().map(move |work| (*device, *work))) {
-            let prover = child(&base, backend, threads, &work);
+            let prover = child(&base, &cuda, backend, threads, &work);
             let samples = settings.challenge.samples as usize;
             match measure(&prover, device, work, args.count, samples).await {
                 Ok(measured) => answer.runs.push(measured.run(backend, device, work, threads, args.count, samples)),
@@ -208,17 +213,13 @@ fn lists(
 }
 
 /// The configured prover with this backend. The size is chosen here, so memory is no less than it takes.
-fn child(base: &ChildProver, backend: Backend, threads: usize, work: &Work) -> ChildProver {
-    let memory_bytes = match backend {
-        Backend::Cpu => base.limits.memory_bytes.max(2 * work.memory_bytes()),
-        // A driver reserves addresses without end.
-        Backend::Cuda | Backend::Auto => u64::MAX,
-    };
-    let args = ["--backend".to_owned(), backend.to_string()];
+fn child(base: &ChildProver, cuda: &CudaChild, backend: Backend, threads: usize, work: &Work) -> ChildProver {
+    let by_cuda = backend != Backend::Cpu;
+    let needed = if by_cuda { gpu_host_memory_bytes(work) } else { work.memory_bytes() };
     ChildProver {
-        exe: base.exe.clone(),
-        args: base.args.iter().cloned().chain(args.map(Into::into)).collect(),
-        limits: ProverLimits { memory_bytes, threads, ..base.limits },
+        limits: ProverLimits { memory_bytes: base.limits.memory_bytes.max(2 * needed), threads, ..base.limits },
+        cuda: by_cuda.then(|| cuda.clone()),
+        ..base.clone()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::actors::validator::challenge_runner::plan::WorkTable;
 use crate::hardware::OfferedDevice;
 use crate::ids::{Coldkey, DeviceId, Hotkey, Uid};
 use crate::proof::Work;
-use crate::proof::budget::{Budget, BudgetLimits, BudgetReason, Refusal};
+use crate::proof::budget::{Budget, BudgetLimits, BudgetReason, Demand, Refusal};
 use crate::scoring::{
     DeviceFinding, DevicePart, HistoryRules, Judge, MinerFinding, ModelRow, PartReason, ScoreTable, decimal,
     machine_score, rate_text,
@@ -34,12 +34,12 @@ impl Standard<'_> {
 
 /// The line about the budget: whether a challenge of this work would be admitted, and those of all validators after it.
 /// `proof_ns` is what one takes; `callers` how many come in a window.
-pub(super) fn budget(limits: BudgetLimits, works: &[Work], proof_ns: u64, callers: u64) -> Line {
+pub(super) fn budget(limits: BudgetLimits, demands: &[Demand], proof_ns: u64, callers: u64) -> Line {
     let line = |found: String| Line::ok("budget", found);
-    let asked: u64 = works.iter().map(Work::operations).fold(0, u64::saturating_add);
-    let shown = format!("{} operations for {} devices", scientific(asked), works.len());
+    let asked: u64 = demands.iter().map(|d| d.work.operations()).fold(0, u64::saturating_add);
+    let shown = format!("{} operations for {} devices", scientific(asked), demands.len());
     let against = format!("at most {} in one challenge", scientific(limits.ops_per_challenge));
-    if let Err(refusal) = Budget::new(limits).admit(0, Hotkey([0; 32]), works) {
+    if let Err(refusal) = Budget::new(limits).admit(0, Hotkey([0; 32]), demands) {
         let remedy = match &refusal {
             Refusal::Budget(BudgetReason::Operations { asked, .. }) => {
                 format!("set budget.operations to {asked} or more")

@@ -86,6 +86,8 @@ pub(super) async fn prove(prover: &dyn Prover, jobs: &[(DeviceId, Work)], rules:
         .iter()
         .map(|(device, work)| Challenge { nonce, epoch: 0, hotkey: rules.hotkey, device: *device, work: *work })
         .collect();
+    // As a miner does before a validator's turn.
+    prover.make_ready(jobs).await;
     let begun = Instant::now();
     let commits = join_all(challenges.iter().map(|challenge| timeout(rules.commit_timeout, prover.commit(challenge))));
     let commitments = commits.await;

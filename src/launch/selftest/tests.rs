@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::actors::validator::challenge_runner::plan::WorkTable;
 use crate::proof::budget::BudgetLimits;
-use crate::proof::prover::{Forgery, ForgingProver, InProcessProver, Prover, ProverLimits};
+use crate::proof::prover::{ChildProver, Forgery, ForgingProver, InProcessProver, ProverLimits};
 use crate::scoring::{Limit, ModelRow, ScoreTable};
 use crate::verdict::{PassEvidence, Verdict};
 use prove::Proof;
@@ -117,11 +117,11 @@ async fn a_prover_that_computes_something_else_fails_as_at_a_validator() {
 
 #[tokio::test]
 async fn a_prover_that_is_missing_or_ends_early_costs_every_device() {
-    let (line_of, none) = starts(Err("there is no prover at /nowhere".to_owned()), None).await;
+    let (line_of, none) = starts::<ChildProver>(Err("there is no prover at /nowhere".to_owned()), None).await;
     assert!(none.is_none() && line_of.status == Status::Fail && line_of.remedy.contains("prover.path"));
     let limits = ProverLimits { time: Duration::from_secs(60), memory_bytes: GIB, output_bytes: 1 << 20, threads: 1 };
     let ends = ChildProver::new(PathBuf::from("/bin/false"), limits);
-    let (line_of, none) = starts(Ok(ends.clone()), None).await;
+    let (line_of, none) = starts(Ok((String::new(), ends.clone())), None).await;
     assert!(none.is_none() && line_of.status == Status::Fail && line_of.found.contains("ended early"), "{line_of:?}");
     let report = proved(&ends, vec![row("slow", 1_000_000, Some(1_000))], &offers(&["slow", "slow"])).await;
     assert!(report.devices.iter().all(|d| (d.verdict, d.reason) == ("unknown", "prover_crashed")), "{}", report.text());
@@ -140,7 +140,7 @@ fn limits() -> BudgetLimits {
 
 #[test]
 fn a_budget_that_a_challenge_exceeds_names_the_key_and_the_value() {
-    let line = |limits, devices: usize, ns| judge::budget(limits, &vec![work(); devices], ns, 12);
+    let line = |limits, devices: usize, ns| judge::budget(limits, &vec![work().into(); devices], ns, 12);
     assert_eq!(line(limits(), 2, 4_000_000_000).status, Status::Ok);
     let over = line(limits(), 3, 4_000_000_000);
     assert_eq!(over.status, Status::Fail);
@@ -204,7 +204,7 @@ fn example() -> Report {
     let (line, _) = choose(offered.to_vec(), &[]).unwrap();
     lines.push(line);
     lines.push(judge::ram(Some(8 * GIB), &[work()]));
-    lines.push(judge::budget(limits(), &[size; 3], 3_000_000_000, 12));
+    lines.push(judge::budget(limits(), &[size.into(); 3], 3_000_000_000, 12));
     let mut report = Report::of(lines, false);
     judge::devices(&mut report, &standard, &offered, &[proof(0x11, 3_190), proof(0x22, 4_000), proof(0x33, 3_300)]);
     report.conclude();

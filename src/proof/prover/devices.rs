@@ -4,6 +4,7 @@
 //! children on the processor. [`Computes`] says for each device which it is and why, with the remedy where it will not do.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,11 @@ impl DeviceProver {
     pub fn new(backend: Backend, child: ChildProver, cuda: CudaChild) -> Self {
         let gpu = ChildProver { cuda: Some(cuda), ..child.clone() };
         DeviceProver { backend, processor: ChildProver { cuda: None, ..child }, gpu, warm: WarmChildren::new() }
+    }
+
+    /// The program that is started.
+    pub fn program(&self) -> &Path {
+        &self.processor.exe
     }
 
     fn is_by_cuda(&self, device: DeviceId) -> bool {
@@ -77,6 +83,11 @@ impl Prover for DeviceProver {
     fn stand_by(&self, devices: &[DeviceId], begin: bool) {
         let gpus: Vec<DeviceId> = devices.iter().copied().filter(|device| self.is_by_cuda(*device)).collect();
         self.warm.keep(&self.gpu, &gpus, begin);
+    }
+
+    async fn make_ready(&self, works: &[(DeviceId, Work)]) {
+        let gpus: Vec<_> = works.iter().copied().filter(|(device, _)| self.is_by_cuda(*device)).collect();
+        self.warm.ready(&self.gpu, &gpus).await;
     }
 
     async fn explain(&self, devices: &[DeviceId]) -> Vec<Computes> {

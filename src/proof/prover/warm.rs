@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ProverError;
 use super::child::{ChildProver, WarmChild};
@@ -21,6 +21,8 @@ use crate::proof::work::Work;
 const READY: Duration = Duration::from_secs(20);
 /// How long a child waits for a challenge before another takes its place.
 const LIFETIME: Duration = Duration::from_secs(600);
+/// Between two looks whether all are ready.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long after a failure another one is started.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -146,6 +148,18 @@ impl WarmChildren {
         pool.kept.remove(&device);
         locked(&self.without).push(device);
         Without { device, all: self.without.clone() }
+    }
+
+    /// Starts a child for each of these works and waits until all are ready, or have failed.
+    pub(super) async fn ready(&self, by: &ChildProver, works: &[(DeviceId, Work)]) {
+        locked(&self.last).extend(works.iter().copied());
+        // What waits for other work is of no use.
+        locked(&self.pool).kept.clear();
+        let devices: Vec<DeviceId> = works.iter().map(|(device, _)| *device).collect();
+        self.keep(by, &devices, true);
+        while locked(&self.pool).kept.values().any(|(_, warming)| !warming.task.is_finished()) {
+            sleep(LOOK).await;
+        }
     }
 
     /// The child of the device that this work is for, once it is ready; `None` if there is none.
