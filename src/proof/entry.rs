@@ -1,10 +1,12 @@
 //! One entry of the product from nothing but its key: what the verifier recomputes for each sample.
 //!
-//! `C[i][j]` is the dot product of two keystream rows. The AVX2 kernel never writes the streams down: it generates
-//! eight blocks of both side by side and multiplies them where they are; a dot product does not mind the order.
+//! `C[i][j]` is the dot product of two keystream rows. The SIMD kernels never write the streams down: they generate
+//! eight or sixteen blocks of both side by side and multiply them where they are; a dot product does not mind the order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use super::gemm::Kernel;
 use super::keystream::{Matrix, Row};
@@ -14,6 +16,10 @@ const PIECE: usize = 8192;
 
 /// `Σ_{x<k} A[row][x]·Bᵀ[col][x]` under the round's entries key. `k` is at most 65,536.
 pub fn entry(kernel: Kernel, key: &[u8; 32], row: u32, col: u32, k: usize) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if kernel.has_vnni() && k.is_multiple_of(vnni::STEP) {
+        return vnni::entry(key, row, col, k);
+    }
     #[cfg(target_arch = "x86_64")]
     if kernel.has_avx2() && k.is_multiple_of(avx2::STEP) {
         return avx2::entry(key, row, col, k);
@@ -45,7 +51,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_the_dot_product_of_its_rows_in_every_kernel() {
-        for k in [64, 128, 512, 8192, 65_536] {
+        for k in [64, 128, 512, 1024, 8192, 65_536] {
             let (mut a, mut b) = (vec![0u8; k], vec![0u8; k]);
             keystream::fill(&[4; 32], 1, Matrix::A, &mut a);
             keystream::fill(&[4; 32], 2, Matrix::B, &mut b);

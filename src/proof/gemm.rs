@@ -6,7 +6,7 @@
 //! (`pmaddubsw`, `vpdpbusds`) are never used. Every kernel has a portable twin; [`Kernel`] picks one when the program runs, and
 //! the tests hold the twins to the same bits.
 //!
-//! Layout: the inner dimension is cut into blocks of [`BLOCK`]. A *strip* is 32 rows of `A`, `[block][row][x]`, as the kernel
+//! Layout: the inner dimension is cut into blocks of `BLOCK`. A *strip* is 32 rows of `A`, `[block][row][x]`, as the kernel
 //! wants them. A *panel* is 32 rows of `Bᵀ` as bytes `b + 128`, `[block][quad][column][4]`: what a broadcast quad of `A`
 //! is multiplied with lies side by side.
 
@@ -54,7 +54,7 @@ impl Kernel {
         None
     }
 
-    /// The kernel for the product on AVX-512 VNNI, where this machine has that; the rest of its work is AVX2's.
+    /// The kernels on AVX-512 VNNI, where this machine has that, and AVX2's for what has none of them.
     pub fn vnni() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if vnni::is_there() && Self::avx2().is_some() {
@@ -82,6 +82,12 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Vnni => "avx512-vnni",
         }
+    }
+
+    /// Whether it may use AVX-512 VNNI.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn has_vnni(self) -> bool {
+        self.0 == Isa::Vnni
     }
 
     /// Whether it may use AVX2.
