@@ -8,33 +8,55 @@
 //! This version runs a devnet, or a node on a subtensor chain: [`chain`] is an embedded ledger or the real one. The only
 //! container engine is simulated, and proofs of GPUs are untested on hardware. `ARCHITECTURE.md` has the map, the invariants, and a walk of a challenge and of a rental;
 //! `docs/proof.md` says what a proof shows.
+//!
+//! Everything but [`proof`] and the words is behind the feature `node`, which is on by default: `compute-prover` is built without.
 
 pub mod clock;
+pub mod error;
 pub mod exit;
 pub mod ids;
 pub mod verdict;
 
-pub mod admission;
-pub mod lease;
 pub mod proof;
+
+#[cfg(feature = "node")]
+pub mod admission;
+#[cfg(feature = "node")]
+pub mod lease;
+#[cfg(feature = "node")]
 pub mod scoring;
 
+#[cfg(feature = "node")]
 pub mod chain;
+#[cfg(feature = "node")]
 pub mod evidence;
+#[cfg(feature = "node")]
 pub mod hardware;
+#[cfg(feature = "node")]
 pub mod store;
+#[cfg(feature = "node")]
 pub mod wallet;
+#[cfg(feature = "node")]
 pub mod wire;
 
+#[cfg(feature = "node")]
 pub mod actors;
+#[cfg(feature = "node")]
 pub mod messages;
+#[cfg(feature = "node")]
 pub mod runtime;
 
+#[cfg(feature = "node")]
 pub mod launch;
+#[cfg(feature = "node")]
 pub mod register;
+#[cfg(feature = "node")]
 pub mod settings;
+#[cfg(feature = "node")]
 pub mod sim;
+#[cfg(feature = "node")]
 pub mod telemetry;
+#[cfg(feature = "node")]
 pub mod web;
 
 #[cfg(test)]

@@ -10,3 +10,5 @@ mod axon;
 mod classic;
 #[path = "wire_http/dendrite.rs"]
 mod dendrite;
+#[path = "wire_http/size.rs"]
+mod size;

@@ -120,12 +120,16 @@ fn run_selftest(vectors_only: bool) -> anyhow::Result<bool> {
     }
     let work = Work::new(512, 4096, 1).context("the size of the measured work")?;
     let challenge = Challenge { nonce: [0; 32], epoch: 0, hotkey: Hotkey([0; 32]), device: DeviceId::cpu(0), work };
-    for kernel in [Some(Kernel::scalar()), Kernel::avx2()].into_iter().flatten() {
-        let start = tokio::time::Instant::now();
-        cpu::commit_with(&challenge, 1, kernel, &AtomicBool::new(false)).context("measuring the rate")?;
-        let seconds = start.elapsed().as_secs_f64();
-        let rate = work.operations() as f64 / seconds / 1e9;
-        writeln!(out, "rate, one thread, {:<10} {rate:.1} G operations/s (n 512, k 4096)", kernel.name())?;
+    for kernel in Kernel::all() {
+        let mut least = f64::INFINITY;
+        // The best of a few: other programs only ever make it slower.
+        for _ in 0..5 {
+            let start = tokio::time::Instant::now();
+            cpu::commit_with(&challenge, 1, kernel, &AtomicBool::new(false)).context("measuring the rate")?;
+            least = least.min(start.elapsed().as_secs_f64());
+        }
+        let rate = work.operations() as f64 / least / 1e9;
+        writeln!(out, "rate, one thread, {:<12} {rate:.1} G operations/s (n 512, k 4096)", kernel.name())?;
     }
     Ok(all_hold)
 }

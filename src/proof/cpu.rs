@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::gemm::{self, Kernel};
+use super::gemm::{self, Kernel, Strip};
 use super::merkle::{self, Tree};
 use super::seeds::{RoundKeys, Seed};
 use super::tile::Tile;
@@ -118,7 +118,7 @@ pub(crate) fn commit_tampered(
         kernel,
         tamper,
     };
-    let mut panels = zeroed::<i8>(work.side() as usize * gemm::panel_len(work.k as usize))?;
+    let mut panels = zeroed::<u8>(work.side() as usize * gemm::panel_len(work.k as usize))?;
     let mut seed: Seed = challenge.seed_0();
     for round in 0..work.rounds {
         let keys = seed.keys();
@@ -200,7 +200,7 @@ impl CpuCommitment {
         &self,
         round: u32,
         keys: &RoundKeys,
-        panels: &mut [i8],
+        panels: &mut [u8],
         cancel: &AtomicBool,
     ) -> Result<Vec<Hash32>, CpuError> {
         let (side, k) = (self.work.side(), self.work.k as usize);
@@ -217,7 +217,7 @@ impl CpuCommitment {
         let mut leaves = filled(self.work.tiles() as usize, Hash32([0; 32]))?;
         let workers = self.workers(side as usize, false)?;
         share_out(workers, (0u32..).zip(leaves.chunks_exact_mut(side as usize)), cancel, |worker, (index, leaves)| {
-            gemm::fill_strip(&keys.entries, index, k, &mut worker.row, &mut worker.strip);
+            worker.strip.fill(&keys.entries, index, &mut worker.row);
             let first = u64::from(index) * u64::from(side);
             for ((number, panel), leaf) in (first..).zip(panels.chunks_exact(gemm::panel_len(k))).zip(leaves) {
                 if cancel.load(Ordering::Relaxed) {
@@ -232,37 +232,36 @@ impl CpuCommitment {
 
     /// Buffers for as many workers as there are items for; those that open tiles need a panel of their own.
     fn workers(&self, items: usize, with_panel: bool) -> Result<Vec<Worker>, CpuError> {
-        (0..self.threads.min(items).max(1)).map(|_| Worker::new(self.work.k as usize, with_panel)).collect()
+        let worker = |_| Worker::new(self.kernel, self.work.k as usize, with_panel);
+        (0..self.threads.min(items).max(1)).map(worker).collect()
     }
 }
 
 /// One thread's buffers.
 struct Worker {
     row: Vec<u8>,
-    strip: Vec<i16>,
-    panel: Vec<i8>,
-    scratch: Vec<i16>,
+    strip: Strip,
+    panel: Vec<u8>,
     tile: Tile,
 }
 
 impl Worker {
-    fn new(k: usize, with_panel: bool) -> Result<Self, CpuError> {
+    fn new(kernel: Kernel, k: usize, with_panel: bool) -> Result<Self, CpuError> {
         Ok(Worker {
             row: zeroed(k)?,
-            strip: zeroed(gemm::strip_len(k))?,
+            strip: Strip::new(kernel, k)?,
             panel: zeroed(if with_panel { gemm::panel_len(k) } else { 0 })?,
-            scratch: zeroed(gemm::scratch_len(k))?,
             tile: Tile::zero(),
         })
     }
 
     /// Computes tile `number` from the strip that is in place and this panel.
-    fn compute(&mut self, by: &CpuCommitment, round: u32, number: u64, panel: &[i8]) {
+    fn compute(&mut self, by: &CpuCommitment, round: u32, number: u64, panel: &[u8]) {
         if let Some(tile) = by.tamper.instead(round, number) {
             self.tile = tile;
             return;
         }
-        gemm::multiply(by.kernel, by.work.k as usize, &self.strip, panel, &mut self.scratch, &mut self.tile);
+        self.strip.multiply(panel, &mut self.tile);
         by.tamper.spoil(round, number, &mut self.tile);
     }
 
@@ -271,7 +270,7 @@ impl Worker {
         let (side, k) = (u64::from(by.work.side()), by.work.k as usize);
         let key = &by.keys[round as usize].entries;
         let mut panel = std::mem::take(&mut self.panel);
-        gemm::fill_strip(key, (number / side) as u32, k, &mut self.row, &mut self.strip);
+        self.strip.fill(key, (number / side) as u32, &mut self.row);
         gemm::fill_panel(key, (number % side) as u32, k, &mut self.row, &mut panel);
         self.compute(by, round, number, &panel);
         self.panel = panel;
@@ -291,11 +290,11 @@ pub fn tile(keys: &RoundKeys, work: &Work, number: u64) -> Result<Tile, CpuError
         let corner = |place: u32| place.saturating_mul(super::tile::TILE as u32);
         return Err(CpuError::NoSuchEntry(Position { round: 0, row: corner(row), col: corner(col) }));
     }
-    let mut worker = Worker::new(k, true)?;
+    let mut worker = Worker::new(Kernel::best(), k, true)?;
     let mut panel = std::mem::take(&mut worker.panel);
-    gemm::fill_strip(&keys.entries, row, k, &mut worker.row, &mut worker.strip);
+    worker.strip.fill(&keys.entries, row, &mut worker.row);
     gemm::fill_panel(&keys.entries, col, k, &mut worker.row, &mut panel);
-    gemm::multiply(Kernel::best(), k, &worker.strip, &panel, &mut worker.scratch, &mut worker.tile);
+    worker.strip.multiply(&panel, &mut worker.tile);
     Ok(worker.tile)
 }
 

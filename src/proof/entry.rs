@@ -1,10 +1,12 @@
 //! One entry of the product from nothing but its key: what the verifier recomputes for each sample.
 //!
-//! `C[i][j]` is the dot product of two keystream rows. The AVX2 kernel never writes the streams down: it generates
-//! eight blocks of both side by side and multiplies them where they are; a dot product does not mind the order.
+//! `C[i][j]` is the dot product of two keystream rows. The SIMD kernels never write the streams down: they generate
+//! eight or sixteen blocks of both side by side and multiply them where they are; a dot product does not mind the order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use super::gemm::Kernel;
 use super::keystream::{Matrix, Row};
@@ -15,7 +17,11 @@ const PIECE: usize = 8192;
 /// `Σ_{x<k} A[row][x]·Bᵀ[col][x]` under the round's entries key. `k` is at most 65,536.
 pub fn entry(kernel: Kernel, key: &[u8; 32], row: u32, col: u32, k: usize) -> i32 {
     #[cfg(target_arch = "x86_64")]
-    if kernel == Kernel::AVX2 && k.is_multiple_of(avx2::STEP) {
+    if kernel.has_vnni() && k.is_multiple_of(vnni::STEP) {
+        return vnni::entry(key, row, col, k);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if kernel.has_avx2() && k.is_multiple_of(avx2::STEP) {
         return avx2::entry(key, row, col, k);
     }
     entry_in_pieces(kernel, key, row, col, k)
@@ -43,18 +49,14 @@ mod tests {
     use crate::proof::keystream;
     use proptest::prelude::*;
 
-    fn kernels() -> Vec<Kernel> {
-        [Some(Kernel::scalar()), Kernel::avx2()].into_iter().flatten().collect()
-    }
-
     #[test]
     fn an_entry_is_the_dot_product_of_its_rows_in_every_kernel() {
-        for k in [64, 128, 512, 8192, 65_536] {
+        for k in [64, 128, 512, 1024, 8192, 65_536] {
             let (mut a, mut b) = (vec![0u8; k], vec![0u8; k]);
             keystream::fill(&[4; 32], 1, Matrix::A, &mut a);
             keystream::fill(&[4; 32], 2, Matrix::B, &mut b);
             let expected: i32 = a.iter().zip(&b).map(|(&x, &y)| i32::from(x as i8) * i32::from(y as i8)).sum();
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 assert_eq!(entry(kernel, &[4; 32], 1, 2, k), expected, "{} k={k}", kernel.name());
             }
         }
@@ -66,7 +68,7 @@ mod tests {
             key in any::<[u8; 32]>(), row in any::<u32>(), col in any::<u32>(), k in 6u32..13
         ) {
             let expected = entry(Kernel::scalar(), &key, row, col, 1 << k);
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 prop_assert_eq!(entry(kernel, &key, row, col, 1 << k), expected);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use super::gemm::Kernel;
 use super::keystream::{self, Matrix};
 use super::work::{Challenge, Position, Work, WorkError};
-use super::{cpu, memory, merkle, tile, verifier};
+use super::{cpu, entry, memory, merkle, tile, verifier};
 use crate::ids::{DeviceId, Hotkey};
 
 /// One vector and what this build makes of it.
@@ -85,6 +85,11 @@ fn run_product() -> Result<Vec<Check>, SelftestError> {
         hex::encode(out)
     };
     check("KS(32x07, 5, 0)[0..16]", "c7d090748cb7f5f6f636c0e5c5902c52", stream(&[7; 32], 5, Matrix::A, 16));
+    // Long rows go another way through the kernels than the short ones of the small product.
+    let long = stream(&[7; 32], 5, Matrix::A, 65_536);
+    check("the last 16 of its 65536", "cc349a7deac7cf359bf32a8c67ebe83c", long[2 * 65_520..].to_owned());
+    let entry = entry::entry(Kernel::best(), &[7; 32], 5, 5, 65_536);
+    check("C[5][5], k 65536, E 32x07", "-1975028", entry.to_string());
     let seed = hex::encode(challenge.seed_0().0);
     check("seed_0", "9112d48f7cadb4ea24d4291673ab5d850ae03c245f09dbcfed6aed3af820039d", seed);
     check("A[0][0..8]", "275ab474c923a0b6", stream(&keys.entries, 0, Matrix::A, 8));
@@ -150,7 +155,7 @@ mod tests {
     #[test]
     fn every_vector_holds() {
         let checks = super::run().unwrap();
-        assert_eq!(checks.len(), 19);
+        assert_eq!(checks.len(), 21);
         for check in checks {
             assert!(check.holds(), "{check:?}");
         }

@@ -22,11 +22,12 @@ mod neuron;
 mod redact;
 mod uids;
 
+pub use crate::error::error_chain;
 pub use build::BuildInfo;
 pub use chain::register_chain;
 pub use encode::{CONTENT_TYPE, EncodeError, encode};
 pub use labels::Labels;
 pub use metrics::{NodeMetrics, register_process};
 pub use names::{Kind, Metric};
-pub use redact::{error_chain, printable, redact_endpoint, redact_url};
+pub use redact::{printable, redact_endpoint, redact_url};
 pub use uids::MAX_UID_SERIES;

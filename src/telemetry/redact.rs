@@ -1,23 +1,5 @@
 //! What may be written into a log, a metric or a reply: nothing secret, nothing that changes a terminal.
 
-/// An error with all its causes, outermost first, joined by `: `. A cause that an outer text already ends with is not
-/// repeated.
-pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    // Bounded: a cause that names itself as its cause would otherwise never end.
-    for _ in 0..16 {
-        let Some(cause) = next else { break };
-        let said = cause.to_string();
-        if !said.is_empty() && !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// A URL without user name, password, query and fragment: the parts that hold secrets. Text that is no URL comes back
 /// without anything before an `@` and after a `?` or `#`.
 pub fn redact_url(url: &str) -> String {
@@ -130,15 +112,5 @@ mod tests {
             let url = format!("wss://{host}/{secret}");
             prop_assert_eq!(redact_endpoint(&url), format!("wss://{host}:443"));
         }
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("could not open the store")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn a_chain_names_every_cause_once() {
-        let error = Outer(std::io::Error::other("disk full"));
-        assert_eq!(error_chain(&error), "could not open the store: disk full");
     }
 }

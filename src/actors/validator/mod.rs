@@ -4,6 +4,7 @@ pub mod allocation_manager;
 pub mod challenge_runner;
 pub mod node;
 pub mod specs_collector;
+pub mod verifiers;
 pub mod weight_setter;
 
 use crate::ids::Hotkey;

@@ -10,6 +10,7 @@ use super::challenge_runner::plan::WorkTable;
 use super::challenge_runner::round::Rules;
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use super::verifiers::Verifiers;
 use super::weight_setter::{BurnRule, WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
@@ -200,7 +201,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
                 samples: settings.challenge.samples as usize,
                 commit_timeout: settings.challenge.commit_timeout,
                 opening_deadline: settings.challenge.opening_deadline,
-                verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                verifiers: Verifiers::one_per_core(),
             },
             history: HistoryRules {
                 pass_epochs: settings.challenge.pass_lifetime_epochs,

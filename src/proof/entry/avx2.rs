@@ -6,8 +6,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::proof::keystream::Matrix;
 use crate::proof::keystream::avx2::double_round;
+use crate::proof::keystream::{Matrix, first_state};
 
 /// Bytes of a row that one step takes: eight blocks of 64.
 pub(super) const STEP: usize = 512;
@@ -25,7 +25,7 @@ pub(super) fn entry(key: &[u8; 32], row: u32, col: u32, k: usize) -> i32 {
 
 #[target_feature(enable = "avx2")]
 fn entry_avx2(key: &[u8; 32], row: u32, col: u32, k: usize) -> i32 {
-    let (row, col) = (state(key, row, Matrix::A), state(key, col, Matrix::B));
+    let (row, col) = (first_state(key, row, Matrix::A), first_state(key, col, Matrix::B));
     let mut sums = [_mm256_setzero_si256(); 2];
     for step in 0..k / STEP {
         let counter = (8 * step) as u32;
@@ -44,18 +44,6 @@ fn entry_avx2(key: &[u8; 32], row: u32, col: u32, k: usize) -> i32 {
     // SAFETY: `lanes` is 32 bytes; unaligned store.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_add_epi32(sums[0], sums[1])) };
     lanes.iter().sum()
-}
-
-/// A row's first state: constants, key, counter 0, `index ‖ matrix ‖ 0`.
-fn state(key: &[u8; 32], index: u32, matrix: Matrix) -> [u32; 16] {
-    let mut words = [0u32; 16];
-    words[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
-    for (word, bytes) in words[4..12].iter_mut().zip(key.chunks_exact(4)) {
-        *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
-    }
-    words[13] = index;
-    words[14] = matrix as u32;
-    words
 }
 
 /// The eight blocks from `counter` on, word by word.

@@ -66,7 +66,7 @@ pub fn digest(kernel: Kernel, q: &Words, x: &Words) -> Digest {
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no other kernel"))]
 fn stir(kernel: Kernel, words: &mut Words, iterations: u32) {
     #[cfg(target_arch = "x86_64")]
-    if kernel == Kernel::AVX2 {
+    if kernel.has_avx2() {
         return avx2::stir(words, iterations);
     }
     stir_scalar(words, iterations);
@@ -75,7 +75,7 @@ fn stir(kernel: Kernel, words: &mut Words, iterations: u32) {
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no other kernel"))]
 fn sums(kernel: Kernel, q: &Words, x: &Words) -> [u32; 4] {
     #[cfg(target_arch = "x86_64")]
-    if kernel == Kernel::AVX2 {
+    if kernel.has_avx2() {
         return avx2::sums(q, x);
     }
     sums_scalar(q, x)
@@ -137,15 +137,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn kernels() -> Vec<Kernel> {
-        [Some(Kernel::scalar()), Kernel::avx2()].into_iter().flatten().collect()
-    }
-
     #[test]
     fn a_block_without_iterations_is_keystream() {
         let mut bytes = [0u8; 1024];
         keystream::fill(&[3; 32], 9, Matrix::Blocks, &mut bytes);
-        for kernel in kernels() {
+        for kernel in Kernel::all() {
             let block = fill(kernel, &[3; 32], 9, 0);
             assert_eq!(block.0[0].to_le_bytes(), bytes[..4]);
             assert_eq!(block.0[255].to_le_bytes(), bytes[1020..]);
@@ -171,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_iteration_stirs_columns_and_makes_them_rows() {
-        for kernel in kernels() {
+        for kernel in Kernel::all() {
             let before = Words::stream(&[1; 32], 2, Matrix::Blocks);
             let mut after = before.clone();
             stir(kernel, &mut after, 1);
@@ -196,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_digest_sums_modulo_two_to_the_32() {
-        for kernel in kernels() {
+        for kernel in Kernel::all() {
             let most = Words([u32::MAX; WORDS]);
             assert_eq!(digest(kernel, &most, &most), [64, 0, 0, 0].repeat(4)[..]);
             let mut one = Words::zero();
@@ -209,7 +205,7 @@ mod tests {
         #[test]
         fn blocks_are_bit_identical_in_every_kernel(key in any::<[u8; 32]>(), index in any::<u32>(), t in 0u32..70) {
             let expected = fill(Kernel::scalar(), &key, index, t);
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 prop_assert_eq!(&fill(kernel, &key, index, t), &expected);
             }
         }
@@ -217,7 +213,7 @@ mod tests {
         #[test]
         fn digests_are_bit_identical_in_every_kernel(q in any::<[u8; 32]>(), x in any::<[u8; 32]>()) {
             let (q, x) = (Words::stream(&q, 0, Matrix::Scan), Words::stream(&x, 1, Matrix::Blocks));
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 prop_assert_eq!(digest(kernel, &q, &x), digest(Kernel::scalar(), &q, &x));
             }
         }

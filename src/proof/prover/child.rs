@@ -152,7 +152,7 @@ impl ChildProver {
     pub(super) async fn report(&self, limit: Duration) -> Result<Report, String> {
         let mut command = self.command(None);
         command.arg("report-cuda");
-        let session = self.spawn(command).map_err(|error| crate::telemetry::error_chain(&error))?;
+        let session = self.spawn(command).map_err(|error| crate::error::error_chain(&error))?;
         let Session { mut child, stdin, stdout, mut stderr, .. } = session;
         drop(stdin);
         let mut text = String::new();

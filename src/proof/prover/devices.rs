@@ -57,7 +57,7 @@ impl Prover for DeviceProver {
             match ready.commit(challenge).await {
                 // What happened while it waited is not the proof's.
                 Err(error @ (ProverError::Crashed { .. } | ProverError::Device(_))) => {
-                    let error = crate::telemetry::error_chain(&error);
+                    let error = crate::error::error_chain(&error);
                     tracing::warn!(%device, error, "the prover that was ready failed, another one is started");
                 }
                 done => return done,

@@ -40,7 +40,7 @@ pub fn serve_stdio(backend: Backend) -> Exit {
 }
 
 fn failed(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Exit {
-    let _ = writeln!(std::io::stderr(), "compute-prover: {}", crate::telemetry::error_chain(error));
+    let _ = writeln!(std::io::stderr(), "compute-prover: {}", crate::error::error_chain(error));
     exit
 }
 

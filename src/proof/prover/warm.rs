@@ -133,7 +133,7 @@ impl WarmChildren {
                 let made = by.prepare(device, work, READY).await;
                 if let Err(error) = &made {
                     flag.store(true, Ordering::Relaxed);
-                    let error = crate::telemetry::error_chain(error);
+                    let error = crate::error::error_chain(error);
                     tracing::warn!(%device, error, "the device could not be made ready for its challenge");
                 }
                 made

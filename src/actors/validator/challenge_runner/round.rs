@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
 use super::trace::{Opened, Tracer, nanos};
 use super::window::Window;
+use crate::actors::validator::verifiers::Verifiers;
 use crate::evidence::record::Trace;
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
@@ -85,7 +85,7 @@ pub async fn judge_all(
 ) -> Vec<Finding> {
     let challenged = plans.iter().filter(|p| p.is_challenged()).count();
     let window = Arc::new(Window::new(epoch, setup.hotkey, slot, setup.view.clone(), challenged));
-    let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
+    let verifiers = Verifiers::new(setup.rules.verifiers);
     let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
     setup.metrics.challenges_in_flight(asked);
     let judge = |plan| {
@@ -120,7 +120,7 @@ async fn judge_one(
     epoch: Epoch,
     window: &Window,
     plan: PlannedMiner,
-    verifiers: &Arc<Semaphore>,
+    verifiers: &Verifiers,
 ) -> Finding {
     let jobs: Vec<(DeviceId, Work)> = plan
         .devices
@@ -301,7 +301,7 @@ async fn challenge(
     window: &Window,
     peer: Peer,
     jobs: &[(DeviceId, Work)],
-    verifiers: &Arc<Semaphore>,
+    verifiers: &Verifiers,
     tracer: &Tracer,
 ) -> HashMap<DeviceId, Verdict> {
     let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
@@ -355,7 +355,7 @@ struct Committed {
 async fn open_and_verify(
     setup: &ChallengeRunnerSetup,
     committed: Committed,
-    verifiers: &Arc<Semaphore>,
+    verifiers: &Verifiers,
     tracer: &Tracer,
 ) -> Verdict {
     let Committed { peer, id, challenge, roots, elapsed, until } = committed;
@@ -376,22 +376,17 @@ async fn open_and_verify(
         Err(verdict) => return verdict,
     };
     setup.metrics.challenge_stage("open", begun.elapsed());
-    let Ok(permit) = verifiers.clone().acquire_owned().await else {
-        return Verdict::unknown(UnknownCause::OwnFault, "the verifier was shut down");
-    };
     let samples = positions.len() as u32;
     let operations = challenge.work.operations();
     let metrics = setup.metrics.clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+    let check = move || {
         let begun = Instant::now();
         let checked = check_openings(&challenge, &roots, &positions, &openings);
         metrics.verify_cpu(begun.elapsed());
         let opened = Opened::of(&challenge.work, &seed, &openings, &checked);
         (checked, opened)
-    })
-    .await;
-    let checked = checked.map(|(checked, opened)| {
+    };
+    let checked = verifiers.run(check).await.map(|(checked, opened)| {
         tracer.opened(device, opened);
         checked
     });

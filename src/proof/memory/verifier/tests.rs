@@ -130,7 +130,7 @@ fn the_same_answer_to_another_challenge_or_nonce_fails() {
 #[test]
 fn kernels_agree_on_what_is_right() {
     let a = honest();
-    for kernel in [Some(Kernel::scalar()), Kernel::avx2()].into_iter().flatten() {
+    for kernel in Kernel::all() {
         let checked = check_openings_with(kernel, &a.challenge, &NONCE, a.made.roots(), &a.positions, &a.openings);
         assert_eq!(checked, Ok(Checked { samples: 8 }));
     }
