@@ -59,5 +59,5 @@ pub mod telemetry;
 #[cfg(feature = "node")]
 pub mod web;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "node"))]
 mod cheats;
