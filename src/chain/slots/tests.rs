@@ -154,6 +154,55 @@ fn every_holder_comes_in_every_place_about_as_often() {
     assert!(*least > 400 && *most < 600, "{counts:?}");
 }
 
+#[test]
+fn the_memory_slot_is_the_four_blocks_after_the_twelfth_slot_and_its_owner_the_one_of_the_definition() {
+    let three = validators(3);
+    for epoch in 0..200 {
+        let beacon = Hash32([epoch as u8; 32]);
+        let table = slots(beacon, &three, Netuid(27), 360, epoch);
+        let mut material = beacon.0.to_vec();
+        material.extend(27u16.to_le_bytes());
+        material.extend(epoch.to_le_bytes());
+        let mut stream = [0u8; 256];
+        let mut hasher = blake3::Hasher::new_derive_key("compute-slots/1 memory");
+        hasher.update(&material).finalize_xof().fill(&mut stream);
+        let mut words = stream.chunks(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
+        let word = words.find(|w| *w != u32::MAX).unwrap(); // 2³² is one more than a multiple of three
+        let first = table.epoch_start() + 24;
+        // The first epochs begin before the chain does.
+        if epoch > 1 {
+            let owner = table.holders()[word as usize % 3];
+            assert_eq!(table.memory_slot(), Some(MemorySlot { owner, blocks: first..first + 4, shared: false }));
+            assert!(table.owner_at(first - 1).is_none(), "three holders: the slots before it are nobody's");
+        }
+    }
+}
+
+#[test]
+fn in_an_epoch_too_short_for_it_the_memory_slot_is_its_owners_own_slot() {
+    let shared = |tempo| slots(Hash32([1; 32]), &validators(12), Netuid(1), tempo, 3).memory_slot().unwrap().shared;
+    assert_eq!((shared(26), shared(27)), (true, false), "27 blocks are one too few");
+    for epoch in 1..100 {
+        let table = slots(Hash32([epoch as u8; 32]), &validators(9), Netuid(1), 5, epoch);
+        let slot = table.memory_slot().unwrap();
+        assert_eq!((Some(slot.blocks), slot.shared), (table.slot_of(&slot.owner), true));
+    }
+    assert_eq!(slots(Hash32([1; 32]), &[], Netuid(1), 360, 3).memory_slot(), None);
+}
+
+#[test]
+fn every_holder_owns_the_memory_slot_about_as_often() {
+    let twelve = validators(12);
+    let mut counts = [0u32; 12];
+    for epoch in 0..6_000u64 {
+        let beacon = Hash32(*blake3::hash(&epoch.to_le_bytes()).as_bytes());
+        let owner = slots(beacon, &twelve, Netuid(27), 360, epoch).memory_slot().unwrap().owner;
+        counts[usize::from(owner.0[0])] += 1;
+    }
+    // As above: 500 are expected of each, the draw is fixed.
+    assert!(counts.iter().all(|count| (400..600).contains(count)), "{counts:?}");
+}
+
 proptest! {
     #[test]
     fn slots_lie_within_their_epoch_and_never_overlap(
@@ -177,6 +226,13 @@ proptest! {
             before = slot.end;
         }
         prop_assert_eq!(table.owner_at(table.epoch_end()), None);
+        let memory = table.memory_slot();
+        prop_assert_eq!(memory.is_some(), !table.is_empty());
+        if let Some(memory) = memory {
+            prop_assert!(table.holders().contains(&memory.owner));
+            prop_assert!(memory.blocks.start < memory.blocks.end && memory.blocks.end <= table.epoch_end());
+            prop_assert!(memory.shared || memory.blocks.start >= before);
+        }
     }
 
     #[test]
