@@ -205,13 +205,8 @@ impl SlotTable {
         Some(MemorySlot { owner, blocks, shared: false })
     }
 
-    /// The block at which a caller that is not served at `head` should ask again: the first of its slot if that is still to
-    /// come, else the first of the next epoch, in which it may have another one.
-    pub fn busy_until(&self, hotkey: &Hotkey, head: BlockNumber) -> BlockNumber {
-        self.come_at(self.slot_of(hotkey), head)
-    }
-
-    /// [`busy_until`](Self::busy_until) for whoever waits for these blocks.
+    /// The block at which a caller that waits for these blocks and is not served at `head` should ask again: the first of
+    /// them if that is still to come, else the first of the next epoch, in which it may have others.
     pub fn come_at(&self, slot: Option<Range<BlockNumber>>, head: BlockNumber) -> BlockNumber {
         match slot {
             Some(slot) if slot.start > head => slot.start,

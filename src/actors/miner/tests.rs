@@ -188,6 +188,8 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
+        fill_timeout: Duration::from_secs(30),
+        keep_memory: Duration::from_secs(30),
         specs: specs.clone(),
         allocations: leases.clone(),
         view: tokio::sync::watch::channel(None).1,
