@@ -78,6 +78,7 @@ impl Role {
                 "challenge_runner",
                 "control",
                 "journal",
+                "memory_runner",
                 "specs_collector",
                 "web",
                 "weight_setter",

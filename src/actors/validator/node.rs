@@ -253,27 +253,28 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (guard, allocations) = (frame.guard.clone(), allocations.clone());
         let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
-        frame.live.derived(move |settings| MemoryRunnerSetup {
-            hotkey,
-            dendrite: dendrite.clone(),
-            table: tables.get().0.clone(),
-            memories: tables.get().2.clone(),
-            rules: round::Rules {
+        frame.live.derived(move |settings| {
+            let rules = round::Rules {
                 batch: settings.validator.challenge_batch_size,
                 samples: settings.challenge.samples as usize,
                 fill_timeout: settings.challenge.fill_timeout,
                 scan_timeout: settings.challenge.commit_timeout,
                 opening_deadline: settings.challenge.opening_deadline,
                 verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            },
-            require_permit: settings.validator.require_permit,
-            view: view.clone(),
-            guard: guard.clone(),
-            specs: specs.clone(),
-            allocations: allocations.clone(),
-            journal: journal.clone(),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
+            };
+            let (dendrite, view) = (dendrite.clone(), view.clone());
+            let (clock, metrics) = (clock.clone(), metrics.clone());
+            MemoryRunnerSetup {
+                hotkey,
+                round: Arc::new(round::RoundSetup { dendrite, rules, view, clock, metrics }),
+                table: tables.get().0.clone(),
+                memories: tables.get().2.clone(),
+                require_permit: settings.validator.require_permit,
+                guard: guard.clone(),
+                specs: specs.clone(),
+                allocations: allocations.clone(),
+                journal: journal.clone(),
+            }
         })
     };
     frame.tree.start(memory_seat, move |_| MemoryRunner::new(setup.clone()))?;

@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::watch;
-
 use crate::actors::blacklist_guard::BlacklistGuard;
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
@@ -31,7 +29,6 @@ use crate::actors::validator::challenge_runner::memory_standings;
 use crate::actors::validator::challenge_runner::turn::Turn;
 use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
-use crate::clock::SharedClock;
 use crate::evidence::record::{MemoryBody, MemoryDevice, entry};
 use crate::evidence::{EvidenceRecord, Kind};
 use crate::ids::{BlockNumber, Epoch, Hotkey};
@@ -48,11 +45,10 @@ use crate::settings::Live;
 use crate::store::records::{MemoryVerdictRecord, PlannedVerdict, RoundRecord};
 use crate::store::{Record, StoreError};
 use crate::telemetry::events::MemoryChecked;
-use crate::telemetry::{NodeMetrics, error_chain};
+use crate::telemetry::error_chain;
 use crate::verdict::{UnknownCause, Verdict};
-use crate::wire::dendrite::Dendrite;
 use plan::{MemoryTable, PlannedMiner};
-use round::Finding;
+use round::{Finding, RoundSetup};
 use turn::{Slot, is_due, slot, turn};
 
 /// How long the validator's own actors may take to answer.
@@ -62,18 +58,14 @@ const ASK: Duration = Duration::from_secs(5);
 pub struct MemoryRunnerSetup {
     /// Our own key.
     pub hotkey: Hotkey,
-    /// Signs and sends the requests.
-    pub dendrite: Dendrite,
+    /// What a round works with.
+    pub round: Arc<RoundSetup>,
     /// The models.
     pub table: Arc<ScoreTable>,
     /// What is asked of each model's memory.
     pub memories: Arc<MemoryTable>,
-    /// How a round is run.
-    pub rules: round::Rules,
     /// Whether nobody is asked without a validator permit.
     pub require_permit: bool,
-    /// The chain as it is seen now.
-    pub view: watch::Receiver<Option<Arc<ChainView>>>,
     /// Who may be asked.
     pub guard: Handle<BlacklistGuard>,
     /// What they offer.
@@ -82,10 +74,6 @@ pub struct MemoryRunnerSetup {
     pub allocations: Handle<AllocationManager>,
     /// Keeps the verdicts.
     pub journal: Handle<Journal>,
-    /// The wall clock.
-    pub clock: SharedClock,
-    /// The node's metrics.
-    pub metrics: Arc<NodeMetrics>,
 }
 
 /// A round that is over and not yet on disk.
@@ -170,7 +158,7 @@ impl MemoryRunner {
 
     /// Does the next thing that is to be done, if none is on its way.
     fn go_on(&mut self, ctx: &mut Ctx<Self>) {
-        let view = self.setup.view.borrow().clone();
+        let view = self.setup.round.view.borrow().clone();
         let Some(view) = view.filter(|view| !view.is_stored()) else { return };
         // What holds for this epoch: a reload while the round runs is for the next one.
         let setup = self.live.get();
@@ -178,7 +166,7 @@ impl MemoryRunner {
         let own = slot(&view, &setup.hotkey).filter(|_| !lacks);
         let turn = if lacks { Turn::NoSlot } else { turn(&view, own.as_ref()) };
         self.turn = turn.label();
-        setup.metrics.memory_slot(turn.label());
+        setup.round.metrics.memory_slot(turn.label());
         if self.busy || !self.remembered {
             return;
         }
@@ -227,7 +215,7 @@ impl MemoryRunner {
 
     /// What a round found, as it is stored.
     fn judged(&self, epoch: Epoch, block: BlockNumber, found: Vec<Finding>) -> Unwritten {
-        let at_ms = self.setup.clock.now_ms();
+        let at_ms = self.setup.round.clock.now_ms();
         let mut verdicts = Vec::new();
         let mut entries = Vec::new();
         for Finding { plan, verdicts: of_miner, trace } in found {
@@ -249,7 +237,7 @@ impl MemoryRunner {
 
     /// A round that was begun and not ended: one unknown for everything that was to be judged, by our own fault.
     fn void(&self, round: &RoundRecord) -> Unwritten {
-        let (epoch, block, at_ms) = (round.epoch, round.block, self.setup.clock.now_ms());
+        let (epoch, block, at_ms) = (round.epoch, round.block, self.setup.round.clock.now_ms());
         let verdict = |planned: &PlannedVerdict| {
             let PlannedVerdict { uid, hotkey, device, model, .. } = planned.clone();
             let verdict = Verdict::unknown(UnknownCause::OwnFault, "the validator was restarted during its round");
@@ -279,7 +267,7 @@ impl MemoryRunner {
                             standings.get(v.hotkey, v.device).is_some_and(|standing| standing.is_proved())
                         };
                         let unproved = unwritten.verdicts.iter().filter(|v| !proved(v)).count();
-                        act.setup.metrics.memory_unproved(unproved);
+                        act.setup.round.metrics.memory_unproved(unproved);
                     }
                     return act.written(unwritten, ctx);
                 }
@@ -305,7 +293,7 @@ impl MemoryRunner {
         let Unwritten { epoch, verdicts, void, .. } = unwritten;
         self.open.retain(|round| round.epoch != epoch);
         self.last_problem = None;
-        self.setup.metrics.memory_round(if void { "void" } else { "judged" });
+        self.setup.round.metrics.memory_round(if void { "void" } else { "judged" });
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for MemoryVerdictRecord { epoch, uid, hotkey, device, verdict, .. } in &verdicts {
             let (epoch, uid, hotkey, device) = (*epoch, *uid, *hotkey, *device);
@@ -336,14 +324,14 @@ async fn run(
     }
     let (epoch, block) = (view.epoch(), view.metagraph.head.number);
     let planned = plans.iter().flat_map(PlannedMiner::verdicts).collect();
-    let intent = RoundRecord { epoch, block, planned, at_ms: setup.clock.now_ms() };
+    let intent = RoundRecord { epoch, block, planned, at_ms: setup.round.clock.now_ms() };
     // Before the first request goes out: whoever comes after us must know that this epoch had its round.
     match setup.journal.ask(Write(vec![Record::MemoryRound(intent)]), ASK).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(NotBegun::Unsure(format!("journal: {}", error_chain(&error)))),
         Err(error) => return Err(NotBegun::Unsure(format!("journal: {error}"))),
     }
-    Ok((block, round::judge_all(&setup, epoch, &slot, plans).await))
+    Ok((block, round::judge_all(&setup.round, epoch, &slot, plans).await))
 }
 
 impl Actor for MemoryRunner {

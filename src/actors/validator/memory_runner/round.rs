@@ -14,12 +14,12 @@ use futures_util::future::join_all;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-use super::MemoryRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner};
 use super::trace::Tracer;
 use super::turn::Slot;
 use crate::actors::validator::challenge_runner::round::{REPLY_SLACK, openings, random, unproved};
 use crate::actors::validator::challenge_runner::trace::nanos;
+use crate::clock::SharedClock;
 use crate::evidence::record::MemoryTrace;
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::messages::chain_watcher::ChainView;
@@ -27,8 +27,9 @@ use crate::proof::Root;
 use crate::proof::memory::keys::ScanNonce;
 use crate::proof::memory::verifier::{check_openings, check_roots};
 use crate::proof::memory::{Challenge, Evidence, sample_positions};
+use crate::telemetry::NodeMetrics;
 use crate::verdict::{FailReason, MemoryVerdict, UnknownCause, Verdict};
-use crate::wire::dendrite::{CallError, FanOut, Peer, Reply, Unanswered, fan_out};
+use crate::wire::dendrite::{CallError, Dendrite, FanOut, Peer, Reply, Unanswered, fan_out};
 use crate::wire::synapse::{
     ChallengeReply, DeviceMemory, MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest,
 };
@@ -53,6 +54,20 @@ pub struct Rules {
     pub opening_deadline: Duration,
     /// Verifications at once, on blocking threads.
     pub verifiers: usize,
+}
+
+/// What a round works with.
+pub struct RoundSetup {
+    /// Signs and sends the requests.
+    pub dendrite: Dendrite,
+    /// How it is run.
+    pub rules: Rules,
+    /// The chain as it is seen now.
+    pub view: watch::Receiver<Option<Arc<ChainView>>>,
+    /// The wall clock.
+    pub clock: SharedClock,
+    /// The node's metrics.
+    pub metrics: Arc<NodeMetrics>,
 }
 
 /// What a round found of one miner.
@@ -129,7 +144,7 @@ struct Filled {
 
 /// Asks every planned miner and judges every device. In the order of the plans.
 pub async fn judge_all(
-    setup: &Arc<MemoryRunnerSetup>,
+    setup: &Arc<RoundSetup>,
     epoch: Epoch,
     slot: &Slot,
     plans: Vec<PlannedMiner>,
@@ -196,7 +211,7 @@ fn excuse_own_outage(findings: &mut [Finding]) {
 
 /// Has one miner fill its memory: the same nonce for all its devices.
 async fn fill(
-    setup: &MemoryRunnerSetup,
+    setup: &RoundSetup,
     epoch: Epoch,
     window: &Window,
     plan: PlannedMiner,
@@ -226,7 +241,7 @@ async fn fill(
 
 /// Asks until the memory is filled, it is refused, or the time or the slot is over.
 async fn ready(
-    setup: &MemoryRunnerSetup,
+    setup: &RoundSetup,
     window: &Window,
     peer: &Peer,
     request: &MemoryFillRequest,
@@ -264,7 +279,7 @@ async fn ready(
 
 /// Has one miner scan what it filled, and judges it.
 async fn scan(
-    setup: &MemoryRunnerSetup,
+    setup: &RoundSetup,
     epoch: Epoch,
     window: &Window,
     filled: Filled,
@@ -294,7 +309,7 @@ type Roots = (ScanNonce, HashMap<DeviceId, Vec<Root>>, Duration);
 
 /// The roots of every device, under a nonce that is drawn now, with the time they took.
 async fn roots(
-    setup: &MemoryRunnerSetup,
+    setup: &RoundSetup,
     window: &Window,
     plan: &PlannedMiner,
     id: ChallengeId,
@@ -340,7 +355,7 @@ struct Scanned {
 }
 
 async fn open_and_verify(
-    setup: &MemoryRunnerSetup,
+    setup: &RoundSetup,
     planned: &PlannedDevice,
     scanned: Scanned,
     verifiers: &Arc<Semaphore>,
