@@ -237,6 +237,7 @@ mod tests {
     fn a_table_shows_each_neuron_with_what_follows_for_it() {
         let lease = TableLease { id: crate::ids::LeaseId([1; 16]), state: "running".into(), devices: Vec::new() };
         let table = Table {
+            memory: None,
             block: Some(17),
             judged: Some(2),
             on_chain: None,
