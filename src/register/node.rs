@@ -111,6 +111,7 @@ fn table_text(table: &Table) -> String {
         or_dash(table.on_chain)
     );
     let problem = table.problem.as_ref().map(|problem| format!("weights: {problem}\n")).unwrap_or_default();
+    let memory = table.memory.as_ref().map(|memory| format!("memory proofs: {memory}\n")).unwrap_or_default();
     let mut rows = vec![row(["uid", "hotkey", "model", "devices", "verdict", "Gop/s", "score", "weight", "leases"])];
     for r in &table.rows {
         let leases: Vec<&str> = r.leases.iter().map(|l| l.state.as_str()).collect();
