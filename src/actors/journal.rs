@@ -20,7 +20,8 @@ use crate::messages::journal::{
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
 use crate::store::records::{
-    LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord, VerdictRecord,
+    LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord,
+    VerdictRecord,
 };
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};

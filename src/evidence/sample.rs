@@ -12,8 +12,8 @@ use super::Kind;
 use super::read::LogReader;
 use super::record::{DeviceTrace, MemoryBody, MemoryDeviceTrace, MemoryTrace, MinerBody, Sample, Trace};
 use crate::ids::{DeviceId, Epoch, Hotkey, Uid};
-use crate::proof::verifier::{check_openings, keys_of_rounds};
 use crate::proof::memory::keys::ScanNonce;
+use crate::proof::verifier::{check_openings, keys_of_rounds};
 use crate::proof::{Challenge, Position, Root, cpu, kept_sample, memory, merkle, sample_positions};
 use crate::verdict::{FailReason, MemoryVerdict, Verdict};
 use crate::wire::reply::{ReplyProof, body_sha256};
@@ -72,7 +72,8 @@ impl SampleReport {
         use std::fmt::Write as _;
         let mut out = String::new();
         let count = |n: usize, what: &str| format!("{n:>8}  {what}\n");
-        out += &count(self.count(Checked::Pass), "passes: the sample's tile or block, computed again, leads to the root");
+        out +=
+            &count(self.count(Checked::Pass), "passes: the sample's tile or block, computed again, leads to the root");
         out += &count(self.count(Checked::Fail), "fails: the opened tile leads to the root and is not the product's");
         out += &count(
             self.count(Checked::FailByWord),

@@ -5,8 +5,8 @@ use actix::Message;
 use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    JudgeRecord, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, RoundRecord, SubnetViewRecord,
-    VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, RoundRecord,
+    SubnetViewRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 

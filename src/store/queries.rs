@@ -193,7 +193,12 @@ pub fn round_outcome(conn: &Connection, epoch: Epoch) -> Result<Option<RoundOutc
 
 /// Rounds of memory proofs that were begun and never closed, oldest first.
 pub fn open_memory_rounds(conn: &Connection) -> Result<Vec<RoundRecord>> {
-    list(conn, "SELECT epoch, block, planned, at_ms FROM memory_round WHERE closed_ms IS NULL ORDER BY epoch", [], round)
+    list(
+        conn,
+        "SELECT epoch, block, planned, at_ms FROM memory_round WHERE closed_ms IS NULL ORDER BY epoch",
+        [],
+        round,
+    )
 }
 
 /// The newest epoch with a round of memory proofs, open or closed.

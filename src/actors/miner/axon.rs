@@ -32,7 +32,8 @@ use crate::wire::synapse::original::{
 };
 use crate::wire::synapse::{
     AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, MemoryFillRequest, MemoryOpenRequest,
-    MemoryScanRequest, OpeningsRequest, RawBytes, ReleaseRequest, SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
+    MemoryScanRequest, OpeningsRequest, RawBytes, ReleaseRequest, SpecsReply, SpecsRequest, Synapse, WhoReply,
+    WhoRequest,
 };
 
 /// What the routes share.

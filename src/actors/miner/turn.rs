@@ -175,7 +175,11 @@ mod tests {
         let asked = |head| super::may_challenge(Some(&at(head)), &owner, 1, Asked::Memory);
         assert_eq!(asked(first + 22), Err(ChallengeReply::Busy { until_ms: (first + 24) * BLOCK }));
         assert!((23..=28).all(|into| asked(first + into).is_ok()));
-        assert_eq!(asked(first + 29), Err(ChallengeReply::Busy { until_ms: (first + 360) * BLOCK }), "in the next epoch");
+        assert_eq!(
+            asked(first + 29),
+            Err(ChallengeReply::Busy { until_ms: (first + 360) * BLOCK }),
+            "in the next epoch"
+        );
     }
 
     #[test]

@@ -402,7 +402,9 @@ impl Handler<ScanMemory> for ChallengeRunner {
         let until = Instant::now() + self.setup.fill_timeout;
         let Some(held) = self.held(caller, challenge, Stage::Ready) else {
             let reply = match self.memory.as_ref().filter(|held| held.is(caller, challenge)) {
-                Some(_) => refused(ChallengeRefusal::AlreadyChallenged, "the memory is not ready, or its scans are done"),
+                Some(_) => {
+                    refused(ChallengeRefusal::AlreadyChallenged, "the memory is not ready, or its scans are done")
+                }
                 None => gone("no memory is held for this challenge: it was given back, or the miner was restarted"),
             };
             return Box::pin(async move { reply }.into_actor(self));

@@ -62,8 +62,7 @@ impl Prover for Slow {
 
 impl Miner {
     async fn fill_with(&self, caller: Hotkey, id: u8, epoch: u64, devices: Vec<DeviceMemory>) -> ChallengeReply {
-        let request =
-            MemoryFillRequest { challenge: ChallengeId([id; 16]), nonce: Hash32([id; 32]), epoch, devices };
+        let request = MemoryFillRequest { challenge: ChallengeId([id; 16]), nonce: Hash32([id; 32]), epoch, devices };
         self.proofs.ask(FillMemory { caller, request }, DEADLINE).await.unwrap()
     }
 
@@ -126,8 +125,7 @@ fn memory_is_filled_scanned_and_opened_as_the_verifier_wants_it_and_given_back_w
         for (number, of) in (0..).zip(&devices) {
             assert!(miner.holds().await > 0, "not before the last device's opening");
             let bytes = miner.open_blocks(A, 1, number, &asked).await.unwrap();
-            let challenge =
-                memory::Challenge { nonce: [1; 32], epoch: 1, hotkey: US, device: of.device, size: size() };
+            let challenge = memory::Challenge { nonce: [1; 32], epoch: 1, hotkey: US, device: of.device, size: size() };
             check_memory(&challenge, &ScanNonce([0x5c; 32]), &of.roots, &positions, &bytes).unwrap();
             assert_eq!(miner.open_blocks(A, 1, number, &asked).await.unwrap(), bytes, "if the answer was lost");
             let others = miner.open_blocks(A, 1, number, &asked[1..]).await;
@@ -233,7 +231,9 @@ fn memory_does_not_survive_a_restart_and_the_answer_says_so() {
         let miner = miner_like(dir, Crash::never(), roomy);
         miner.ready().await;
         let reply = miner.scan(A, 1).await;
-        assert!(matches!(&reply, ChallengeReply::Refused { reason: ChallengeRefusal::Gone, detail } if detail.contains("restarted")));
+        assert!(
+            matches!(&reply, ChallengeReply::Refused { reason: ChallengeRefusal::Gone, detail } if detail.contains("restarted"))
+        );
         assert_eq!(reply.unknown_cause(), Some(crate::verdict::UnknownCause::Refused));
         assert_eq!(miner.holds().await, 0);
     });

@@ -604,15 +604,8 @@ async fn prepare(
     // Last of all, so that a proof of memory that was judged meanwhile counts.
     let standings = memory_standings(&setup.journal).await;
     let standings = standings.map_err(|problem| NotBegun::Failed(format!("proofs of memory: {problem}")))?;
-    let plans = plan::plan(
-        &view.metagraph,
-        &admitted,
-        &specs,
-        &leased,
-        &setup.table,
-        &setup.works,
-        &standings.costs(last),
-    );
+    let plans =
+        plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works, &standings.costs(last));
     let intent = RoundRecord {
         epoch: view.epoch(),
         block: view.metagraph.head.number,

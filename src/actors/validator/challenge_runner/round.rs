@@ -364,8 +364,11 @@ async fn open_and_verify(
     let device = challenge.device;
     tracer.drawn(device, seed, positions.len());
     let begun = Instant::now();
-    let request =
-        OpeningsRequest { challenge: id, device, positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect() };
+    let request = OpeningsRequest {
+        challenge: id,
+        device,
+        positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
+    };
     let expected = challenge.work.opening_len() * positions.len();
     let openings = match openings(&setup.dendrite, &peer, &request, expected, until).await {
         Ok(openings) => openings,

@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::prelude::*;
 use crate::actors::blacklist_guard::BlacklistGuard;
 use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
@@ -44,9 +43,10 @@ use crate::scoring::ScoreTable;
 use crate::settings::Live;
 use crate::store::records::{MemoryVerdictRecord, PlannedVerdict, RoundRecord};
 use crate::store::{Record, StoreError};
-use crate::telemetry::events::MemoryChecked;
 use crate::telemetry::error_chain;
+use crate::telemetry::events::MemoryChecked;
 use crate::verdict::{UnknownCause, Verdict};
+use actix::prelude::*;
 use plan::{MemoryTable, PlannedMiner};
 use round::{Finding, RoundSetup};
 use turn::{Slot, is_due, slot, turn};
@@ -144,7 +144,11 @@ impl MemoryRunner {
             Ok(Ok(MemoryRounds { open, last })) => {
                 for RoundRecord { epoch, planned, .. } in &open {
                     let planned = planned.len();
-                    tracing::warn!(epoch, planned, "this epoch's round of memory proofs was begun and not ended: it is void");
+                    tracing::warn!(
+                        epoch,
+                        planned,
+                        "this epoch's round of memory proofs was begun and not ended: it is void"
+                    );
                 }
                 (act.open, act.last, act.remembered) = (open.into(), last, true);
                 act.go_on(ctx);

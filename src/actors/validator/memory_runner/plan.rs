@@ -115,7 +115,8 @@ mod tests {
     }
 
     fn table() -> ScoreTable {
-        let row = |name: &str| ModelRow { name: name.into(), base_micro: 1_000_000, timed: false, ..ModelRow::default() };
+        let row =
+            |name: &str| ModelRow { name: name.into(), base_micro: 1_000_000, timed: false, ..ModelRow::default() };
         let known = ModelRow { aliases: vec!["alias".into()], ..row("known") };
         ScoreTable::new(vec![known, row("without")], 8).unwrap()
     }

@@ -30,9 +30,7 @@ use crate::proof::memory::{Challenge, Evidence, sample_positions};
 use crate::telemetry::NodeMetrics;
 use crate::verdict::{FailReason, MemoryVerdict, UnknownCause, Verdict};
 use crate::wire::dendrite::{CallError, Dendrite, FanOut, Peer, Reply, Unanswered, fan_out};
-use crate::wire::synapse::{
-    ChallengeReply, DeviceMemory, MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest,
-};
+use crate::wire::synapse::{ChallengeReply, DeviceMemory, MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest};
 
 /// First and longest wait before a miner that is busy is asked again.
 const BUSY_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -143,12 +141,7 @@ struct Filled {
 }
 
 /// Asks every planned miner and judges every device. In the order of the plans.
-pub async fn judge_all(
-    setup: &Arc<RoundSetup>,
-    epoch: Epoch,
-    slot: &Slot,
-    plans: Vec<PlannedMiner>,
-) -> Vec<Finding> {
+pub async fn judge_all(setup: &Arc<RoundSetup>, epoch: Epoch, slot: &Slot, plans: Vec<PlannedMiner>) -> Vec<Finding> {
     let window = Arc::new(Window::new(slot, setup.view.clone()));
     let how = FanOut { at_once: setup.rules.batch, ..FanOut::default() };
     let until = Instant::now() + setup.rules.fill_timeout;
