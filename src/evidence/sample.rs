@@ -317,3 +317,104 @@ fn pass_holds(challenge: &Challenge, device: &DeviceTrace, position: &Position, 
         Err(format!("round {round}, tile {index}: the tile, computed again, does not lead to the root"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::ids::{ChallengeId, Hash32};
+    use crate::proof::memory::{Evidence, Size, cpu as memory_cpu};
+    use crate::verdict::UnknownCause;
+
+    const MINER: Hotkey = Hotkey([2; 32]);
+
+    /// A proof of memory as it is logged when it holds.
+    fn proved() -> MemoryBody {
+        let (go, device, size) = (AtomicBool::new(false), DeviceId::cpu(0), Size::new(64, 2, 3).unwrap());
+        let challenge = memory::Challenge { nonce: [1; 32], epoch: 7, hotkey: MINER, device, size };
+        let filled = memory_cpu::fill(&challenge, 1, u64::MAX, &go).unwrap();
+        let scanned = filled.scan(ScanNonce([9; 32]), &go).unwrap();
+        let positions = memory::sample_positions(&size, 66, &[5; 32]);
+        let index = kept_sample(66, &[5; 32]);
+        let opening = scanned.open(&positions[index..=index], &go).unwrap();
+        let mut trace = MemoryDeviceTrace::asked(device, size);
+        (trace.roots, trace.elapsed_ns, trace.samples) = (scanned.roots().to_vec(), 1_000, 66);
+        trace.seed = Some(Hash32([5; 32]));
+        trace.sample = Some(Sample::Path { index: index as u64, path: hex::encode(opening) });
+        let verdict = Verdict::Pass { evidence: Evidence { size, elapsed_ns: 1_000, samples: 66 } };
+        MemoryBody {
+            epoch: 7,
+            block: 1,
+            uid: Uid(1),
+            hotkey: MINER,
+            devices: vec![super::super::record::MemoryDevice { device, model: "cpu-1".into(), verdict }],
+            challenge: Some(MemoryTrace {
+                id: ChallengeId([1; 16]),
+                nonce: Hash32([1; 32]),
+                sent_ms: 1,
+                scan_nonce: Some(Hash32([9; 32])),
+                reply: None,
+                devices: vec![trace],
+            }),
+        }
+    }
+
+    /// What is found of it once it was changed.
+    fn found(change: impl FnOnce(&mut MemoryVerdict, &mut MemoryTrace)) -> Option<Result<Checked, String>> {
+        let mut body = proved();
+        change(&mut body.devices[0].verdict, body.challenge.as_mut().unwrap());
+        let mut report = SampleReport::default();
+        check_memory(&body, &Hotkey([3; 32]), &mut report);
+        assert_eq!(report.lines.len() as u64 + report.without, 1);
+        report.lines.pop().map(|line| line.result)
+    }
+
+    fn path(trace: &mut MemoryTrace) -> (u64, String) {
+        match trace.devices[0].sample.take() {
+            Some(Sample::Path { index, path }) => (index, path),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pass_of_memory_is_checked_by_the_opening_that_the_seed_names() {
+        assert_eq!(found(|_, _| {}), Some(Ok(Checked::Pass)));
+        let wrong = |change: fn(&mut MemoryTrace)| found(|_, trace| change(trace)).unwrap().unwrap_err();
+        assert!(wrong(|t| t.nonce.0[0] ^= 1).contains("memory_mismatch"), "another fill");
+        assert!(wrong(|t| t.scan_nonce = Some(Hash32([8; 32]))).contains("memory_mismatch"), "another scan");
+        assert!(wrong(|t| t.devices[0].elapsed_ns = 1).contains("another size, time or samples"));
+        assert!(wrong(|t| t.devices[0].sample = None).contains("without a sample"));
+        assert!(wrong(|t| t.scan_nonce = None).contains("without a seed or a scan"));
+        assert!(wrong(|t| t.devices[0].seed = Some(Hash32([6; 32]))).contains("sample"), "another draw");
+        assert!(wrong(|t| t.devices[0].roots[0].0[0] ^= 1).contains("memory_mismatch"));
+        let other = wrong(|t| {
+            let (index, path) = path(t);
+            t.devices[0].sample = Some(Sample::Path { index: (index + 1) % 66, path });
+        });
+        assert!(other.contains("another sample is kept"), "{other}");
+    }
+
+    #[test]
+    fn a_fail_of_memory_shows_an_opening_that_is_wrong_or_it_shows_nothing() {
+        let mismatch = || Verdict::fail(FailReason::MemoryMismatch, "where");
+        let logged = |spoil: bool| {
+            found(|verdict, trace| {
+                *verdict = mismatch();
+                let (index, mut opening) = path(trace);
+                if spoil {
+                    opening.replace_range(0..2, if opening.starts_with("00") { "01" } else { "00" });
+                }
+                trace.devices[0].sample = Some(Sample::Opening { index, opening });
+            })
+        };
+        assert_eq!(logged(true), Some(Ok(Checked::FailByWord)));
+        assert!(logged(false).unwrap().unwrap_err().contains("it shows no fail"));
+        let withheld = found(|verdict, trace| {
+            *verdict = Verdict::fail(FailReason::OpeningWithheld, "last words");
+            trace.devices[0].sample = None;
+        });
+        assert_eq!(withheld, None, "nothing to check");
+        assert_eq!(found(|verdict, _| *verdict = Verdict::unknown(UnknownCause::Busy, "")), None);
+    }
+}

@@ -216,4 +216,24 @@ mod tests {
         let dir = settings.log_dir("miner");
         assert_eq!(dir, PathBuf::from("/home/op/.bittensor/miners/default/default/netuid27/miner"));
     }
+
+    #[test]
+    fn every_shipped_model_has_a_memory_proof_above_its_floor_and_every_shipped_class_a_small_one() {
+        let env = || [("HOME".to_owned(), "/home/op".to_owned())];
+        let settings = load(Role::Validator, &Cli::default(), env()).unwrap().settings;
+        for (name, row) in &settings.scoring.gpus {
+            let memory = row.model(name).memory.unwrap();
+            let size = row.memory_size().unwrap_or_else(|| panic!("{name} has none"));
+            assert!((memory.floor..memory.best).contains(&size.bytes()), "{name}: {size:?} and {memory:?}");
+            let bandwidth = row.model(name).bandwidth.unwrap().best;
+            assert!(size.bytes() * u64::from(size.scans()) >= 2 * bandwidth, "{name}");
+        }
+        let devnet = load(Role::Devnet, &Cli::default(), env()).unwrap().settings;
+        for (name, class) in &devnet.devnet.gpu_scores {
+            let size = class.memory_size().unwrap().unwrap_or_else(|| panic!("{name} has none"));
+            assert!(size.bytes() <= 4 << 20, "{name}");
+            let half = DeviceClass { memory_scans: None, ..class.clone() };
+            assert!(half.memory_size().unwrap_err().contains("go together"));
+        }
+    }
 }
