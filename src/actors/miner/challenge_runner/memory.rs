@@ -141,6 +141,8 @@ async fn check(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<(), C
 
 type Memories = Vec<(DeviceId, Box<dyn Filled>)>;
 type Failed = (DeviceId, ProverError);
+/// What was asked to be opened, and what came of it.
+type Opened = (Vec<Position>, Result<Vec<u8>, ProverError>);
 
 /// Fills the memory of every device at once.
 async fn fill(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<Memories, Failed> {
@@ -335,7 +337,7 @@ impl ChallengeRunner {
         caller: Hotkey,
         challenge: ChallengeId,
         device: DeviceId,
-        opened: Option<(Vec<Position>, Result<Vec<u8>, ProverError>)>,
+        opened: Option<Opened>,
     ) -> Result<Vec<u8>, OpenError> {
         let held = self.held(caller, challenge, Stage::Scanned).ok_or(OpenError::Unknown)?;
         let (positions, opened) = opened.ok_or(OpenError::Unknown)?;

@@ -197,7 +197,8 @@ fn what_is_beyond_the_budget_or_no_memory_at_all_is_refused_before_anything_is_f
             assert_eq!(refusal(&miner.fill_with(A, 1, 1, devices).await), reason, "{what}");
         }
         assert_eq!(refusal(&miner.fill(A, 1, &[7]).await), ChallengeRefusal::NoDevice);
-        assert_eq!((noting.0.lock().unwrap().len(), miner.holds().await), (0, 0));
+        assert_eq!(miner.holds().await, 0);
+        assert_eq!(noting.0.lock().unwrap().len(), 0);
         assert_eq!(miner.fill(A, 1, &[0]).await, ChallengeReply::Ready, "refusals cost nothing");
         assert_eq!(*noting.0.lock().unwrap(), [DeviceId::cpu(0)]);
     });

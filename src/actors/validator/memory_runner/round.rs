@@ -154,12 +154,13 @@ pub async fn judge_all(setup: &Arc<RoundSetup>, epoch: Epoch, slot: &Slot, plans
     let mut ready = Vec::new();
     let mut findings: Vec<Option<Finding>> = Vec::with_capacity(begun.len());
     for (plan, filled) in begun {
-        match filled.unwrap_or_else(|why| Err(Finding::all(plan, &failed(why), None))) {
-            Ok(filled) => {
+        match filled {
+            Ok(Ok(filled)) => {
                 ready.push((findings.len(), filled));
                 findings.push(None);
             }
-            Err(finding) => findings.push(Some(finding)),
+            Ok(Err(finding)) => findings.push(Some(*finding)),
+            Err(why) => findings.push(Some(Finding::all(plan, &failed(why), None))),
         }
     }
     let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
@@ -209,10 +210,10 @@ async fn fill(
     window: &Window,
     plan: PlannedMiner,
     until: Instant,
-) -> Result<Filled, Finding> {
+) -> Result<Filled, Box<Finding>> {
     let (nonce, id) = match (random::<32, Evidence>(), random::<16, Evidence>()) {
         (Ok(nonce), Ok(id)) => (Hash32(nonce), ChallengeId(id)),
-        (Err(verdict), _) | (_, Err(verdict)) => return Err(Finding::all(plan, &verdict, None)),
+        (Err(verdict), _) | (_, Err(verdict)) => return Err(Box::new(Finding::all(plan, &verdict, None))),
     };
     let memory = |d: &PlannedDevice| {
         let size = d.work.size;
@@ -228,7 +229,7 @@ async fn fill(
             setup.metrics.memory_stage("fill", begun.elapsed());
             Ok(Filled { plan, id, nonce, tracer: Arc::new(tracer) })
         }
-        Err(verdict) => Err(Finding::all(plan, &window.blame(verdict), tracer.trace())),
+        Err(verdict) => Err(Box::new(Finding::all(plan, &window.blame(verdict), tracer.trace()))),
     }
 }
 
