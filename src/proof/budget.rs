@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::memory::{self, cpu};
+use super::prover::cuda;
 use super::size;
 use super::work::Work;
 use crate::clock::millis;
@@ -34,11 +36,11 @@ pub struct BudgetLimits {
     pub window: Duration,
 }
 
-/// What one device's work needs.
+/// What one device's proof needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// The work.
-    pub work: Work,
+    /// Operations of whatever computes.
+    pub operations: u64,
     /// Memory of this machine that its prover needs, in bytes.
     pub host_bytes: u64,
     /// Memory of the device that its prover needs, in bytes; none where the processor proves.
@@ -46,15 +48,35 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// More than anybody grants: what work out of range needs.
+    const TOO_MUCH: Demand = Demand { operations: u64::MAX, host_bytes: u64::MAX, device_bytes: None };
+
     /// Of work that the processor proves.
     pub fn of_processor(work: Work) -> Self {
-        Demand { work, host_bytes: work.memory_bytes(), device_bytes: None }
+        if work.check().is_err() {
+            return Demand::TOO_MUCH;
+        }
+        Demand { operations: work.operations(), host_bytes: work.memory_bytes(), device_bytes: None }
     }
 
     /// Of work that a GPU proves.
     pub fn of_gpu(work: Work) -> Self {
-        let device_bytes = Some(size::gpu_memory_bytes(&work));
-        Demand { work, host_bytes: size::gpu_host_memory_bytes(&work), device_bytes }
+        if work.check().is_err() {
+            return Demand::TOO_MUCH;
+        }
+        let (host_bytes, device_bytes) = (size::gpu_host_memory_bytes(&work), Some(size::gpu_memory_bytes(&work)));
+        Demand { operations: work.operations(), host_bytes, device_bytes }
+    }
+
+    /// Of a proof of this machine's own memory.
+    pub fn of_own_memory(size: &memory::Size) -> Self {
+        Demand { operations: size.operations(), host_bytes: cpu::memory_bytes(size), device_bytes: None }
+    }
+
+    /// Of a proof of a GPU's memory. On the host it is what the libraries take, as for work, and a root for each scan.
+    pub fn of_gpu_memory(size: &memory::Size) -> Self {
+        let host_bytes = size::GPU_HOST_BYTES + 32 * u64::from(size.scans());
+        Demand { operations: size.operations(), host_bytes, device_bytes: Some(cuda::memory_bytes(size)) }
     }
 
     /// Whether a device that has `device_bytes` of memory in all can do it.
@@ -274,11 +296,10 @@ impl Budget {
 
     fn size(&self, demands: impl Iterator<Item = Demand>) -> Result<(), BudgetReason> {
         let (mut operations, mut memory, mut largest, mut devices) = (0u64, 0u64, 0u64, 0);
-        for Demand { work, host_bytes, .. } in demands {
-            work.check().map_err(|error| BudgetReason::Work(error.to_string()))?;
-            operations = operations.saturating_add(work.operations());
-            memory = memory.saturating_add(host_bytes);
-            largest = largest.max(host_bytes);
+        for demand in demands {
+            operations = operations.saturating_add(demand.operations);
+            memory = memory.saturating_add(demand.host_bytes);
+            largest = largest.max(demand.host_bytes);
             devices += 1;
         }
         if devices == 0 {
@@ -375,9 +396,36 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_of_memory_is_bounded_like_work_and_a_gpus_own_memory_is_not_the_hosts() {
+        let size = memory::Size::new(1 << 20, 8, 2).unwrap();
+        let on_cpu = Demand::of_own_memory(&size);
+        let expected =
+            Demand { operations: size.operations(), host_bytes: cpu::memory_bytes(&size), device_bytes: None };
+        assert_eq!(on_cpu, expected);
+        let on_gpu = Demand::of_gpu_memory(&size);
+        assert!(on_gpu.host_bytes < 1 << 30 && on_gpu.device_bytes.is_some_and(|bytes| bytes > 1 << 30), "{on_gpu:?}");
+        let mut budget = budget();
+        let (asked, limit) = (on_cpu.operations, 2 * work().operations());
+        let refused = budget.admit(0, A, &[on_cpu]).unwrap_err();
+        assert_eq!(refused, Refusal::Budget(BudgetReason::Operations { asked, limit }));
+        budget.limits.ops_per_challenge = u64::MAX;
+        let (asked, limit) = (on_cpu.host_bytes, 2 * work().memory_bytes());
+        let refused = budget.admit(0, A, &[on_cpu]).unwrap_err();
+        assert_eq!(refused, Refusal::Budget(BudgetReason::Memory { asked, limit }));
+        budget.limits.memory_bytes = u64::MAX;
+        let refused = budget.admit(0, A, &[on_cpu]).unwrap_err();
+        assert!(matches!(refused, Refusal::Budget(BudgetReason::ProverMemory { .. })), "{refused:?}");
+        budget.limits.prover_memory_bytes = on_cpu.host_bytes;
+        let ticket = budget.admit(0, A, &[on_cpu]).unwrap();
+        assert_eq!(budget.admit(0, B, &[work()]), Err(Refusal::Busy { until_ms: ticket.until_ms() }), "one at a time");
+    }
+
+    #[test]
     fn work_out_of_range_or_no_work_is_refused() {
-        let bad = Work { n: 33, k: 64, rounds: 1 };
-        assert!(matches!(budget().admit(0, A, &[bad]), Err(Refusal::Budget(BudgetReason::Work(_)))));
+        let bad = Work { n: u32::MAX, k: u32::MAX, rounds: u32::MAX };
+        for demand in [Demand::of_processor(bad), Demand::of_gpu(bad)] {
+            assert!(matches!(budget().admit(0, A, &[demand]), Err(Refusal::Budget(BudgetReason::Operations { .. }))));
+        }
         assert!(matches!(budget().admit(0, A, &[] as &[Work]), Err(Refusal::Budget(BudgetReason::Work(_)))));
     }
 

@@ -55,6 +55,11 @@ pub trait Prover: Send + Sync {
         Demand::of_processor(*work)
     }
 
+    /// What a proof of this device's memory needs.
+    fn needs_for_memory(&self, _device: DeviceId, size: &memory::Size) -> Demand {
+        Demand::of_own_memory(size)
+    }
+
     /// Lets go of what is ready on any other device, and, where `begin` says so, begins to make these ready: a later commit
     /// is shorter by what was done before. Returns at once; a device that cannot be made ready is one that is not.
     fn stand_by(&self, _devices: &[DeviceId], _begin: bool) {}

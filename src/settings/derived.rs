@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::sections::{GpuRow, Logging, Miner, Prover, Settings, Subtensor, Wallet};
+use super::sections::{DeviceClass, GpuRow, Logging, Miner, Prover, Settings, Subtensor, Wallet};
 use crate::chain::serving::AddressPolicy;
+use crate::proof::memory;
+use crate::proof::size::memory_size;
 use crate::scoring::{Limit, ModelRow};
 use crate::telemetry::redact_endpoint;
 
@@ -123,6 +125,31 @@ impl GpuRow {
     }
 }
 
+impl GpuRow {
+    /// The memory proof of this model; none where the row has not all that it takes.
+    pub fn memory_size(&self) -> Option<memory::Size> {
+        let model = self.model("");
+        let (memory, bandwidth) = model.memory.zip(model.bandwidth)?;
+        memory_size(memory.best, memory.floor, bandwidth.best, self.memory_iterations?)
+    }
+}
+
+impl DeviceClass {
+    /// The memory proof of this class, if it has one.
+    ///
+    /// # Errors
+    /// What is wrong with the figures, or which is missing.
+    pub fn memory_size(&self) -> Result<Option<memory::Size>, String> {
+        match (self.memory_blocks, self.memory_iterations, self.memory_scans) {
+            (None, None, None) => Ok(None),
+            (Some(blocks), Some(iterations), Some(scans)) => {
+                memory::Size::new(blocks.into(), iterations, scans).map(Some).map_err(|error| error.to_string())
+            }
+            _ => Err("memory_blocks, memory_iterations and memory_scans go together: give all or none".to_owned()),
+        }
+    }
+}
+
 impl Prover {
     /// Threads of one prover child on a machine of this many cores with this many miners; at least 1.
     pub fn threads_for(&self, cores: usize, miners: usize) -> usize {
@@ -205,5 +232,25 @@ mod tests {
         assert_eq!(paths, [PathBuf::from("/opt/cuda/lib64"), PathBuf::from("/home/op/lib")]);
         let wrong = with("prover.library_path", "/a:/b").err().unwrap().to_string();
         assert!(wrong.contains("separates paths: write a list"), "{wrong}");
+    }
+
+    #[test]
+    fn every_shipped_model_has_a_memory_proof_above_its_floor_and_every_shipped_class_a_small_one() {
+        let env = || [("HOME".to_owned(), "/home/op".to_owned())];
+        let settings = load(Role::Validator, &Cli::default(), env()).unwrap().settings;
+        for (name, row) in &settings.scoring.gpus {
+            let memory = row.model(name).memory.unwrap();
+            let size = row.memory_size().unwrap_or_else(|| panic!("{name} has none"));
+            assert!((memory.floor..memory.best).contains(&size.bytes()), "{name}: {size:?} and {memory:?}");
+            let bandwidth = row.model(name).bandwidth.unwrap().best;
+            assert!(size.bytes() * u64::from(size.scans()) >= 2 * bandwidth, "{name}");
+        }
+        let devnet = load(Role::Devnet, &Cli::default(), env()).unwrap().settings;
+        for (name, class) in &devnet.devnet.gpu_scores {
+            let size = class.memory_size().unwrap().unwrap_or_else(|| panic!("{name} has none"));
+            assert!(size.bytes() <= 4 << 20, "{name}");
+            let half = DeviceClass { memory_scans: None, ..class.clone() };
+            assert!(half.memory_size().unwrap_err().contains("go together"));
+        }
     }
 }

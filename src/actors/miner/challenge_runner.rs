@@ -11,8 +11,10 @@
 //! a validator's turn (`readiness`). On restart the
 //! kept commitments are gone with their provers; what was accepted is on record (`intents`), so a commitment that is
 //! asked for within its time is made again, and the validator, which asks until its opening deadline, gets its bytes.
+//! Proofs of memory are in `memory`; they share the budget, and so the window, with proofs of work.
 
 mod intents;
+mod memory;
 mod readiness;
 
 use std::collections::HashMap;
@@ -27,7 +29,7 @@ use tokio::time::Instant;
 use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager;
 use crate::actors::miner::specs_collector::SpecsCollector;
-use crate::actors::miner::turn::may_challenge;
+use crate::actors::miner::turn::{Asked, may_challenge};
 use crate::clock::SharedClock;
 use crate::ids::{ChallengeId, DeviceId, Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
@@ -63,6 +65,10 @@ pub struct ChallengeRunnerSetup {
     pub limits: BudgetLimits,
     /// How long a commitment is kept after its roots were sent.
     pub keep: Duration,
+    /// How long memory may be filled, how long it waits for its scans, and how long those may take.
+    pub fill_timeout: Duration,
+    /// How long memory, or what was opened of it, is kept after its roots were sent.
+    pub keep_memory: Duration,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
@@ -105,6 +111,10 @@ pub struct ChallengeRunner {
     kept: HashMap<(Hotkey, ChallengeId, DeviceId), Kept>,
     /// The last epoch for which a validator had its roots: it has one challenge an epoch.
     answered: HashMap<Hotkey, Epoch>,
+    /// The proof of memory that is under way.
+    memory: Option<memory::Held>,
+    /// The last epoch for which a validator had memory filled.
+    filled: HashMap<Hotkey, Epoch>,
     proofs: u64,
     refusals: u64,
     readiness: Readiness,
@@ -121,6 +131,8 @@ impl ChallengeRunner {
             budget,
             kept: HashMap::new(),
             answered: HashMap::new(),
+            memory: None,
+            filled: HashMap::new(),
             proofs: 0,
             refusals: 0,
             readiness: Readiness::default(),
@@ -134,7 +146,7 @@ impl ChallengeRunner {
 
     /// Whether it is this caller's turn, and its first challenge of the epoch.
     fn admit(&mut self, caller: Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
-        may_challenge(self.setup.view.borrow().as_deref(), &caller, epoch)?;
+        may_challenge(self.setup.view.borrow().as_deref(), &caller, epoch, Asked::Work)?;
         // Callers are validators that were admitted, and older epochs are no use: the map stays small.
         self.answered.retain(|_, answered| *answered >= epoch);
         if self.answered.get(&caller) == Some(&epoch) {
@@ -147,10 +159,10 @@ impl ChallengeRunner {
     /// Makes room for a challenge; if there is none, says until when the caller has to wait. A caller's earlier commitments
     /// make room for its new ones: it has one challenge at a time. Another's make room once they were opened, the first to
     /// expire first: their validator has what it asked for, and if the answer was lost they are made again.
-    fn make_room(&mut self, caller: Hotkey, demands: &[Demand]) -> Result<(), ChallengeReply> {
+    fn make_room(&mut self, caller: Hotkey, bytes: u64) -> Result<(), ChallengeReply> {
         self.drop_expired();
         self.kept.retain(|(of, _, _), _| *of != caller);
-        let over = self.memory_over(demands);
+        let over = self.memory_over(bytes);
         let mut opened: Vec<_> =
             self.kept.iter().filter(|(_, k)| k.is_opened()).map(|(key, k)| (k.until, *key, k.host_bytes)).collect();
         opened.sort_unstable_by_key(|(until, key, _)| (*until, *key));
@@ -164,19 +176,20 @@ impl ChallengeRunner {
         if freed >= over {
             opened.iter().for_each(|(_, key, _)| drop(self.kept.remove(key)));
         }
-        self.room(demands)
+        self.room(bytes)
     }
 
-    /// How many bytes the commitments that are kept and this work need above the limit.
-    fn memory_over(&self, demands: &[Demand]) -> u64 {
-        let all = self.kept.values().map(|k| k.host_bytes).chain(demands.iter().map(|demand| demand.host_bytes));
-        all.fold(0, u64::saturating_add).saturating_sub(self.setup.limits.memory_bytes)
+    /// How many of these bytes, with what is kept and held, are above the limit.
+    fn memory_over(&self, bytes: u64) -> u64 {
+        let kept = self.kept.values().map(|k| k.host_bytes);
+        let all = kept.chain([self.memory_held(), bytes]).fold(0, u64::saturating_add);
+        all.saturating_sub(self.setup.limits.memory_bytes)
     }
 
-    /// Whether there is room for this work beside what is kept.
-    fn room(&self, demands: &[Demand]) -> Result<(), ChallengeReply> {
+    /// Whether there is room for so many bytes beside what is kept.
+    fn room(&self, bytes: u64) -> Result<(), ChallengeReply> {
         match self.kept.values().map(|k| k.until).min() {
-            Some(first) if self.memory_over(demands) > 0 => {
+            Some(first) if self.memory_over(bytes) > 0 => {
                 let wait = first.saturating_duration_since(Instant::now()).as_millis() as u64;
                 Err(ChallengeReply::Busy { until_ms: self.setup.clock.now_ms().saturating_add(wait) })
             }
@@ -223,7 +236,7 @@ impl ChallengeRunner {
             Err(budget::Refusal::Busy { .. }) => return Err(OpenError::Busy),
             Err(refusal) => return Err(OpenError::NotAgain(refusal.to_string())),
         };
-        if self.room(&demands).is_err() {
+        if self.room(host_bytes(&demands)).is_err() {
             self.budget.withdraw(ticket);
             return Err(OpenError::Busy);
         }
@@ -235,7 +248,7 @@ impl ChallengeRunner {
         }
         let (setup, begun) = (self.setup.clone(), Instant::now());
         let work = async move {
-            check(&setup, &jobs).await.map_err(|reply| format!("{reply:?}"))?;
+            check(&setup, needed(setup.prover.as_ref(), &jobs)).await.map_err(|reply| format!("{reply:?}"))?;
             Ok(commit(setup.prover.as_ref(), &jobs).await)
         };
         ctx.spawn(work.into_actor(self).map(move |made: Result<Proved, String>, act, _| {
@@ -263,6 +276,11 @@ impl ChallengeRunner {
         }));
         Ok(())
     }
+}
+
+/// The memory of this machine that the provers need together.
+fn host_bytes(demands: &[Demand]) -> u64 {
+    demands.iter().map(|demand| demand.host_bytes).fold(0, u64::saturating_add)
 }
 
 fn refused(reason: ChallengeRefusal, detail: impl Into<String>) -> ChallengeReply {
@@ -309,26 +327,32 @@ fn challenges(hotkey: Hotkey, request: &ChallengeRequest) -> Result<Vec<Challeng
 
 /// What each of the jobs needs.
 fn demands(prover: &dyn Prover, jobs: &[Challenge]) -> Vec<Demand> {
-    jobs.iter().map(|job| prover.needs(job.device, &job.work)).collect()
+    needed(prover, jobs).map(|(_, demand)| demand).collect()
+}
+
+fn needed(prover: &dyn Prover, jobs: &[Challenge]) -> impl Iterator<Item = (DeviceId, Demand)> {
+    jobs.iter().map(|job| (job.device, prover.needs(job.device, &job.work)))
 }
 
 type Proved = Vec<(DeviceId, Work, Result<Box<dyn Commitment>, ProverError>)>;
 
-/// Checks what the own actors know.
-async fn check(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<(), ChallengeReply> {
+/// Checks by what the own actors know that these devices are offered, not rented, and have the memory that is needed.
+async fn check(
+    setup: &ChallengeRunnerSetup,
+    asked: impl IntoIterator<Item = (DeviceId, Demand)>,
+) -> Result<(), ChallengeReply> {
     let specs = setup.specs.ask(GetSpecs, ASK).await;
     let rented = setup.allocations.ask(RentedDevices, ASK).await;
     let (Ok(specs), Ok(rented)) = (specs, rented) else {
         return Err(refused(ChallengeRefusal::Draining, "the miner does not know its own devices yet"));
     };
-    for job in jobs {
-        let Some(offered) = specs.specs.devices.iter().find(|d| d.device == job.device) else {
-            return Err(refused(ChallengeRefusal::NoDevice, format!("{} is not offered here", job.device)));
+    for (device, demand) in asked {
+        let Some(offered) = specs.specs.devices.iter().find(|d| d.device == device) else {
+            return Err(refused(ChallengeRefusal::NoDevice, format!("{device} is not offered here")));
         };
-        if rented.iter().any(|(device, _)| *device == job.device) {
-            return Err(refused(ChallengeRefusal::Rented, format!("{} is rented and is not disturbed", job.device)));
+        if rented.iter().any(|(rented, _)| *rented == device) {
+            return Err(refused(ChallengeRefusal::Rented, format!("{device} is rented and is not disturbed")));
         }
-        let demand = setup.prover.needs(job.device, &job.work);
         demand.fits(offered.memory_bytes).map_err(|reason| unaffordable(&budget::Refusal::Budget(reason)))?;
     }
     Ok(())
@@ -345,7 +369,7 @@ async fn prove(
     intent: Intent,
     jobs: Vec<Challenge>,
 ) -> Result<Proved, ChallengeReply> {
-    check(&setup, &jobs).await?;
+    check(&setup, needed(setup.prover.as_ref(), &jobs)).await?;
     let begun = Instant::now();
     let proofs = async {
         let proved = commit(setup.prover.as_ref(), &jobs).await;
@@ -361,22 +385,25 @@ impl Actor for ChallengeRunner {
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
         ctx.run_interval(readiness::PERIOD, Self::see_to_readiness);
+        ctx.run_interval(memory::LOOK, Self::look_after_memory);
     }
 }
 
 impl Supervised for ChallengeRunner {
-    const MESSAGES: &'static [&'static str] = &["Prove", "Open"];
+    const MESSAGES: &'static [&'static str] = &["Prove", "Open", "FillMemory", "ScanMemory", "OpenMemory"];
 }
 
 impl Handler<Prove> for ChallengeRunner {
     type Result = ResponseActFuture<Self, ChallengeReply>;
-    fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, Prove { caller, request }: Prove, ctx: &mut Ctx<Self>) -> Self::Result {
         self.setup = self.live.get();
         self.budget.set_limits(self.setup.limits);
+        self.look_after_memory(ctx);
         if let Err(reply) = self.admit(caller, request.epoch) {
             self.refusals += 1;
             return Box::pin(async move { reply }.into_actor(self));
         }
+        self.goes_on(caller);
         let setup = self.setup.clone();
         let jobs = match challenges(setup.hotkey, &request) {
             Ok(jobs) => jobs,
@@ -395,7 +422,7 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { reply }.into_actor(self));
             }
         };
-        if let Err(busy) = self.make_room(caller, &demands) {
+        if let Err(busy) = self.make_room(caller, host_bytes(&demands)) {
             self.refusals += 1;
             self.budget.withdraw(ticket);
             return Box::pin(async move { busy }.into_actor(self));
@@ -493,8 +520,8 @@ impl Handler<Inspect> for ChallengeRunner {
     type Result = MessageResult<Inspect>;
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
-            "commitments_kept": self.kept.len(), "proofs": self.proofs, "refusals": self.refusals,
-            "devices": self.readiness.shown(),
+            "commitments_kept": self.kept.len(), "memory_held": self.memory_held(), "proofs": self.proofs,
+            "refusals": self.refusals, "devices": self.readiness.shown(),
         }))
     }
 }

@@ -39,6 +39,7 @@ use crate::wire::synapse::{
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
 
+mod memory;
 mod readiness;
 mod unheard;
 
@@ -135,15 +136,11 @@ fn miner() -> Miner {
 }
 
 fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
-    miner_with(dir, crash, Arc::new(InProcessProver { threads: 1 }), watch::channel(None).1)
+    miner_like(dir, crash, |_| {})
 }
 
-fn miner_with(
-    dir: tempfile::TempDir,
-    crash: Arc<Crash>,
-    prover: Arc<dyn Prover>,
-    view: watch::Receiver<Option<Arc<ChainView>>>,
-) -> Miner {
+/// A miner whose proofs run with another setup.
+fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mut ChallengeRunnerSetup)) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
@@ -187,9 +184,9 @@ fn miner_with(
         metrics: metrics.clone(),
     });
     tree.start(leases_seat, move |_| AllocationManager::new(Live::fixed(setup.clone()))).unwrap();
-    let setup = Arc::new(ChallengeRunnerSetup {
+    let mut setup = ChallengeRunnerSetup {
         hotkey: Hotkey([9; 32]),
-        prover,
+        prover: Arc::new(InProcessProver { threads: 1 }),
         limits: BudgetLimits {
             ops_per_challenge: u64::MAX,
             memory_bytes: work().memory_bytes() * 3 / 2,
@@ -199,13 +196,17 @@ fn miner_with(
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
+        fill_timeout: Duration::from_secs(30),
+        keep_memory: Duration::from_secs(30),
         specs: specs.clone(),
         allocations: leases.clone(),
-        view,
+        view: watch::channel(None).1,
         journal,
         clock: clock.clone(),
         metrics,
-    });
+    };
+    change(&mut setup);
+    let setup = Arc::new(setup);
     tree.start(proofs_seat, move |_| ChallengeRunner::new(Live::fixed(setup.clone()))).unwrap();
     Miner { offer: offered, specs, engine, leases, proofs, clock, tree, writer, dir }
 }

@@ -36,7 +36,7 @@ impl Standard<'_> {
 /// `proof_ns` is what one takes; `callers` how many come in a window.
 pub(super) fn budget(limits: BudgetLimits, demands: &[Demand], proof_ns: u64, callers: u64) -> Line {
     let line = |found: String| Line::ok("budget", found);
-    let asked: u64 = demands.iter().map(|d| d.work.operations()).fold(0, u64::saturating_add);
+    let asked: u64 = demands.iter().map(|d| d.operations).fold(0, u64::saturating_add);
     let shown = format!("{} operations for {} devices", scientific(asked), demands.len());
     let against = format!("at most {} in one challenge", scientific(limits.ops_per_challenge));
     if let Err(refusal) = Budget::new(limits).admit(0, Hotkey([0; 32]), demands) {

@@ -80,6 +80,10 @@ impl Prover for DeviceProver {
         if self.is_by_cuda(device) { Demand::of_gpu(*work) } else { Demand::of_processor(*work) }
     }
 
+    fn needs_for_memory(&self, device: DeviceId, size: &memory::Size) -> Demand {
+        if self.is_by_cuda(device) { Demand::of_gpu_memory(size) } else { Demand::of_own_memory(size) }
+    }
+
     fn stand_by(&self, devices: &[DeviceId], begin: bool) {
         let gpus: Vec<DeviceId> = devices.iter().copied().filter(|device| self.is_by_cuda(*device)).collect();
         self.warm.keep(&self.gpu, &gpus, begin);

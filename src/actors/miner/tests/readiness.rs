@@ -67,7 +67,9 @@ fn free_devices_are_ready_while_a_turn_is_near_and_nothing_is_begun_while_one_is
     run(async {
         let prover = Arc::new(Noting { told: Mutex::default(), may_prove: Semaphore::new(0) });
         let (head, heads) = watch::channel(view(100));
-        let miner = miner_with(tempfile::tempdir().unwrap(), Crash::never(), prover.clone(), heads);
+        let miner = miner_like(tempfile::tempdir().unwrap(), Crash::never(), |setup| {
+            (setup.prover, setup.view) = (prover.clone(), heads);
+        });
         miner.ready().await;
         prover.hears(&[0, 1], true).await;
 
