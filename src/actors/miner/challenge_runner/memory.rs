@@ -6,6 +6,9 @@
 //! a rental takes one of its devices, or when its own validator goes on to work. What was opened is kept until its time is
 //! over: the same positions are answered again, others never.
 //!
+//! Who rents is asked every 200 ms while memory is held, instead of being told: two actors that wait for each other could
+//! both wait for ever, and a container takes longer to start than that.
+//!
 //! Whatever computes sits in the memory itself or in a future that ends with it ([`Held::ended`]). A restart of this actor
 //! or of the node drops it: memory is not made again, unlike a commitment, and its validator is told that it is gone.
 
