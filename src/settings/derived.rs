@@ -169,6 +169,7 @@ impl Settings {
 mod tests {
     use super::super::{Cli, Role, load};
     use super::*;
+    use crate::proof::prover::Backend;
 
     #[test]
     fn derived_values_follow_the_settings() {
@@ -188,5 +189,21 @@ mod tests {
         assert_eq!(settings.miner.min_stake_rao(), 1_024_000_000_000);
         let dir = settings.log_dir("miner");
         assert_eq!(dir, PathBuf::from("/home/op/.bittensor/miners/default/default/netuid27/miner"));
+    }
+
+    #[test]
+    fn what_computes_has_three_names_and_library_paths_are_a_list() {
+        let env = [("HOME".to_owned(), "/home/op".to_owned())];
+        let with = |key, value: &str| load(Role::Miner, &Cli::default().with_key(key, value), env.clone());
+        assert_eq!(load(Role::Miner, &Cli::default(), env.clone()).unwrap().settings.prover.backend, Backend::Auto);
+        for backend in [Backend::Auto, Backend::Cpu, Backend::Cuda] {
+            assert_eq!(with("prover.backend", &backend.to_string()).unwrap().settings.prover.backend, backend);
+        }
+        let wrong = with("prover.backend", "cud").err().unwrap().to_string();
+        assert!(wrong.contains("expected cpu, cuda or auto") && wrong.contains("did you mean cuda"), "{wrong}");
+        let paths = with("prover.library_path", "/opt/cuda/lib64,~/lib").unwrap().settings.prover.library_path;
+        assert_eq!(paths, [PathBuf::from("/opt/cuda/lib64"), PathBuf::from("/home/op/lib")]);
+        let wrong = with("prover.library_path", "/a:/b").err().unwrap().to_string();
+        assert!(wrong.contains("separates paths: write a list"), "{wrong}");
     }
 }

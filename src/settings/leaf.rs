@@ -292,7 +292,7 @@ pub(crate) fn file_name(value: &String) -> Option<String> {
 }
 
 /// Paths that can stand in a list with colons between them.
-pub(crate) fn no_colon(paths: &Vec<PathBuf>) -> Option<String> {
+pub(crate) fn no_colon(paths: &[PathBuf]) -> Option<String> {
     let wrong = paths.iter().find(|path| path.as_os_str().as_encoded_bytes().contains(&b':'))?;
     Some(format!("{wrong:?} has a colon, which separates paths: write a list"))
 }

@@ -219,7 +219,7 @@ section! {
         /// What computes: for each device what it needs, or the processor or CUDA for all.
         pub backend: Backend,
         /// Directories where CUDA's libraries are looked for first; none = the node's own `LD_LIBRARY_PATH`.
-        pub library_path: Vec<PathBuf> [no_colon],
+        pub library_path: Vec<PathBuf> [|paths: &Vec<PathBuf>| no_colon(paths)],
         /// Longest run of one child.
         pub time_limit: Duration [within(s(1), s(3600))],
         /// Memory of one child on this machine, MiB: address space, or for GPUs private writable mappings.

@@ -67,7 +67,6 @@ struct Functions {
     prefer: unsafe extern "C" fn(*mut Opaque) -> c_int,
     destroy_preference: unsafe extern "C" fn(Opaque) -> c_int,
     set_preference: unsafe extern "C" fn(Opaque, c_int, *const c_void, usize) -> c_int,
-    #[expect(clippy::type_complexity, reason = "as the header has it")]
     choose: unsafe extern "C" fn(
         Opaque,
         Opaque,
@@ -80,7 +79,6 @@ struct Functions {
         *mut Heuristic,
         *mut c_int,
     ) -> c_int,
-    #[expect(clippy::type_complexity, reason = "as the header has it")]
     multiply: unsafe extern "C" fn(
         Opaque,
         Opaque,
