@@ -164,7 +164,12 @@ async fn products_by_cublaslt_of_cuda_13_are_those_of_the_processor() {
 
 #[tokio::test]
 async fn a_child_for_gpus_gets_what_cuda_needs_and_nothing_else() {
-    let args = vec!["-c".into(), "env | sort >&2; ulimit -v >&2; ulimit -d >&2; exit 1".into(), "prover".into()];
+    // The limits are set by then: the host speaks afterwards.
+    let args = vec![
+        "-c".into(),
+        "head -c 8 >/dev/null; env | sort >&2; ulimit -v >&2; ulimit -d >&2; exit 1".into(),
+        "prover".into(),
+    ];
     let child = ChildProver { args, ..ChildProver::new("/bin/sh".into(), limits()) };
     let told = async |cuda: CudaChild| {
         let prover = DeviceProver::new(Backend::Auto, child.clone(), cuda);

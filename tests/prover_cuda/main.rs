@@ -4,5 +4,6 @@
 
 mod children;
 mod failures;
+mod memory;
 mod stage;
 mod stand_in;

@@ -209,6 +209,11 @@ impl WarmChild {
     pub(super) async fn commit(self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
         self.0.commit(challenge, false).await
     }
+
+    /// Ends it: what it has on its device is given back when this returns.
+    pub(super) async fn end(self) {
+        self.0.kill().await;
+    }
 }
 
 struct ChildCommitment {

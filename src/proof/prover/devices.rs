@@ -71,7 +71,7 @@ impl Prover for DeviceProver {
             return self.processor.fill(challenge).await;
         }
         // The fill is not timed, and needs what a child that waits has taken.
-        let without = self.warm.without(challenge.device);
+        let without = self.warm.without(challenge.device).await;
         let filled = self.gpu.fill(challenge).await?;
         Ok(Box::new(Alone { filled, _without: without }))
     }

@@ -142,12 +142,23 @@ impl WarmChildren {
         }
     }
 
-    /// Ends the child of this device, if it has one, and starts none while this is held: something else needs its memory.
-    pub(super) fn without(&self, device: DeviceId) -> Without {
+    /// Ends the child of this device, if it has one, and starts none while this is held: something else needs its memory, which
+    /// the child has given back when this returns.
+    pub(super) async fn without(&self, device: DeviceId) -> Without {
+        let (without, taken) = self.apart(device);
+        if let Some(mut warming) = taken
+            && let Ok(Ok(Ok(child))) = timeout(READY, &mut warming.task).await
+        {
+            child.end().await;
+        }
+        without
+    }
+
+    /// From now on no child is started for this device; and the one that it has.
+    fn apart(&self, device: DeviceId) -> (Without, Option<Warming>) {
         let mut pool = locked(&self.pool);
-        pool.kept.remove(&device);
         locked(&self.without).push(device);
-        Without { device, all: self.without.clone() }
+        (Without { device, all: self.without.clone() }, pool.take(device))
     }
 
     /// Starts a child for each of these works and waits until all are ready, or have failed.
