@@ -119,14 +119,14 @@ impl PassEvidence {
     }
 }
 
-/// The judgement of one device in one epoch.
+/// The judgement of one device in one epoch, by a proof whose pass shows `E`: work, unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
-pub enum Verdict {
-    /// The work was done, at the address, in the time.
+pub enum Verdict<E = PassEvidence> {
+    /// What was asked was done, at the address, in the time.
     Pass {
         /// What was measured.
-        evidence: PassEvidence,
+        evidence: E,
     },
     /// The answer is wrong, and the miner is answerable for it.
     Fail {
@@ -144,7 +144,10 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
+/// The judgement of one device's memory in one epoch.
+pub type MemoryVerdict = Verdict<crate::proof::memory::Evidence>;
+
+impl<E> Verdict<E> {
     /// The metric label of the kind of verdict: `pass`, `fail` or `unknown`.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -229,6 +229,44 @@ fn specs_are_this_machines(validator: &Path, miners: &[Hotkey]) {
 }
 
 #[test]
+fn memory_is_proved_and_who_does_not_hold_all_of_it_loses_its_pay_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    inside(async |runtime| {
+        let options = DevnetOptions { miners: 2, memory_cheaters: 1, ..options(dir.path()) };
+        let net = Running::start(options, runtime).await;
+        let cheater = net.miners[2].hotkey;
+        let part = until("the honest miners are paid and the cheater is not, for its memory", async || {
+            let (board, _, _) = net.on_chain().await?;
+            let part = board.rows.iter().find(|r| r.hotkey == cheater)?.score.parts.first()?.clone();
+            let caught = part.reason.label() == "memory_mismatch";
+            (caught && net.scores(&board)? == thousandths([3_125, 6_250, 0])).then_some(part)
+        })
+        .await;
+        assert_eq!(part.credit, 0);
+        let page = metrics(net.web).await;
+        assert!(page["compute_memory_total{reason=\"none\",verdict=\"pass\"}"] >= 2.0);
+        assert!(page["compute_memory_total{reason=\"memory_mismatch\",verdict=\"fail\"}"] >= 1.0);
+        assert!(page["compute_memory_rounds_total{outcome=\"judged\"}"] >= 1.0);
+        assert!(page["compute_memory_bandwidth_bytes_per_second{model=\"cpu-1\"}"] > 0.0);
+        assert_eq!(net.end().await, Exit::Ok);
+
+        let db = open_read_only(&dir.path().join("validator")).unwrap();
+        for row in queries::memory_history(&db, 1_000).unwrap() {
+            let (verdict, hotkey) = (row.record.verdict, row.record.hotkey);
+            let right = match verdict.kind() {
+                "pass" => hotkey != cheater,
+                "fail" => hotkey == cheater && verdict.reason() == "memory_mismatch",
+                // A machine that is busy with other tests may keep an answer from coming in time.
+                _ => true,
+            };
+            assert!(right, "epoch {}, {hotkey}: {verdict:?}", row.record.epoch);
+        }
+        let paid = explain_from_db(&dir.path().join("validator"), cheater, 0).unwrap().to_text();
+        assert!(paid.contains("memory_mismatch") && paid.contains("memory proof"), "{paid}");
+    });
+}
+
+#[test]
 fn a_cheater_gets_nothing_and_explain_names_the_check_that_caught_it() {
     let dir = tempfile::tempdir().unwrap();
     inside(async |runtime| {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use common::{LONG, PROVER, inside, settings, until};
 use compute_subnet::evidence::read::{LogReader, verify};
-use compute_subnet::evidence::record::{MinerBody, WeightsStatusBody};
+use compute_subnet::evidence::record::{MemoryBody, MinerBody, WeightsStatusBody};
 use compute_subnet::evidence::replay::replay;
 use compute_subnet::evidence::sample::{self, Checked};
 use compute_subnet::exit::Exit;
@@ -121,6 +121,17 @@ fn the_weights_on_the_ledger_follow_from_the_log_alone_and_its_samples_hold() {
             compared += 1;
         }
         assert!(compared + 1 >= EPOCHS, "{compared} of {EPOCHS}");
+
+        // Memory is logged with what was exchanged, and its samples are among those that are checked.
+        let mut of_memory = 0;
+        for record in LogReader::new(&log).unwrap().map(Result::unwrap).filter(|r| r.kind == "memory") {
+            let body = MemoryBody::deserialize(&record.body).unwrap();
+            let sampled = body.challenge.iter().flat_map(|c| &c.devices).filter(|d| d.sample.is_some()).count();
+            let passed = body.devices.iter().filter(|d| d.verdict.kind() == "pass").count();
+            assert_eq!(sampled, passed, "{body:?}");
+            of_memory += passed;
+        }
+        assert!(of_memory > 0, "no memory was proved");
 
         // The proofs: every pass has a sample that holds, and the cheater's fails are fails to anybody.
         let samples = sample::check(&log, None, None).unwrap();

@@ -17,6 +17,9 @@ use compute_subnet::verdict::UnknownCause;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+#[path = "prover/memory.rs"]
+mod memory;
+
 const PROVER: &str = env!("CARGO_BIN_EXE_compute-prover");
 /// Longer than any test may take; a test that meets it fails.
 const LONG: Duration = Duration::from_secs(60);

@@ -46,6 +46,7 @@ fn on_devnet<F: Future<Output = Devnet>>(keys: &[(&str, &str)], web: &str, look:
     let options = DevnetOptions {
         miners: 3,
         cheaters: 0,
+        memory_cheaters: 0,
         duplicates: 0,
         rentals: 0,
         speed: 1.0,

@@ -14,19 +14,22 @@ use rusqlite::Connection;
 
 use crate::clock::SharedClock;
 use crate::messages::journal::{
-    EndedLeases, Explain, GetLastWeights, GetLease, LastProof, LastView, LastWeights, LeaseWithEvents, LiveLeases,
-    Note, OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
+    EndedLeases, Explain, GetLastWeights, GetLease, GetMemoryRounds, LastProof, LastView, LastWeights, LeaseWithEvents,
+    LiveLeases, MemoryHistory, MemoryRounds, Note, OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
 use crate::store::records::{
-    LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord, VerdictRecord,
+    LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord,
+    VerdictRecord,
 };
 use crate::store::{Health, Record, Role, StoreError, Writer, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(5);
+/// Rounds of memory proofs that a standing is made of: a validator has one in twelve epochs or so.
+const MEMORY_ROUNDS: u32 = 32;
 /// Intents to set weights that are told.
 const RECENT_WEIGHTS: u32 = 16;
 /// How often what is too old is removed.
@@ -101,6 +104,8 @@ impl Supervised for Journal {
         "Note",
         "RecentVerdicts",
         "OpenRounds",
+        "GetMemoryRounds",
+        "MemoryHistory",
         "LiveLeases",
         "EndedLeases",
         "GetLease",
@@ -151,6 +156,23 @@ impl Handler<OpenRounds> for Journal {
             let (open, last_closed) = (queries::open_rounds(conn)?, queries::last_judged_epoch(conn)?);
             Ok(Rounds { open, last_closed, judge: queries::judge(conn)? })
         })
+    }
+}
+
+impl Handler<GetMemoryRounds> for Journal {
+    type Result = ResponseActFuture<Self, Result<MemoryRounds, StoreError>>;
+    fn handle(&mut self, _: GetMemoryRounds, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| {
+            let (open, last) = (queries::open_memory_rounds(conn)?, queries::last_memory_epoch(conn)?);
+            Ok(MemoryRounds { open, last })
+        })
+    }
+}
+
+impl Handler<MemoryHistory> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<MemoryVerdictRow>, StoreError>>;
+    fn handle(&mut self, _: MemoryHistory, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(|conn| queries::memory_history(conn, MEMORY_ROUNDS))
     }
 }
 

@@ -39,7 +39,7 @@ pub use self::epoch::{
     next_epoch_block,
 };
 pub use self::error::{ChainError, Class, Rejection};
-pub use self::slots::SlotTable;
+pub use self::slots::{MemorySlot, SlotTable};
 pub use self::types::{
     AxonInfo, BlockHead, Hyperparameters, Inclusion, Metagraph, Neuron, PrometheusInfo, RAO_PER_TAO, ReplacedBy,
     Replacement, Standing, Weights,

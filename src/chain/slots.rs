@@ -17,6 +17,14 @@
 //! 5. Slot `i` is the blocks from the epoch's first + `i · L` up to, without, first + `(i + 1) · L`. Holders whose slot
 //!    would not lie within an ordinary epoch have none (more holders than blocks).
 //!
+//! # The memory slot
+//! Proofs of memory have a slot of their own, of one owner an epoch: they hold a device's memory for longer than a slot.
+//! 1. *Owner*: of the holders that have a slot, in the order of their slots, the one at `w mod h`, `h` being their number. `w`
+//!    is the first word below `⌊2³² / h⌋ · h` of the extended output of BLAKE3 `derive_key` with the context
+//!    `compute-slots/1 memory` over the same bytes as the shuffle's.
+//! 2. *Blocks*: where an ordinary epoch has `12 · 2 + 4` blocks or more, the [`MEMORY_BLOCKS`] after the twelfth slot. In a
+//!    shorter one they are the owner's own slot, in which the proofs of memory begin when its proofs of work are done.
+//!
 //! A table is made when the first block of its epoch is seen, and stays unless its beacon is replaced: until the first
 //! block is final the beacon is read again with each head, and a table of another beacon takes the place of the first, so
 //! that nodes that saw different branches agree again with the next head. A round that was begun goes on, an epoch that was
@@ -39,8 +47,12 @@ use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey, Netuid};
 pub const MAX_SLOTS: usize = 12;
 /// Blocks of a slot, where the epoch is long enough for [`MAX_SLOTS`] of them.
 pub const SLOT_BLOCKS: u64 = 2;
+/// Blocks of the memory slot, where the epoch is long enough for it beside [`MAX_SLOTS`] others.
+pub const MEMORY_BLOCKS: u64 = 4;
 /// The context of the shuffle's numbers.
-const CONTEXT: &str = "compute-slots/1 shuffle";
+const SHUFFLE: &str = "compute-slots/1 shuffle";
+/// The context of the number that names the owner of the memory slot.
+const MEMORY: &str = "compute-slots/1 memory";
 
 /// The slots of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +64,18 @@ pub struct SlotTable {
     epochs: EpochClock,
     blocks: u64,
     holders: Vec<Hotkey>,
+    memory_owner: Option<Hotkey>,
+}
+
+/// The slot in which memory is proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemorySlot {
+    /// Who asks in it.
+    pub owner: Hotkey,
+    /// Its blocks.
+    pub blocks: Range<BlockNumber>,
+    /// It is the owner's slot for proofs of work as well, which come first.
+    pub shared: bool,
 }
 
 /// A place on the line of blocks as a block's number.
@@ -72,7 +96,7 @@ pub fn slots(
     ranked.sort_by(|(a, a_stake), (b, b_stake)| b_stake.cmp(a_stake).then(a.cmp(b)));
     let mut holders: Vec<Hotkey> = ranked.into_iter().take(MAX_SLOTS).map(|(hotkey, _)| hotkey).collect();
     holders.sort_unstable();
-    shuffle(&mut holders, beacon, netuid, epoch);
+    shuffle(&mut holders, words(SHUFFLE, beacon, netuid, epoch));
     let length = epochs.length();
     let blocks = if length >= MAX_SLOTS as u64 * SLOT_BLOCKS {
         SLOT_BLOCKS
@@ -80,7 +104,11 @@ pub fn slots(
         (length / (holders.len() as u64).max(1)).max(1)
     };
     holders.truncate(usize::try_from(length / blocks).unwrap_or(MAX_SLOTS));
-    SlotTable { epoch, beacon, epochs, blocks, holders }
+    let memory_owner = match holders.len() {
+        0 => None,
+        count => holders.get(below(count, &mut words(MEMORY, beacon, netuid, epoch))).copied(),
+    };
+    SlotTable { epoch, beacon, epochs, blocks, holders, memory_owner }
 }
 
 /// The slots of the epoch that the head of `metagraph` is in.
@@ -90,27 +118,35 @@ pub fn slots_of(metagraph: &Metagraph, beacon: Hash32) -> SlotTable {
     slots(beacon, &holders, metagraph.netuid, metagraph.epochs, metagraph.epoch())
 }
 
-fn shuffle(holders: &mut [Hotkey], beacon: Hash32, netuid: Netuid, epoch: Epoch) {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+/// Numbers that nobody knows before the beacon.
+fn words(context: &str, beacon: Hash32, netuid: Netuid, epoch: Epoch) -> impl FnMut() -> u32 {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
     hasher.update(&beacon.0);
     hasher.update(&netuid.0.to_le_bytes());
     hasher.update(&epoch.to_le_bytes());
-    let mut words = hasher.finalize_xof();
-    let mut word = || {
+    let mut stream = hasher.finalize_xof();
+    move || {
         let mut bytes = [0u8; 4];
-        words.fill(&mut bytes);
-        u64::from(u32::from_le_bytes(bytes))
-    };
+        stream.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+}
+
+/// A number below `choices`, each as likely as another.
+fn below(choices: usize, words: &mut impl FnMut() -> u32) -> usize {
+    let choices = choices as u64;
+    let fair = (1u64 << 32) / choices * choices;
+    loop {
+        let word = u64::from(words());
+        if word < fair {
+            return (word % choices) as usize;
+        }
+    }
+}
+
+fn shuffle(holders: &mut [Hotkey], mut words: impl FnMut() -> u32) {
     for i in (1..holders.len()).rev() {
-        let choices = i as u64 + 1;
-        let fair = (1u64 << 32) / choices * choices;
-        let j = loop {
-            let word = word();
-            if word < fair {
-                break (word % choices) as usize;
-            }
-        };
-        holders.swap(i, j);
+        holders.swap(i, below(i + 1, &mut words));
     }
 }
 
@@ -157,10 +193,22 @@ impl SlotTable {
         Some(block(first)..block(first + i128::from(self.blocks)))
     }
 
-    /// The block at which a caller that is not served at `head` should ask again: the first of its slot if that is still to
-    /// come, else the first of the next epoch, in which it may have another one.
-    pub fn busy_until(&self, hotkey: &Hotkey, head: BlockNumber) -> BlockNumber {
-        match self.slot_of(hotkey) {
+    /// The slot in which memory is proved; `None` where nobody holds a slot.
+    pub fn memory_slot(&self) -> Option<MemorySlot> {
+        let owner = self.memory_owner?;
+        let works = MAX_SLOTS as u64 * SLOT_BLOCKS;
+        if self.epochs.length() < works + MEMORY_BLOCKS {
+            return Some(MemorySlot { owner, blocks: self.slot_of(&owner)?, shared: true });
+        }
+        let first = self.epochs.start(self.epoch) + i128::from(works);
+        let blocks = block(first)..block(first + i128::from(MEMORY_BLOCKS));
+        Some(MemorySlot { owner, blocks, shared: false })
+    }
+
+    /// The block at which a caller that waits for these blocks and is not served at `head` should ask again: the first of
+    /// them if that is still to come, else the first of the next epoch, in which it may have others.
+    pub fn come_at(&self, slot: Option<Range<BlockNumber>>, head: BlockNumber) -> BlockNumber {
+        match slot {
             Some(slot) if slot.start > head => slot.start,
             // An epoch that is put off by the chain goes on after its foreseen end.
             _ => self.epoch_end().max(head.saturating_add(1)),

@@ -44,7 +44,8 @@ impl Answer {
         if self.forgery == Forgery::WithholdOpenings {
             let mut attempts = Attempts::default();
             attempts.failed(UnknownCause::Refused, "no openings today".to_owned());
-            return match attempts.verdict() {
+            let verdict: Verdict = attempts.verdict();
+            return match verdict {
                 Verdict::Fail { reason, .. } => Outcome::Caught(reason),
                 other => Outcome::Beyond(format!("{other:?}")),
             };

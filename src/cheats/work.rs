@@ -74,7 +74,8 @@ fn judge(book: &Book, challenge: &Challenge, q: usize, draw: &mut Draw) -> Outco
         // The miner's own refusal, asked again until the deadline.
         let mut attempts = Attempts::default();
         attempts.failed(UnknownCause::Refused, "no openings today".to_owned());
-        return match attempts.verdict() {
+        let verdict: Verdict = attempts.verdict();
+        return match verdict {
             Verdict::Fail { reason, .. } => Outcome::Caught(reason),
             other => Outcome::Beyond(format!("{other:?}")),
         };

@@ -36,6 +36,8 @@ pub enum Kind {
     Rules,
     /// One miner in one epoch.
     Miner,
+    /// One miner's memory in one epoch.
+    Memory,
     /// Closes an epoch: what its verdicts came to.
     Epoch,
     /// The scores of an epoch.
@@ -61,6 +63,7 @@ impl Kind {
             Kind::Segment => "segment",
             Kind::Rules => "rules",
             Kind::Miner => "miner",
+            Kind::Memory => "memory",
             Kind::Epoch => "epoch",
             Kind::Scores => "scores",
             Kind::State => "state",

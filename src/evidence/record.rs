@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::canon::{self, CanonError};
 use super::{Entry, Kind};
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32, Hotkey, Uid};
-use crate::proof::{Root, Work};
+use crate::proof::{Root, Work, memory};
 use crate::scoring::{
     Burn, Counted, DuePenalty, HistoryRules, Judge, MinerFinding, Points, ScoreRow, ScoreTable, WeightLimits,
 };
 use crate::store::records::WeightsStatus;
+use crate::verdict::MemoryVerdict;
 use crate::wire::reply::ReplyProof;
 
 /// The digest of a value: BLAKE3 `derive_key("compute-evidence/1 digest", canonical text)`.
@@ -119,6 +120,84 @@ impl DeviceTrace {
     }
 }
 
+/// `memory`: one miner's memory in one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryBody {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The head when the round began.
+    pub block: BlockNumber,
+    /// The miner's uid.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// Each device that was planned, with its verdict.
+    pub devices: Vec<MemoryDevice>,
+    /// What was exchanged, where it was asked.
+    pub challenge: Option<MemoryTrace>,
+}
+
+/// A verdict on a device's memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryDevice {
+    /// The device.
+    pub device: DeviceId,
+    /// Its model as claimed.
+    pub model: String,
+    /// The verdict.
+    pub verdict: MemoryVerdict,
+}
+
+/// What was exchanged with a miner over its memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryTrace {
+    /// The challenge.
+    pub id: ChallengeId,
+    /// What the blocks were derived from.
+    pub nonce: Hash32,
+    /// When it was sent, in milliseconds since the Unix epoch.
+    pub sent_ms: u64,
+    /// The nonce of the first scan, once it was sent.
+    pub scan_nonce: Option<Hash32>,
+    /// The miner's signature over its roots, if it sent roots.
+    pub reply: Option<ReplyProof>,
+    /// Each device that was asked, in the order asked.
+    pub devices: Vec<MemoryDeviceTrace>,
+}
+
+/// What was exchanged over one device's memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryDeviceTrace {
+    /// The device.
+    pub device: DeviceId,
+    /// What was asked.
+    pub size: memory::Size,
+    /// The roots it sent; none if it sent none.
+    pub roots: Vec<Root>,
+    /// From the first byte of the first scan's nonce to the roots' last, in nanoseconds; 0 without roots.
+    pub elapsed_ns: u64,
+    /// What the positions were drawn from, once they were.
+    pub seed: Option<Hash32>,
+    /// How many positions were drawn.
+    pub samples: u32,
+    /// The BLAKE3 hash of all openings as they were received.
+    pub openings: Option<Hash32>,
+    /// What others can check: an opening, of a pass the one that the seed names, of a fail the first wrong one.
+    pub sample: Option<Sample>,
+}
+
+impl MemoryDeviceTrace {
+    /// A device that was asked for this and has not answered.
+    pub fn asked(device: DeviceId, size: memory::Size) -> Self {
+        let (roots, elapsed_ns, seed, samples, openings, sample) = (Vec::new(), 0, None, 0, None, None);
+        MemoryDeviceTrace { device, size, roots, elapsed_ns, seed, samples, openings, sample }
+    }
+}
+
 /// What others can check without the openings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kept", deny_unknown_fields)]
@@ -127,14 +206,14 @@ pub enum Sample {
     Path {
         /// Which position, from 0.
         index: u64,
-        /// The siblings from the bottom, as hex.
+        /// The siblings from the bottom, as hex; of memory the three other digests before them.
         path: String,
     },
     /// Of a fail: the first wrong opening, whole.
     Opening {
         /// Which position, from 0.
         index: u64,
-        /// Tile and path, as hex.
+        /// Tile and path, as hex; of memory the three other digests and the path.
         opening: String,
     },
 }

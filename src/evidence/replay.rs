@@ -278,7 +278,8 @@ impl Replayer {
                 }
                 Ok(())
             }
-            () if is(Kind::Penalty) => Ok(()),
+            // What a proof of memory costs is among the findings of later epochs.
+            () if is(Kind::Penalty) || is(Kind::Memory) => Ok(()),
             () => {
                 self.out
                     .notes

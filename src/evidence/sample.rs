@@ -10,19 +10,20 @@ use serde::{Deserialize as _, Serialize};
 
 use super::Kind;
 use super::read::LogReader;
-use super::record::{DeviceTrace, MinerBody, Sample, Trace};
+use super::record::{DeviceTrace, MemoryBody, MemoryDeviceTrace, MemoryTrace, MinerBody, Sample, Trace};
 use crate::ids::{DeviceId, Epoch, Hotkey, Uid};
+use crate::proof::memory::keys::ScanNonce;
 use crate::proof::verifier::{check_openings, keys_of_rounds};
-use crate::proof::{Challenge, Position, cpu, kept_sample, merkle, sample_positions};
-use crate::verdict::{FailReason, Verdict};
-use crate::wire::reply::body_sha256;
+use crate::proof::{Challenge, Position, Root, cpu, kept_sample, memory, merkle, sample_positions};
+use crate::verdict::{FailReason, MemoryVerdict, Verdict};
+use crate::wire::reply::{ReplyProof, body_sha256};
 use crate::wire::synapse::{ChallengeReply, DeviceRoots};
 
 /// What was checked of one device's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Checked {
-    /// A pass: the sample's tile, computed again, leads to the root.
+    /// A pass: the sample's tile or block, computed again, leads to the root.
     Pass,
     /// A fail: the tile leads to the root and is not the product's. Only the miner can have made it.
     Fail,
@@ -71,7 +72,8 @@ impl SampleReport {
         use std::fmt::Write as _;
         let mut out = String::new();
         let count = |n: usize, what: &str| format!("{n:>8}  {what}\n");
-        out += &count(self.count(Checked::Pass), "passes: the sample's tile, computed again, leads to the root");
+        out +=
+            &count(self.count(Checked::Pass), "passes: the sample's tile or block, computed again, leads to the root");
         out += &count(self.count(Checked::Fail), "fails: the opened tile leads to the root and is not the product's");
         out += &count(
             self.count(Checked::FailByWord),
@@ -118,7 +120,16 @@ pub fn check(dir: &Path, epoch: Option<Epoch>, uid: Option<Uid>) -> std::io::Res
         if record.kind == Kind::Segment.label() {
             validator = record.body.get("hotkey").and_then(|h| h.as_str()).and_then(|h| h.parse::<Hotkey>().ok());
         }
-        if record.kind != Kind::Miner.label() || epoch.is_some_and(|e| record.epoch() != Some(e)) {
+        let is_memory = record.kind == Kind::Memory.label();
+        if !is_memory && record.kind != Kind::Miner.label() || epoch.is_some_and(|e| record.epoch() != Some(e)) {
+            continue;
+        }
+        if is_memory {
+            match MemoryBody::deserialize(&record.body) {
+                Ok(body) if uid.is_some_and(|uid| uid != body.uid) => {}
+                Ok(body) => validator.iter().for_each(|validator| check_memory(&body, validator, &mut report)),
+                Err(error) => report.problems.push(format!("record {} cannot be read: {error}", record.seq)),
+            }
             continue;
         }
         let body = match MinerBody::deserialize(&record.body) {
@@ -161,12 +172,84 @@ fn check_miner(body: &MinerBody, validator: &Hotkey, report: &mut SampleReport) 
     }
 }
 
+/// Checks what one miner's record of memory holds.
+fn check_memory(body: &MemoryBody, validator: &Hotkey, report: &mut SampleReport) {
+    let signed = body.challenge.as_ref().is_some_and(|trace| {
+        let roots = trace.devices.iter().map(|d| (d.device, d.roots.as_slice()));
+        signed_roots(trace.reply.as_ref(), roots, &body.hotkey, validator)
+    });
+    for found in &body.devices {
+        let trace = body.challenge.as_ref();
+        let device = trace.and_then(|t| t.devices.iter().find(|d| d.device == found.device));
+        let result = trace.zip(device).and_then(|(trace, device)| check_memory_of(body, trace, device, &found.verdict));
+        match result {
+            None => report.without += 1,
+            Some(result) => {
+                let (epoch, uid, device) = (body.epoch, body.uid, found.device);
+                report.lines.push(SampleLine { epoch, uid, device, result, signed });
+            }
+        }
+    }
+}
+
+/// `None` where there is nothing to check. A block's own digest is made again and never sent, so one opening shows both.
+fn check_memory_of(
+    body: &MemoryBody,
+    trace: &MemoryTrace,
+    device: &MemoryDeviceTrace,
+    verdict: &MemoryVerdict,
+) -> Option<Result<Checked, String>> {
+    let wrong = |why: &str| Some(Err(why.to_owned()));
+    let (epoch, hotkey, size) = (body.epoch, body.hotkey, device.size);
+    let challenge = memory::Challenge { nonce: trace.nonce.0, epoch, hotkey, device: device.device, size };
+    let (Some(seed), Some(scan_nonce)) = (device.seed, trace.scan_nonce) else {
+        return matches!(verdict, Verdict::Pass { .. }).then(|| Err("a pass without a seed or a scan".to_owned()));
+    };
+    let positions = memory::sample_positions(&size, device.samples as usize, &seed.0);
+    let (index, opening) = match (verdict, &device.sample) {
+        (Verdict::Pass { evidence }, Some(Sample::Path { index, path })) => {
+            if (evidence.size, evidence.elapsed_ns, evidence.samples) != (size, device.elapsed_ns, device.samples) {
+                return wrong("the verdict names another size, time or samples than the challenge");
+            }
+            if usize::try_from(*index).ok() != Some(kept_sample(positions.len(), &seed.0)) {
+                return wrong("another sample is kept than the one that the seed names");
+            }
+            (index, path)
+        }
+        (Verdict::Pass { .. }, _) => return wrong("a pass without a sample"),
+        (Verdict::Fail { .. }, Some(Sample::Opening { index, opening })) => (index, opening),
+        _ => return None,
+    };
+    let Some(position) = usize::try_from(*index).ok().and_then(|i| positions.get(i)) else {
+        return wrong("there is no such sample");
+    };
+    let Ok(bytes) = hex::decode(opening) else { return wrong("the opening is not in hex") };
+    let nonce = ScanNonce(scan_nonce.0);
+    let found = memory::verifier::check_openings(&challenge, &nonce, &device.roots, &[*position], &bytes);
+    Some(match (verdict, found) {
+        (Verdict::Fail { reason, .. }, Err(rejection)) if rejection.reason == *reason => Ok(Checked::FailByWord),
+        (Verdict::Fail { .. }, Ok(_)) => Err("the opening is right: it shows no fail".to_owned()),
+        (_, Err(rejection)) => Err(format!("the opening shows {}: {}", rejection.reason, rejection.detail)),
+        (_, Ok(_)) => Ok(Checked::Pass),
+    })
+}
+
 /// Whether the miner signed exactly these roots. A reply in another form than ours has them all the same, but shows it to
 /// nobody.
 fn signed(trace: &Trace, miner: &Hotkey, validator: &Hotkey) -> bool {
-    let Some(proof) = &trace.reply else { return false };
-    let roots = |d: &DeviceTrace| DeviceRoots { device: d.device, roots: d.roots.clone() };
-    let reply = ChallengeReply::Roots { devices: trace.devices.iter().map(roots).collect() };
+    let roots = trace.devices.iter().map(|d| (d.device, d.roots.as_slice()));
+    signed_roots(trace.reply.as_ref(), roots, miner, validator)
+}
+
+fn signed_roots<'a>(
+    reply: Option<&ReplyProof>,
+    roots: impl Iterator<Item = (DeviceId, &'a [Root])>,
+    miner: &Hotkey,
+    validator: &Hotkey,
+) -> bool {
+    let Some(proof) = reply else { return false };
+    let devices = roots.map(|(device, roots)| DeviceRoots { device, roots: roots.to_vec() }).collect();
+    let reply = ChallengeReply::Roots { devices };
     let same = serde_json::to_vec(&reply).is_ok_and(|body| body_sha256(&body) == proof.body_sha256);
     same && proof.holds(miner, validator)
 }

@@ -61,6 +61,9 @@ struct Args {
     /// Miners that leave half of their work out.
     #[arg(long, default_value_t = 0, value_name = "N")]
     cheaters: usize,
+    /// Miners that do their work and hold half of the memory they are asked for.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    memory_cheaters: usize,
     /// Miners that announce an address which another miner already has.
     #[arg(long, default_value_t = 0, value_name = "N")]
     duplicates: usize,
@@ -172,6 +175,7 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
     let options = DevnetOptions {
         miners: args.miners,
         cheaters: args.cheaters,
+        memory_cheaters: args.memory_cheaters,
         duplicates: args.duplicates,
         rentals: args.rentals,
         speed: args.speed,

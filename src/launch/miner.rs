@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::DeviceId;
 use crate::lease::engine::SimulatedEngine;
+use crate::proof::memory;
 use crate::proof::prover::{Forgery, ForgingProver, Prover};
 use crate::settings::{self, Cli, Role};
 use crate::sim::devnet::MEMORY_OFFERED;
@@ -49,6 +50,9 @@ struct Args {
     /// Leave this share of the tiles out: a cheater, for a devnet to catch.
     #[arg(long, value_name = "SHARE", hide = true, requires = "devnet_keys")]
     forge: Option<f64>,
+    /// Hold half of the memory that is asked for: a cheater, for a devnet to catch.
+    #[arg(long, hide = true, requires = "devnet_keys", conflicts_with = "forge")]
+    forge_memory: bool,
     /// Where the simulated engine keeps its containers.
     #[arg(long, value_name = "FILE", hide = true, requires = "devnet_keys")]
     engine_file: Option<PathBuf>,
@@ -77,7 +81,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prover: ProverProgram) -> 
 }
 
 fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Result<Exit, Exit> {
-    let Args { devnet_keys, device_class, forge, engine_file, child, cli, command } = super::arguments(args)?;
+    let Args { devnet_keys, device_class, forge, forge_memory, engine_file, child, cli, command } =
+        super::arguments(args)?;
     let key = devnet_keys.as_deref().map(DevnetKey::from);
     if let Some(Command::Selftest(args)) = command {
         let input = selftest::Input { cli, devnet: key, class: device_class, program };
@@ -92,10 +97,11 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     let classes = super::device_class(&settings, device_class)?
         .map(|model| vec![OfferedDevice { device: DeviceId::cpu(0), model, memory_bytes: MEMORY_OFFERED }]);
     let honest = super::child_prover(&settings, program)?;
-    let prover: Arc<dyn Prover> = match forge {
-        Some(ratio) => {
-            tracing::warn!(ratio, "this miner cheats");
-            Arc::new(ForgingProver { forgery: Forgery::SkipTiles { ratio }, threads: honest.limits.threads })
+    let half = forge_memory.then_some(Forgery::Memory(memory::forging::Forgery::HalfTheMemory));
+    let prover: Arc<dyn Prover> = match forge.map(|ratio| Forgery::SkipTiles { ratio }).or(half) {
+        Some(forgery) => {
+            tracing::warn!(?forgery, "this miner cheats");
+            Arc::new(ForgingProver { forgery, threads: honest.limits.threads })
         }
         None => Arc::new(honest),
     };

@@ -5,8 +5,8 @@ use actix::Message;
 use crate::ids::{Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    JudgeRecord, LeaseEventRecord, LeaseRecord, PenaltyRecord, ProverRunRecord, RoundRecord, SubnetViewRecord,
-    VerdictRecord, WeightsRow,
+    JudgeRecord, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, RoundRecord,
+    SubnetViewRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -40,6 +40,25 @@ pub struct Rounds {
     /// What the judge remembered after the newest epoch that was judged with it.
     pub judge: Option<JudgeRecord>,
 }
+
+/// Rounds of memory proofs that were begun and not closed, and the newest epoch that has one.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<MemoryRounds, StoreError>")]
+pub struct GetMemoryRounds;
+
+/// What the journal remembers of rounds of memory proofs.
+#[derive(Debug, Clone)]
+pub struct MemoryRounds {
+    /// Begun and never closed, oldest first.
+    pub open: Vec<RoundRecord>,
+    /// The newest epoch that has one, open or closed.
+    pub last: Option<Epoch>,
+}
+
+/// The judgements of the last rounds of memory proofs, as many as a standing needs, oldest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<MemoryVerdictRow>, StoreError>")]
+pub struct MemoryHistory;
 
 /// Every lease that has not ended.
 #[derive(Debug, Clone, Copy, Message)]

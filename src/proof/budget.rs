@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::memory::{self, cpu};
 use super::work::Work;
 use crate::clock::millis;
-use crate::ids::Hotkey;
+use crate::ids::{DeviceId, Hotkey};
 use crate::verdict::UnknownCause;
 
 /// Most callers counted in one window; later ones are refused.
@@ -31,6 +32,29 @@ pub struct BudgetLimits {
     pub challenges_per_hotkey_per_window: u32,
     /// Length of a window.
     pub window: Duration,
+}
+
+/// What one device's proof costs the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Operations.
+    pub operations: u64,
+    /// Memory of its prover's process, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Cost {
+    /// The cost of this work; its size has been checked.
+    pub fn of_work(work: &Work) -> Self {
+        Cost { operations: work.operations(), memory_bytes: work.memory_bytes() }
+    }
+
+    /// The cost of a proof of the memory of this device. That of a GPU is not the prover's.
+    pub fn of_memory(device: DeviceId, size: &memory::Size) -> Self {
+        let whole = cpu::memory_bytes(size);
+        let own = if device.cpu_index().is_some() { 0 } else { size.bytes() };
+        Cost { operations: size.operations(), memory_bytes: whole.saturating_sub(own) }
+    }
 }
 
 /// Permission to do one challenge's work; hand it back with [`Budget::finish`], or [`Budget::withdraw`].
@@ -146,9 +170,22 @@ impl Budget {
     /// [`Refusal::Busy`] while another challenge is served, else [`Refusal::Budget`] with the limit exceeded. A refusal
     /// costs the caller nothing.
     pub fn admit(&mut self, now_ms: u64, hotkey: Hotkey, work: &[Work]) -> Result<Ticket, Refusal> {
+        let of = |one: &Work| match one.check() {
+            Ok(()) => Ok(Cost::of_work(one)),
+            Err(error) => Err(Refusal::Budget(BudgetReason::Work(error.to_string()))),
+        };
+        let costs = work.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        self.admit_costs(now_ms, hotkey, &costs)
+    }
+
+    /// [`admit`](Self::admit) for proofs of which the costs are known.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_costs(&mut self, now_ms: u64, hotkey: Hotkey, costs: &[Cost]) -> Result<Ticket, Refusal> {
         self.advance(now_ms);
         let limits = self.limits;
-        self.size(work).map_err(Refusal::Budget)?;
+        self.size(costs).map_err(Refusal::Budget)?;
         if let Some(serving) = &self.serving {
             return Err(Refusal::Busy { until_ms: serving.until_ms });
         }
@@ -222,16 +259,15 @@ impl Budget {
         }
     }
 
-    fn size(&self, work: &[Work]) -> Result<(), BudgetReason> {
-        if work.is_empty() {
+    fn size(&self, costs: &[Cost]) -> Result<(), BudgetReason> {
+        if costs.is_empty() {
             return Err(BudgetReason::Work("no device is named".into()));
         }
         let (mut operations, mut memory, mut largest) = (0u64, 0u64, 0u64);
-        for one in work {
-            one.check().map_err(|error| BudgetReason::Work(error.to_string()))?;
-            operations = operations.saturating_add(one.operations());
-            memory = memory.saturating_add(one.memory_bytes());
-            largest = largest.max(one.memory_bytes());
+        for cost in costs {
+            operations = operations.saturating_add(cost.operations);
+            memory = memory.saturating_add(cost.memory_bytes);
+            largest = largest.max(cost.memory_bytes);
         }
         if operations > self.limits.ops_per_challenge {
             return Err(BudgetReason::Operations { asked: operations, limit: self.limits.ops_per_challenge });
@@ -305,6 +341,29 @@ mod tests {
         let largest = Work::new(131_072, 65_536, 256).unwrap();
         let refused = budget().admit(0, A, &[largest; 64]).unwrap_err();
         assert!(matches!(refused, Refusal::Budget(BudgetReason::Operations { asked: u64::MAX, .. })));
+    }
+
+    #[test]
+    fn a_proof_of_memory_is_bounded_like_work_and_a_gpus_own_memory_is_not_the_provers() {
+        let size = memory::Size::new(1 << 20, 8, 2).unwrap();
+        let on_cpu = Cost::of_memory(DeviceId::cpu(0), &size);
+        assert_eq!(on_cpu, Cost { operations: size.operations(), memory_bytes: cpu::memory_bytes(&size) });
+        let on_gpu = Cost::of_memory(DeviceId([7; 16]), &size);
+        assert_eq!(on_gpu.memory_bytes, on_cpu.memory_bytes - (1 << 30));
+        let mut budget = budget();
+        let (asked, limit) = (on_cpu.operations, 2 * work().operations());
+        let refused = budget.admit_costs(0, A, &[on_cpu]).unwrap_err();
+        assert_eq!(refused, Refusal::Budget(BudgetReason::Operations { asked, limit }));
+        budget.limits.ops_per_challenge = u64::MAX;
+        let (asked, limit) = (on_cpu.memory_bytes, 2 * work().memory_bytes());
+        let refused = budget.admit_costs(0, A, &[on_cpu]).unwrap_err();
+        assert_eq!(refused, Refusal::Budget(BudgetReason::Memory { asked, limit }));
+        budget.limits.memory_bytes = u64::MAX;
+        let refused = budget.admit_costs(0, A, &[on_cpu]).unwrap_err();
+        assert!(matches!(refused, Refusal::Budget(BudgetReason::ProverMemory { .. })), "{refused:?}");
+        budget.limits.prover_memory_bytes = on_cpu.memory_bytes;
+        let ticket = budget.admit_costs(0, A, &[on_cpu]).unwrap();
+        assert_eq!(budget.admit(0, B, &[work()]), Err(Refusal::Busy { until_ms: ticket.until_ms() }), "one at a time");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::memory;
+use super::memory::keys::ScanNonce;
+use super::memory::size::SCANS_RANGE;
 use super::work::{Challenge, Position, ROUNDS_RANGE, Root, Work};
 use crate::ids::{DeviceId, Hash32, Hotkey};
 
@@ -21,7 +24,10 @@ pub const MAX_ERROR_TEXT: usize = 1024;
 pub const HEADER: usize = 5;
 /// Longest body of all: openings of [`MAX_POSITIONS`] in the largest tree.
 pub const MAX_BODY: usize = MAX_POSITIONS * (4096 + 32 * 24);
+/// Longest body of openings of memory: of [`MAX_POSITIONS`] in the largest tree.
+const MAX_BLOCK_OPENINGS: usize = MAX_POSITIONS * (48 + 32 * 30);
 const COMMIT_BODY: usize = 32 + 8 + 32 + 16 + 12 + 4;
+const FILL_BODY: usize = 32 + 8 + 32 + 16 + 8 + 8 + 4;
 
 /// What a prover's error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,23 @@ pub enum Frame {
     },
     /// To the prover: nothing more to do.
     Bye,
+    /// To the prover: fill this memory. It takes the place of a commitment, as a commitment takes that of memory.
+    Fill {
+        /// What to fill.
+        challenge: memory::Challenge,
+        /// Threads to use.
+        threads: u32,
+    },
+    /// To the prover: do all scans of the memory.
+    Scan {
+        /// The first scan's nonce.
+        nonce_0: ScanNonce,
+    },
+    /// To the prover: open these blocks of the last scans.
+    OpenBlocks {
+        /// Which, at most [`MAX_POSITIONS`].
+        positions: Vec<memory::Position>,
+    },
     /// From the prover: one root for each round.
     Roots {
         /// The roots, in order.
@@ -58,6 +81,18 @@ pub enum Frame {
     },
     /// From the prover: `tile ‖ path` for each position.
     Openings {
+        /// The bytes, to be judged by the verifier.
+        bytes: Vec<u8>,
+    },
+    /// From the prover: the memory is filled, and the scans can begin.
+    Filled,
+    /// From the prover: one root for each scan.
+    ScanRoots {
+        /// The roots, in order.
+        roots: Vec<Root>,
+    },
+    /// From the prover: `three other digests ‖ path` for each block asked for.
+    BlockOpenings {
         /// The bytes, to be judged by the verifier.
         bytes: Vec<u8>,
     },
@@ -118,9 +153,15 @@ impl Kind {
     const COMMIT: Kind = Kind(1);
     const OPEN: Kind = Kind(2);
     const BYE: Kind = Kind(3);
+    const FILL: Kind = Kind(8);
+    const SCAN: Kind = Kind(9);
+    const OPEN_BLOCKS: Kind = Kind(10);
     const ROOTS: Kind = Kind(17);
     const OPENINGS: Kind = Kind(18);
     const ERROR: Kind = Kind(19);
+    const FILLED: Kind = Kind(24);
+    const SCAN_ROOTS: Kind = Kind(25);
+    const BLOCK_OPENINGS: Kind = Kind(26);
 
     /// Name and longest body of the kind, if there is such a kind.
     fn known(self) -> Option<(&'static str, usize)> {
@@ -131,6 +172,12 @@ impl Kind {
             Kind::ROOTS => ("roots", 32 * ROUNDS_RANGE.1 as usize),
             Kind::OPENINGS => ("openings", MAX_BODY),
             Kind::ERROR => ("error", 1 + MAX_ERROR_TEXT),
+            Kind::FILL => ("fill", FILL_BODY),
+            Kind::SCAN => ("scan", 32),
+            Kind::OPEN_BLOCKS => ("open blocks", 8 * MAX_POSITIONS),
+            Kind::FILLED => ("filled", 0),
+            Kind::SCAN_ROOTS => ("scan roots", 32 * SCANS_RANGE.1 as usize),
+            Kind::BLOCK_OPENINGS => ("block openings", MAX_BLOCK_OPENINGS),
             _ => return None,
         })
     }
@@ -154,6 +201,12 @@ impl Frame {
             Frame::Roots { .. } => Kind::ROOTS,
             Frame::Openings { .. } => Kind::OPENINGS,
             Frame::Error { .. } => Kind::ERROR,
+            Frame::Fill { .. } => Kind::FILL,
+            Frame::Scan { .. } => Kind::SCAN,
+            Frame::OpenBlocks { .. } => Kind::OPEN_BLOCKS,
+            Frame::Filled => Kind::FILLED,
+            Frame::ScanRoots { .. } => Kind::SCAN_ROOTS,
+            Frame::BlockOpenings { .. } => Kind::BLOCK_OPENINGS,
         }
     }
 
@@ -169,18 +222,25 @@ impl Frame {
                 out.extend_from_slice(&challenge.epoch.to_le_bytes());
                 out.extend_from_slice(&challenge.hotkey.0);
                 out.extend_from_slice(&challenge.device.0);
-                for number in [challenge.work.n, challenge.work.k, challenge.work.rounds, *threads] {
-                    out.extend_from_slice(&number.to_le_bytes());
-                }
+                put(&mut out, [challenge.work.n, challenge.work.k, challenge.work.rounds, *threads]);
             }
-            Frame::Open { positions } => {
-                for number in positions.iter().flat_map(|p| [p.round, p.row, p.col]) {
-                    out.extend_from_slice(&number.to_le_bytes());
-                }
+            Frame::Fill { challenge, threads } => {
+                let size = &challenge.size;
+                out.extend_from_slice(&challenge.nonce);
+                out.extend_from_slice(&challenge.epoch.to_le_bytes());
+                out.extend_from_slice(&challenge.hotkey.0);
+                out.extend_from_slice(&challenge.device.0);
+                out.extend_from_slice(&size.blocks().to_le_bytes());
+                put(&mut out, [size.iterations(), size.scans(), *threads]);
             }
-            Frame::Bye => {}
-            Frame::Roots { roots } => roots.iter().for_each(|root| out.extend_from_slice(&root.0)),
-            Frame::Openings { bytes } => out.extend_from_slice(bytes),
+            Frame::Scan { nonce_0 } => out.extend_from_slice(&nonce_0.0),
+            Frame::Open { positions } => put(&mut out, positions.iter().flat_map(|p| [p.round, p.row, p.col])),
+            Frame::OpenBlocks { positions } => put(&mut out, positions.iter().flat_map(|p| [p.scan, p.block])),
+            Frame::Bye | Frame::Filled => {}
+            Frame::Roots { roots } | Frame::ScanRoots { roots } => {
+                roots.iter().for_each(|root| out.extend_from_slice(&root.0));
+            }
+            Frame::Openings { bytes } | Frame::BlockOpenings { bytes } => out.extend_from_slice(bytes),
             Frame::Error { kind, text } => {
                 out.push(*kind as u8);
                 let end = (0..=text.len().min(MAX_ERROR_TEXT)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
@@ -198,6 +258,10 @@ impl Frame {
         out[4] = kind.0;
         Ok(out)
     }
+}
+
+fn put(out: &mut Vec<u8>, numbers: impl IntoIterator<Item = u32>) {
+    numbers.into_iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
 }
 
 /// Reads a header: the kind and the length of the body, within the kind's bound and `max_body`.
@@ -218,7 +282,7 @@ pub fn decode_header(header: [u8; HEADER], max_body: usize) -> Result<(Kind, usi
 /// Reads the body of a frame of this kind.
 ///
 /// # Errors
-/// [`FrameError::Body`] if it does not fit the kind, a [`Work`] out of range included.
+/// [`FrameError::Body`] if it does not fit the kind, a [`Work`] or [`memory::Size`] out of range included.
 pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
     let wrong = |what: String| FrameError::Body { kind: kind.name(), what };
     let whole = |unit: usize| {
@@ -227,25 +291,30 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
     };
     match kind {
         Kind::COMMIT => decode_commit(body).map_err(wrong),
+        Kind::FILL => decode_fill(body).map_err(wrong),
+        Kind::SCAN => {
+            let nonce = body.try_into().map_err(|_| wrong(format!("{} bytes, expected 32", body.len())))?;
+            Ok(Frame::Scan { nonce_0: ScanNonce(nonce) })
+        }
         Kind::OPEN => {
             whole(12)?;
-            let number = |bytes: &[u8], i: usize| {
-                u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
-            };
             let position = |b: &[u8]| Position { round: number(b, 0), row: number(b, 1), col: number(b, 2) };
             Ok(Frame::Open { positions: body.chunks_exact(12).map(position).collect() })
         }
+        Kind::OPEN_BLOCKS => {
+            whole(8)?;
+            let position = |b: &[u8]| memory::Position { scan: number(b, 0), block: number(b, 1) };
+            Ok(Frame::OpenBlocks { positions: body.chunks_exact(8).map(position).collect() })
+        }
         Kind::BYE => Ok(Frame::Bye),
-        Kind::ROOTS => {
+        Kind::FILLED => Ok(Frame::Filled),
+        Kind::ROOTS | Kind::SCAN_ROOTS => {
             whole(32)?;
-            let root = |bytes: &[u8]| {
-                let mut hash = [0u8; 32];
-                hash.copy_from_slice(bytes);
-                Hash32(hash)
-            };
-            Ok(Frame::Roots { roots: body.chunks_exact(32).map(root).collect() })
+            let roots = body.as_chunks::<32>().0.iter().map(|root| Hash32(*root)).collect();
+            Ok(if kind == Kind::ROOTS { Frame::Roots { roots } } else { Frame::ScanRoots { roots } })
         }
         Kind::OPENINGS => Ok(Frame::Openings { bytes: body.to_vec() }),
+        Kind::BLOCK_OPENINGS => Ok(Frame::BlockOpenings { bytes: body.to_vec() }),
         Kind::ERROR => {
             let (first, text) = body.split_first().ok_or_else(|| wrong("it is empty".into()))?;
             let kind = [ErrorKind::Request, ErrorKind::OutOfMemory, ErrorKind::Internal]
@@ -258,16 +327,39 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
     }
 }
 
+/// Number `i` of these bytes, which are as long as it takes.
+fn number(bytes: &[u8], i: usize) -> u32 {
+    u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
+}
+
+/// The next bytes of a body whose length is right.
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
+    let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends early")?;
+    *rest = tail;
+    Ok(*head)
+}
+
+fn decode_fill(body: &[u8]) -> Result<Frame, String> {
+    if body.len() != FILL_BODY {
+        return Err(format!("{} bytes, expected {FILL_BODY}", body.len()));
+    }
+    let mut rest = body;
+    let nonce = take::<32>(&mut rest)?;
+    let epoch = u64::from_le_bytes(take(&mut rest)?);
+    let hotkey = Hotkey(take(&mut rest)?);
+    let device = DeviceId(take(&mut rest)?);
+    let blocks = u64::from_le_bytes(take(&mut rest)?);
+    let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
+    let (iterations, scans, threads) = (number()?, number()?, number()?);
+    let size = memory::Size::new(blocks, iterations, scans).map_err(|e| e.to_string())?;
+    Ok(Frame::Fill { challenge: memory::Challenge { nonce, epoch, hotkey, device, size }, threads })
+}
+
 fn decode_commit(body: &[u8]) -> Result<Frame, String> {
     if body.len() != COMMIT_BODY {
         return Err(format!("{} bytes, expected {COMMIT_BODY}", body.len()));
     }
     let mut rest = body;
-    fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], String> {
-        let (head, tail) = rest.split_first_chunk::<N>().ok_or("it ends early")?;
-        *rest = tail;
-        Ok(*head)
-    }
     let nonce = take::<32>(&mut rest)?;
     let epoch = u64::from_le_bytes(take(&mut rest)?);
     let hotkey = Hotkey(take(&mut rest)?);

@@ -28,4 +28,5 @@ pub mod cpu;
 
 pub mod forging;
 
+pub use figures::Evidence;
 pub use size::{Challenge, Position, Size, SizeError, sample_positions};

@@ -7,7 +7,7 @@
 //! it has the roots, and needs microseconds for each ([`verifier`]): no GPU, no tolerance, no number the prover prints.
 //!
 //! The proof of memory ([`memory`]) is its counterpart for capacity and bandwidth: slow fills, read under nonces that come
-//! after them. No challenge asks for it yet.
+//! after them.
 //!
 //! Read in this order: [`work`] (the words), [`seeds`], [`keystream`], [`tile`], [`merkle`], [`gemm`], [`entry`], [`verifier`],
 //! [`cpu`] (the backend for processors), [`frames`] and [`prover`] (a child process with limits), [`budget`] (what a

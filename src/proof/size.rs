@@ -1,5 +1,7 @@
-//! How large a proof is asked of a GPU: a pure function of its model's nominal rate and memory.
+//! How large a proof is asked of a GPU: pure functions of its model's nominal rate, memory and bandwidth.
 
+use super::memory;
+use super::memory::size::{BLOCK_BYTES, GROUP, SCANS_RANGE};
 use super::tile::{TILE, TILE_BYTES};
 use super::work::{K_RANGE, ROUNDS_RANGE, Work};
 
@@ -48,6 +50,33 @@ pub fn size(nominal_ops: u64, memory_bytes: u64) -> Option<Work> {
         .find_map(|(n, k)| fits(n, k))
 }
 
+/// Seconds that the scans of a memory proof last at the data sheet's bandwidth, at least.
+pub const SCAN_SECONDS: u64 = 2;
+/// Share of a card's memory that is filled, in percent: above 7/8, so that seven cards do not hold eight fills …
+pub const FILLED_PERCENT: u64 = 92;
+/// … and of a card of at most [`SMALL_MEMORY`], where the driver and the prover's own need weigh more.
+pub const FILLED_PERCENT_SMALL: u64 = 90;
+/// Where cards begin to be small, in bytes.
+pub const SMALL_MEMORY: u64 = 16 << 30;
+/// A floor below this share of the memory, in percent, is that of a model whose ECC may take a sixteenth of it.
+const ECC_FLOOR_PERCENT: u64 = 86;
+
+/// The memory proof of a card with this memory, of which a claim needs `floor`, and this bandwidth, in bytes and bytes a
+/// second: the share of the memory that every honest card of the model can fill, and the fewest scans that last
+/// [`SCAN_SECONDS`]. `None` where there is no such size.
+pub fn memory_size(memory: u64, floor: u64, bandwidth: u64, iterations: u32) -> Option<memory::Size> {
+    let wide = u128::from;
+    let share = if memory <= SMALL_MEMORY { FILLED_PERCENT_SMALL } else { FILLED_PERCENT };
+    let ecc = wide(floor) * 100 < wide(memory) * wide(ECC_FLOOR_PERCENT);
+    let usable = if ecc { wide(memory) / 16 * 15 } else { wide(memory) };
+    let group = BLOCK_BYTES * GROUP as u64;
+    let groups = usable * wide(share) / 100 / wide(group);
+    let blocks = u64::try_from(groups).ok()?.checked_mul(GROUP as u64)?;
+    let scans = (wide(bandwidth) * wide(SCAN_SECONDS)).div_ceil(wide(blocks).max(1) * wide(BLOCK_BYTES));
+    let scans = u32::try_from(scans).ok()?.max(SCANS_RANGE.0);
+    memory::Size::new(blocks, iterations, scans).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -71,7 +100,42 @@ mod tests {
         assert_eq!(size(u64::MAX, u64::MAX), None);
     }
 
+    #[test]
+    fn nine_tenths_of_the_memory_are_filled_and_read_for_two_seconds() {
+        let of = |gib, floor_gib, gbs: u64, iterations| {
+            let size = memory_size(gib * GIB, floor_gib * GIB / 10, gbs * 1_000_000_000, iterations).unwrap();
+            let share = size.bytes() as f64 / (gib * GIB) as f64;
+            ((share * 10_000.0).round() as u64, size.iterations(), size.scans())
+        };
+        assert_eq!(of(141, 1269, 4_800, 256), (9_200, 256, 69));
+        assert_eq!(of(16, 141, 960, 2048), (9_000, 2048, 125), "up to 16 GB");
+        assert_eq!(of(24, 204, 600, 1024), (8_625, 1024, 54), "ECC may take a sixteenth");
+        assert_eq!(of(16, 132, 320, 1024), (8_438, 1024, 45), "both");
+        assert_eq!(memory_size(GIB, GIB, 1, 256).map(|size| size.scans()), Some(1), "a slow card is read once");
+        assert_eq!(memory_size(0, 0, 1, 256), None);
+        assert_eq!(memory_size(GIB, GIB, 1, 3), None);
+        assert_eq!(memory_size(GIB, GIB, u64::MAX, 256), None);
+        assert_eq!(memory_size(u64::MAX, 0, 1, 256), None);
+    }
+
     proptest! {
+        #[test]
+        fn a_memory_proof_fills_more_than_the_floor_and_lasts_two_seconds(
+            memory in GIB..(500 * GIB), floor in 82u64..=90, gbs in 100u64..20_000,
+        ) {
+            let (share, bandwidth) = (if memory <= SMALL_MEMORY { 90 } else { 92 }, gbs * 1_000_000_000);
+            // 0.88 up to 16 GiB, else 0.90; 0.82 and 0.85 with ECC: the rules of the table.
+            let floor = memory / 100 * floor.min(share - 2);
+            if let Some(size) = memory_size(memory, floor, bandwidth, 256) {
+                let read = u128::from(size.bytes()) * u128::from(size.scans());
+                prop_assert!(read >= u128::from(2 * bandwidth) && read < u128::from(2 * bandwidth) + u128::from(size.bytes()));
+                prop_assert!(size.bytes() <= memory / 100 * 92 + 4096);
+                prop_assert!(size.bytes() * 100 >= memory / 100 * 84 * 100 - 409_600);
+            } else {
+                prop_assert!(u128::from(bandwidth) * 2 > u128::from(memory) * 3_000, "more than 4,096 scans");
+            }
+        }
+
         #[test]
         fn a_size_lasts_three_to_four_seconds_and_leaves_a_tenth_of_the_memory(
             gops in 600u64..30_000_000, memory in (1u64 << 30)..(300u64 << 30),

@@ -1,7 +1,7 @@
 //! Verdicts over time become scores, scores become weights. All of it is pure.
 //!
 //! Read in this order: [`table`] (what each model is worth), [`judge`] (one epoch's findings become verdicts that
-//! count), [`history`] (what a device's verdicts say over time), [`score`] (one machine's score, part by part),
+//! count), [`history`] (what a device's verdicts say over time), [`memory`] (what its proofs of memory cost it), [`score`] (one machine's score, part by part),
 //! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns), [`receipt`] (how a machine that
 //! another validator rents shows it) and [`overclaim`] (what a table would pay for claims that are not true).
 //!
@@ -25,6 +25,7 @@
 pub mod burn;
 pub mod history;
 pub mod judge;
+pub mod memory;
 pub mod overclaim;
 pub mod points;
 pub mod receipt;
@@ -38,6 +39,7 @@ mod tests;
 pub use burn::{Burn, WHOLE_PPB, weigh_with};
 pub use history::{DeviceHistory, HistoryRules, JudgedRate, Kept};
 pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding};
+pub use memory::{MemoryStanding, MemoryStandings};
 pub use overclaim::{Claims, best_claims, by_rate_alone};
 pub use points::{Points, decimal};
 pub use receipt::LeaseReceipt;

@@ -170,6 +170,12 @@ impl Cross<'_, '_> {
 
     /// A devnet's classes on a real chain would pay for CPUs.
     fn devnet(&mut self, settings: &Settings) {
+        for (name, class) in &settings.devnet.gpu_scores {
+            if let Err(reason) = class.memory_size() {
+                let keys = ["memory_blocks", "memory_iterations", "memory_scans"];
+                self.fault(&keys.map(|key| path(&format!("devnet.gpu_scores.{name}.{key}"))), reason);
+            }
+        }
         let unknown =
             [vec!["subtensor".to_owned()], path("subtensor.network")].iter().any(|key| self.reader.bad.contains(key));
         if settings.subtensor.network.may_prove_cpus() || unknown {
@@ -254,6 +260,10 @@ impl Cross<'_, '_> {
         if size == Some(None) {
             let reason = format!("no proof lasts 3 to 4 s at {nominal} and fits into the memory");
             self.fault(&[gpu(name, "memory_gib"), gpu(name, "nominal_tops")], reason);
+        }
+        if row.memory_iterations.is_some() && missing.is_empty() && row.memory_size().is_none() {
+            let reason = "no memory proof fits this memory and bandwidth: it takes 1 to 4096 scans of at most 4 TiB";
+            self.fault(&[gpu(name, "memory_iterations"), gpu(name, "memory_gib")], reason.to_owned());
         }
         missing.is_empty() && size != Some(None)
     }

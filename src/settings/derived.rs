@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::sections::{GpuRow, Logging, Miner, Prover, Settings, Subtensor, Wallet};
+use super::sections::{DeviceClass, GpuRow, Logging, Miner, Prover, Settings, Subtensor, Wallet};
 use crate::chain::serving::AddressPolicy;
+use crate::proof::memory;
+use crate::proof::size::memory_size;
 use crate::scoring::{Limit, ModelRow};
 use crate::telemetry::redact_endpoint;
 
@@ -119,6 +121,31 @@ impl GpuRow {
             aliases: self.aliases.clone(),
             twins: self.twins.clone(),
             timed: true,
+        }
+    }
+}
+
+impl GpuRow {
+    /// The memory proof of this model; none where the row has not all that it takes.
+    pub fn memory_size(&self) -> Option<memory::Size> {
+        let model = self.model("");
+        let (memory, bandwidth) = model.memory.zip(model.bandwidth)?;
+        memory_size(memory.best, memory.floor, bandwidth.best, self.memory_iterations?)
+    }
+}
+
+impl DeviceClass {
+    /// The memory proof of this class, if it has one.
+    ///
+    /// # Errors
+    /// What is wrong with the figures, or which is missing.
+    pub fn memory_size(&self) -> Result<Option<memory::Size>, String> {
+        match (self.memory_blocks, self.memory_iterations, self.memory_scans) {
+            (None, None, None) => Ok(None),
+            (Some(blocks), Some(iterations), Some(scans)) => {
+                memory::Size::new(blocks.into(), iterations, scans).map(Some).map_err(|error| error.to_string())
+            }
+            _ => Err("memory_blocks, memory_iterations and memory_scans go together: give all or none".to_owned()),
         }
     }
 }

@@ -285,6 +285,12 @@ pub(crate) fn power_of_two(min: u32, max: u32) -> impl Fn(&u32) -> Option<String
     }
 }
 
+/// If there is a value, a power of two in this range.
+pub(crate) fn power_of_two_if_given(min: u32, max: u32) -> impl Fn(&Option<u32>) -> Option<String> {
+    let check = power_of_two(min, max);
+    move |value| value.as_ref().and_then(&check)
+}
+
 /// Milliseconds, for ranges.
 pub(crate) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::section;
-use super::leaf::{DAY, LogFormat, WeightsMode, file_name, if_given, ms, port, power_of_two, s, within};
+use super::leaf::{
+    DAY, LogFormat, WeightsMode, file_name, if_given, ms, port, power_of_two, power_of_two_if_given, s, within,
+};
 use super::network::Network;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::proof::memory::size::{ITERATIONS_RANGE, SCANS_RANGE};
 use crate::scoring::RateSource;
 
 section! {
@@ -249,6 +252,8 @@ section! {
         pub samples: u32 [within(1, 1024)],
         /// Longest wait for the roots.
         pub commit_timeout: Duration [within(s(1), s(600))],
+        /// Longest wait until all memory of a challenge is filled, and longest that filled memory waits for its scans.
+        pub fill_timeout: Duration [within(s(1), s(600))],
         /// Time after the roots within which the openings must be there.
         pub opening_deadline: Duration [within(s(1), s(600))],
         /// Epochs that a pass lasts.
@@ -353,6 +358,8 @@ section! {
         pub bandwidth_gbs: Option<f64> [if_given(0.1, 1e6)],
         /// Memory bandwidth that a claim of this model needs, 10⁹ bytes a second.
         pub floor_bandwidth_gbs: Option<f64> [if_given(0.1, 1e6)],
+        /// Iterations of each block of a memory proof; none: no memory is proved.
+        pub memory_iterations: Option<u32> [power_of_two_if_given(ITERATIONS_RANGE.0, ITERATIONS_RANGE.1)],
         /// Other names of the same model.
         pub aliases: Vec<String>,
         /// The models that no floor separates from this one.
@@ -385,6 +392,12 @@ section! {
         pub k: u32 [power_of_two(64, 65_536)],
         /// Rounds.
         pub rounds: u32 [within(1, 256)],
+        /// Blocks of 1 KiB of a memory proof; none: no memory is proved.
+        pub memory_blocks: Option<u32>,
+        /// Iterations of each of them.
+        pub memory_iterations: Option<u32> [power_of_two_if_given(ITERATIONS_RANGE.0, ITERATIONS_RANGE.1)],
+        /// Scans of a memory proof.
+        pub memory_scans: Option<u32> [if_given(SCANS_RANGE.0, SCANS_RANGE.1)],
     }
 }
 

@@ -30,6 +30,7 @@ use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::{Coldkey, DeviceId};
 use crate::lease::engine::SimulatedEngine;
+use crate::proof::memory;
 use crate::proof::prover::{ChildProver, Forgery, ForgingProver, Prover, ProverLimits};
 use crate::runtime::Placement;
 use crate::settings::Settings;
@@ -59,6 +60,8 @@ pub struct DevnetOptions {
     pub miners: usize,
     /// Miners that forge their proofs.
     pub cheaters: usize,
+    /// Miners that do their work and hold half of the memory they are asked for.
+    pub memory_cheaters: usize,
     /// Miners that announce an address which another miner already has.
     pub duplicates: usize,
     /// Synthetic renters.
@@ -83,6 +86,7 @@ impl DevnetOptions {
         DevnetOptions {
             miners: 4,
             cheaters: 0,
+            memory_cheaters: 0,
             duplicates: 0,
             rentals: 0,
             speed: 1.0,
@@ -295,7 +299,8 @@ fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, Devn
         let text = format!("a devnet has from 1 to {MAX_VALIDATORS} validators, not {}", options.validators);
         return Err(DevnetError::Options(text));
     }
-    let total = options.miners + options.cheaters + options.duplicates;
+    let cheaters = options.cheaters + options.memory_cheaters;
+    let total = options.miners + cheaters + options.duplicates;
     if total == 0 || total > MAX_MINERS {
         return Err(DevnetError::Options(format!("a devnet has from 1 to {MAX_MINERS} miners, not {total}")));
     }
@@ -311,6 +316,9 @@ fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, Devn
             (format!("miner-{index}"), None, None)
         } else if index < options.miners + options.cheaters {
             (format!("cheater-{index}"), Some(Forgery::SkipTiles { ratio: CHEATER_SKIPS }), None)
+        } else if index < options.miners + cheaters {
+            let half = memory::forging::Forgery::HalfTheMemory;
+            (format!("cheater-{index}"), Some(Forgery::Memory(half)), None)
         } else {
             (format!("duplicate-{index}"), None, Some(own_address(0)))
         };

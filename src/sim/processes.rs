@@ -421,8 +421,10 @@ fn specs(
         let mut more = vec!["--devnet-keys".to_owned(), keys(role.index)];
         more.extend(["--device-class".to_owned(), role.class.clone()]);
         more.extend(["--engine-file".to_owned(), Ground::engine_file(dir, &role.name).display().to_string()]);
-        if let Some(Forgery::SkipTiles { ratio }) = role.forgery {
-            more.extend(["--forge".to_owned(), ratio.to_string()]);
+        match role.forgery {
+            Some(Forgery::SkipTiles { ratio }) => more.extend(["--forge".to_owned(), ratio.to_string()]),
+            Some(Forgery::Memory(_)) => more.push("--forge-memory".to_owned()),
+            _ => {}
         }
         for (key, value) in [("axon.ip", axon.ip().to_string()), ("axon.port", axon.port().to_string())] {
             more.extend(["--set".to_owned(), format!("{key}={value}")]);

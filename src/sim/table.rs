@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::devnet::{Devnet, DevnetMiner};
 use crate::ids::{BlockNumber, Epoch, Hotkey, Uid};
 use crate::messages::chain_watcher::ChainView;
+use crate::messages::validator::memory_runner::MemoryJudged;
 use crate::scoring::{Points, decimal};
 use crate::web::control::api::TableRow;
 use crate::web::control::{self, ControlClient, ValidatorActors, read_table};
@@ -43,6 +44,8 @@ pub struct Table {
     pub epoch: Option<Epoch>,
     /// The epoch whose weights are on the ledger.
     pub on_chain: Option<Epoch>,
+    /// What the last round of memory proofs came to.
+    pub memory: Option<MemoryJudged>,
     /// The rows, in the order of the miners.
     pub rows: Vec<Row>,
 }
@@ -69,6 +72,7 @@ impl TableSource {
                 ValidatorActors {
                     guard: validator.guard.clone(),
                     challenges: validator.challenges.clone(),
+                    memory: validator.memory.clone(),
                     weights: validator.weights.clone(),
                     allocations: validator.allocations.clone(),
                 },
@@ -113,6 +117,7 @@ impl Table {
             block: table.block.unwrap_or_default(),
             epoch: table.judged,
             on_chain: table.on_chain,
+            memory: table.memory,
             rows: miners.iter().map(row).collect(),
         }
     }
@@ -150,6 +155,14 @@ impl Table {
                 if row.lease.is_empty() { "-" } else { &row.lease },
             );
         }
+        let memory = self.memory.as_ref().map_or_else(
+            || "none yet".to_owned(),
+            |MemoryJudged { epoch, counts }| {
+                let counts: Vec<String> = counts.iter().map(|(label, count)| format!("{count} {label}")).collect();
+                format!("epoch {epoch}: {}", counts.join(", "))
+            },
+        );
+        let _ = writeln!(out, "memory proofs: {memory}");
         out
     }
 }
@@ -171,6 +184,10 @@ mod tests {
             block: 17,
             epoch: Some(2),
             on_chain: Some(1),
+            memory: Some(MemoryJudged {
+                epoch: 2,
+                counts: [("pass".to_owned(), 1), ("memory_mismatch".to_owned(), 1)].into(),
+            }),
             rows: vec![
                 Row {
                     uid: Some(Uid(1)),
@@ -190,7 +207,8 @@ mod tests {
         let rows: Vec<&str> = text.lines().collect();
         assert!(rows[3].contains("31.4") && rows[3].contains("103.125") && rows[3].contains("running"), "{text}");
         assert!(rows[4].starts_with("  - cheater-1") && rows[4].contains('…'), "{text}");
-        assert_eq!(rows.len(), 5);
+        assert_eq!(rows.len(), 6);
+        assert_eq!(rows[5], "memory proofs: epoch 2: 1 memory_mismatch, 1 pass");
         assert!(rows.iter().all(|r| r.chars().count() <= 80), "{text}");
     }
 }

@@ -15,6 +15,8 @@ pub(super) fn apply_with(conn: &Connection, log: Option<&mut Log>, record: &Reco
         Record::Specs(r) => specs(conn, r),
         Record::Round(r) => round(conn, r),
         Record::RoundClosed { epoch, outcome, at_ms } => round_closed(conn, *epoch, *outcome, *at_ms),
+        Record::MemoryRound(r) => memory_round(conn, r),
+        Record::MemoryRoundClosed { epoch, verdicts, at_ms } => memory_round_closed(conn, *epoch, verdicts, *at_ms),
         Record::Verdict(r) => verdict(conn, r),
         Record::Score(r) => score(conn, r),
         Record::Weights(r) => weights(conn, r),
@@ -158,6 +160,65 @@ fn round_closed(conn: &Connection, epoch: u64, outcome: RoundOutcome, at_ms: u64
         conn.prepare_cached("SELECT outcome FROM round WHERE epoch = ?1")?.query_row([epoch], |row| row.get(0))?;
     if stored != outcome.label() {
         return Err(StoreError::Conflict(format!("the round of epoch {epoch} is closed as {stored}")));
+    }
+    Ok(())
+}
+
+fn memory_round(conn: &Connection, r: &RoundRecord) -> Result<(), StoreError> {
+    let (epoch, planned) = (int(r.epoch, "epoch")?, bounded_json(&r.planned, "planned", MAX_PLAN)?);
+    let added = conn
+        .prepare_cached(
+            "INSERT INTO memory_round (epoch, block, planned, at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![epoch, int(r.block, "block")?, planned, int(r.at_ms, "at_ms")?])?;
+    match added {
+        0 => Err(StoreError::Conflict(format!("epoch {epoch} has a round of memory proofs already"))),
+        _ => Ok(()),
+    }
+}
+
+fn memory_round_closed(
+    conn: &Connection,
+    epoch: u64,
+    verdicts: &[MemoryVerdictRecord],
+    at_ms: u64,
+) -> Result<(), StoreError> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE memory_round SET planned = '[]', closed_ms = ?2, after_round = (SELECT max(epoch) FROM round)
+             WHERE epoch = ?1 AND closed_ms IS NULL",
+        )?
+        .execute(params![int(epoch, "epoch")?, int(at_ms, "at_ms")?])?;
+    if changed == 0 {
+        return Err(StoreError::Conflict(format!("epoch {epoch} has no open round of memory proofs")));
+    }
+    let mut add = conn.prepare_cached(
+        "INSERT INTO memory_verdict (epoch, uid, hotkey, device, model, kind, reason, detail, blocks, iterations, scans,
+             elapsed_ns, samples, block, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?;
+    for r in verdicts {
+        let (detail, evidence) = match &r.verdict {
+            Verdict::Pass { evidence } => ("", Some(evidence)),
+            Verdict::Fail { detail, .. } | Verdict::Unknown { detail, .. } => (detail.as_str(), None),
+        };
+        add.execute(params![
+            int(r.epoch, "epoch")?,
+            r.uid.0,
+            r.hotkey.to_string(),
+            r.device.to_string(),
+            text(&r.model, "model")?,
+            r.verdict.kind(),
+            r.verdict.reason(),
+            text(detail, "detail")?,
+            evidence.map(|e| int(e.size.blocks(), "blocks")).transpose()?,
+            evidence.map(|e| e.size.iterations()),
+            evidence.map(|e| e.size.scans()),
+            evidence.map(|e| int(e.elapsed_ns, "elapsed_ns")).transpose()?,
+            evidence.map(|e| e.samples),
+            int(r.block, "block")?,
+            int(r.at_ms, "at_ms")?,
+        ])?;
     }
     Ok(())
 }
@@ -388,6 +449,8 @@ fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
         "DELETE FROM verdict WHERE epoch < ?1",
         "DELETE FROM score WHERE epoch < ?1",
         "DELETE FROM round WHERE epoch < ?1 AND outcome IS NOT NULL",
+        "DELETE FROM memory_verdict WHERE epoch < ?1",
+        "DELETE FROM memory_round WHERE epoch < ?1 AND closed_ms IS NOT NULL",
     ] {
         conn.execute(sql, [epoch])?;
     }

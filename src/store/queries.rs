@@ -14,6 +14,7 @@ use super::records::*;
 use crate::chain::STATEFUL_EPOCHS;
 use crate::evidence::Head;
 use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId, Uid};
+use crate::proof::memory;
 use crate::scoring::Points;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 
@@ -78,28 +79,29 @@ macro_rules! select_verdicts {
     };
 }
 
-fn verdict(row: &Row<'_>) -> Result<VerdictRecord> {
-    let kind = row.get_ref(5)?.as_str().map_err(|e| bad(5, e))?;
-    let reason = row.get_ref(6)?.as_str().map_err(|e| bad(6, e))?;
-    let unknown_label = || bad(6, format!("{reason} is no reason of a {kind} verdict"));
-    let verdict = match kind {
-        "pass" => Verdict::Pass {
-            evidence: PassEvidence {
-                operations: unsigned(row, 8)?,
-                elapsed_ns: unsigned(row, 9)?,
-                samples: row.get(10)?,
-            },
-        },
+/// A verdict whose kind, reason and detail are in three columns from this one on; `pass` reads what a pass shows.
+fn judgement<E>(row: &Row<'_>, column: usize, pass: impl Fn() -> Result<E>) -> Result<Verdict<E>> {
+    let kind = row.get_ref(column)?.as_str().map_err(|e| bad(column, e))?;
+    let reason = row.get_ref(column + 1)?.as_str().map_err(|e| bad(column + 1, e))?;
+    let unknown_label = || bad(column + 1, format!("{reason} is no reason of a {kind} verdict"));
+    match kind {
+        "pass" => Ok(Verdict::Pass { evidence: pass()? }),
         "fail" => {
             let found = FailReason::ALL.iter().find(|r| r.label() == reason).ok_or_else(unknown_label)?;
-            Verdict::Fail { reason: *found, detail: row.get(7)? }
+            Ok(Verdict::Fail { reason: *found, detail: row.get(column + 2)? })
         }
         "unknown" => {
             let found = UnknownCause::ALL.iter().find(|c| c.label() == reason).ok_or_else(unknown_label)?;
-            Verdict::Unknown { cause: *found, detail: row.get(7)? }
+            Ok(Verdict::Unknown { cause: *found, detail: row.get(column + 2)? })
         }
-        other => return Err(bad(5, format!("{other} is no kind of verdict"))),
-    };
+        other => Err(bad(column, format!("{other} is no kind of verdict"))),
+    }
+}
+
+fn verdict(row: &Row<'_>) -> Result<VerdictRecord> {
+    let verdict = judgement(row, 5, || {
+        Ok(PassEvidence { operations: unsigned(row, 8)?, elapsed_ns: unsigned(row, 9)?, samples: row.get(10)? })
+    })?;
     let device = match row.get_ref(3)?.as_str().map_err(|e| bad(3, e))? {
         "" => None,
         text => Some(text.parse::<DeviceId>().map_err(|e| bad(3, e))?),
@@ -165,14 +167,15 @@ pub fn since_epochs(conn: &Connection, n: u64) -> Result<Option<Epoch>> {
 
 /// Rounds that were begun and never closed, oldest first.
 pub fn open_rounds(conn: &Connection) -> Result<Vec<RoundRecord>> {
-    let sql = "SELECT epoch, block, planned, at_ms FROM round WHERE outcome IS NULL ORDER BY epoch";
-    list(conn, sql, [], |row| {
-        Ok(RoundRecord {
-            epoch: unsigned(row, 0)?,
-            block: unsigned(row, 1)?,
-            planned: from_json(row, 2)?,
-            at_ms: unsigned(row, 3)?,
-        })
+    list(conn, "SELECT epoch, block, planned, at_ms FROM round WHERE outcome IS NULL ORDER BY epoch", [], round)
+}
+
+fn round(row: &Row<'_>) -> Result<RoundRecord> {
+    Ok(RoundRecord {
+        epoch: unsigned(row, 0)?,
+        block: unsigned(row, 1)?,
+        planned: from_json(row, 2)?,
+        at_ms: unsigned(row, 3)?,
     })
 }
 
@@ -185,6 +188,50 @@ pub fn round_outcome(conn: &Connection, epoch: Epoch) -> Result<Option<RoundOutc
         found.ok_or_else(|| bad(0, format!("{label} is no outcome of a round")))
     })
 }
+
+// === rounds of memory proofs ===
+
+/// Rounds of memory proofs that were begun and never closed, oldest first.
+pub fn open_memory_rounds(conn: &Connection) -> Result<Vec<RoundRecord>> {
+    list(
+        conn,
+        "SELECT epoch, block, planned, at_ms FROM memory_round WHERE closed_ms IS NULL ORDER BY epoch",
+        [],
+        round,
+    )
+}
+
+/// The newest epoch with a round of memory proofs, open or closed.
+pub fn last_memory_epoch(conn: &Connection) -> Result<Option<Epoch>> {
+    conn.query_row("SELECT max(epoch) FROM memory_round", [], |row| maybe_unsigned(row, 0))
+}
+
+/// The judgements of the last `rounds` rounds of memory proofs that are closed, oldest first.
+pub fn memory_history(conn: &Connection, rounds: u32) -> Result<Vec<MemoryVerdictRow>> {
+    let sql = "SELECT v.epoch, uid, hotkey, device, model, kind, reason, detail, blocks, iterations, scans, elapsed_ns, samples,
+             v.block, v.at_ms, r.after_round
+         FROM (SELECT epoch, after_round FROM memory_round WHERE closed_ms IS NOT NULL ORDER BY epoch DESC LIMIT ?1) AS r
+         JOIN memory_verdict AS v ON v.epoch = r.epoch ORDER BY v.epoch, hotkey, device";
+    list(conn, sql, [rounds], |row| {
+        let verdict = judgement(row, 5, || {
+            let size = memory::Size::new(unsigned(row, 8)?, row.get(9)?, row.get(10)?).map_err(|e| bad(8, e))?;
+            Ok(memory::Evidence { size, elapsed_ns: unsigned(row, 11)?, samples: row.get(12)? })
+        })?;
+        let record = MemoryVerdictRecord {
+            epoch: unsigned(row, 0)?,
+            uid: uid(row, 1)?,
+            hotkey: parsed(row, 2)?,
+            device: parsed(row, 3)?,
+            model: row.get(4)?,
+            verdict,
+            block: unsigned(row, 13)?,
+            at_ms: unsigned(row, 14)?,
+        };
+        Ok(MemoryVerdictRow { record, after_round: maybe_unsigned(row, 15)? })
+    })
+}
+
+// === latest verdicts ===
 
 /// The verdict each device of a miner had last.
 pub fn latest_verdicts(conn: &Connection, hotkey: &Hotkey) -> Result<Vec<VerdictRecord>> {

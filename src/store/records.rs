@@ -12,7 +12,7 @@ use crate::chain::PreparedWeights;
 pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{DuePenalty, JudgedRate, Points, Scaling};
-use crate::verdict::Verdict;
+use crate::verdict::{MemoryVerdict, Verdict};
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
@@ -49,6 +49,19 @@ pub enum Record {
     /// The judgement of a device in an epoch. The same one again is accepted, another of the same device in the same epoch is a
     /// `Conflict`: what was judged stays judged.
     Verdict(VerdictRecord),
+    /// The intent to run an epoch's round of memory proofs, before the first request goes out. Another one for the same
+    /// epoch is a `Conflict`, the same one again too: what was begun is not begun again.
+    MemoryRound(RoundRecord),
+    /// An epoch's round of memory proofs is over, with its verdicts. A round that is closed, or was never begun, is a
+    /// `Conflict`.
+    MemoryRoundClosed {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its verdicts, one for each device that was planned.
+        verdicts: Vec<MemoryVerdictRecord>,
+        /// When it was closed.
+        at_ms: u64,
+    },
     /// The score of a miner in an epoch. A later score of the same epoch replaces it.
     Score(ScoreRecord),
     /// The intent to set weights, before it goes to the chain.
@@ -99,6 +112,7 @@ impl Record {
     pub fn durable(&self) -> bool {
         match self {
             Record::Round(_)
+            | Record::MemoryRound(_)
             | Record::Weights(_)
             | Record::WeightsStatus(_)
             | Record::Lease(_)
@@ -113,6 +127,7 @@ impl Record {
             Record::ProverRun(run) => run.outcome.is_none(),
             Record::Specs(_)
             | Record::RoundClosed { .. }
+            | Record::MemoryRoundClosed { .. }
             | Record::Verdict(_)
             | Record::Score(_)
             | Record::Neurons(_)
@@ -128,6 +143,8 @@ impl Record {
             Record::Specs(_) => "specs",
             Record::Round(_) => "round",
             Record::RoundClosed { .. } => "round_closed",
+            Record::MemoryRound(_) => "memory_round",
+            Record::MemoryRoundClosed { .. } => "memory_round_closed",
             Record::Verdict(_) => "verdict",
             Record::Score(_) => "score",
             Record::Weights(_) => "weights",
@@ -235,6 +252,36 @@ pub struct VerdictRecord {
     pub block: BlockNumber,
     /// When it was decided.
     pub at_ms: u64,
+}
+
+/// The judgement of one device's memory in one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemoryVerdictRecord {
+    /// The epoch of the proof.
+    pub epoch: Epoch,
+    /// The miner's slot at that time.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device.
+    pub device: DeviceId,
+    /// The device's model as claimed.
+    pub model: String,
+    /// The judgement.
+    pub verdict: MemoryVerdict,
+    /// The head when the round began.
+    pub block: BlockNumber,
+    /// When it was decided.
+    pub at_ms: u64,
+}
+
+/// A stored judgement of memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryVerdictRow {
+    /// The judgement.
+    pub record: MemoryVerdictRecord,
+    /// The newest epoch whose round of work had begun when it was stored.
+    pub after_round: Option<Epoch>,
 }
 
 /// The score of one miner in one epoch, with its arithmetic.

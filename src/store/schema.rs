@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "penalties of addresses", sql: PENALTIES_OF_ADDRESSES },
     Migration { name: "the last view of the subnet", sql: SUBNET_VIEW },
     Migration { name: "weights by every way the chain takes them", sql: WEIGHTS_BY_EVERY_WAY },
+    Migration { name: "proofs of memory", sql: PROOFS_OF_MEMORY },
 ];
 
 /// The version this program reads and writes.
@@ -208,6 +209,23 @@ const SUBNET_VIEW: &str = "
 CREATE TABLE subnet_view (
     id INTEGER PRIMARY KEY CHECK (id = 1), block INTEGER NOT NULL, json TEXT NOT NULL, at_ms INTEGER NOT NULL
 ) STRICT;
+";
+
+/// `closed_ms` is NULL while the round is open. `after_round` is the newest epoch whose round of work had begun when it was
+/// closed.
+const PROOFS_OF_MEMORY: &str = "
+CREATE TABLE memory_round (
+    epoch INTEGER PRIMARY KEY, block INTEGER NOT NULL, planned TEXT NOT NULL, at_ms INTEGER NOT NULL, closed_ms INTEGER,
+    after_round INTEGER
+) STRICT;
+CREATE INDEX memory_round_open ON memory_round (epoch) WHERE closed_ms IS NULL;
+CREATE TABLE memory_verdict (
+    epoch INTEGER NOT NULL, uid INTEGER NOT NULL, hotkey TEXT NOT NULL, device TEXT NOT NULL, model TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('pass', 'fail', 'unknown')), reason TEXT NOT NULL, detail TEXT NOT NULL,
+    blocks INTEGER, iterations INTEGER, scans INTEGER, elapsed_ns INTEGER, samples INTEGER,
+    block INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (epoch, hotkey, device)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// The version of a database, 0 for one without tables.

@@ -8,7 +8,7 @@ use super::redact::printable;
 use crate::admission::Subject;
 use crate::chain::standing::Change;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
-use crate::verdict::Verdict;
+use crate::verdict::{MemoryVerdict, Verdict};
 
 /// Longest outside text in a log line, in bytes.
 const MAX_DETAIL: usize = 512;
@@ -46,6 +46,44 @@ impl ChallengeJudged<'_> {
                 let detail = printable(detail, MAX_DETAIL);
                 info!(%uid, %hotkey, %device, epoch, %cause, side = ?cause.side(), detail, remedy = cause.remedy(),
                     "device could not be judged");
+            }
+        }
+    }
+}
+
+/// A device's memory was judged.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryChecked<'a> {
+    /// The epoch of the judgement.
+    pub epoch: Epoch,
+    /// The miner.
+    pub uid: Uid,
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// The device.
+    pub device: DeviceId,
+    /// The judgement.
+    pub verdict: &'a MemoryVerdict,
+}
+
+impl MemoryChecked<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        metrics.memory(self.verdict);
+        let MemoryChecked { epoch, uid, hotkey, device, verdict } = self;
+        match verdict {
+            Verdict::Pass { evidence } => {
+                let (bytes, bandwidth, samples) = (evidence.size.bytes(), evidence.bandwidth(), evidence.samples);
+                info!(%uid, %hotkey, %device, epoch, bytes, bandwidth, samples, "memory proved");
+            }
+            Verdict::Fail { reason, detail } => {
+                let detail = printable(detail, MAX_DETAIL);
+                warn!(%uid, %hotkey, %device, epoch, %reason, detail, remedy = reason.remedy(), "memory failed");
+            }
+            Verdict::Unknown { cause, detail } => {
+                let detail = printable(detail, MAX_DETAIL);
+                info!(%uid, %hotkey, %device, epoch, %cause, side = ?cause.side(), detail, remedy = cause.remedy(),
+                    "memory could not be judged");
             }
         }
     }

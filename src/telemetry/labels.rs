@@ -22,6 +22,8 @@ pub struct Labels {
     pub weights_outcomes: Vec<&'static str>,
     /// Stages of a challenge.
     pub challenge_stages: Vec<&'static str>,
+    /// Stages of a memory proof.
+    pub memory_stages: Vec<&'static str>,
     /// Where the head can be to a validator's slot.
     pub challenge_slots: Vec<&'static str>,
     /// What can become of an epoch.
@@ -46,6 +48,7 @@ impl Default for Labels {
             weights_results: vec!["ok", "too_soon", "refused", "timeout", "error", "shadow"],
             weights_outcomes: vec!["included", "revealed", "missed", "unequal", "lapsed"],
             challenge_stages: vec!["commit", "open", "verify", "total"],
+            memory_stages: vec!["fill", "scan", "open"],
             challenge_slots: vec!["wait", "now", "over", "none"],
             epoch_outcomes: vec!["judged", "void", "empty"],
             prover_outcomes: vec!["ok", "crashed", "hung", "garbage", "refused", "cancelled"],

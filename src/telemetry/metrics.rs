@@ -24,7 +24,7 @@ use crate::chain::weights::divergence::Divergence;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
 use crate::ids::{BlockNumber, Epoch, Uid};
-use crate::verdict::{FailReason, UnknownCause, Verdict};
+use crate::verdict::{FailReason, MemoryVerdict, UnknownCause, Verdict};
 
 /// CPU time of a verification: 0.5 ms to 4 s.
 const VERIFY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0];
@@ -123,6 +123,13 @@ pub struct NodeMetrics {
     verify_cpu: Histogram,
     in_flight: Gauge,
     slot: State,
+    memory: Counts,
+    memory_duration: HistogramVec,
+    memory_stages: Vec<&'static str>,
+    memory_bandwidth: GaugeVec,
+    memory_slot: State,
+    memory_rounds: Counts,
+    memory_unproved: Gauge,
     epochs: Counts,
     epoch_judged: Gauge,
     score: UidGauge,
@@ -210,6 +217,13 @@ impl NodeMetrics {
         for stage in &labels.challenge_stages {
             challenge_duration.get_metric_with_label_values(&[*stage])?;
         }
+        let memory_opts = histogram_opts(Metric::MemoryDuration, WORK_BUCKETS);
+        let memory_duration = registered(r, HistogramVec::new(memory_opts, Metric::MemoryDuration.labels())?)?;
+        for stage in &labels.memory_stages {
+            memory_duration.get_metric_with_label_values(&[*stage])?;
+        }
+        let memory_bandwidth = Opts::new(Metric::MemoryBandwidth.name(), Metric::MemoryBandwidth.help());
+        let memory_bandwidth = registered(r, GaugeVec::new(memory_bandwidth, Metric::MemoryBandwidth.labels())?)?;
         let mut requests = Vec::new();
         for path in labels.axon_paths.iter().chain([&OTHER]) {
             requests.extend(labels.axon_outcomes.iter().map(|outcome| vec![*path, *outcome]));
@@ -231,6 +245,13 @@ impl NodeMetrics {
             verify_cpu: histogram(r, Metric::ChallengeVerifyCpu, VERIFY_BUCKETS)?,
             in_flight: gauge(r, Metric::ChallengesInFlight)?,
             slot: State::new(r, Metric::ChallengeSlot, &labels.challenge_slots)?,
+            memory: Counts::new(r, Metric::Memory, verdicts())?,
+            memory_duration,
+            memory_stages: labels.memory_stages.clone(),
+            memory_bandwidth,
+            memory_slot: State::new(r, Metric::MemorySlot, &labels.challenge_slots)?,
+            memory_rounds: Counts::new(r, Metric::MemoryRounds, singles(&["judged", "void"]))?,
+            memory_unproved: gauge(r, Metric::MemoryUnproved)?,
             epochs: Counts::new(r, Metric::Epochs, singles(&labels.epoch_outcomes))?,
             epoch_judged: gauge(r, Metric::EpochJudged)?,
             score: UidGauge::register(Metric::Score, r)?,
@@ -332,6 +353,31 @@ impl NodeMetrics {
     /// Where the head is to this validator's slot.
     pub fn challenge_slot(&self, state: &str) {
         self.slot.is(state);
+    }
+    /// A device's memory was judged.
+    pub fn memory(&self, verdict: &MemoryVerdict) {
+        self.memory.add(&[verdict.kind(), verdict.reason()]);
+    }
+    /// A stage of a memory proof took this long.
+    pub fn memory_stage(&self, stage: &str, took: Duration) {
+        let stage = self.memory_stages.iter().find(|s| **s == stage).copied().unwrap_or(OTHER);
+        self.memory_duration.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+    /// A memory proof of this model held, at so many bytes a second. `model` is a name of our own table, never a peer's word.
+    pub fn memory_bandwidth(&self, model: &str, bytes_per_second: u64) {
+        self.memory_bandwidth.with_label_values(&[model]).set(bytes_per_second as f64);
+    }
+    /// Where the head is to this validator's memory slot.
+    pub fn memory_slot(&self, state: &str) {
+        self.memory_slot.is(state);
+    }
+    /// A round of memory proofs was closed.
+    pub fn memory_round(&self, outcome: &str) {
+        self.memory_rounds.add(&[outcome]);
+    }
+    /// How many devices of the last round never proved their memory.
+    pub fn memory_unproved(&self, count: usize) {
+        self.memory_unproved.set(count as f64);
     }
     /// An epoch was closed.
     pub fn epoch_closed(&self, epoch: Epoch, outcome: &str) {

@@ -77,6 +77,12 @@ metrics! {
     ChallengeVerifyCpu = "compute_challenge_verify_cpu_seconds", Histogram, [], "CPU time spent to verify one answer.";
     ChallengesInFlight = "compute_challenge_inflight", Gauge, [], "Challenges sent and not yet judged.";
     ChallengeSlot = "compute_challenge_slot", Gauge, ["state"], "1 for where the head is to this validator's own slot, 0 for the others.";
+    Memory = "compute_memory_total", Counter, ["verdict", "reason"], "Devices whose memory was judged, by verdict and reason.";
+    MemoryDuration = "compute_memory_duration_seconds", Histogram, ["stage"], "Time of a memory proof by stage.";
+    MemoryBandwidth = "compute_memory_bandwidth_bytes_per_second", Gauge, ["model"], "Bandwidth of the last memory proof of each model, by the table's name of it.";
+    MemorySlot = "compute_memory_slot", Gauge, ["state"], "1 for where the head is to this validator's memory slot, 0 for the others.";
+    MemoryRounds = "compute_memory_rounds_total", Counter, ["outcome"], "Rounds of memory proofs that this validator closed, by outcome.";
+    MemoryUnproved = "compute_memory_unproved", Gauge, [], "Devices of the last round of memory proofs whose memory was never proved, 0 before the first since the start.";
     Epochs = "compute_epochs_total", Counter, ["outcome"], "Epochs that this validator closed, by outcome.";
     EpochJudged = "compute_epoch_judged", Gauge, [], "Newest epoch that was judged since the start, 0 before the first.";
     Score = "compute_score_points", Gauge, ["uid"], "Score of the miner, 0 to 200.";

@@ -38,6 +38,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     let mut settings = load(Role::Devnet, &cli, env).unwrap_or_else(|problems| panic!("{problems}")).settings;
     for class in settings.devnet.gpu_scores.values_mut() {
         (class.n, class.k, class.rounds) = (128, 64, 1);
+        (class.memory_blocks, class.memory_iterations, class.memory_scans) = (Some(256), Some(1), Some(2));
     }
     settings
 }

@@ -136,6 +136,7 @@ fn a_round_that_was_begun_before_a_restart_is_void_and_nobody_is_asked_again() {
         let round = RoundRecord { epoch, block: 0, planned: vec![planned], at_ms: 1 };
         let opened = store::open(&home, Role::Validator, 1).unwrap();
         let writer = Writer::spawn(opened.db, WriterConfig::default()).unwrap();
+        writer.write(Record::MemoryRound(round.clone())).await.unwrap();
         writer.write(Record::Round(round)).await.unwrap();
         writer.shutdown(LONG).await.unwrap();
 
@@ -156,6 +157,12 @@ fn a_round_that_was_begun_before_a_restart_is_void_and_nobody_is_asked_again() {
     let why = Verdict::unknown(UnknownCause::OwnFault, "the validator was restarted during its window");
     assert_eq!(of.iter().map(|v| (v.device, &v.verdict)).collect::<Vec<_>>(), [(Some(device), &why)]);
     assert_eq!(queries::scores(&db, epoch).unwrap(), [], "a void epoch has no scores");
+    // So is the round of memory proofs.
+    let memory = queries::memory_history(&db, 1_000).unwrap();
+    let of: Vec<_> = memory.iter().filter(|row| row.record.epoch == epoch).map(|row| &row.record).collect();
+    let why = Verdict::unknown(UnknownCause::OwnFault, "the validator was restarted during its round");
+    assert_eq!(of.iter().map(|v| (v.device, &v.verdict)).collect::<Vec<_>>(), [(device, &why)]);
+    assert!(queries::open_memory_rounds(&db).unwrap().len() <= 1, "only the one that the end cut short may be open");
     let later = books.verdicts.iter().filter(|v| v.epoch > epoch && matches!(v.verdict, Verdict::Pass { .. }));
     assert!(later.count() > 0, "it goes on with the next epoch");
     assert!(queries::open_rounds(&db).unwrap().len() <= 1, "only the round that the end cut short may be open");

@@ -78,6 +78,7 @@ impl Role {
                 "challenge_runner",
                 "control",
                 "journal",
+                "memory_runner",
                 "specs_collector",
                 "web",
                 "weight_setter",
@@ -93,7 +94,9 @@ pub(crate) fn settings() -> Settings {
     let mut s = settings::load(settings::Role::Devnet, &Cli::default(), [home]).unwrap().settings;
     s.devnet.block_time = MS(200);
     s.devnet.tempo = 4;
-    s.devnet.gpu_scores = BTreeMap::from([(CLASS.to_owned(), DeviceClass { base: 1.0, n: 32, k: 64, rounds: 1 })]);
+    let (memory_blocks, memory_iterations, memory_scans) = (Some(64), Some(1), Some(2));
+    let class = DeviceClass { base: 1.0, n: 32, k: 64, rounds: 1, memory_blocks, memory_iterations, memory_scans };
+    s.devnet.gpu_scores = BTreeMap::from([(CLASS.to_owned(), class)]);
     s.subtensor.poll_interval = MS(50);
     s.weights.interval_blocks = 1;
     s.budget.challenges_per_hotkey = 10_000;

@@ -19,7 +19,7 @@ use crate::admission::{Decision, Need, Policy, RefusalClass, Snapshot, admit_cal
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
 use crate::messages::miner::allocation_manager::{Allocate, LeaseStatus, ListLeases, Release};
-use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
+use crate::messages::miner::challenge_runner::{FillMemory, Open, OpenError, OpenMemory, Prove, ScanMemory};
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
@@ -31,8 +31,9 @@ use crate::wire::synapse::original::{
     Allocate as OriginalAllocate, Challenge as OriginalChallenge, Specs as OriginalSpecs,
 };
 use crate::wire::synapse::{
-    AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, OpeningsRequest, RawBytes, ReleaseRequest,
-    SpecsReply, SpecsRequest, Synapse, WhoReply, WhoRequest,
+    AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, MemoryFillRequest, MemoryOpenRequest,
+    MemoryScanRequest, OpeningsRequest, RawBytes, ReleaseRequest, SpecsReply, SpecsRequest, Synapse, WhoReply,
+    WhoRequest,
 };
 
 /// What the routes share.
@@ -114,6 +115,9 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
             .route(SpecsRequest::PATH, web::post().to(specs))
             .route(ChallengeRequest::PATH, web::post().to(challenge))
             .route(OpeningsRequest::PATH, web::post().to(openings))
+            .route(MemoryFillRequest::PATH, web::post().to(memory_fill))
+            .route(MemoryScanRequest::PATH, web::post().to(memory_scan))
+            .route(MemoryOpenRequest::PATH, web::post().to(memory_openings))
             .route(AllocateRequest::PATH, web::post().to(allocate))
             .route(ReleaseRequest::PATH, web::post().to(release))
             .route(LeaseStatusRequest::PATH, web::post().to(lease))
@@ -255,17 +259,40 @@ async fn challenge(state: State, request: HttpRequest, body: Payload) -> HttpRes
 
 async fn openings(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
     serve(&state, request, body, async |caller, request: OpeningsRequest| {
-        match state.challenges.ask(Open { caller, request }, state.prove_deadline).await.map_err(unavailable)? {
-            Ok(bytes) => Ok(RawBytes(bytes)),
-            Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
-            Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
-            Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
-            Err(error @ (OpenError::Prover(_) | OpenError::NotAgain(_))) => {
-                Err(Refusal::unavailable(error.to_string()))
-            }
-        }
+        opened(state.challenges.ask(Open { caller, request }, state.prove_deadline).await)
     })
     .await
+}
+
+async fn memory_fill(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve(&state, request, body, async |caller, request: MemoryFillRequest| {
+        state.challenges.ask(FillMemory { caller, request }, state.prove_deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn memory_scan(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve(&state, request, body, async |caller, request: MemoryScanRequest| {
+        state.challenges.ask(ScanMemory { caller, request }, state.prove_deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn memory_openings(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve(&state, request, body, async |caller, request: MemoryOpenRequest| {
+        opened(state.challenges.ask(OpenMemory { caller, request }, state.prove_deadline).await)
+    })
+    .await
+}
+
+fn opened(answer: Result<Result<Vec<u8>, OpenError>, AskError>) -> Result<RawBytes, Refusal> {
+    match answer.map_err(unavailable)? {
+        Ok(bytes) => Ok(RawBytes(bytes)),
+        Err(OpenError::Unknown) => Err(Refusal::not_found(OpenError::Unknown.to_string())),
+        Err(OpenError::Busy) => Err(Refusal::overloaded(OpenError::Busy.to_string())),
+        Err(error @ OpenError::Positions(_)) => Err(Refusal::invalid(error.to_string())),
+        Err(error @ (OpenError::Prover(_) | OpenError::NotAgain(_))) => Err(Refusal::unavailable(error.to_string())),
+    }
 }
 
 async fn allocate(state: State, request: HttpRequest, body: Payload) -> HttpResponse {

@@ -10,8 +10,10 @@
 //! crashes, hangs or writes garbage is a `ProverFailed` reply, which the validator judges as `Unknown`. On restart the
 //! kept commitments are gone with their provers; what was accepted is on record (`intents`), so a commitment that is
 //! asked for within its time is made again, and the validator, which asks until its opening deadline, gets its bytes.
+//! Proofs of memory are in `memory`; they share the budget, and so the window, with proofs of work.
 
 mod intents;
+mod memory;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager;
 use crate::actors::miner::specs_collector::SpecsCollector;
-use crate::actors::miner::turn::may_challenge;
+use crate::actors::miner::turn::{Asked, may_challenge};
 use crate::clock::SharedClock;
 use crate::ids::{ChallengeId, DeviceId, Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
@@ -60,6 +62,10 @@ pub struct ChallengeRunnerSetup {
     pub limits: BudgetLimits,
     /// How long a commitment is kept after its roots were sent.
     pub keep: Duration,
+    /// How long memory may be filled, how long it waits for its scans, and how long those may take.
+    pub fill_timeout: Duration,
+    /// How long memory, or what was opened of it, is kept after its roots were sent.
+    pub keep_memory: Duration,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
@@ -100,6 +106,10 @@ pub struct ChallengeRunner {
     kept: HashMap<(Hotkey, ChallengeId, DeviceId), Kept>,
     /// The last epoch for which a validator had its roots: it has one challenge an epoch.
     answered: HashMap<Hotkey, Epoch>,
+    /// The proof of memory that is under way.
+    memory: Option<memory::Held>,
+    /// The last epoch for which a validator had memory filled.
+    filled: HashMap<Hotkey, Epoch>,
     proofs: u64,
     refusals: u64,
 }
@@ -109,7 +119,8 @@ impl ChallengeRunner {
     pub fn new(live: Live<Arc<ChallengeRunnerSetup>>) -> Self {
         let setup = live.get();
         let budget = Budget::new(setup.limits);
-        ChallengeRunner { live, setup, budget, kept: HashMap::new(), answered: HashMap::new(), proofs: 0, refusals: 0 }
+        let (kept, answered, filled) = (HashMap::new(), HashMap::new(), HashMap::new());
+        ChallengeRunner { live, setup, budget, kept, answered, memory: None, filled, proofs: 0, refusals: 0 }
     }
 
     fn drop_expired(&mut self) {
@@ -119,7 +130,7 @@ impl ChallengeRunner {
 
     /// Whether it is this caller's turn, and its first challenge of the epoch.
     fn admit(&mut self, caller: Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
-        may_challenge(self.setup.view.borrow().as_deref(), &caller, epoch)?;
+        may_challenge(self.setup.view.borrow().as_deref(), &caller, epoch, Asked::Work)?;
         // Callers are validators that were admitted, and older epochs are no use: the map stays small.
         self.answered.retain(|_, answered| *answered >= epoch);
         if self.answered.get(&caller) == Some(&epoch) {
@@ -132,10 +143,10 @@ impl ChallengeRunner {
     /// Makes room for a challenge; if there is none, says until when the caller has to wait. A caller's earlier commitments
     /// make room for its new ones: it has one challenge at a time. Another's make room once they were opened, the first to
     /// expire first: their validator has what it asked for, and if the answer was lost they are made again.
-    fn make_room(&mut self, caller: Hotkey, works: &[Work]) -> Result<(), ChallengeReply> {
+    fn make_room(&mut self, caller: Hotkey, bytes: u64) -> Result<(), ChallengeReply> {
         self.drop_expired();
         self.kept.retain(|(of, _, _), _| *of != caller);
-        let over = self.memory_over(works);
+        let over = self.memory_over(bytes);
         let mut opened: Vec<_> =
             self.kept.iter().filter(|(_, k)| k.is_opened()).map(|(key, k)| (k.until, *key, k.work)).collect();
         opened.sort_unstable_by_key(|(until, key, _)| (*until, *key));
@@ -149,19 +160,20 @@ impl ChallengeRunner {
         if freed >= over {
             opened.iter().for_each(|(_, key, _)| drop(self.kept.remove(key)));
         }
-        self.room(works)
+        self.room(bytes)
     }
 
-    /// How many bytes the commitments that are kept and this work need above the limit.
-    fn memory_over(&self, works: &[Work]) -> u64 {
-        let all = self.kept.values().map(|k| &k.work).chain(works);
-        all.map(Work::memory_bytes).fold(0, u64::saturating_add).saturating_sub(self.setup.limits.memory_bytes)
+    /// How many of these bytes, with what is kept and held, are above the limit.
+    fn memory_over(&self, bytes: u64) -> u64 {
+        let kept = self.kept.values().map(|k| k.work.memory_bytes());
+        let all = kept.chain([self.memory_held(), bytes]).fold(0, u64::saturating_add);
+        all.saturating_sub(self.setup.limits.memory_bytes)
     }
 
-    /// Whether there is room for this work beside what is kept.
-    fn room(&self, works: &[Work]) -> Result<(), ChallengeReply> {
+    /// Whether there is room for so many bytes beside what is kept.
+    fn room(&self, bytes: u64) -> Result<(), ChallengeReply> {
         match self.kept.values().map(|k| k.until).min() {
-            Some(first) if self.memory_over(works) > 0 => {
+            Some(first) if self.memory_over(bytes) > 0 => {
                 let wait = first.saturating_duration_since(Instant::now()).as_millis() as u64;
                 Err(ChallengeReply::Busy { until_ms: self.setup.clock.now_ms().saturating_add(wait) })
             }
@@ -208,7 +220,7 @@ impl ChallengeRunner {
             Err(budget::Refusal::Busy { .. }) => return Err(OpenError::Busy),
             Err(refusal) => return Err(OpenError::NotAgain(refusal.to_string())),
         };
-        if self.room(&works).is_err() {
+        if self.room(bytes_of(&works)).is_err() {
             self.budget.withdraw(ticket);
             return Err(OpenError::Busy);
         }
@@ -220,7 +232,7 @@ impl ChallengeRunner {
         }
         let (setup, begun) = (self.setup.clone(), Instant::now());
         let work = async move {
-            check(&setup, &jobs).await.map_err(|reply| format!("{reply:?}"))?;
+            check(&setup, jobs.iter().map(|job| job.device)).await.map_err(|reply| format!("{reply:?}"))?;
             Ok(commit(setup.prover.as_ref(), &jobs).await)
         };
         ctx.spawn(work.into_actor(self).map(move |made: Result<Proved, String>, act, _| {
@@ -248,6 +260,11 @@ impl ChallengeRunner {
         }));
         Ok(())
     }
+}
+
+/// The memory that the provers of this work need together.
+fn bytes_of(works: &[Work]) -> u64 {
+    works.iter().map(Work::memory_bytes).fold(0, u64::saturating_add)
 }
 
 fn refused(reason: ChallengeRefusal, detail: impl Into<String>) -> ChallengeReply {
@@ -293,19 +310,22 @@ fn challenges(hotkey: Hotkey, request: &ChallengeRequest) -> Result<Vec<Challeng
 
 type Proved = Vec<(DeviceId, Work, Result<Box<dyn Commitment>, ProverError>)>;
 
-/// Checks what the own actors know.
-async fn check(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Result<(), ChallengeReply> {
+/// Checks by what the own actors know that these devices are offered and not rented.
+async fn check(
+    setup: &ChallengeRunnerSetup,
+    devices: impl IntoIterator<Item = DeviceId>,
+) -> Result<(), ChallengeReply> {
     let specs = setup.specs.ask(GetSpecs, ASK).await;
     let rented = setup.allocations.ask(RentedDevices, ASK).await;
     let (Ok(specs), Ok(rented)) = (specs, rented) else {
         return Err(refused(ChallengeRefusal::Draining, "the miner does not know its own devices yet"));
     };
-    for job in jobs {
-        if !specs.specs.devices.iter().any(|d| d.device == job.device) {
-            return Err(refused(ChallengeRefusal::NoDevice, format!("{} is not offered here", job.device)));
+    for asked in devices {
+        if !specs.specs.devices.iter().any(|d| d.device == asked) {
+            return Err(refused(ChallengeRefusal::NoDevice, format!("{asked} is not offered here")));
         }
-        if rented.iter().any(|(device, _)| *device == job.device) {
-            return Err(refused(ChallengeRefusal::Rented, format!("{} is rented and is not disturbed", job.device)));
+        if rented.iter().any(|(device, _)| *device == asked) {
+            return Err(refused(ChallengeRefusal::Rented, format!("{asked} is rented and is not disturbed")));
         }
     }
     Ok(())
@@ -322,7 +342,7 @@ async fn prove(
     intent: Intent,
     jobs: Vec<Challenge>,
 ) -> Result<Proved, ChallengeReply> {
-    check(&setup, &jobs).await?;
+    check(&setup, jobs.iter().map(|job| job.device)).await?;
     let begun = Instant::now();
     let proofs = async {
         let proved = commit(setup.prover.as_ref(), &jobs).await;
@@ -337,22 +357,25 @@ impl Actor for ChallengeRunner {
     type Context = Ctx<Self>;
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
+        ctx.run_interval(memory::LOOK, Self::look_after_memory);
     }
 }
 
 impl Supervised for ChallengeRunner {
-    const MESSAGES: &'static [&'static str] = &["Prove", "Open"];
+    const MESSAGES: &'static [&'static str] = &["Prove", "Open", "FillMemory", "ScanMemory", "OpenMemory"];
 }
 
 impl Handler<Prove> for ChallengeRunner {
     type Result = ResponseActFuture<Self, ChallengeReply>;
-    fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, Prove { caller, request }: Prove, ctx: &mut Ctx<Self>) -> Self::Result {
         self.setup = self.live.get();
         self.budget.set_limits(self.setup.limits);
+        self.look_after_memory(ctx);
         if let Err(reply) = self.admit(caller, request.epoch) {
             self.refusals += 1;
             return Box::pin(async move { reply }.into_actor(self));
         }
+        self.goes_on(caller);
         let setup = self.setup.clone();
         let jobs = match challenges(setup.hotkey, &request) {
             Ok(jobs) => jobs,
@@ -370,7 +393,7 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { reply }.into_actor(self));
             }
         };
-        if let Err(busy) = self.make_room(caller, &works) {
+        if let Err(busy) = self.make_room(caller, bytes_of(&works)) {
             self.refusals += 1;
             self.budget.withdraw(ticket);
             return Box::pin(async move { busy }.into_actor(self));
@@ -468,7 +491,7 @@ impl Handler<Inspect> for ChallengeRunner {
     type Result = MessageResult<Inspect>;
     fn handle(&mut self, _: Inspect, _: &mut Ctx<Self>) -> Self::Result {
         MessageResult(serde_json::json!({
-            "commitments_kept": self.kept.len(), "proofs": self.proofs, "refusals": self.refusals,
+            "commitments_kept": self.kept.len(), "memory_held": self.memory_held(), "proofs": self.proofs, "refusals": self.refusals,
         }))
     }
 }

@@ -157,6 +157,9 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             limits: budget(settings),
             // Longer than a validator's opening deadline, so that a retry at its very end still finds the commitment.
             keep: settings.challenge.opening_deadline * 2,
+            fill_timeout: settings.challenge.fill_timeout,
+            // Not longer than a validator asks: it is the device's own memory.
+            keep_memory: settings.challenge.opening_deadline,
             specs: specs.clone(),
             allocations: allocations.clone(),
             view: view.clone(),

@@ -38,6 +38,7 @@ use crate::wire::synapse::{
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
 
+mod memory;
 mod unheard;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -133,6 +134,11 @@ fn miner() -> Miner {
 }
 
 fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
+    miner_like(dir, crash, |_| {})
+}
+
+/// A miner whose proofs run with another setup.
+fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mut ChallengeRunnerSetup)) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
@@ -176,7 +182,7 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
         metrics: metrics.clone(),
     });
     tree.start(leases_seat, move |_| AllocationManager::new(Live::fixed(setup.clone()))).unwrap();
-    let setup = Arc::new(ChallengeRunnerSetup {
+    let mut setup = ChallengeRunnerSetup {
         hotkey: Hotkey([9; 32]),
         prover: Arc::new(InProcessProver { threads: 1 }),
         limits: BudgetLimits {
@@ -188,13 +194,17 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
             window: Duration::from_secs(3600),
         },
         keep: Duration::from_secs(60),
+        fill_timeout: Duration::from_secs(30),
+        keep_memory: Duration::from_secs(30),
         specs: specs.clone(),
         allocations: leases.clone(),
         view: tokio::sync::watch::channel(None).1,
         journal,
         clock: clock.clone(),
         metrics,
-    });
+    };
+    change(&mut setup);
+    let setup = Arc::new(setup);
     tree.start(proofs_seat, move |_| ChallengeRunner::new(Live::fixed(setup.clone()))).unwrap();
     Miner { offer: offered, specs, engine, leases, proofs, clock, tree, writer, dir }
 }

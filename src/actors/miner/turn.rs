@@ -9,6 +9,15 @@ use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::chain_watcher::ChainView;
 use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
 
+/// What is asked to be proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Work, in the caller's own slot.
+    Work,
+    /// Memory, in the epoch's memory slot, which has one owner.
+    Memory,
+}
+
 /// Whether `caller` may challenge for `epoch` now.
 ///
 /// Without a view, or where the epoch's beacon could not be read or nobody holds a permit, every admitted validator may.
@@ -16,7 +25,12 @@ use crate::wire::synapse::{ChallengeRefusal, ChallengeReply};
 ///
 /// # Errors
 /// What it is answered: `Busy` until its slot, or why it is refused.
-pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
+pub(crate) fn may_challenge(
+    view: Option<&ChainView>,
+    caller: &Hotkey,
+    epoch: Epoch,
+    asked: Asked,
+) -> Result<(), ChallengeReply> {
     let Some(view) = view else { return Ok(()) };
     let (head, ours) = (view.metagraph.head.number, view.epoch());
     let busy = |block| Err(ChallengeReply::Busy { until_ms: view.due_ms(block) });
@@ -34,13 +48,21 @@ pub(crate) fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Ep
         return Err(ChallengeReply::Refused { reason: ChallengeRefusal::WrongEpoch, detail });
     }
     let Some(table) = view.slots.as_deref().filter(|t| !t.is_empty()) else { return Ok(()) };
-    let Some(slot) = table.slot_of(caller) else {
-        let detail =
-            format!("{caller} has no slot in epoch {epoch}: they go to the permit holders with the most stake");
+    let slot = match asked {
+        Asked::Work => table.slot_of(caller),
+        Asked::Memory => table.memory_slot().filter(|slot| slot.owner == *caller).map(|slot| slot.blocks),
+    };
+    let Some(slot) = slot else {
+        let detail = match asked {
+            Asked::Work => {
+                format!("{caller} has no slot in epoch {epoch}: they go to the permit holders with the most stake")
+            }
+            Asked::Memory => format!("{caller} does not own the memory slot of epoch {epoch}: it has one owner"),
+        };
         return Err(ChallengeReply::Refused { reason: ChallengeRefusal::NoSlot, detail });
     };
     let comes_at = |head: BlockNumber| slot.start <= head.saturating_add(1) && head <= slot.end;
-    if comes_at(head) || comes_at(view.reckoned()) { Ok(()) } else { busy(table.busy_until(caller, head)) }
+    if comes_at(head) || comes_at(view.reckoned()) { Ok(()) } else { busy(table.come_at(Some(slot), head)) }
 }
 
 #[cfg(test)]
@@ -54,6 +76,11 @@ mod tests {
     use crate::chain::{BlockHead, EpochClock, EpochState, Metagraph};
     use crate::ids::{Hash32, Netuid};
     use crate::messages::chain_watcher::Source;
+
+    /// Work, as most of what is tested here.
+    fn may_challenge(view: Option<&ChainView>, caller: &Hotkey, epoch: Epoch) -> Result<(), ChallengeReply> {
+        super::may_challenge(view, caller, epoch, Asked::Work)
+    }
 
     const BLOCK: u64 = 1000;
     const EPOCHS: EpochClock = EpochClock::Modulo { netuid: Netuid(1), tempo: 5 };
@@ -116,6 +143,43 @@ mod tests {
     #[test]
     fn a_validator_without_a_slot_is_refused_and_told_so() {
         assert_eq!(refusal(may_challenge(Some(&view(4, 3)), &Hotkey([9; 32]), 1)), Some(ChallengeRefusal::NoSlot));
+    }
+
+    #[test]
+    fn memory_is_proved_for_the_slots_owner_alone_and_a_block_to_either_side_of_it() {
+        let asked = |head, caller: &Hotkey| super::may_challenge(Some(&view(head, 3)), caller, 1, Asked::Memory);
+        let slot = view(4, 3).slots.unwrap().memory_slot().unwrap();
+        assert!(slot.shared, "six blocks have no room for a slot of its own");
+        let served: Vec<u64> = (4..10).filter(|head| asked(*head, &slot.owner).is_ok()).collect();
+        let expected: Vec<u64> = (4..10).filter(|h| (slot.blocks.start - 1..=slot.blocks.end).contains(h)).collect();
+        assert_eq!(served, expected);
+        for other in (1..=3).map(|i| Hotkey([i; 32])).filter(|other| *other != slot.owner) {
+            for head in 4..10 {
+                assert_eq!(refusal(asked(head, &other)), Some(ChallengeRefusal::NoSlot), "{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_memory_slot_that_is_still_to_come_hears_when_it_comes() {
+        let long = EpochClock::Modulo { netuid: Netuid(1), tempo: 359 };
+        let at = |head: u64| {
+            let mut view = view(4, 3);
+            let metagraph = Arc::make_mut(&mut view.metagraph);
+            (metagraph.epochs, metagraph.head.number, metagraph.head.timestamp_ms) = (long, head, head * BLOCK);
+            let holders: Vec<_> = (1..=3).map(|i| (Hotkey([i; 32]), 1)).collect();
+            ChainView { slots: Some(Arc::new(slots(Hash32([1; 32]), &holders, Netuid(1), long, 1))), ..view }
+        };
+        let table = at(400).slots.unwrap();
+        let (first, owner) = (table.epoch_start(), table.memory_slot().unwrap().owner);
+        let asked = |head| super::may_challenge(Some(&at(head)), &owner, 1, Asked::Memory);
+        assert_eq!(asked(first + 22), Err(ChallengeReply::Busy { until_ms: (first + 24) * BLOCK }));
+        assert!((23..=28).all(|into| asked(first + into).is_ok()));
+        assert_eq!(
+            asked(first + 29),
+            Err(ChallengeReply::Busy { until_ms: (first + 360) * BLOCK }),
+            "in the next epoch"
+        );
     }
 
     #[test]

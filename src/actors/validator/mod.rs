@@ -2,6 +2,7 @@
 
 pub mod allocation_manager;
 pub mod challenge_runner;
+pub mod memory_runner;
 pub mod node;
 pub mod specs_collector;
 pub mod weight_setter;

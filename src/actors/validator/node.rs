@@ -9,6 +9,8 @@ use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::challenge_runner::plan::WorkTable;
 use super::challenge_runner::round::Rules;
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
+use super::memory_runner::plan::{MemoryTable, MemoryWork};
+use super::memory_runner::{MemoryRunner, MemoryRunnerSetup, round};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::weight_setter::{BurnRule, WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
@@ -46,6 +48,8 @@ pub struct ValidatorNode {
     pub allocations: Handle<AllocationManager>,
     /// Its judgements.
     pub challenges: Handle<ChallengeRunner>,
+    /// Its judgements of memory.
+    pub memory: Handle<MemoryRunner>,
     /// Its scores and weights.
     pub weights: Handle<WeightSetter>,
     /// Whom it asks.
@@ -66,6 +70,7 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
             Ok(work) => drop(works.insert(name.clone(), work)),
             Err(error) => problems.push(format!("{name}: {error}")),
         }
+        problems.extend(class.memory_size().err().map(|error| format!("{name}: {error}")));
         let base_micro = whole(class.base, 1e6);
         rows.push(ModelRow { name: name.clone(), base_micro, timed: false, ..ModelRow::default() });
     }
@@ -89,6 +94,18 @@ pub fn tables(settings: &Settings) -> Result<(ScoreTable, WorkTable), NodeError>
     if problems.is_empty() { Ok((table, works)) } else { Err(NodeError::Config(problems.join("; "))) }
 }
 
+/// What is asked of each model's memory. A row without all the figures that it takes is not asked.
+pub fn memories(settings: &Settings) -> MemoryTable {
+    let classes = settings.devnet.gpu_scores.iter();
+    let classes = classes.map(|(name, class)| (name, class.memory_size().ok().flatten(), None));
+    let gpus = settings.scoring.gpus.iter().filter(|_| settings.devnet.gpu_scores.is_empty());
+    let gpus = gpus.map(|(name, row)| (name, row.memory_size(), row.model(name).bandwidth.map(|limit| limit.floor)));
+    classes
+        .chain(gpus)
+        .filter_map(|(name, size, floor)| Some((name.clone(), MemoryWork { size: size?, floor })))
+        .collect()
+}
+
 /// Assembles and starts a validator.
 ///
 /// # Errors
@@ -104,7 +121,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     // Settings whose tables cannot be used are never published: the first ones only stand in for what cannot be.
     let tables = frame.live.derived(move |settings| {
         let (table, works) = tables(settings).unwrap_or_else(|_| first.clone());
-        (Arc::new(table), Arc::new(works))
+        (Arc::new(table), Arc::new(works), Arc::new(memories(settings)))
     });
     let secret = Arc::new(secret(&input.data_dir.join(LEASE_SECRET_FILE))?);
 
@@ -115,6 +132,9 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         frame.tree.declare::<WeightSetter>(frame.child("weight_setter", &["journal", "allocation_manager"]));
     let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager"];
     let (challenges, challenges_seat) = frame.tree.declare::<ChallengeRunner>(frame.child("challenge_runner", after));
+
+    let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager", "challenge_runner"];
+    let (memory, memory_seat) = frame.tree.declare::<MemoryRunner>(frame.child("memory_runner", after));
 
     let setup = {
         let (journal, clock) = (frame.journal.clone(), input.clock.clone());
@@ -187,9 +207,13 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (guard, allocations) = (frame.guard.clone(), allocations.clone());
-        let on_judged =
-            vec![Subscriber::new("weight_setter", &weights), Subscriber::new("allocation_manager", &allocations)];
+        let on_judged = vec![
+            Subscriber::new("weight_setter", &weights),
+            Subscriber::new("allocation_manager", &allocations),
+            Subscriber::new("memory_runner", &memory),
+        ];
         let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
+        let (dendrite, tables, specs) = (dendrite.clone(), tables.clone(), specs.clone());
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
             dendrite: dendrite.clone(),
@@ -225,16 +249,51 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     };
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
 
-    let on_block = vec![Subscriber::new("challenge_runner", &challenges), Subscriber::new("weight_setter", &weights)];
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (guard, allocations) = (frame.guard.clone(), allocations.clone());
+        let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
+        frame.live.derived(move |settings| {
+            let rules = round::Rules {
+                batch: settings.validator.challenge_batch_size,
+                samples: settings.challenge.samples as usize,
+                fill_timeout: settings.challenge.fill_timeout,
+                scan_timeout: settings.challenge.commit_timeout,
+                opening_deadline: settings.challenge.opening_deadline,
+                verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            };
+            let (dendrite, view) = (dendrite.clone(), view.clone());
+            let (clock, metrics) = (clock.clone(), metrics.clone());
+            MemoryRunnerSetup {
+                hotkey,
+                round: Arc::new(round::RoundSetup { dendrite, rules, view, clock, metrics }),
+                table: tables.get().0.clone(),
+                memories: tables.get().2.clone(),
+                require_permit: settings.validator.require_permit,
+                guard: guard.clone(),
+                specs: specs.clone(),
+                allocations: allocations.clone(),
+                journal: journal.clone(),
+            }
+        })
+    };
+    frame.tree.start(memory_seat, move |_| MemoryRunner::new(setup.clone()))?;
+
+    let on_block = vec![
+        Subscriber::new("challenge_runner", &challenges),
+        Subscriber::new("memory_runner", &memory),
+        Subscriber::new("weight_setter", &weights),
+    ];
     let guard = frame.guard.clone();
     frame.control(RoleActors::Validator(ValidatorActors {
         guard: guard.clone(),
         challenges: challenges.clone(),
+        memory: memory.clone(),
         weights: weights.clone(),
         allocations: allocations.clone(),
     }));
     let node = frame.finish(&input, None, on_block, Vec::new())?;
-    Ok(ValidatorNode { node, allocations, challenges, weights, guard })
+    Ok(ValidatorNode { node, allocations, challenges, memory, weights, guard })
 }
 
 /// Longest a round of specs may take: all neurons are asked nearly at once, and each may run into its deadline. Batches begin

@@ -114,9 +114,9 @@ fn a_caller_out_of_its_slot_hears_when_to_come_back() {
     let table = slots(Hash32([1; 32]), &two, Netuid(1), 5, 1);
     let [early, late] = [table.holders()[0], table.holders()[1]];
     assert_eq!((table.slot_of(&early), table.slot_of(&late)), (Some(4..7), Some(7..10)));
-    assert_eq!(table.busy_until(&late, 5), 7);
-    assert_eq!(table.busy_until(&early, 8), 10, "its slot is over: in the next epoch it may have another");
-    assert_eq!(table.busy_until(&Hotkey([9; 32]), 5), 10);
+    assert_eq!(table.come_at(table.slot_of(&late), 5), 7);
+    assert_eq!(table.come_at(table.slot_of(&early), 8), 10, "its slot is over: in the next epoch it may have another");
+    assert_eq!(table.come_at(table.slot_of(&Hotkey([9; 32])), 5), 10);
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn on_a_stateful_chain_slots_begin_where_the_epoch_did_and_one_that_begins_early
     let slots: Vec<_> = table.holders().iter().map(|h| table.slot_of(h).unwrap()).collect();
     assert_eq!(slots, [1_000..1_002, 1_002..1_004, 1_004..1_006]);
     assert_eq!([1_002, 1_003, 1_004].map(|b| table.owner_at(b)), [Some(table.holders()[1]), None, None]);
-    assert_eq!(table.busy_until(&table.holders()[0], 1_002), 1_003);
-    assert_eq!(table.busy_until(&table.holders()[0], 1_010), 1_011, "the chain put the next epoch off");
+    assert_eq!(table.come_at(table.slot_of(&table.holders()[0]), 1_002), 1_003);
+    assert_eq!(table.come_at(table.slot_of(&table.holders()[0]), 1_010), 1_011, "the chain put the next epoch off");
     assert_eq!(table.blocks(), 2, "what an ordinary epoch has room for");
 }
 
@@ -152,6 +152,55 @@ fn every_holder_comes_in_every_place_about_as_often() {
     // 500 are expected of each, with a standard deviation of 21.4; the draw is fixed, so this cannot flake.
     let (least, most) = (counts.iter().flatten().min().unwrap(), counts.iter().flatten().max().unwrap());
     assert!(*least > 400 && *most < 600, "{counts:?}");
+}
+
+#[test]
+fn the_memory_slot_is_the_four_blocks_after_the_twelfth_slot_and_its_owner_the_one_of_the_definition() {
+    let three = validators(3);
+    for epoch in 0..200 {
+        let beacon = Hash32([epoch as u8; 32]);
+        let table = slots(beacon, &three, Netuid(27), 360, epoch);
+        let mut material = beacon.0.to_vec();
+        material.extend(27u16.to_le_bytes());
+        material.extend(epoch.to_le_bytes());
+        let mut stream = [0u8; 256];
+        let mut hasher = blake3::Hasher::new_derive_key("compute-slots/1 memory");
+        hasher.update(&material).finalize_xof().fill(&mut stream);
+        let mut words = stream.chunks(4).map(|c| u32::from_le_bytes(c.try_into().unwrap()));
+        let word = words.find(|w| *w != u32::MAX).unwrap(); // 2³² is one more than a multiple of three
+        let first = table.epoch_start() + 24;
+        // The first epochs begin before the chain does.
+        if epoch > 1 {
+            let owner = table.holders()[word as usize % 3];
+            assert_eq!(table.memory_slot(), Some(MemorySlot { owner, blocks: first..first + 4, shared: false }));
+            assert!(table.owner_at(first - 1).is_none(), "three holders: the slots before it are nobody's");
+        }
+    }
+}
+
+#[test]
+fn in_an_epoch_too_short_for_it_the_memory_slot_is_its_owners_own_slot() {
+    let shared = |tempo| slots(Hash32([1; 32]), &validators(12), Netuid(1), tempo, 3).memory_slot().unwrap().shared;
+    assert_eq!((shared(26), shared(27)), (true, false), "27 blocks are one too few");
+    for epoch in 1..100 {
+        let table = slots(Hash32([epoch as u8; 32]), &validators(9), Netuid(1), 5, epoch);
+        let slot = table.memory_slot().unwrap();
+        assert_eq!((Some(slot.blocks), slot.shared), (table.slot_of(&slot.owner), true));
+    }
+    assert_eq!(slots(Hash32([1; 32]), &[], Netuid(1), 360, 3).memory_slot(), None);
+}
+
+#[test]
+fn every_holder_owns_the_memory_slot_about_as_often() {
+    let twelve = validators(12);
+    let mut counts = [0u32; 12];
+    for epoch in 0..6_000u64 {
+        let beacon = Hash32(*blake3::hash(&epoch.to_le_bytes()).as_bytes());
+        let owner = slots(beacon, &twelve, Netuid(27), 360, epoch).memory_slot().unwrap().owner;
+        counts[usize::from(owner.0[0])] += 1;
+    }
+    // As above: 500 are expected of each, the draw is fixed.
+    assert!(counts.iter().all(|count| (400..600).contains(count)), "{counts:?}");
 }
 
 proptest! {
@@ -177,6 +226,13 @@ proptest! {
             before = slot.end;
         }
         prop_assert_eq!(table.owner_at(table.epoch_end()), None);
+        let memory = table.memory_slot();
+        prop_assert_eq!(memory.is_some(), !table.is_empty());
+        if let Some(memory) = memory {
+            prop_assert!(table.holders().contains(&memory.owner));
+            prop_assert!(memory.blocks.start <= memory.blocks.end && memory.blocks.end <= table.epoch_end());
+            prop_assert!(memory.shared || memory.blocks.start >= before);
+        }
     }
 
     #[test]

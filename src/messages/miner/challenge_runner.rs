@@ -3,7 +3,9 @@
 use actix::Message;
 
 use crate::ids::Hotkey;
-use crate::wire::synapse::{ChallengeReply, ChallengeRequest, OpeningsRequest};
+use crate::wire::synapse::{
+    ChallengeReply, ChallengeRequest, MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest, OpeningsRequest,
+};
 
 /// Prove the devices of the request; `caller` is the verified hotkey of the request's header.
 #[derive(Debug, Message)]
@@ -25,7 +27,37 @@ pub struct Open {
     pub request: OpeningsRequest,
 }
 
-/// Why tiles cannot be opened.
+/// Fill the memory of the request's devices.
+#[derive(Debug, Message)]
+#[rtype(result = "ChallengeReply")]
+pub struct FillMemory {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// The challenge.
+    pub request: MemoryFillRequest,
+}
+
+/// Scan the memory that was filled for the caller.
+#[derive(Debug, Message)]
+#[rtype(result = "ChallengeReply")]
+pub struct ScanMemory {
+    /// Who asks; it must be the one for whom it was filled.
+    pub caller: Hotkey,
+    /// Which memory, and the first scan's nonce.
+    pub request: MemoryScanRequest,
+}
+
+/// Open blocks of memory that was scanned.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<u8>, OpenError>")]
+pub struct OpenMemory {
+    /// Who asks; it must be the one for whom it was filled.
+    pub caller: Hotkey,
+    /// Which blocks.
+    pub request: MemoryOpenRequest,
+}
+
+/// Why tiles or blocks cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// No commitment of this caller under that challenge and device, or it was dropped after its deadline. One that is on

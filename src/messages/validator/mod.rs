@@ -2,5 +2,6 @@
 
 pub mod allocation_manager;
 pub mod challenge_runner;
+pub mod memory_runner;
 pub mod specs_collector;
 pub mod weight_setter;

@@ -1,6 +1,27 @@
 //! What a checked memory proof shows, in numbers. Both are formulas of `docs/proof.md`, "Memory".
 
+use serde::{Deserialize, Serialize};
+
 use super::size::Size;
+
+/// What a passed proof of memory shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// What was filled and read, and how often.
+    pub size: Size,
+    /// From before the first scan's nonce went out until the last byte of the roots was read, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Openings checked.
+    pub samples: u32,
+}
+
+impl Evidence {
+    /// The proved [`bandwidth`], in bytes a second.
+    pub fn bandwidth(&self) -> u64 {
+        bandwidth(&self.size, self.elapsed_ns)
+    }
+}
 
 /// Bytes a second at which the memory was read: `N·1 KiB·S / (t₁ − t₀)`, rounded down; 0 without a time.
 ///

@@ -101,6 +101,14 @@ impl Size {
         self.blocks * BLOCK_BYTES
     }
 
+    /// 32-bit operations of fill and scans: 16 columns of `T` double rounds (96 operations each) for each block, a product and
+    /// a sum for each word of each scan. At most 1.2·10¹⁷.
+    pub fn operations(&self) -> u64 {
+        let fill = 16 * 96 * u64::from(self.iterations);
+        let scans = 2 * (BLOCK_BYTES / 4) * u64::from(self.scans);
+        self.blocks * (fill + scans)
+    }
+
     /// Leaves of a scan's tree, padding included: `N/4`, rounded up to a power of two.
     pub fn leaves(&self) -> u64 {
         (self.blocks / GROUP as u64).next_power_of_two()
@@ -242,6 +250,8 @@ mod tests {
         assert_eq!(sizes(20), (8, 3, 48 + 96));
         assert_eq!(sizes(1 << 32), (1 << 30, 30, 48 + 960));
         assert_eq!(Size::new(1 << 32, 1, 1).unwrap().bytes(), 1 << 42);
+        assert_eq!(Size::new(16, 8, 2).unwrap().operations(), 16 * (16 * 8 * 8 * 12 + 2 * 2 * 256));
+        assert_eq!(Size::new(1 << 32, 16_384, 4096).unwrap().operations(), 117_093_590_311_632_896);
     }
 
     proptest! {

@@ -74,9 +74,21 @@ impl Backend {
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<Held, BackendError> {
-        // What this process may have is its limit, which shows when memory is asked for.
-        Ok(OnCpu::held(memory::cpu::fill(challenge, threads, u64::MAX, cancel)?))
+        Ok(OnCpu::held(memory::cpu::fill(challenge, threads, memory_limit(), cancel)?))
     }
+}
+
+/// Bytes that this process may have: what whoever started it has set as a limit.
+#[cfg(target_os = "linux")]
+fn memory_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    let limit = |resource| getrlimit(resource).current.unwrap_or(u64::MAX);
+    limit(Resource::As).min(limit(Resource::Data))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_limit() -> u64 {
+    u64::MAX
 }
 
 impl fmt::Display for Backend {

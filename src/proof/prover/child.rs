@@ -1,4 +1,4 @@
-//! A prover in a process of its own, one for each commitment, with limits on time, memory and output.
+//! A prover in a process of its own, one for each commitment or filled memory, with limits on time, memory and output.
 //!
 //! The child gets an empty environment and a limit on its address space before it gets its job. Every wait on it has a
 //! deadline. On any error it is killed and reaped before the error is returned; dropping the commitment, or a future
@@ -22,6 +22,10 @@ use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
 use crate::proof::memory;
 use crate::proof::work::{Challenge, Position, Root, Work};
 
+mod filled;
+
+use filled::ChildMemory;
+
 /// Most bytes of stderr that are kept.
 const STDERR_TAIL: usize = 4096;
 /// How long a child that closed its output may take to end by itself, so that its own exit status is seen.
@@ -32,7 +36,7 @@ const REAP: Duration = Duration::from_secs(5);
 /// What one child may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProverLimits {
-    /// Longest time from its start to the roots, and again for each request to open.
+    /// Longest time from its start to the roots, or to filled memory, and again for each request after that.
     pub time: Duration,
     /// Address space, in bytes. On Linux; elsewhere there is no limit.
     pub memory_bytes: u64,
@@ -42,7 +46,7 @@ pub struct ProverLimits {
     pub threads: usize,
 }
 
-/// Starts a child for each commitment.
+/// Starts a child for each commitment and for each filled memory.
 #[derive(Debug, Clone)]
 pub struct ChildProver {
     /// The program, `compute-prover`.
@@ -124,8 +128,8 @@ impl Prover for ChildProver {
         }
     }
 
-    async fn fill(&self, _challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
-        Err(ProverError::Refused("frames for memory come with the next commit".into()))
+    async fn fill(&self, challenge: &memory::Challenge) -> Result<Box<dyn Filled>, ProverError> {
+        ChildMemory::fill(self, challenge).await.map(|filled| Box::new(filled) as Box<dyn Filled>)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The prover's side of the pipe: what `compute-prover` does between its start and its end.
 //!
-//! One host, one commitment at a time. The end of the input ends everything, a computation in progress included: a
+//! One host, one commitment or one filled memory at a time. The end of the input ends everything, a computation in progress included: a
 //! prover never outlives its node.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cuda::CudaError;
+use super::held::Held;
 use super::{Backend, BackendError};
 use crate::proof::cpu::{CpuCommitment, CpuError};
 use crate::proof::frames::{self, ErrorKind, Frame, FrameError};
@@ -59,42 +60,97 @@ where
     result
 }
 
+/// What is there to be opened: the answer to the last request that asked for something new.
+#[derive(Default)]
+enum Made {
+    #[default]
+    Nothing,
+    Commitment(Arc<CpuCommitment>),
+    Memory(Held),
+}
+
 async fn requests(
     incoming: &mut Incoming,
     writer: &mut (impl AsyncWrite + Unpin),
     backend: Backend,
 ) -> Result<(), ServeError> {
-    let mut commitment: Option<Arc<CpuCommitment>> = None;
+    let mut made = Made::Nothing;
     while let Some(frame) = incoming.recv().await.transpose()? {
         let flag = Arc::new(AtomicBool::new(false));
         let cancel = flag.clone();
-        let answer = match frame {
-            Frame::Bye => return Ok(()),
-            Frame::Commit { challenge, threads } => {
-                commitment = None;
+        let refused = |text: &str| Frame::Error { kind: ErrorKind::Request, text: text.to_owned() };
+        let answer = match (frame, std::mem::take(&mut made)) {
+            (Frame::Bye, _) => return Ok(()),
+            (Frame::Commit { challenge, threads }, before) => {
+                drop(before);
                 let job = start(move || backend.commit(&challenge, threads as usize, &cancel));
                 match finish(job, &flag, incoming).await? {
                     None => return Ok(()),
-                    Some(Ok(made)) => {
-                        let roots = made.roots().to_vec();
-                        commitment = Some(Arc::new(made));
+                    Some(Ok(commitment)) => {
+                        let roots = commitment.roots().to_vec();
+                        made = Made::Commitment(Arc::new(commitment));
                         Frame::Roots { roots }
                     }
                     Some(Err(error)) => error,
                 }
             }
-            Frame::Open { positions } => match commitment.clone() {
-                None => Frame::Error { kind: ErrorKind::Request, text: "nothing is committed yet".into() },
-                Some(made) => {
-                    let job = start(move || Ok(made.open(&positions, &cancel)?));
+            (Frame::Open { positions }, Made::Commitment(commitment)) => {
+                made = Made::Commitment(commitment.clone());
+                let job = start(move || Ok(commitment.open(&positions, &cancel)?));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(bytes)) => Frame::Openings { bytes },
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::Open { .. }, other) => {
+                made = other;
+                refused("nothing is committed yet")
+            }
+            (Frame::Fill { challenge, threads }, before) => {
+                drop(before);
+                let job = start(move || backend.fill(&challenge, threads as usize, &cancel));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok(memory)) => {
+                        made = Made::Memory(memory);
+                        Frame::Filled
+                    }
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::Scan { nonce_0 }, Made::Memory(memory)) => {
+                let job = start(move || memory.scan(nonce_0, &cancel));
+                match finish(job, &flag, incoming).await? {
+                    None => return Ok(()),
+                    Some(Ok((memory, roots))) => {
+                        made = Made::Memory(memory);
+                        Frame::ScanRoots { roots }
+                    }
+                    Some(Err(error)) => error,
+                }
+            }
+            (Frame::OpenBlocks { positions }, Made::Memory(memory)) => {
+                if let Some(why) = memory.refuses(&positions) {
+                    made = Made::Memory(memory);
+                    refused(&why)
+                } else {
+                    let job = start(move || memory.open(&positions, &cancel));
                     match finish(job, &flag, incoming).await? {
                         None => return Ok(()),
-                        Some(Ok(bytes)) => Frame::Openings { bytes },
+                        Some(Ok((memory, bytes))) => {
+                            made = Made::Memory(memory);
+                            Frame::BlockOpenings { bytes }
+                        }
                         Some(Err(error)) => error,
                     }
                 }
-            },
-            other => return Err(ServeError::Unexpected(other.name(), "a request was expected")),
+            }
+            (Frame::Scan { .. } | Frame::OpenBlocks { .. }, other) => {
+                made = other;
+                refused("no memory is filled")
+            }
+            (other, _) => return Err(ServeError::Unexpected(other.name(), "a request was expected")),
         };
         frames::write_frame(writer, &answer).await?;
     }

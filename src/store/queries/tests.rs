@@ -6,6 +6,7 @@ use super::super::{Role, StoreError, schema};
 use super::*;
 use crate::admission::Subject;
 use crate::ids::{ChallengeId, Coldkey};
+use crate::verdict::MemoryVerdict;
 
 fn database() -> Connection {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -436,4 +437,62 @@ fn a_miner_that_says_something_else_every_time_fills_a_bounded_room() {
     };
     assert_eq!((count(1), count(2)), (MAX_SPECS_OF_ONE, 3));
     assert_eq!(specs_of(&db, &hotkey(1)).unwrap(), Some(fx::specs(1, 100, 100)));
+}
+
+fn memory_verdict(epoch: u64, device: u8, verdict: MemoryVerdict) -> MemoryVerdictRecord {
+    MemoryVerdictRecord {
+        epoch,
+        uid: Uid(1),
+        hotkey: hotkey(1),
+        device: DeviceId::cpu(device),
+        model: "cpu-1".to_owned(),
+        verdict,
+        block: epoch * 6,
+        at_ms: NOW + epoch,
+    }
+}
+
+fn memory_round(epoch: u64) -> RoundRecord {
+    RoundRecord { epoch, block: epoch * 6, planned: Vec::new(), at_ms: NOW }
+}
+
+#[test]
+fn verdicts_on_memory_read_back_with_the_round_of_work_that_had_begun_before_them() {
+    let db = database();
+    let size = memory::Size::new(1 << 32, 256, 4096).unwrap();
+    let pass = Verdict::Pass { evidence: memory::Evidence { size, elapsed_ns: u64::MAX / 4, samples: 66 } };
+    let fail = Verdict::fail(FailReason::MemoryMismatch, "CPU-1, scan 0, block 7");
+    let unknown = Verdict::unknown(UnknownCause::Busy, "until then");
+    let close = |epoch, verdicts: &[MemoryVerdictRecord]| Record::MemoryRoundClosed {
+        epoch,
+        verdicts: verdicts.to_vec(),
+        at_ms: NOW,
+    };
+    let first = [memory_verdict(7, 0, pass), memory_verdict(7, 1, fail)];
+    let second = [memory_verdict(9, 0, unknown)];
+    write(&db, [Record::MemoryRound(memory_round(7)), close(7, &first)]);
+    assert_eq!(last_memory_epoch(&db).unwrap(), Some(7));
+    write(&db, [Record::Round(memory_round(9)), Record::MemoryRound(memory_round(9))]);
+    assert_eq!((open_memory_rounds(&db).unwrap(), last_memory_epoch(&db).unwrap()), (vec![memory_round(9)], Some(9)));
+    write(&db, [Record::Round(memory_round(10)), close(9, &second)]);
+    assert_eq!(open_memory_rounds(&db).unwrap(), []);
+
+    let row = |record: &MemoryVerdictRecord, after_round| MemoryVerdictRow { record: record.clone(), after_round };
+    let all = [row(&first[0], None), row(&first[1], None), row(&second[0], Some(10))];
+    assert_eq!(memory_history(&db, 2).unwrap(), all);
+    assert_eq!(memory_history(&db, 1).unwrap(), all[2..], "the last rounds");
+    write(&db, [Record::Prune(Retention { before_epoch: 9, before_ms: 0 })]);
+    assert_eq!(memory_history(&db, 2).unwrap(), all[2..]);
+}
+
+#[test]
+fn an_epoch_has_one_round_of_memory_proofs_and_it_is_closed_once() {
+    let db = database();
+    let close = Record::MemoryRoundClosed { epoch: 7, verdicts: Vec::new(), at_ms: NOW };
+    let conflicts = |record: &Record| matches!(apply(&db, record), Err(StoreError::Conflict(_)));
+    assert!(conflicts(&close), "it was not begun");
+    write(&db, [Record::MemoryRound(memory_round(7))]);
+    assert!(conflicts(&Record::MemoryRound(memory_round(7))), "nor is the same one begun again");
+    write(&db, [close.clone()]);
+    assert!(conflicts(&close) && conflicts(&Record::MemoryRound(memory_round(7))));
 }

@@ -7,6 +7,7 @@ use crate::admission::Subject;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
 use crate::messages::miner::allocation_manager::SetAside;
+use crate::messages::validator::memory_runner::MemoryJudged;
 use crate::scoring::Points;
 use crate::settings::Line;
 use crate::store::Role;
@@ -160,6 +161,9 @@ pub struct Table {
     pub judged: Option<Epoch>,
     /// The epoch whose weights are on the chain.
     pub on_chain: Option<Epoch>,
+    /// What the last round of memory proofs since the start came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryJudged>,
     /// Why weights were refused or failed last, until some are set.
     pub problem: Option<String>,
     /// The neurons that could be miners, by uid.

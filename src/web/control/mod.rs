@@ -44,6 +44,7 @@ use crate::actors::miner::allocation_manager::AllocationManager as MinerAllocati
 use crate::actors::reloader::Reloader;
 use crate::actors::validator::allocation_manager::AllocationManager as ValidatorAllocations;
 use crate::actors::validator::challenge_runner::ChallengeRunner;
+use crate::actors::validator::memory_runner::MemoryRunner;
 use crate::actors::validator::weight_setter::WeightSetter;
 use crate::chain::standing::OwnStanding;
 use crate::clock::SharedClock;
@@ -72,6 +73,8 @@ pub struct ValidatorActors {
     pub guard: Handle<BlacklistGuard>,
     /// Its judgements.
     pub challenges: Handle<ChallengeRunner>,
+    /// Its judgements of memory.
+    pub memory: Handle<MemoryRunner>,
     /// Its scores and weights.
     pub weights: Handle<WeightSetter>,
     /// Its rentals.

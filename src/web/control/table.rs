@@ -13,6 +13,7 @@ use crate::messages::blacklist_guard::AdmitMiners;
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::validator::allocation_manager::ListLeases;
 use crate::messages::validator::challenge_runner::LastJudged;
+use crate::messages::validator::memory_runner::LastMemory;
 use crate::messages::validator::weight_setter::GetScoreboard;
 use crate::verdict::Verdict;
 
@@ -21,9 +22,10 @@ const ASK: Duration = Duration::from_millis(800);
 
 /// The table now; what an actor does not say in time is left empty.
 pub async fn read_table(actors: &ValidatorActors, chain: &watch::Receiver<Option<Arc<ChainView>>>) -> Table {
-    let (admitted, judged, board, leases) = tokio::join!(
+    let (admitted, judged, memory, board, leases) = tokio::join!(
         actors.guard.ask(AdmitMiners, ASK),
         actors.challenges.ask(LastJudged, ASK),
+        actors.memory.ask(LastMemory, ASK),
         actors.weights.ask(GetScoreboard, ASK),
         actors.allocations.ask(ListLeases, ASK),
     );
@@ -71,6 +73,7 @@ pub async fn read_table(actors: &ValidatorActors, chain: &watch::Receiver<Option
         block: chain.borrow().as_ref().map(|view| view.metagraph.head.number),
         judged: judged.map(|j| j.epoch),
         on_chain: board.epoch_on_chain,
+        memory: memory.ok().flatten(),
         problem: board.problem.clone(),
         rows,
     }

@@ -64,10 +64,61 @@ pub struct DeviceWork {
     pub rounds: u32,
 }
 
-/// The answer to a challenge.
+/// A challenge of memory: fill that of each device, all of them at once. Answered with [`ChallengeReply::Ready`]. The same
+/// challenge again is answered as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFillRequest {
+    /// Which challenge.
+    pub challenge: ChallengeId,
+    /// The fresh 32 bytes that the blocks are derived from.
+    pub nonce: Hash32,
+    /// The epoch it counts for.
+    pub epoch: Epoch,
+    /// The memory of each device.
+    pub devices: Vec<DeviceMemory>,
+}
+
+/// The memory of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// Which device.
+    pub device: DeviceId,
+    /// Blocks of 1 KiB.
+    pub blocks: u64,
+    /// Iterations of each block.
+    pub iterations: u32,
+    /// Scans.
+    pub scans: u32,
+}
+
+/// Asks for the scans of the memory that a challenge filled, once. Answered with [`ChallengeReply::Roots`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryScanRequest {
+    /// Of which challenge.
+    pub challenge: ChallengeId,
+    /// The fresh 32 bytes of the first scan.
+    pub nonce: Hash32,
+}
+
+/// Asks for blocks of the scans. The reply is, for each position in this order, the three other digests of the block's
+/// group followed by the path. Once the positions of all devices are opened the memory is given back; the same positions
+/// may be asked for again, others not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryOpenRequest {
+    /// Of which challenge.
+    pub challenge: ChallengeId,
+    /// Of which device.
+    pub device: DeviceId,
+    /// Scan and block, each from 0.
+    pub positions: Vec<[u32; 2]>,
+}
+
+/// The answer to a challenge of work, to one of memory, and to the request for its scans.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum ChallengeReply {
+    /// The memory is filled.
+    Ready,
     /// The commitments: from here on the miner is answerable.
     Roots {
         /// One entry for each device asked.
@@ -99,10 +150,10 @@ pub enum ChallengeReply {
 }
 
 impl ChallengeReply {
-    /// Why this reply leaves the verdict unknown; `None` for roots, which are judged.
+    /// Why this reply leaves the verdict unknown; `None` for roots, which are judged, and for filled memory.
     pub fn unknown_cause(&self) -> Option<UnknownCause> {
         match self {
-            ChallengeReply::Roots { .. } => None,
+            ChallengeReply::Ready | ChallengeReply::Roots { .. } => None,
             ChallengeReply::Busy { .. } => Some(UnknownCause::Busy),
             ChallengeReply::Refused { reason, .. } => Some(match reason {
                 ChallengeRefusal::Budget => UnknownCause::BudgetRefused,
@@ -113,6 +164,7 @@ impl ChallengeReply {
                 | ChallengeRefusal::NoSlot
                 | ChallengeRefusal::WrongEpoch
                 | ChallengeRefusal::AlreadyChallenged
+                | ChallengeRefusal::Gone
                 | ChallengeRefusal::Other => UnknownCause::Refused,
             }),
             ChallengeReply::ProverFailed { kind, .. } => Some(match kind {
@@ -124,12 +176,12 @@ impl ChallengeReply {
     }
 }
 
-/// The roots of one device, one for each round, in order.
+/// The roots of one device, one for each round or scan, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRoots {
     /// Which device.
     pub device: DeviceId,
-    /// Merkle roots of the rounds.
+    /// Merkle roots of the rounds or scans.
     pub roots: Vec<Hash32>,
 }
 
@@ -151,8 +203,10 @@ pub enum ChallengeRefusal {
     NoSlot,
     /// The epoch is not the one that the miner sees.
     WrongEpoch,
-    /// The caller had its challenge of this epoch: the roots were sent.
+    /// The caller had its challenge of this epoch: the roots were sent, or the memory was filled.
     AlreadyChallenged,
+    /// The memory that was filled is held no longer: the miner was restarted, a rental took the device, or its time was over.
+    Gone,
     /// A reason that this version does not know.
     #[serde(other)]
     Other,

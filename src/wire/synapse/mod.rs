@@ -1,7 +1,7 @@
 //! The requests between a validator and a miner, and between two nodes of one hotkey, and their replies: typed, one POST path each.
 //!
-//! Bodies are JSON: lenient in (unknown fields are ignored, unknown reasons become `Other`), exact out. The one
-//! exception is the reply to [`OpeningsRequest`], which is raw bytes. Times are milliseconds since the Unix epoch.
+//! Bodies are JSON: lenient in (unknown fields are ignored, unknown reasons become `Other`), exact out. The
+//! exceptions are the replies to [`OpeningsRequest`] and [`MemoryOpenRequest`], which are raw bytes. Times are milliseconds since the Unix epoch.
 //! Nothing here names the caller: that is the verified header's hotkey.
 
 use std::fmt;
@@ -16,8 +16,8 @@ mod who;
 
 pub use crate::lease::OwnerToken;
 pub use challenge::{
-    ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceOffer, DeviceRoots, DeviceWork, OpeningsRequest,
-    ProverFailure, SpecsReply, SpecsRequest,
+    ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceMemory, DeviceOffer, DeviceRoots, DeviceWork,
+    MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest, OpeningsRequest, ProverFailure, SpecsReply, SpecsRequest,
 };
 pub use lease::{
     AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
@@ -98,6 +98,9 @@ synapses! {
     "/ComputeSpecs": SpecsRequest => SpecsReply;
     "/ComputeChallenge": ChallengeRequest => ChallengeReply;
     "/ComputeOpenings": OpeningsRequest => RawBytes;
+    "/ComputeMemoryFill": MemoryFillRequest => ChallengeReply;
+    "/ComputeMemoryScan": MemoryScanRequest => ChallengeReply;
+    "/ComputeMemoryOpenings": MemoryOpenRequest => RawBytes;
     "/ComputeAllocate": AllocateRequest => AllocateReply;
     "/ComputeRelease": ReleaseRequest => ReleaseReply;
     "/ComputeLease": LeaseStatusRequest => LeaseStatusReply;
@@ -143,6 +146,28 @@ mod tests {
     }
 
     #[test]
+    fn the_wire_form_of_a_challenge_of_memory_is_fixed() {
+        let challenge = ChallengeId([1; 16]);
+        let devices = vec![DeviceMemory { device: DeviceId::cpu(3), blocks: 1 << 32, iterations: 256, scans: 64 }];
+        let fill = MemoryFillRequest { challenge, nonce: Hash32([2; 32]), epoch: 7, devices };
+        let wire = json!({
+            "challenge": "01".repeat(16), "nonce": "02".repeat(32), "epoch": 7,
+            "devices": [{"device": "CPU-3", "blocks": 4_294_967_296u64, "iterations": 256, "scans": 64}],
+        });
+        assert_eq!(serde_json::to_value(&fill).unwrap(), wire);
+        assert_eq!(serde_json::from_value::<MemoryFillRequest>(wire).unwrap(), fill);
+        let scan = MemoryScanRequest { challenge, nonce: Hash32([2; 32]) };
+        let wire = json!({"challenge": "01".repeat(16), "nonce": "02".repeat(32)});
+        assert_eq!(serde_json::to_value(&scan).unwrap(), wire);
+        let open = MemoryOpenRequest { challenge, device: DeviceId::cpu(3), positions: vec![[63, u32::MAX]] };
+        let wire = json!({"challenge": "01".repeat(16), "device": "CPU-3", "positions": [[63, u32::MAX]]});
+        assert_eq!(serde_json::to_value(&open).unwrap(), wire);
+        assert_eq!(serde_json::to_value(ChallengeReply::Ready).unwrap(), json!({"outcome": "ready"}));
+        let gone = ChallengeReply::Refused { reason: ChallengeRefusal::Gone, detail: String::new() };
+        assert_eq!(serde_json::to_value(&gone).unwrap(), json!({"outcome": "refused", "reason": "gone", "detail": ""}));
+    }
+
+    #[test]
     fn newer_peers_are_understood_as_far_as_possible() {
         let refused = br#"{"outcome":"refused","reason":"full_moon","detail":"x","added":1}"#.to_vec();
         let reply = ChallengeReply::decode(refused).unwrap();
@@ -158,6 +183,8 @@ mod tests {
         let refused = |reason| ChallengeReply::Refused { reason, detail: String::new() };
         let failed = |kind| ChallengeReply::ProverFailed { device: DeviceId::cpu(0), kind, detail: String::new() };
         assert_eq!(ChallengeReply::Roots { devices: vec![] }.unknown_cause(), None);
+        assert_eq!(ChallengeReply::Ready.unknown_cause(), None);
+        assert_eq!(refused(ChallengeRefusal::Gone).unknown_cause(), Some(U::Refused));
         assert_eq!(ChallengeReply::Busy { until_ms: 0 }.unknown_cause(), Some(U::Busy));
         assert_eq!(refused(ChallengeRefusal::Budget).unknown_cause(), Some(U::BudgetRefused));
         assert_eq!(refused(ChallengeRefusal::NoDevice).unknown_cause(), Some(U::NoDevice));

@@ -37,14 +37,18 @@ use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
-use crate::messages::journal::{OpenRounds, RecentVerdicts, Rounds, Write};
+use crate::messages::journal::{MemoryHistory, OpenRounds, RecentVerdicts, Rounds, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
 use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
-use crate::scoring::{Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MinerFinding, ScoreTable};
+use crate::scoring::{
+    Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MemoryStandings, MinerFinding, ScoreTable,
+};
 use crate::settings::Live;
-use crate::store::records::{JudgeRecord, PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord};
+use crate::store::records::{
+    JudgeRecord, MemoryVerdictRow, PenaltyRecord, PlannedVerdict, RoundOutcome, RoundRecord, VerdictRecord,
+};
 use crate::store::{Record, StoreError};
 use crate::telemetry::events::ChallengeJudged;
 use crate::telemetry::{NodeMetrics, error_chain};
@@ -316,7 +320,7 @@ impl ChallengeRunner {
         let begun = Instant::now();
         let prepared = self.prepared.take().filter(|p| p.intent.epoch == epoch);
         let block = prepared.as_ref().map_or(view.metagraph.head.number, |p| p.intent.block);
-        let work = run(self.setup.clone(), view, slot, prepared);
+        let work = run(self.setup.clone(), view, slot, prepared, self.epochs.last());
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
             let problem = match done {
@@ -537,10 +541,11 @@ async fn run(
     view: Arc<ChainView>,
     slot: Range<BlockNumber>,
     prepared: Option<Prepared>,
+    last: Option<Epoch>,
 ) -> Result<Vec<Finding>, NotBegun> {
     let prepared = match prepared {
         Some(prepared) => prepared,
-        None => prepare(&setup, &view, slot).await?,
+        None => prepare(&setup, &view, slot, last).await?,
     };
     // Before the first challenge goes out: whoever comes after us must know that this epoch had its draw.
     let intent = Record::Round(prepared.intent.clone());
@@ -556,11 +561,22 @@ async fn run(
     Ok(round::judge_all(&setup, intent.epoch, slot, plans).await)
 }
 
-/// Whom the round asks for what.
+/// The standing of every device by the last proofs of memory, as the journal has them.
+pub(crate) async fn memory_standings(journal: &Handle<Journal>) -> Result<MemoryStandings, String> {
+    let history = journal.ask(MemoryHistory, ASK).await.map_err(|e| e.to_string())?;
+    let mut standings = MemoryStandings::default();
+    for MemoryVerdictRow { record, after_round } in history.map_err(|e| error_chain(&e))? {
+        standings.of(record.hotkey, record.device).take(record.epoch, after_round, &record.verdict);
+    }
+    Ok(standings)
+}
+
+/// Whom the round asks for what. `last`: the newest epoch whose round is closed.
 async fn prepare(
     setup: &ChallengeRunnerSetup,
     view: &ChainView,
     slot: Range<BlockNumber>,
+    last: Option<Epoch>,
 ) -> Result<Prepared, NotBegun> {
     let failed = |who: &str, error: AskError| NotBegun::Failed(format!("{who}: {error}"));
     let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| failed("blacklist guard", e))?;
@@ -585,7 +601,11 @@ async fn prepare(
     } else {
         HashMap::new()
     };
-    let plans = plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works);
+    // Last of all, so that a proof of memory that was judged meanwhile counts.
+    let standings = memory_standings(&setup.journal).await;
+    let standings = standings.map_err(|problem| NotBegun::Failed(format!("proofs of memory: {problem}")))?;
+    let plans =
+        plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works, &standings.costs(last));
     let intent = RoundRecord {
         epoch: view.epoch(),
         block: view.metagraph.head.number,
@@ -601,7 +621,7 @@ async fn known(setup: &ChallengeRunnerSetup, view: &ChainView) -> Result<Vec<Pla
     let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| format!("allocation manager: {e}"))?;
     let known = setup.specs.ask(KnownSpecs, ASK).await.map_err(|e| format!("specs collector: {e}"))?;
     let specs = known.into_iter().map(|(hotkey, reply)| (hotkey, Ok(reply))).collect();
-    Ok(plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works))
+    Ok(plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works, &HashMap::new()))
 }
 
 impl Actor for ChallengeRunner {

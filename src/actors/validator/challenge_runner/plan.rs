@@ -12,6 +12,7 @@ use crate::scoring::ScoreTable;
 use crate::store::records::PlannedVerdict;
 use crate::telemetry::printable;
 use crate::verdict::{UnknownCause, Verdict};
+use crate::wire::synapse::{DeviceOffer, SpecsReply};
 
 /// Most devices of one miner that are looked at; eight are paid.
 pub const MAX_DEVICES: usize = 16;
@@ -21,6 +22,9 @@ const MAX_MODEL: usize = 64;
 
 /// The work asked of each model, by the table's name of it.
 pub type WorkTable = HashMap<String, Work>;
+
+/// What proofs of memory cost in the round: these devices get this verdict without being asked.
+pub type MemoryCosts = HashMap<(Hotkey, DeviceId), Verdict>;
 
 /// What happens to one device in the round.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +96,7 @@ pub fn plan(
     leased: &HashMap<Hotkey, Vec<DeviceId>>,
     table: &ScoreTable,
     works: &WorkTable,
+    costs: &MemoryCosts,
 ) -> Vec<PlannedMiner> {
     admitted
         .iter()
@@ -107,7 +112,7 @@ pub fn plan(
                 devices: Vec::new(),
             };
             match admitted {
-                Ok(()) => match devices(specs.get(hotkey), leased.get(hotkey), table, works) {
+                Ok(()) => match devices(hotkey, specs.get(hotkey), leased.get(hotkey), table, works, costs) {
                     Ok(devices) => miner.devices = devices,
                     Err(whole) => miner.whole = Some(whole),
                 },
@@ -118,11 +123,24 @@ pub fn plan(
         .collect()
 }
 
+/// The devices that a miner offers, each once, as many as are looked at.
+pub fn offers(reply: &SpecsReply) -> impl Iterator<Item = &DeviceOffer> {
+    let mut seen = std::collections::HashSet::new();
+    reply.devices.iter().filter(move |offer| seen.insert(offer.device)).take(MAX_DEVICES)
+}
+
+/// A model's name as it is kept of a peer.
+pub fn model_name(offer: &DeviceOffer) -> String {
+    printable(&offer.model, MAX_MODEL)
+}
+
 fn devices(
+    hotkey: &Hotkey,
     specs: Option<&SpecsResult>,
     leased: Option<&Vec<DeviceId>>,
     table: &ScoreTable,
     works: &WorkTable,
+    costs: &MemoryCosts,
 ) -> Result<Vec<PlannedDevice>, Verdict> {
     let reply = match specs {
         None => return Err(Verdict::unknown(UnknownCause::NoSpecs, "the miner was not asked for its specs")),
@@ -132,24 +150,22 @@ fn devices(
         }
         Some(Ok(reply)) => reply,
     };
-    let mut seen = std::collections::HashSet::new();
-    let planned = reply
-        .devices
-        .iter()
-        .filter(|offer| seen.insert(offer.device))
-        .take(MAX_DEVICES)
+    let planned = offers(reply)
         .map(|offer| {
             let is_leased = leased.is_some_and(|l| l.contains(&offer.device));
             let work = table.find(&offer.model).and_then(|row| works.get(&row.name));
             let task = match work {
                 _ if is_leased => Task::Leased,
-                Some(work) => Task::Challenge(*work),
+                Some(work) => match costs.get(&(*hotkey, offer.device)) {
+                    Some(verdict) => Task::Settled(verdict.clone()),
+                    None => Task::Challenge(*work),
+                },
                 None => Task::Settled(Verdict::unknown(
                     UnknownCause::UncalibratedModel,
-                    format!("no calibrated row for model '{}'", printable(&offer.model, MAX_MODEL)),
+                    format!("no calibrated row for model '{}'", model_name(offer)),
                 )),
             };
-            PlannedDevice { device: offer.device, model: printable(&offer.model, MAX_MODEL), task }
+            PlannedDevice { device: offer.device, model: model_name(offer), task }
         })
         .collect();
     Ok(planned)

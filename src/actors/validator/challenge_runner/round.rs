@@ -16,15 +16,17 @@ use super::window::Window;
 use crate::evidence::record::Trace;
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
 use crate::proof::verifier::{check_openings, check_roots};
-use crate::proof::{Challenge, Position, Root, Work, sample_positions};
+use crate::proof::{Challenge, Root, Work, sample_positions};
 use crate::scoring::{DeviceFinding, MinerFinding};
 use crate::telemetry::printable;
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
-use crate::wire::dendrite::{CallError, FanOut, Peer, Reply, Unanswered, fan_out};
-use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest};
+use crate::wire::dendrite::{CallError, Dendrite, FanOut, Peer, Reply, Unanswered, fan_out};
+use crate::wire::synapse::{
+    ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, OpeningsRequest, RawBytes, Synapse,
+};
 
 /// Room for JSON around the openings or roots, in bytes.
-const REPLY_SLACK: usize = 64 * 1024;
+pub(crate) const REPLY_SLACK: usize = 64 * 1024;
 /// Longest words kept of a peer, in bytes.
 const MAX_DETAIL: usize = 300;
 /// Time between two requests for the same openings.
@@ -152,11 +154,11 @@ async fn judge_one(
     Finding { plan, verdicts, trace: tracer.into_trace() }
 }
 
-/// The verdict on a reply that holds no roots.
-fn unproved(reply: &ChallengeReply) -> Verdict {
+/// The verdict on a reply that holds not what was asked for.
+pub(crate) fn unproved<E>(reply: &ChallengeReply) -> Verdict<E> {
     let cause = reply.unknown_cause().unwrap_or(UnknownCause::MalformedReply);
     let detail = match reply {
-        ChallengeReply::Roots { .. } => String::new(),
+        ChallengeReply::Ready | ChallengeReply::Roots { .. } => String::new(),
         ChallengeReply::Busy { until_ms } => format!("until {until_ms} ms since 1970"),
         ChallengeReply::Refused { detail, .. } => printable(detail, MAX_DETAIL),
         ChallengeReply::ProverFailed { device, detail, .. } => format!("{device}: {}", printable(detail, MAX_DETAIL)),
@@ -164,7 +166,7 @@ fn unproved(reply: &ChallengeReply) -> Verdict {
     Verdict::unknown(cause, detail)
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Verdict> {
+pub(crate) fn random<const N: usize, E>() -> Result<[u8; N], Verdict<E>> {
     let mut bytes = [0u8; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Verdict::unknown(UnknownCause::OwnFault, format!("no randomness from the system: {e}")))?;
@@ -199,7 +201,7 @@ async fn ask(
     tracer: &Tracer,
     whole: bool,
 ) -> Asked {
-    let (nonce, id) = match (random::<32>(), random::<16>()) {
+    let (nonce, id) = match (random::<32, _>(), random::<16, _>()) {
         (Ok(nonce), Ok(id)) => (nonce, ChallengeId(id)),
         (Err(v), _) | (_, Err(v)) => return Asked::Unknown(v),
     };
@@ -363,7 +365,7 @@ async fn open_and_verify(
         return Verdict::fail(rejection.reason, rejection.detail);
     }
     // Only now, after the roots were received, are the positions drawn.
-    let seed = match random::<32>() {
+    let seed = match random::<32, _>() {
         Ok(seed) => Hash32(seed),
         Err(verdict) => return verdict,
     };
@@ -371,7 +373,13 @@ async fn open_and_verify(
     let device = challenge.device;
     tracer.drawn(device, seed, positions.len());
     let begun = Instant::now();
-    let openings = match openings(setup, &peer, id, &challenge, &positions, until).await {
+    let request = OpeningsRequest {
+        challenge: id,
+        device,
+        positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
+    };
+    let expected = challenge.work.opening_len() * positions.len();
+    let openings = match openings(&setup.dendrite, &peer, &request, expected, until).await {
         Ok(openings) => openings,
         Err(verdict) => return verdict,
     };
@@ -402,29 +410,22 @@ async fn open_and_verify(
     }
 }
 
-/// The openings, asked for again with the same positions until the deadline: past the receipt of the roots there is no
-/// second draw, and no answer is a fail. Unless it was we who could not ask.
-async fn openings(
-    setup: &ChallengeRunnerSetup,
+/// The openings, asked for again with the same request until the deadline: past the receipt of the roots there is no second
+/// draw, and no answer is a fail. Unless it was we who could not ask. `expected`: how many bytes they are.
+pub(crate) async fn openings<S: Synapse<Reply = RawBytes>, E>(
+    dendrite: &Dendrite,
     peer: &Peer,
-    id: ChallengeId,
-    challenge: &Challenge,
-    positions: &[Position],
+    request: &S,
+    expected: usize,
     until: Instant,
-) -> Result<Vec<u8>, Verdict> {
-    let request = OpeningsRequest {
-        challenge: id,
-        device: challenge.device,
-        positions: positions.iter().map(|p| [p.round, p.row, p.col]).collect(),
-    };
-    let expected = challenge.work.opening_len() * positions.len();
+) -> Result<Vec<u8>, Verdict<E>> {
     let mut attempts = Attempts::default();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(attempts.verdict());
         }
-        let call = setup.dendrite.call(peer, &request, left, expected + REPLY_SLACK);
+        let call = dendrite.call(peer, request, left, expected.saturating_add(REPLY_SLACK));
         match timeout(left, call).await {
             Ok(Ok(reply)) => return Ok(reply.body.0),
             Ok(Err(error)) => attempts.failed(error.cause(), error.to_string()),
@@ -452,7 +453,7 @@ impl Attempts {
     }
 
     /// The verdict at the deadline. Silence has a reason of its own: where nearly all are silent, it may be our network.
-    pub(crate) fn verdict(self) -> Verdict {
+    pub(crate) fn verdict<E>(self) -> Verdict<E> {
         let last = self.last.unwrap_or_else(|| "never asked".to_owned());
         match (self.asked, self.answered) {
             (false, _) => Verdict::unknown(UnknownCause::OwnFault, last),
@@ -502,7 +503,7 @@ mod tests {
         let reason = |causes: &[UnknownCause]| {
             let mut attempts = Attempts::default();
             causes.iter().for_each(|cause| attempts.failed(*cause, "seen".into()));
-            attempts.verdict().reason()
+            attempts.verdict::<PassEvidence>().reason()
         };
         assert_eq!(reason(&[]), "own_fault");
         assert_eq!(reason(&[OwnFault]), "own_fault");

@@ -45,12 +45,16 @@ impl Turn {
 /// says that it is over: what was reckoned may be wrong by a few, and nothing is missed for that.
 pub fn turn(view: &ChainView, own: &Hotkey) -> Turn {
     let Some(table) = &view.slots else { return Turn::Wait };
-    let head = view.metagraph.head.number;
     let slot = if table.is_empty() { Some(table.epoch_start()..table.epoch_end()) } else { table.slot_of(own) };
+    turn_in(view, slot, view.reckoned())
+}
+
+/// Where the head, or the block that the chain should have come to, is to a slot.
+pub fn turn_in(view: &ChainView, slot: Option<Range<BlockNumber>>, at: BlockNumber) -> Turn {
     match slot {
         None => Turn::NoSlot,
-        Some(slot) if head >= slot.end => Turn::Over,
-        Some(slot) if slot.contains(&view.reckoned()) => Turn::Now(slot),
+        Some(slot) if view.metagraph.head.number >= slot.end => Turn::Over,
+        Some(slot) if slot.contains(&at) => Turn::Now(slot),
         Some(_) => Turn::Wait,
     }
 }
