@@ -19,7 +19,7 @@ use crate::launch::{ProverProgram, find_prover};
 use crate::proof::prover::{Backend, ChildProver, Prover, ProverLimits};
 use crate::proof::verifier::check_openings;
 use crate::proof::{Challenge, Work, sample_positions};
-use crate::scoring::decimal;
+use crate::scoring::{decimal, rate_text};
 use crate::telemetry::error_chain;
 use crate::wire::synapse::{ChallengeReply, ChallengeRequest, DeviceRoots, DeviceWork, OpeningsRequest};
 
@@ -349,21 +349,13 @@ fn text(all: &Benchmark) -> String {
             seconds(run.commit_ns.median),
             seconds(run.commit_ns.min),
             seconds(run.commit_ns.max),
-            rate(run.rate_ops),
+            rate_text(run.rate_ops),
             ms(run.opening_ns.median),
             ms(run.verification_ns.median),
             run.wire_bytes.total().to_string(),
         ]
     }));
     format!("prover {}\n{}", all.prover.display(), columns(&rows))
-}
-
-/// Operations a second as people read them.
-fn rate(ops: u64) -> String {
-    match ops {
-        0..1_000_000_000_000 => format!("{} Gop/s", decimal(ops.into(), 9, 1)),
-        _ => format!("{} Top/s", decimal(ops.into(), 12, 1)),
-    }
 }
 
 #[cfg(test)]

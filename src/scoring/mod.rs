@@ -41,7 +41,7 @@ pub use history::{DeviceHistory, HistoryRules, JudgedRate, Kept};
 pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding};
 pub use memory::{MemoryStanding, MemoryStandings};
 pub use overclaim::{Claims, best_claims, by_rate_alone};
-pub use points::{Points, decimal};
+pub use points::{Points, decimal, rate_text};
 pub use receipt::LeaseReceipt;
 pub use score::{
     ALLOCATION_BONUS, DeviceJudgement, DevicePart, MinerJudgement, PartReason, Scaling, Score, ScoreRow,

@@ -47,6 +47,15 @@ pub fn decimal(value: u128, digits: u32, places: u32) -> String {
     format!("{}.{:0>width$}", rounded / one, rounded % one, width = places as usize)
 }
 
+/// Operations a second as people read them, in a unit that suits them.
+pub fn rate_text(ops: u64) -> String {
+    match ops {
+        0..100_000_000 => format!("{ops} op/s"),
+        100_000_000..1_000_000_000_000 => format!("{} Gop/s", decimal(ops.into(), 9, 1)),
+        _ => format!("{} Top/s", decimal(ops.into(), 12, 1)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +70,12 @@ mod tests {
         assert_eq!(decimal(u128::MAX, 0, 0), u128::MAX.to_string());
         assert_eq!(decimal(1_999_999, 6, 2), "2.00");
         assert_eq!(decimal(4_000_000, 6, 6), "4.000000");
+    }
+
+    #[test]
+    fn rates_are_shown_in_a_unit_that_suits_them() {
+        let texts = [9_999_999, 168_000_000, 183_900_000_000, 1_187_400_000_000_000].map(rate_text);
+        assert_eq!(texts, ["9999999 op/s", "0.2 Gop/s", "183.9 Gop/s", "1187.4 Top/s"]);
     }
 
     #[test]

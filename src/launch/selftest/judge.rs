@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::prove::Proof;
-use super::report::{Device, Line, Report, Score, Status, gib, rate, seconds};
+use super::report::{Device, Line, Report, Score, Status, gib, seconds};
 use crate::actors::validator::challenge_runner::plan::WorkTable;
 use crate::hardware::OfferedDevice;
 use crate::ids::{Coldkey, DeviceId, Hotkey, Uid};
@@ -11,7 +11,7 @@ use crate::proof::Work;
 use crate::proof::budget::{Budget, BudgetLimits, BudgetReason, Refusal};
 use crate::scoring::{
     DeviceFinding, DevicePart, HistoryRules, Judge, MinerFinding, ModelRow, PartReason, ScoreTable, decimal,
-    machine_score,
+    machine_score, rate_text,
 };
 use crate::verdict::{FailReason, UnknownCause, Verdict};
 
@@ -252,13 +252,13 @@ pub(super) fn remedy_of(cause: UnknownCause) -> &'static str {
 /// What the rate comes to; nothing for a proof that has none.
 fn paid(check: String, row: &ModelRow, proof: &Proof, verdict: &Verdict, part: &DevicePart) -> Option<Line> {
     let rate_ops = proved_rate(Some(proof))?;
-    let line = Line::ok(check, rate(rate_ops));
+    let line = Line::ok(check, rate_text(rate_ops));
     if !row.timed {
         return Some(line.against("no floor: the rate of a device class does not count"));
     }
     let factor = decimal(part.factor_ppb.into(), 9, 3);
     let (nominal, floor) = (row.nominal_ops.unwrap_or(0), row.floor_ops.unwrap_or(0));
-    let line = line.against(format!("nominal {}, floor {}, factor {factor}", rate(nominal), rate(floor)));
+    let line = line.against(format!("nominal {}, floor {}, factor {factor}", rate_text(nominal), rate_text(floor)));
     Some(match (verdict, part.reason) {
         (Verdict::Fail { reason: reason @ FailReason::BelowFloor, .. }, _) => line.needs(
             Status::Fail,

@@ -207,15 +207,6 @@ impl Report {
     }
 }
 
-/// Operations a second as people read them.
-pub(super) fn rate(ops: u64) -> String {
-    match ops {
-        0..10_000_000 => format!("{ops} op/s"),
-        10_000_000..1_000_000_000_000 => format!("{} Gop/s", decimal(ops.into(), 9, 2)),
-        _ => format!("{} Top/s", decimal(ops.into(), 12, 1)),
-    }
-}
-
 /// Bytes as people read them.
 pub(super) fn gib(bytes: u64) -> String {
     format!("{} GiB", decimal(u128::from(bytes) * 10 / (1 << 30), 1, 1))
