@@ -114,7 +114,6 @@ fn certain(run: &[u8; 32]) -> Vec<Cheat> {
         ),
         ("another first nonce", "scans before it has the nonce", Forgery::WrongNonce, "the time of the scans"),
         ("fewer iterations", "leaves the last iteration of each block out", Forgery::FewerIterations, "a cheaper fill"),
-        ("fewer blocks", "fills four blocks less", Forgery::FewerBlocks, "four blocks"),
         ("a root too few", "leaves the last scan out", Forgery::MissingScan, "one scan of S"),
         ("forged paths", "changes one bit of each path", Forgery::ForgedPath, NOTHING),
         ("another scan", "opens each block in the scan after", Forgery::OpenedOtherScan, "all scans but one"),
@@ -159,6 +158,7 @@ fn by_share(run: &[u8; 32]) -> Vec<Cheat> {
             4,
             "one scan of S",
         ),
+        ("four blocks of 200 less", "leaves the last four out", Forgery::FewerBlocks, Q, "four blocks"),
         (
             "one scan for all, 1 position",
             "answers 4 scans with the first",
@@ -174,6 +174,7 @@ fn by_share(run: &[u8; 32]) -> Vec<Cheat> {
         let formula = match forgery {
             Forgery::GuessedDigests { ratio } => format!("1 − (1 − {ratio})^{q}: {}", percent(caught)),
             Forgery::HalfTheMemory => format!("1 − (1/2)^{q}: {}", percent(caught)),
+            Forgery::FewerBlocks => format!("1 − (1 − 4/200)^{q}: {}", percent(caught)),
             Forgery::MadeUpScan => format!("1 − (3/4)^{q}: {}", percent(caught)),
             Forgery::OneScanForAll => format!("1 − (1/4)^{q}: {}", percent(caught)),
             _ => format!("{forgery:?}: {}", percent(caught)),
