@@ -79,12 +79,12 @@ commit = bytes(32) + struct.pack("<Q", 7) + bytes(32) + bytes(16) + struct.pack(
 fill = bytes(32) + struct.pack("<Q", 7) + bytes(32) + bytes(16) + struct.pack("<QIII", 16, 8, 2, 2)
 for kind, body in [
     (1, commit),
-    (8, fill),
-    (9, bytes(32)),
-    (10, struct.pack("<II", 1, 15) * 3),
-    (24, b""),
-    (25, bytes(64)),
-    (26, bytes(112)),
+    (12, fill),
+    (13, bytes(32)),
+    (14, struct.pack("<II", 1, 15) * 3),
+    (28, b""),
+    (29, bytes(64)),
+    (30, bytes(112)),
     (2, struct.pack("<III", 0, 1, 2) * 3),
     (3, b""),
     (17, bytes(64)),

@@ -261,7 +261,7 @@ fn memory_is_proved_and_who_does_not_hold_all_of_it_loses_its_pay_with_the_reaso
             };
             assert!(right, "epoch {}, {hotkey}: {verdict:?}", row.record.epoch);
         }
-        let paid = explain_from_db(&dir.path().join("validator"), cheater, 0).unwrap().to_text();
+        let paid = explain_from_db(&dir.path().join("validator"), &cheater, 0).unwrap().to_text();
         assert!(paid.contains("memory_mismatch") && paid.contains("memory proof"), "{paid}");
     });
 }

@@ -54,6 +54,7 @@ fn node() -> prometheus::Registry {
     metrics.challenge(&Verdict::unknown(UnknownCause::Timeout, "late"));
     metrics.challenge_stage("total", Duration::from_millis(700));
     metrics.verify_cpu(Duration::from_millis(2));
+    metrics.memory_bandwidth("NVIDIA H200", 3_900_000_000_000);
     metrics.scores(&[(Uid(0), 3.125), (Uid(255), 200.0)]);
     metrics.weights(&[(Uid(0), 0.25), (Uid(255), 0.75)]);
     metrics.weights_set("ok");

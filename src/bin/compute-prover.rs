@@ -11,9 +11,10 @@ use clap::{Parser, Subcommand};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{DeviceId, Hotkey};
 use compute_subnet::proof::gemm::Kernel;
+use compute_subnet::proof::memory::keys::ScanNonce;
 use compute_subnet::proof::prover::{self, Backend, cuda};
 use compute_subnet::proof::verifier::check_openings;
-use compute_subnet::proof::{Challenge, Work, cpu, sample_positions, selftest};
+use compute_subnet::proof::{Challenge, Work, cpu, memory, sample_positions, selftest};
 
 /// Computes proofs of work for a compute-miner, over length-bounded frames on stdin and stdout.
 ///
@@ -48,6 +49,18 @@ enum Subcommands {
         /// The size of the measured products: k.
         #[arg(long, default_value_t = 65_536)]
         k: u32,
+        /// Leaves the products out.
+        #[arg(long)]
+        memory_only: bool,
+        /// MiB of the measured memory proof. Nothing larger is compared.
+        #[arg(long, default_value_t = 4096)]
+        memory_mib: u32,
+        /// Iterations of the measured fill.
+        #[arg(long, default_value_t = 256)]
+        iterations: u32,
+        /// Scans of the measured memory.
+        #[arg(long, default_value_t = 64)]
+        scans: u32,
     },
 }
 
@@ -62,7 +75,11 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => return prover::serve_stdio(cli.backend).into(),
         Some(Subcommands::Selftest { vectors_only }) => run_selftest(vectors_only),
-        Some(Subcommands::SelftestCuda { device, n, k }) => run_selftest_cuda(device, n, k),
+        Some(Subcommands::SelftestCuda { device, n, k, memory_only, memory_mib, iterations, scans }) => {
+            let product = (!memory_only).then_some((n, k));
+            let size = memory::Size::new(u64::from(memory_mib) << 10, iterations, scans);
+            size.context("the size of the measured memory").and_then(|size| run_selftest_cuda(device, product, &size))
+        }
     };
     let (exit, result) = match result {
         Ok(true) => (Exit::Ok, Ok(())),
@@ -106,10 +123,16 @@ fn run_selftest(vectors_only: bool) -> anyhow::Result<bool> {
 const COMPARED: [(u32, u32, u32); 6] =
     [(32, 64, 2), (64, 128, 2), (256, 1024, 2), (4096, 64, 1), (8192, 128, 2), (512, 65_536, 1)];
 
-/// Whether every root and opening of every GPU is the processor's.
-fn run_selftest_cuda(device: Option<DeviceId>, n: u32, k: u32) -> anyhow::Result<bool> {
-    let measured = |rounds| Work::new(n, k, rounds).context("the size of the measured work");
-    let (one, three) = (measured(1)?, measured(3)?);
+/// Sizes of memory that are compared: the vectors' own, the smallest, padding, less than a block of threads does and more.
+const COMPARED_MEMORY: [(u64, u32, u32); 6] =
+    [(16, 8, 2), (4, 1, 1), (36, 2, 3), (516, 16, 2), (4100, 8, 3), (65_536, 32, 8)];
+
+/// Whether every root and opening of every GPU is the processor's. `product` is n and k of the measured products, if any are.
+fn run_selftest_cuda(
+    device: Option<DeviceId>,
+    product: Option<(u32, u32)>,
+    size: &memory::Size,
+) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let gpus = cuda::gpus()?;
     let gpus: Vec<_> = gpus.into_iter().filter(|gpu| device.is_none_or(|device| gpu.device == device)).collect();
@@ -120,6 +143,10 @@ fn run_selftest_cuda(device: Option<DeviceId>, n: u32, k: u32) -> anyhow::Result
     for gpu in &gpus {
         let (major, minor) = gpu.capability;
         writeln!(out, "{}, {}, {major}.{minor}, {} MiB", gpu.device, gpu.name, gpu.memory >> 20)?;
+        all_equal &= selftest_memory(&mut out, gpu.device, size)?;
+        let Some((n, k)) = product else { continue };
+        let measured = |rounds| Work::new(n, k, rounds).context("the size of the measured work");
+        let (one, three) = (measured(1)?, measured(3)?);
         for multiplier in [cuda::Multiplier::Own, cuda::Multiplier::CublasLt] {
             let on_gpu = |challenge: &Challenge| cuda::commit_on(gpu.device, multiplier, challenge, threads, &never);
             let mut compared = 0;
@@ -162,4 +189,57 @@ fn run_selftest_cuda(device: Option<DeviceId>, n: u32, k: u32) -> anyhow::Result
         }
     }
     Ok(all_equal)
+}
+
+/// Whether every root and opening of this GPU's memory is the processor's; measures a proof of this size.
+fn selftest_memory(out: &mut impl Write, gpu: DeviceId, measured: &memory::Size) -> anyhow::Result<bool> {
+    let never = AtomicBool::new(false);
+    let nonce_0 = ScanNonce([9; 32]);
+    let vectors = selftest::memory_challenge().context("the vectors' challenge")?;
+    let mut all_equal = true;
+    for (blocks, iterations, scans) in COMPARED_MEMORY.into_iter().filter(|(blocks, ..)| *blocks <= measured.blocks()) {
+        let size = memory::Size::new(blocks, iterations, scans).context("a size that is compared")?;
+        let challenge = memory::Challenge { size, ..vectors.clone() };
+        let expected = memory::cpu::fill(&challenge, 1, u64::MAX, &never)
+            .and_then(|filled| filled.scan(nonce_0, &never))
+            .context("the processor's roots")?;
+        let positions = memory::sample_positions(&size, 66, &[1; 32]);
+        let mut filled = cuda::fill_on(gpu, &challenge, &never)?;
+        let equal = filled.scan(nonce_0, &never)? == expected.roots()
+            && filled.open(&positions, &never)? == expected.open(&positions, &never).context("the openings")?;
+        all_equal &= equal;
+        let verdict = if equal { "ok" } else { "WRONG" };
+        writeln!(out, "  memory      {blocks} blocks, {iterations} iterations, {scans} scans  {verdict}")?;
+    }
+
+    let (mib, iterations, scans) = (measured.bytes() >> 20, measured.iterations(), measured.scans());
+    let challenge = memory::Challenge { size: *measured, ..vectors };
+    let start = tokio::time::Instant::now();
+    let mut filled = cuda::fill_on(gpu, &challenge, &never).context("measuring the fill")?;
+    let seconds = start.elapsed().as_secs_f64();
+    writeln!(out, "  memory      {mib} MiB, {iterations} iterations: filled in {seconds:.3} s, the start included")?;
+    let start = tokio::time::Instant::now();
+    let roots = filled.scan(nonce_0, &never).context("measuring the scans")?;
+    let seconds = start.elapsed().as_secs_f64();
+    let proved = measured.bytes() as f64 * f64::from(scans) / seconds;
+    let rate = proved / 1e9;
+    writeln!(out, "  memory      {mib} MiB, {scans} scans in {seconds:.3} s: {rate:.1} GB/s proved")?;
+    let positions = memory::sample_positions(measured, 66, &[1; 32]);
+    let start = tokio::time::Instant::now();
+    let openings = filled.open(&positions, &never).context("measuring the openings")?;
+    let seconds = start.elapsed().as_secs_f64();
+    let holds = memory::verifier::check_openings(&challenge, &nonce_0, &roots, &positions, &openings).is_ok();
+    let verdict = if holds { "ok" } else { "WRONG" };
+    writeln!(out, "  memory      66 openings in {seconds:.3} s  {verdict}")?;
+    drop(filled);
+
+    // As much as fits twice, and enough that a launch is nothing beside it.
+    let (bytes, times) = ((measured.bytes() / 2).min(2 << 30), 32u32);
+    let mut start = tokio::time::Instant::now();
+    cuda::copy_on(gpu, bytes, times, || start = tokio::time::Instant::now()).context("measuring a copy")?;
+    let copied = 2.0 * bytes as f64 * f64::from(times) / start.elapsed().as_secs_f64();
+    let (rate, share) = (copied / 1e9, 100.0 * proved / copied);
+    writeln!(out, "  memory      a copy on the device reads and writes {rate:.1} GB/s")?;
+    writeln!(out, "  memory      proved: {share:.1} % of a copy's")?;
+    Ok(all_equal && holds)
 }

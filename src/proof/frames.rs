@@ -153,15 +153,15 @@ impl Kind {
     const COMMIT: Kind = Kind(1);
     const OPEN: Kind = Kind(2);
     const BYE: Kind = Kind(3);
-    const FILL: Kind = Kind(8);
-    const SCAN: Kind = Kind(9);
-    const OPEN_BLOCKS: Kind = Kind(10);
+    const FILL: Kind = Kind(12);
+    const SCAN: Kind = Kind(13);
+    const OPEN_BLOCKS: Kind = Kind(14);
     const ROOTS: Kind = Kind(17);
     const OPENINGS: Kind = Kind(18);
     const ERROR: Kind = Kind(19);
-    const FILLED: Kind = Kind(24);
-    const SCAN_ROOTS: Kind = Kind(25);
-    const BLOCK_OPENINGS: Kind = Kind(26);
+    const FILLED: Kind = Kind(28);
+    const SCAN_ROOTS: Kind = Kind(29);
+    const BLOCK_OPENINGS: Kind = Kind(30);
 
     /// Name and longest body of the kind, if there is such a kind.
     fn known(self) -> Option<(&'static str, usize)> {

@@ -111,6 +111,7 @@ fn table_text(table: &Table) -> String {
         or_dash(table.on_chain)
     );
     let problem = table.problem.as_ref().map(|problem| format!("weights: {problem}\n")).unwrap_or_default();
+    let memory = table.memory.as_ref().map(|memory| format!("memory proofs: {memory}\n")).unwrap_or_default();
     let mut rows = vec![row(["uid", "hotkey", "model", "devices", "verdict", "Gop/s", "score", "weight", "leases"])];
     for r in &table.rows {
         let leases: Vec<&str> = r.leases.iter().map(|l| l.state.as_str()).collect();
@@ -126,7 +127,7 @@ fn table_text(table: &Table) -> String {
             if leases.is_empty() { "-".to_owned() } else { leases.join(",") },
         ]);
     }
-    head + &problem + &columns(&rows)
+    head + &problem + &memory + &columns(&rows)
 }
 
 pub(super) async fn config(context: &Context) -> Result<(), Exit> {
@@ -192,6 +193,7 @@ mod tests {
     use super::*;
     use crate::actors::duty::{Drain, Maintenance};
     use crate::ids::{Hotkey, Uid};
+    use crate::messages::validator::memory_runner::MemoryJudged;
     use crate::scoring::Points;
     use crate::store::Role;
     use crate::web::control::api::{TableLease, TableRow};
@@ -237,6 +239,7 @@ mod tests {
     fn a_table_shows_each_neuron_with_what_follows_for_it() {
         let lease = TableLease { id: crate::ids::LeaseId([1; 16]), state: "running".into(), devices: Vec::new() };
         let table = Table {
+            memory: Some(MemoryJudged { epoch: 2, counts: [("pass".to_owned(), 4)].into() }),
             block: Some(17),
             judged: Some(2),
             on_chain: None,
@@ -256,6 +259,7 @@ mod tests {
         insta::assert_snapshot!(table_text(&table), @r"
         block 17, epoch judged 2, weights on chain of epoch -
         weights: too soon
+        memory proofs: epoch 2: 4 pass
         uid  hotkey                                            model  devices  verdict  Gop/s  score     weight  leases
         1    5C62Ck4UrFPiBtoCmeSrgF7x9yv9mn38446dhCpsi2mLHiFT  cpu-1  1        pass     31.4   103.1250  65535   running
         ");

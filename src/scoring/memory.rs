@@ -5,14 +5,15 @@
 //! - One Fail costs the device its next round of work: the first that begins after the Fail was stored.
 //! - [`FAILS`] Fails without a Pass between, or [`MISSES`] misses in a row (unknown by the miner's or the network's side; then
 //!   the reason is `unresponsive`), cost every round until it passes.
-//! - Unknown by the validator's side changes nothing, and a device that was never proved is paid as before.
+//! - Unknown by the validator's side changes nothing, and a device that was never proved is paid as before. A device that is
+//!   called rented though no lease of ours says so has missed: the word alone must not keep a miner from ever being judged.
 //!
 //! What it costs is a settled `Fail` with the proof's reason, and a detail that names its epoch and numbers.
 
 use std::collections::HashMap;
 
 use crate::ids::{DeviceId, Epoch, Hotkey};
-use crate::verdict::{FailReason, MemoryVerdict, Side, Verdict};
+use crate::verdict::{FailReason, MemoryVerdict, Side, UnknownCause, Verdict};
 
 /// Fails without a Pass in between from which on every epoch is lost.
 pub const FAILS: u32 = 2;
@@ -48,11 +49,11 @@ impl MemoryStanding {
                 self.failed = Some(Failed { epoch, reason: *reason, detail: detail.clone(), after_round });
                 self.misses = 0;
             }
-            Verdict::Unknown { cause, .. } if cause.side() == Side::Validator => {}
-            Verdict::Unknown { cause, .. } => {
+            Verdict::Unknown { cause, .. } if *cause == UnknownCause::Rented || cause.side() != Side::Validator => {
                 self.misses = self.misses.saturating_add(1);
                 self.missed = Some((epoch, cause.label()));
             }
+            Verdict::Unknown { .. } => {}
         }
     }
 
@@ -106,7 +107,6 @@ impl MemoryStandings {
 mod tests {
     use super::*;
     use crate::proof::memory::{Evidence, Size};
-    use crate::verdict::UnknownCause;
 
     fn pass() -> MemoryVerdict {
         Verdict::Pass { evidence: Evidence { size: Size::new(4, 1, 1).unwrap(), elapsed_ns: 1, samples: 66 } }
@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn three_misses_in_a_row_cost_every_round_until_it_passes() {
-        use UnknownCause::{Busy, ProverCrashed, Timeout, Unreachable};
+        use UnknownCause::{Busy, ProverCrashed, Rented, Timeout, Unreachable};
+        let rented = [unknown(Rented), unknown(Rented), unknown(Rented)];
+        assert_eq!(cost(&rented, 1_000), Some("unresponsive"), "by its own word alone");
         let misses = [unknown(Busy), unknown(Unreachable), unknown(ProverCrashed)];
         assert_eq!(cost(&misses[..2], 1_000), None);
         assert_eq!(cost(&misses, 1_000), Some("unresponsive"));
@@ -185,8 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_the_validators_own_fault_changes_nothing() {
-        use UnknownCause::{OwnFault, Rented, Timeout};
-        let own = [unknown(OwnFault), unknown(Rented), unknown(OwnFault), unknown(OwnFault)];
+        use UnknownCause::{OwnFault, Timeout};
+        let own = [unknown(OwnFault), unknown(OwnFault), unknown(OwnFault)];
         assert_eq!(after(&own), MemoryStanding::default());
         let mut verdicts = vec![unknown(Timeout), unknown(Timeout)];
         verdicts.extend(own);

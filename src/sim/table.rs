@@ -155,13 +155,7 @@ impl Table {
                 if row.lease.is_empty() { "-" } else { &row.lease },
             );
         }
-        let memory = self.memory.as_ref().map_or_else(
-            || "none yet".to_owned(),
-            |MemoryJudged { epoch, counts }| {
-                let counts: Vec<String> = counts.iter().map(|(label, count)| format!("{count} {label}")).collect();
-                format!("epoch {epoch}: {}", counts.join(", "))
-            },
-        );
+        let memory = self.memory.as_ref().map_or_else(|| "none yet".to_owned(), MemoryJudged::to_string);
         let _ = writeln!(out, "memory proofs: {memory}");
         out
     }

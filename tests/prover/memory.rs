@@ -8,7 +8,7 @@ use super::*;
 
 const NONCE: ScanNonce = ScanNonce([9; 32]);
 /// A shell's `printf` of the frame that says that memory is filled.
-const FILLED: &str = r"printf '\000\000\000\000\030'";
+const FILLED: &str = r"printf '\000\000\000\000\034'";
 const INSIDE: Position = Position { scan: 1, block: 15 };
 
 fn challenge(blocks: u64, iterations: u32, scans: u32) -> Challenge {
@@ -123,7 +123,7 @@ async fn a_child_that_hangs_at_any_stage_is_killed_and_reaped_before_the_error_r
         0 => ":".to_owned(),
         1 => HELLO.to_owned(),
         2 => format!("{HELLO}; {FILLED}"),
-        _ => format!(r"{HELLO}; {FILLED}; printf '\100\000\000\000\031'; printf '%064d' 0"),
+        _ => format!(r"{HELLO}; {FILLED}; printf '\100\000\000\000\035'; printf '%064d' 0"),
     };
     for stage in 0..4 {
         let file = dir.path().join(stage.to_string());
@@ -158,7 +158,7 @@ async fn answers_that_are_none_are_garbage_at_every_stage() {
     let stay = "exec sleep 1000";
     let to_fill = [
         ("exec yes".to_owned(), "expected the hello of a prover, version 1"),
-        (format!(r"{HELLO}; printf '\001\000\000\000\030x'; {stay}"), "filled frame of 1 bytes"),
+        (format!(r"{HELLO}; printf '\001\000\000\000\034x'; {stay}"), "filled frame of 1 bytes"),
         (format!(r"{HELLO}; printf '\000\000\000\000\077'; {stay}"), "no frame has kind 63"),
         (format!(r"{HELLO}; printf '\000\000\000\000\021'; {stay}"), "a roots frame is no answer"),
     ];
@@ -168,21 +168,21 @@ async fn answers_that_are_none_are_garbage_at_every_stage() {
         assert!(what.contains(expected), "{text}: {what}");
         assert_eq!(error.cause(), UnknownCause::ProverGarbage);
     }
-    let one_root = r"printf '\040\000\000\000\031'; printf '%032d' 0";
+    let one_root = r"printf '\040\000\000\000\035'; printf '%032d' 0";
     let to_scan = [
         (one_root, "1 roots for 2 scans"),
         (FILLED, "a filled frame is no answer"),
-        (r"printf '\001\000\000\000\031x'", "1 bytes are no multiple of 32"),
-        (r"printf '\377\377\377\377\031'", "scan roots frame of 4294967295 bytes"),
+        (r"printf '\001\000\000\000\035x'", "1 bytes are no multiple of 32"),
+        (r"printf '\377\377\377\377\035'", "scan roots frame of 4294967295 bytes"),
     ];
     for (answer, expected) in to_scan {
         let prover = script(LONG, &format!("{HELLO}; {FILLED}; {answer}; {stay}"));
         let error = failure_to_scan(&mut prover.fill(&small()).await.unwrap()).await;
         assert!(matches!(&error, ProverError::Garbage { what } if what.contains(expected)), "{answer}: {error:?}");
     }
-    let roots = r"printf '\100\000\000\000\031'; printf '%064d' 0";
+    let roots = r"printf '\100\000\000\000\035'; printf '%064d' 0";
     for (answer, expected) in [
-        (r"printf '\003\000\000\000\032abc'", "3 bytes of openings, expected 112"),
+        (r"printf '\003\000\000\000\036abc'", "3 bytes of openings, expected 112"),
         (r"printf '\003\000\000\000\022abc'", "a openings frame is no answer"),
     ] {
         let prover = script(LONG, &format!("{HELLO}; {FILLED}; {roots}; {answer}; {stay}"));
@@ -337,4 +337,77 @@ async fn a_fill_takes_the_place_of_a_commitment_and_a_commitment_that_of_memory(
         let asked = request.name();
         assert_eq!(ask(request).await, answer, "{asked}");
     }
+}
+
+/// A driver that runs the kernels' sources on this machine's processor.
+async fn stand_in() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/proof/prover/cuda/emulator/libcuda.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let flags = ["-shared", "-fPIC", "-std=gnu11", "-O2", "-fno-strict-aliasing", "-D__CUDA_ARCH__=800"];
+    let library = dir.path().join("libcuda.so"); // the first name that is looked for
+    let compiled = Command::new(compiler).args(flags).arg(source).arg("-o").arg(&library).output().await.unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    dir
+}
+
+/// What the driver says at its end when all was given back.
+const NOTHING_LEFT: &str = "left: 0 contexts, 0 modules, 0 streams, 0 allocations, 0 landings\n";
+
+#[tokio::test]
+async fn the_cuda_backend_proves_memory_through_a_drivers_interface() {
+    let driver = stand_in().await;
+    let mut child = Command::new(PROVER)
+        .args(["--backend", "cuda"])
+        .env("LD_LIBRARY_PATH", driver.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(&frames::HOST_HELLO).await.unwrap();
+    frames::read_hello(&mut stdout, frames::PROVER_HELLO).await.unwrap();
+    let mut ask = async |frame: Frame| {
+        frames::write_frame(&mut stdin, &frame).await.unwrap();
+        frames::read_frame(&mut stdout, frames::MAX_BODY).await.unwrap().unwrap()
+    };
+    let fill = |challenge: Challenge| Frame::Fill { challenge, threads: 1 };
+    // The driver says that 16 GiB are free.
+    let Frame::Error { text, .. } = ask(fill(challenge(1 << 24, 1, 1))).await else { panic!("that does not fit") };
+    let told = "the cuda backend: the device has 17179869184 bytes of memory free, 17548968960 are needed";
+    assert!(text.starts_with(told), "{text}");
+    for (challenge, nonce) in [(small(), NONCE), (challenge(132, 2, 3), ScanNonce([8; 32]))] {
+        let mut here = InProcessProver { threads: 1 }.fill(&challenge).await.unwrap();
+        let expected = here.scan(&nonce).await.unwrap();
+        assert_eq!(ask(fill(challenge.clone())).await, Frame::Filled);
+        assert_eq!(ask(Frame::Scan { nonce_0: nonce }).await, Frame::ScanRoots { roots: expected });
+        let positions = sample_positions(&challenge.size, 20, &[1; 32]);
+        let expected = here.open(&positions).await.unwrap();
+        let openings = ask(Frame::OpenBlocks { positions }).await;
+        assert_eq!(openings, Frame::BlockOpenings { bytes: expected });
+    }
+    frames::write_frame(&mut stdin, &Frame::Bye).await.unwrap();
+    let ended = tokio::time::timeout(LONG, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(ended.status.success());
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(stderr, NOTHING_LEFT);
+}
+
+#[tokio::test]
+async fn the_selftest_of_gpus_compares_memory_and_measures_it() {
+    let driver = stand_in().await;
+    let device = DeviceId([3; 16]).to_string();
+    let command = ["selftest-cuda", "--device", &device, "--memory-only"];
+    let size = ["--memory-mib", "1", "--iterations", "1", "--scans", "2"];
+    let path = driver.path();
+    let ended = Command::new(PROVER).args(command).args(size).env("LD_LIBRARY_PATH", path).output().await.unwrap();
+    let stdout = String::from_utf8(ended.stdout).unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), stderr.as_str()), (Some(0), NOTHING_LEFT), "{stdout}");
+    let lines = |told: &str| stdout.lines().filter(|line| line.contains(told)).count();
+    assert_eq!((lines(&device), lines("  memory      ")), (1, 9), "{stdout}");
+    assert_eq!((lines(" scans  ok"), lines(" s  ok"), lines("WRONG")), (4, 1, 0), "{stdout}");
+    assert_eq!((lines("filled in"), lines("GB/s proved"), lines("% of a copy's")), (1, 1, 1), "{stdout}");
 }

@@ -56,10 +56,15 @@ impl ScanNonce {
         ScanNonce(blake3::derive_key(SCAN_NEXT, &material))
     }
 
+    /// The key of the stream that the coefficients are read from: `derive_key("compute-proof/1 scan", nonce)`.
+    pub fn coefficients_key(&self) -> [u8; 32] {
+        blake3::derive_key(SCAN, &self.0)
+    }
+
     /// This scan's keys.
     pub fn keys(&self) -> ScanKeys {
         ScanKeys {
-            coefficients: Words::stream(&blake3::derive_key(SCAN, &self.0), 0, Matrix::Scan),
+            coefficients: Words::stream(&self.coefficients_key(), 0, Matrix::Scan),
             leaf: blake3::derive_key(SCAN_LEAF, &self.0),
             node: blake3::derive_key(SCAN_NODE, &self.0),
         }

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use super::cuda::{self, CudaError};
 use super::held::{Held, OnCpu};
+use crate::ids::DeviceId;
 use crate::proof::cpu::{self, CpuCommitment, CpuError};
 use crate::proof::memory;
 use crate::proof::memory::cpu::MemoryError;
 use crate::proof::work::Challenge;
 
-/// What computes the roots. Openings are always computed by the processor.
+/// What computes. Openings of work are always computed by the processor; memory is opened by what holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// The processor, whatever device the challenge names.
@@ -48,12 +49,7 @@ impl Backend {
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<CpuCommitment, BackendError> {
-        let on_cuda = match self {
-            Backend::Cpu => false,
-            Backend::Cuda => true,
-            Backend::Auto => challenge.device.cpu_index().is_none(),
-        };
-        if on_cuda {
+        if self.tries_cuda(challenge.device) {
             match cuda::commit(challenge, threads, cancel) {
                 Err(error) if self == Backend::Auto && error.is_absence() => {}
                 done => return Ok(done?),
@@ -67,14 +63,30 @@ impl Backend {
     /// Fills memory for the challenge.
     ///
     /// # Errors
-    /// See [`MemoryError`].
+    /// See [`MemoryError`] and [`CudaError`].
     pub(crate) fn fill(
         self,
         challenge: &memory::Challenge,
         threads: usize,
         cancel: &AtomicBool,
     ) -> Result<Held, BackendError> {
+        if self.tries_cuda(challenge.device) {
+            match cuda::fill(challenge, cancel) {
+                Err(error) if self == Backend::Auto && error.is_absence() => {}
+                done => return Ok(Held::new(challenge.size, Box::new(done?))),
+            }
+        }
         Ok(OnCpu::held(memory::cpu::fill(challenge, threads, memory_limit(), cancel)?))
+    }
+}
+
+impl Backend {
+    fn tries_cuda(self, device: DeviceId) -> bool {
+        match self {
+            Backend::Cpu => false,
+            Backend::Cuda => true,
+            Backend::Auto => device.cpu_index().is_none(),
+        }
     }
 }
 

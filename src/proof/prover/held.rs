@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::BackendError;
+use super::cuda::GpuMemory;
 use crate::proof::memory::cpu::{Filled, Scans};
 use crate::proof::memory::keys::ScanNonce;
 use crate::proof::memory::{Position, Size};
@@ -74,5 +75,15 @@ impl Backing for OnCpu {
     fn open(&mut self, positions: &[Position], cancel: &AtomicBool) -> Result<Vec<u8>, BackendError> {
         let opened = self.scans.as_ref().map(|scans| self.filled.open(scans, positions, cancel));
         Ok(opened.unwrap_or(Ok(Vec::new()))?)
+    }
+}
+
+impl Backing for GpuMemory {
+    fn scan(&mut self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Vec<Root>, BackendError> {
+        Ok(GpuMemory::scan(self, nonce_0, cancel)?)
+    }
+
+    fn open(&mut self, positions: &[Position], cancel: &AtomicBool) -> Result<Vec<u8>, BackendError> {
+        Ok(GpuMemory::open(self, positions, cancel)?)
     }
 }

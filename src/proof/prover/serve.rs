@@ -207,7 +207,7 @@ fn kind(error: &BackendError) -> ErrorKind {
         }
         BackendError::Cpu(CpuError::NoSuchEntry(_) | CpuError::Work(_))
         | BackendError::Memory(MemoryError::NoSuchBlock(_))
-        | BackendError::Cuda(CudaError::Work(_)) => ErrorKind::Request,
+        | BackendError::Cuda(CudaError::Work(_) | CudaError::NoSuchBlock(_)) => ErrorKind::Request,
         BackendError::Cuda(error) if error.is_absence() => ErrorKind::Request,
         BackendError::Cpu(CpuError::Cancelled)
         | BackendError::Memory(MemoryError::Cancelled)

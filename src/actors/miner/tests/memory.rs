@@ -22,10 +22,10 @@ fn size() -> Size {
     Size::new(64, 2, 3).unwrap()
 }
 
-/// Room for the memory of both devices.
+/// Room for the memory of both devices, or for their work.
 fn roomy(setup: &mut ChallengeRunnerSetup) {
-    setup.limits.memory_bytes = 2 * cpu::memory_bytes(&size());
-    setup.limits.prover_memory_bytes = cpu::memory_bytes(&size());
+    let one = cpu::memory_bytes(&size()).max(work().memory_bytes());
+    (setup.limits.memory_bytes, setup.limits.prover_memory_bytes) = (2 * one, one);
 }
 
 fn roomy_miner() -> Miner {
@@ -164,11 +164,11 @@ fn memory_is_filled_once_an_epoch_and_the_same_challenge_is_answered_as_it_stand
         miner.ready().await;
         assert_eq!(miner.fill(A, 1, &[0]).await, ChallengeReply::Ready);
         assert_eq!(miner.fill(A, 1, &[0]).await, ChallengeReply::Ready, "if the answer was lost");
-        assert!(matches!(miner.fill(B, 2, &[0]).await, ChallengeReply::Busy { .. }));
+        let device = DeviceMemory { device: DeviceId::cpu(0), blocks: 64, iterations: 2, scans: 3 };
+        assert!(matches!(miner.fill_with(B, 2, 1, vec![device]).await, ChallengeReply::Busy { .. }));
         assert!(matches!(miner.scan(A, 1).await, ChallengeReply::Roots { .. }));
         assert!(miner.open_blocks(A, 1, 0, &[[0, 0]]).await.is_ok());
         assert_eq!(refusal(&miner.fill(A, 1, &[0]).await), ChallengeRefusal::AlreadyChallenged);
-        let device = DeviceMemory { device: DeviceId::cpu(0), blocks: 64, iterations: 2, scans: 3 };
         let second = miner.fill_with(A, 3, 1, vec![device]).await;
         assert_eq!(refusal(&second), ChallengeRefusal::AlreadyChallenged, "another challenge of the same epoch");
         assert_eq!(miner.fill(A, 2, &[0]).await, ChallengeReply::Ready, "the next epoch's");

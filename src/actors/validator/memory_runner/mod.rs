@@ -301,7 +301,7 @@ impl MemoryRunner {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for MemoryVerdictRecord { epoch, uid, hotkey, device, verdict, .. } in &verdicts {
             let (epoch, uid, hotkey, device) = (*epoch, *uid, *hotkey, *device);
-            MemoryChecked { epoch, uid, hotkey, device, verdict }.emit(&self.setup.metrics);
+            MemoryChecked { epoch, uid, hotkey, device, verdict }.emit(&self.setup.round.metrics);
             let label = if verdict.kind() == "pass" { "pass" } else { verdict.reason() };
             *counts.entry(label.to_owned()).or_default() += 1;
         }

@@ -109,7 +109,7 @@ mod tests {
 
     fn metagraph() -> Metagraph {
         let head = BlockHead { number: 1, hash: Hash32([0; 32]), timestamp_ms: 0 };
-        let axon = Some(AxonInfo { ip: "127.0.0.1".parse().unwrap(), port: 8091, ..AxonInfo::default() });
+        let axon = Some(AxonInfo { block: 0, version: 183, ip: "127.0.0.1".parse().unwrap(), port: 8091, protocol: 4 });
         let neurons = vec![Neuron { hotkey: MINER, axon, ..Neuron::idle(1) }];
         Metagraph { netuid: Netuid(1), head, epochs: EpochClock::Modulo { netuid: Netuid(1), tempo: 5 }, neurons }
     }

@@ -2,6 +2,7 @@
 
 use super::CudaError;
 use super::kernels::{Argument, Launch};
+use crate::ids::Hash32;
 
 /// Lanes of work. What is begun on one is done in its order; lanes know nothing of each other.
 pub(super) const LANES: usize = 2;
@@ -44,6 +45,36 @@ pub(super) trait Device {
 
     /// Waits for all that was begun on a lane, and lets `read` read what was fetched last, if anything was since the last wait.
     fn wait(&mut self, lane: usize, read: &mut dyn FnMut(&[u8])) -> Result<(), CudaError>;
+}
+
+/// Waits until nothing is under way that uses memory which is about to be given back.
+pub(super) fn settle<D: Device>(device: &mut D) {
+    for lane in 0..LANES {
+        // A device that fails here has failed before, and that error is the one to tell.
+        let _ = device.wait(lane, &mut |_| {});
+    }
+}
+
+/// Hashes, as the device has them when all that was begun on the first lane is done.
+pub(super) fn hashes<D: Device>(
+    device: &mut D,
+    from: &D::Memory,
+    offset: u64,
+    count: u64,
+) -> Result<Vec<Hash32>, CudaError> {
+    let bytes = count.saturating_mul(32);
+    let length = usize::try_from(bytes).map_err(|_| CudaError::OutOfHostMemory { bytes })?;
+    let mut out = vec![Hash32([0; 32]); length / 32];
+    device.fetch(0, from, offset, length)?;
+    device.wait(0, &mut |bytes| put(bytes, &mut out))?;
+    Ok(out)
+}
+
+/// Puts the bytes of hashes into their place.
+pub(super) fn put(bytes: &[u8], hashes: &mut [Hash32]) {
+    for (hash, bytes) in hashes.iter_mut().zip(bytes.as_chunks::<32>().0) {
+        hash.0 = *bytes;
+    }
 }
 
 /// A place in memory: an argument.

@@ -182,6 +182,10 @@ pub(super) struct Cuda {
     context: Arc<CudaContext>,
 }
 
+// SAFETY: the driver's handles belong to the process, not to a thread; a thread that uses them enters the context first
+// (`open`, `enter`), and `&mut` keeps it to one thread at a time.
+unsafe impl Send for Cuda {}
+
 impl Drop for Cuda {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_err() {
@@ -233,6 +237,30 @@ impl Cuda {
             }
         }
         Ok(cuda)
+    }
+
+    /// Makes this thread one that may use the device. `open` does so for its own.
+    pub(super) fn enter(&self) -> Result<(), CudaError> {
+        self.context.bind_to_thread().map_err(failed("entering the device's context"))
+    }
+
+    /// Copies `bytes` bytes from one place of the device's memory to another: once to make all ready, and `times` more
+    /// from `started` on.
+    pub(super) fn copy(&mut self, bytes: u64, times: u32, started: impl FnOnce()) -> Result<(), CudaError> {
+        let (from, to) = (self.allocate(bytes)?, self.allocate(bytes)?);
+        let (length, stream) = (usize::try_from(bytes).unwrap_or(0), self.lanes[0].stream);
+        let copy = || {
+            // SAFETY: both places have `bytes` bytes, any content is valid, and `open` made the stream, which is waited for
+            // before the places are given back.
+            unsafe { result::memcpy_dtod_async(to.address, from.address, length, stream) }
+                .map_err(failed("copying on the device"))
+        };
+        let done = copy().and_then(|()| self.wait(0, &mut |_| {})).and_then(|()| {
+            started();
+            (0..times).try_for_each(|_| copy())
+        });
+        let waited = self.wait(0, &mut |_| {});
+        done.and(waited)
     }
 
     /// What multiplies, so far.

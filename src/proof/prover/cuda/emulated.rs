@@ -56,8 +56,9 @@ struct Process {
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Allocations that were not given back.
+    /// Allocations that were not given back, and their bytes.
     allocated: usize,
+    bytes: u64,
 }
 
 impl Process {
@@ -91,6 +92,10 @@ pub(super) struct Emulated {
     begun: [Vec<Begun>; LANES],
     /// What it says is free.
     pub(super) free: u64,
+    /// The largest allocation that it makes.
+    pub(super) largest: u64,
+    /// Of what it says is free, what it does not give.
+    pub(super) withheld: u64,
     /// Requests that succeed before the device is lost.
     pub(super) lost_after: usize,
 }
@@ -106,6 +111,7 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let mut process = self.process.borrow_mut();
         process.allocated -= 1;
+        process.bytes -= self.bytes;
         let _ = process.requests.write_all(&words(&[1, self.handle]));
     }
 }
@@ -118,6 +124,11 @@ impl Memory {
     /// A place in it, as a request names it.
     fn place(&self, offset: u64, bytes: u64) -> Vec<u8> {
         [&self.handle.to_le_bytes()[..], &offset.to_le_bytes(), &bytes.to_le_bytes()].concat()
+    }
+
+    pub(super) fn write(&self, offset: u64, content: &[u8]) {
+        let place = self.place(offset, content.len() as u64);
+        self.process.borrow_mut().ask(&[&words(&[3])[..], &place, content].concat());
     }
 
     pub(super) fn read(&self) -> Vec<u8> {
@@ -135,20 +146,33 @@ impl Emulated {
             .spawn()
             .expect("the emulator starts");
         let (requests, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let process = Rc::new(RefCell::new(Process { child, requests, answers, allocated: 0 }));
-        Emulated { process, begun: Default::default(), free: 16 << 30, lost_after: usize::MAX }
+        let process = Rc::new(RefCell::new(Process { child, requests, answers, allocated: 0, bytes: 0 }));
+        Emulated {
+            process,
+            begun: Default::default(),
+            free: 16 << 30,
+            largest: u64::MAX,
+            withheld: 0,
+            lost_after: usize::MAX,
+        }
     }
 
     /// Memory with this content.
     pub(super) fn with(&mut self, content: &[u8]) -> Memory {
         let memory = self.allocate(content.len() as u64).unwrap();
-        self.process.borrow_mut().ask(&[&words(&[3])[..], &memory.place(0, memory.bytes), content].concat());
+        memory.write(0, content);
         memory
     }
 
     /// Allocations that were not given back.
     pub(super) fn allocated(&self) -> usize {
         self.process.borrow().allocated
+    }
+
+    /// The same, to be asked when the device itself is out of sight.
+    pub(super) fn watch(&self) -> impl Fn() -> usize + use<> {
+        let process = self.process.clone();
+        move || process.borrow().allocated
     }
 
     fn request(&mut self, what: &'static str) -> Result<(), CudaError> {
@@ -169,9 +193,14 @@ impl Device for Emulated {
     fn allocate(&mut self, bytes: u64) -> Result<Memory, CudaError> {
         self.request("allocating")?;
         let mut process = self.process.borrow_mut();
+        let free = self.free.saturating_sub(self.withheld).saturating_sub(process.bytes);
+        if bytes > free.min(self.largest) {
+            return Err(CudaError::OutOfMemory { needed: bytes, free });
+        }
         process.ask(&[&words(&[0])[..], &bytes.to_le_bytes()].concat());
         let handle = u32::from_le_bytes(process.answer(4).try_into().unwrap());
         process.allocated += 1;
+        process.bytes += bytes;
         Ok(Memory { handle, bytes, process: self.process.clone() })
     }
 

@@ -63,17 +63,17 @@ fill_rows(Key key, unsigned int first_row, unsigned int matrix, unsigned int blo
 #define LINE 16
 #define PADDED 17
 
-// Blocks 0… of a memory proof, 1 KiB each: 16 × 16 words v of KS(key, block, 2), and then, `iterations` times, v[0][0] ^= the
+// Blocks `first`… of a memory proof, 1 KiB each: 16 × 16 words v of KS(key, block, 2), and then, `iterations` times, v[0][0] ^= the
 // iteration's number, a double round of every column, and the transpose. Thread c of 16 has column c. `blocks` is a multiple of 4.
 KERNEL void __launch_bounds__(128)
-fill_blocks(Key key, unsigned int iterations, unsigned int blocks, unsigned int *out) {
+fill_blocks(Key key, unsigned int iterations, unsigned int first, unsigned int blocks, unsigned int *out) {
     // Two squares for each block, by turns: who is ahead writes into the one that nobody reads any more.
     __shared__ unsigned int squares[128 / LINE][2][LINE * PADDED];
     const int own = (int)(threadIdx.x / LINE), column = (int)(threadIdx.x % LINE);
     const unsigned int block = blockIdx.x * (128 / LINE) + (unsigned int)own;
     unsigned int v[LINE];
     // Row `column`, to begin with. A block too many is computed and not kept: all threads of a warp meet.
-    keystream(v, &key, (unsigned int)column, block, 2u);
+    keystream(v, &key, (unsigned int)column, first + block, 2u);
     for (unsigned int iteration = 0; ; iteration++) {
         unsigned int *square = squares[own][iteration % 2];
 #pragma unroll

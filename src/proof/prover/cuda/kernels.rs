@@ -18,17 +18,22 @@ pub(super) enum Kernel {
     HashNodes,
     /// A strip of the product.
     MultiplyStrip,
-    /// Blocks of a memory proof. No prover fills memory yet: the tests do.
-    #[cfg(test)]
+    /// Blocks of a memory proof.
     FillBlocks,
     /// Leaves of a scan of a memory proof.
-    #[cfg(test)]
     ScanGroups,
 }
 
 impl Kernel {
-    /// All that the rounds need, each at the place of its number.
-    pub(super) const ALL: [Kernel; 4] = [Kernel::FillRows, Kernel::HashTiles, Kernel::HashNodes, Kernel::MultiplyStrip];
+    /// All, each at the place of its number.
+    pub(super) const ALL: [Kernel; 6] = [
+        Kernel::FillRows,
+        Kernel::HashTiles,
+        Kernel::HashNodes,
+        Kernel::MultiplyStrip,
+        Kernel::FillBlocks,
+        Kernel::ScanGroups,
+    ];
 
     /// Its name in the PTX.
     pub(super) fn name(self) -> &'static str {
@@ -37,9 +42,7 @@ impl Kernel {
             Kernel::HashTiles => "hash_tiles",
             Kernel::HashNodes => "hash_nodes",
             Kernel::MultiplyStrip => "multiply_strip",
-            #[cfg(test)]
             Kernel::FillBlocks => "fill_blocks",
-            #[cfg(test)]
             Kernel::ScanGroups => "scan_groups",
         }
     }
@@ -47,14 +50,10 @@ impl Kernel {
     /// The PTX that has it, for a device of this compute capability.
     pub(super) fn ptx(self, major: i32) -> &'static str {
         match self {
-            Kernel::FillRows => FILL,
-            Kernel::HashTiles | Kernel::HashNodes => HASH,
+            Kernel::FillRows | Kernel::FillBlocks => FILL,
+            Kernel::HashTiles | Kernel::HashNodes | Kernel::ScanGroups => HASH,
             Kernel::MultiplyStrip if major >= 8 => GEMM_80,
             Kernel::MultiplyStrip => GEMM_75,
-            #[cfg(test)]
-            Kernel::FillBlocks => FILL,
-            #[cfg(test)]
-            Kernel::ScanGroups => HASH,
         }
     }
 }
@@ -72,6 +71,17 @@ pub(super) enum Argument<'a, M> {
         /// Where in it, in bytes.
         offset: u64,
     },
+}
+
+impl<'a, M> Argument<'a, M> {
+    /// The place this many bytes behind; of what is no place, itself.
+    pub(super) fn after(&self, bytes: u64) -> Self {
+        match self {
+            Argument::Key(key) => Argument::Key(*key),
+            Argument::Number(number) => Argument::Number(*number),
+            Argument::Memory { memory, offset } => Argument::Memory { memory, offset: offset + bytes },
+        }
+    }
 }
 
 /// A kernel and all that its launch needs.
@@ -116,33 +126,37 @@ impl<'a, M> Launch<'a, M> {
     }
 
     /// `count` nodes from the twice as many below.
-    pub(super) fn hash_nodes(key: &[u8; 32], below: &'a M, count: u32, above: &'a M) -> Self {
+    pub(super) fn hash_nodes(key: &[u8; 32], below: Argument<'a, M>, count: u32, above: Argument<'a, M>) -> Self {
         let threads = 128;
-        let arguments = vec![Argument::Key(*key), at(below, 0), Argument::Number(count), at(above, 0)];
+        let arguments = vec![Argument::Key(*key), below, Argument::Number(count), above];
         Launch { kernel: Kernel::HashNodes, grid: (count.div_ceil(threads), 1), threads, arguments }
     }
 
-    /// Blocks 0… of a memory proof: a multiple of four.
-    #[cfg(test)]
-    pub(super) fn fill_blocks(key: &[u8; 32], iterations: u32, blocks: u32, into: &'a M) -> Self {
+    /// Blocks `first`… of a memory proof: a multiple of four.
+    pub(super) fn fill_blocks(key: &[u8; 32], iterations: u32, first: u32, blocks: u32, into: Argument<'a, M>) -> Self {
         let threads = 128;
-        let numbers = [iterations, blocks].map(Argument::Number);
-        let arguments = std::iter::once(Argument::Key(*key)).chain(numbers).chain([at(into, 0)]).collect();
+        let numbers = [iterations, first, blocks].map(Argument::Number);
+        let arguments = std::iter::once(Argument::Key(*key)).chain(numbers).chain([into]).collect();
         Launch { kernel: Kernel::FillBlocks, grid: (blocks.div_ceil(threads / 16), 1), threads, arguments }
     }
 
-    /// The leaves of one scan: one for each four blocks, and zeros up to a power of two.
-    #[cfg(test)]
-    pub(super) fn scan_groups(key: &[u8; 32], coefficients: &'a M, blocks: &'a M, groups: u32, leaves: &'a M) -> Self {
+    /// Leaves of one scan: of `groups` of four blocks each, and zeros up to `padded` of them in all.
+    pub(super) fn scan_groups(
+        key: &[u8; 32],
+        coefficients: &'a M,
+        blocks: Argument<'a, M>,
+        groups: u32,
+        padded: u32,
+        leaves: Argument<'a, M>,
+    ) -> Self {
         let threads = 128;
-        let padded = groups.next_power_of_two();
         let arguments = vec![
             Argument::Key(*key),
             at(coefficients, 0),
-            at(blocks, 0),
+            blocks,
             Argument::Number(groups),
             Argument::Number(padded),
-            at(leaves, 0),
+            leaves,
         ];
         Launch { kernel: Kernel::ScanGroups, grid: (padded.div_ceil(threads), 1), threads, arguments }
     }
@@ -186,13 +200,13 @@ mod tests {
         let launches = [
             Launch::fill_rows(&[0; 32], 0, 0, 32, 64, &()),
             Launch::hash_tiles(&[0; 32], &(), 32, 32, &(), 0),
-            Launch::hash_nodes(&[0; 32], &(), 1, &()),
+            Launch::hash_nodes(&[0; 32], at(&(), 0), 1, at(&(), 0)),
             Launch::multiply_strip(&product),
-            Launch::fill_blocks(&[0; 32], 1, 4, &()),
-            Launch::scan_groups(&[0; 32], &(), &(), 1, &()),
+            Launch::fill_blocks(&[0; 32], 1, 0, 4, at(&(), 0)),
+            Launch::scan_groups(&[0; 32], &(), at(&(), 0), 1, 1, at(&(), 0)),
         ];
-        let kernels = Kernel::ALL.into_iter().chain([Kernel::FillBlocks, Kernel::ScanGroups]);
-        for (number, (kernel, launch)) in kernels.zip(&launches).enumerate() {
+        assert_eq!(Kernel::ALL.len(), launches.len());
+        for (number, (kernel, launch)) in Kernel::ALL.into_iter().zip(&launches).enumerate() {
             assert_eq!((launch.kernel, kernel as usize), (kernel, number));
             for major in [7, 9] {
                 let name = kernel.name();
@@ -222,6 +236,10 @@ mod tests {
         let product = Product { a: &(), b: &(), c: &(), rows: 2048, n: 131_072, k: 65_536 };
         assert_eq!(Launch::multiply_strip(&product).grid, (16, 1024)); // the second may be 65,535 at most
         assert_eq!(Launch::hash_tiles(&[0; 32], &(), 2048, 131_072, &(), 0).grid, (8192, 1));
-        assert_eq!(Launch::hash_nodes(&[0; 32], &(), 1 << 23, &()).grid, (1 << 16, 1));
+        assert_eq!(Launch::hash_nodes(&[0; 32], at(&(), 0), 1 << 23, at(&(), 0)).grid, (1 << 16, 1));
+        assert_eq!(Launch::hash_nodes(&[0; 32], at(&(), 0), 1 << 29, at(&(), 0)).grid, (1 << 22, 1));
+        assert_eq!(Launch::fill_blocks(&[0; 32], 1, 0, 1 << 26, at(&(), 0)).grid, (1 << 23, 1));
+        let scan = Launch::scan_groups(&[0; 32], &(), at(&(), 0), 1 << 30, 1 << 30, at(&(), 0));
+        assert_eq!(scan.grid, (1 << 23, 1)); // the first may be 2³¹ - 1 at most
     }
 }

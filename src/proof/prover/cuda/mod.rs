@@ -1,5 +1,7 @@
 //! The prover's backend for NVIDIA GPUs: computes the roots on the device; tiles are opened by the cpu backend.
 //!
+//! `memory` is the proof of memory: what it fills stays on the device until it is dropped, and is opened from there.
+//!
 //! One round (`rounds`): fill `Bᵀ`; then strip by strip of `A`, in turn on two lanes: fill, multiply, hash the tiles, copy
 //! their hashes to the host; then the tree. The product never lies in memory but for the two strips under way. All hashes of
 //! tiles end up on the host, so that nothing is left on the device when the roots are known, and opening needs none.
@@ -16,13 +18,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
 use super::super::cpu::{CpuCommitment, CpuError};
-use super::super::work::{Challenge, WorkError};
+use super::super::memory::keys::ScanNonce;
+use super::super::memory::{Challenge as MemoryChallenge, Position as Block};
+use super::super::work::{Challenge, Root, WorkError};
 use crate::ids::DeviceId;
 
 mod cublaslt;
 mod device;
 mod driver;
 mod kernels;
+mod memory;
 mod rounds;
 
 #[cfg(test)]
@@ -31,6 +36,7 @@ mod emulated;
 mod tests;
 
 pub use driver::{Gpu, gpus};
+pub use memory::memory_bytes;
 
 /// Why a GPU gave no proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +120,9 @@ pub enum CudaError {
     /// The challenge's work is out of range.
     #[error("the work is out of range")]
     Work(#[from] WorkError),
+    /// A block to open is not among those of the scans that were done.
+    #[error("no block at scan {}, block {}", .0.scan, .0.block)]
+    NoSuchBlock(Block),
 }
 
 impl CudaError {
@@ -185,6 +194,67 @@ pub fn commit_on(
         let mut gpu = driver::Cuda::open(device, multiplier)?;
         let made = rounds::commit(&mut gpu, challenge, threads, cancel)?;
         Ok((made, gpu.multiplied_by()))
+    })
+}
+
+/// Memory of a GPU, filled for a challenge. It is given back when this is dropped.
+pub struct GpuMemory(memory::Filled<driver::Cuda>);
+
+/// Fills memory of the GPU that the challenge names, and makes all ready that the scans need.
+///
+/// # Errors
+/// See [`CudaError`]; [`CudaError::OutOfMemory`] before anything is allocated if less is free than [`memory_bytes`];
+/// [`CudaError::Cancelled`] within some milliseconds of `cancel` being raised.
+pub fn fill(challenge: &MemoryChallenge, cancel: &AtomicBool) -> Result<GpuMemory, CudaError> {
+    fill_on(challenge.device, challenge, cancel)
+}
+
+/// [`fill`] on a GPU of choice, whatever device the challenge names: for measurements and checks.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_on(device: DeviceId, challenge: &MemoryChallenge, cancel: &AtomicBool) -> Result<GpuMemory, CudaError> {
+    unwinding(|| {
+        let gpu = driver::Cuda::open(device, Multiplier::Own)?;
+        memory::Filled::fill(gpu, challenge, &memory::Cut::GPU, cancel).map(GpuMemory)
+    })
+}
+
+impl GpuMemory {
+    /// Does all scans, the first with `nonce_0`, each later one with the nonce that the root before it gives: one root for
+    /// each. They replace those before. The memory cannot be used after an error.
+    ///
+    /// # Errors
+    /// See [`CudaError`]; [`CudaError::Cancelled`] within one scan's time of `cancel` being raised.
+    pub fn scan(&mut self, nonce_0: ScanNonce, cancel: &AtomicBool) -> Result<Vec<Root>, CudaError> {
+        unwinding(|| {
+            self.0.device.enter()?;
+            self.0.scan(nonce_0, cancel)
+        })
+    }
+
+    /// For each position in the last scans, in the order asked, the digests of the group's three other blocks and the path, of
+    /// what the device holds. The memory cannot be used after an error.
+    ///
+    /// # Errors
+    /// See [`CudaError`].
+    pub fn open(&mut self, positions: &[Block], cancel: &AtomicBool) -> Result<Vec<u8>, CudaError> {
+        unwinding(|| {
+            self.0.device.enter()?;
+            self.0.open(positions, cancel)
+        })
+    }
+}
+
+/// Copies `bytes` bytes within the device's memory `times` times, and waits for the end. For measurements: each copy reads
+/// and writes so many bytes.
+///
+/// # Errors
+/// See [`CudaError`]. `started` is called when all is allocated and one copy is done.
+pub fn copy_on(device: DeviceId, bytes: u64, times: u32, started: impl FnOnce()) -> Result<(), CudaError> {
+    unwinding(|| {
+        let mut gpu = driver::Cuda::open(device, Multiplier::Own)?;
+        gpu.copy(bytes, times, started)
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::CudaError;
-use super::device::{Device, LANES, Product};
+use super::device::{Device, LANES, Product, at, hashes, put, settle};
 use super::kernels::Launch;
 use crate::ids::Hash32;
 use crate::proof::cpu::{CpuCommitment, CpuError};
@@ -90,14 +90,6 @@ pub(super) fn commit<D: Device>(
     Ok(CpuCommitment::of_rounds(work, rounds, threads))
 }
 
-/// Waits until nothing is under way that uses memory which is about to be given back.
-fn settle<D: Device>(device: &mut D) {
-    for lane in 0..LANES {
-        // A device that fails here has failed before, and that error is the one to tell.
-        let _ = device.wait(lane, &mut |_| {});
-    }
-}
-
 /// One round: its root, and all `leaves`.
 fn round<D: Device>(
     device: &mut D,
@@ -145,12 +137,6 @@ fn receive<D: Device>(device: &mut D, lane: usize, part: Option<&mut [Hash32]>) 
     device.wait(lane, &mut |bytes| put(bytes, part))
 }
 
-fn put(bytes: &[u8], hashes: &mut [Hash32]) {
-    for (hash, bytes) in hashes.iter_mut().zip(bytes.as_chunks::<32>().0) {
-        hash.0 = *bytes;
-    }
-}
-
 /// The root of the tree above the leaves, which are all on the device.
 fn root<D: Device>(
     device: &mut D,
@@ -163,13 +149,10 @@ fn root<D: Device>(
     for level in 1..=work.depth() {
         let into = if level % 2 == 1 { above } else { higher };
         let count = (work.tiles() >> level) as u32; // at most 2²³
-        device.launch(0, &Launch::hash_nodes(node_key, below, count, into))?;
+        device.launch(0, &Launch::hash_nodes(node_key, at(below, 0), count, at(into, 0)))?;
         below = into;
     }
-    let mut root = [Hash32([0; 32])];
-    device.fetch(0, below, 0, 32)?;
-    device.wait(0, &mut |bytes| put(bytes, &mut root))?;
-    Ok(root[0])
+    Ok(hashes(device, below, 0, 1)?[0])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 
-use super::device::{Device, Product};
+use super::device::{Device, Product, at};
 use super::emulated::{Arch, Emulated};
 use super::kernels::Launch;
 use super::{CudaError, commit_on, gpus, rounds};
@@ -80,7 +80,7 @@ fn a_level_of_the_tree_is_the_hashes_of_pairs() {
     for count in [1usize, 2, 128, 300] {
         let content = random(count as u64, 64 * count);
         let (below, above) = (device.with(&content), device.with(&vec![0; 32 * count]));
-        device.launch(0, &Launch::hash_nodes(&[6; 32], &below, count as u32, &above)).unwrap();
+        device.launch(0, &Launch::hash_nodes(&[6; 32], at(&below, 0), count as u32, at(&above, 0))).unwrap();
         finish(&mut device);
         let pairs = hashes(&content);
         let expected: Vec<Hash32> =
@@ -131,7 +131,7 @@ fn blocks_and_scans_of_a_memory_proof_are_those_of_its_vector() {
         blake3::derive_key("compute-proof/1 fill", &blake3::derive_key("compute-proof/1 memory", &fields.concat()));
     let mut device = Emulated::new(Arch::Ampere);
     let content = device.with(&vec![0; 1024 * blocks as usize]);
-    device.launch(0, &Launch::fill_blocks(&fill, iterations, blocks, &content)).unwrap();
+    device.launch(0, &Launch::fill_blocks(&fill, iterations, 0, blocks, at(&content, 0))).unwrap();
     finish(&mut device);
     let words: Vec<u32> = content.read().as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
     assert_eq!(words[..4], [0x9ee4_be3a, 0x9f64_cb09, 0x52c9_11fa, 0x35de_c424]);
@@ -147,7 +147,8 @@ fn blocks_and_scans_of_a_memory_proof_are_those_of_its_vector() {
         let (coefficients, leaves) = (device.with(&[0; 1024]), device.with(&[0; 4 * 32]));
         let third = Launch::fill_rows(&key("compute-proof/1 scan"), 0, 3, 1, 1024, &coefficients);
         device.launch(0, &third).unwrap();
-        let scan = Launch::scan_groups(&key("compute-proof/1 scan-leaf"), &coefficients, &content, 4, &leaves);
+        let leaf_key = key("compute-proof/1 scan-leaf");
+        let scan = Launch::scan_groups(&leaf_key, &coefficients, at(&content, 0), 4, 4, at(&leaves, 0));
         device.launch(0, &scan).unwrap();
         finish(&mut device);
         let tree = hashes(&leaves.read());
@@ -165,7 +166,9 @@ fn leaves_of_a_scan_are_the_digests_of_their_groups_and_then_zeros() {
         let padded = groups.next_power_of_two();
         let (blocks, coefficients) = (device.with(&content), device.with(&weights));
         let leaves = device.with(&vec![0xff; 32 * padded]);
-        device.launch(0, &Launch::scan_groups(&[8; 32], &coefficients, &blocks, groups as u32, &leaves)).unwrap();
+        let (count, all) = (groups as u32, padded as u32);
+        let scan = Launch::scan_groups(&[8; 32], &coefficients, at(&blocks, 0), count, all, at(&leaves, 0));
+        device.launch(0, &scan).unwrap();
         finish(&mut device);
         let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[4 * at..][..4].try_into().unwrap());
         let digest = |block: &[u8]| -> Vec<u8> {

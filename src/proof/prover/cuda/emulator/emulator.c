@@ -201,7 +201,7 @@ static void run_hash_nodes(void) {
 }
 static void run_fill_blocks(void) {
     KEY(FillKey, 0);
-    fill_blocks(key, number(1), number(2), memory(3));
+    fill_blocks(key, number(1), number(2), number(3), memory(4));
 }
 static void run_scan_groups(void) {
     KEY(HashKey, 0);
@@ -217,7 +217,7 @@ static const struct { void (*run)(void); unsigned int arguments; } kernels[] = {
     {run_hash_tiles, 6},
     {run_hash_nodes, 4},
     {run_multiply_strip, 6},
-    {run_fill_blocks, 4},
+    {run_fill_blocks, 5},
     {run_scan_groups, 6},
 };
 

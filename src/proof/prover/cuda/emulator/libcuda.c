@@ -65,6 +65,7 @@ int cuModuleUnload(void *module) { free(module); modules--; return OK; }
 // The kernels' names, and their arguments: key, number, memory.
 static const struct { const char *name, *kinds; } known[] = {
     {"fill_rows", "knnnnm"}, {"hash_tiles", "kmnnnm"}, {"hash_nodes", "kmnm"}, {"multiply_strip", "mmmnnn"},
+    {"fill_blocks", "knnnm"}, {"scan_groups", "kmmnnm"},
 };
 
 int cuModuleGetFunction(void **function, const char *module, const char *name) {
@@ -101,5 +102,10 @@ int cuLaunchKernel(void *function, unsigned int grid_x, unsigned int grid_y, uns
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *on) {
     if (on != &stream) return INVALID;
     memcpy(to, (const void *)from, bytes);
+    return OK;
+}
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *on) {
+    if (on != &stream) return INVALID;
+    memcpy((void *)to, (const void *)from, bytes);
     return OK;
 }
