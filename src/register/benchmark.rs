@@ -216,9 +216,9 @@ fn child(base: &ChildProver, backend: Backend, threads: usize, work: &Work) -> C
     };
     let args = ["--backend".to_owned(), backend.to_string()];
     ChildProver {
-        exe: base.exe.clone(),
         args: base.args.iter().cloned().chain(args.map(Into::into)).collect(),
         limits: ProverLimits { memory_bytes, threads, ..base.limits },
+        ..base.clone()
     }
 }
 
