@@ -567,7 +567,7 @@ async fn a_devnet_of_its_own_process_judges_its_epochs_and_ends_with_0() {
 async fn selftest(home: &Path, more: &[&str]) -> (Ended, serde_json::Value) {
     let file = home.join("small.yaml");
     // A class whose work takes a moment also where nothing is optimised.
-    let text = "devnet:\n  gpu_scores:\n    tiny: { base: 4, n: 64, k: 64, rounds: 2 }\n";
+    let text = "devnet:\n  gpu_scores:\n    tiny: { base: 4, n: 64, k: 64, rounds: 2, memory_blocks: 64, memory_iterations: 8, memory_scans: 6 }\n";
     std::fs::write(&file, text).unwrap();
     let port = free_ports();
     let (axon, page) = (port.to_string(), (port + 1).to_string());
@@ -592,6 +592,8 @@ async fn a_miners_selftest_says_by_its_exit_code_whether_it_would_pass_and_needs
     assert_eq!(ended.code, Some(0), "{ended}");
     assert_eq!(report["passes"], true, "{ended}");
     assert_eq!(report["devices"][0]["verdict"], "pass", "{ended}");
+    let memory = &report["devices"][0]["memory"];
+    assert_eq!((&memory["verdict"], &memory["blocks"]), (&"pass".into(), &64.into()), "{ended}");
     // One device of the best class of a table that has cpu-1 to cpu-4 beside.
     assert_eq!(report["score"]["points"], 12_500_000_000u64, "{ended}");
     assert_eq!(line(&report, "hotkey")["status"], "warn");

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::{DevnetKey, ProverProgram, address};
 use crate::actors::miner::node::budget;
-use crate::actors::validator::node::tables;
+use crate::actors::validator::memory_runner::plan::PlannedDevice;
+use crate::actors::validator::node::{memories, tables};
 use crate::chain::slots::{MAX_SLOTS, SLOT_BLOCKS};
 use crate::exit::Exit;
 use crate::hardware::{self, OfferedDevice, Probe};
@@ -42,7 +43,7 @@ pub(super) struct Args {
     /// Prove with these devices only, as GPU-UUID or CPU-N.
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     devices: Vec<DeviceId>,
-    /// One round for each device instead of the whole work: faster, and its rate less exact.
+    /// One round and few scans for each device instead of whole proofs: faster, and its rates less exact.
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -165,7 +166,22 @@ async fn gather(loaded: &Loaded, asked: Asked) -> Report {
     if !works.is_empty() {
         report.lines.push(judge::budget(budget(settings), &demands, whole_ns(&proofs, &works), callers(settings)));
     }
+    let asked_memory = memory::asked(&table, &memories(settings), &offered, asked.quick);
+    let demand = |planned: &PlannedDevice| match &prover {
+        Some(prover) => prover.needs_for_memory(planned.device, &planned.work.size),
+        None => Demand::of_own_memory(&planned.work.size),
+    };
+    let demands: Vec<Demand> = asked_memory.iter().map(demand).collect();
+    report.lines.extend(memory::budget(budget(settings), &demands));
+    let memory_proofs = match &prover {
+        Some(prover) => {
+            let fill_timeout = settings.challenge.fill_timeout;
+            memory::prove(prover, &asked_memory, &rules(settings, hotkey), fill_timeout).await
+        }
+        None => Vec::new(),
+    };
     judge::devices(&mut report, &standard, &offered, &proofs);
+    memory::conclude(&mut report, &memory_proofs);
     report.conclude();
     report
 }

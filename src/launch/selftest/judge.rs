@@ -40,20 +40,7 @@ pub(super) fn budget(limits: BudgetLimits, demands: &[Demand], proof_ns: u64, ca
     let shown = format!("{} operations for {} devices", scientific(asked), demands.len());
     let against = format!("at most {} in one challenge", scientific(limits.ops_per_challenge));
     if let Err(refusal) = Budget::new(limits).admit(0, Hotkey([0; 32]), demands) {
-        let remedy = match &refusal {
-            Refusal::Budget(BudgetReason::Operations { asked, .. }) => {
-                format!("set budget.operations to {asked} or more")
-            }
-            Refusal::Budget(BudgetReason::Memory { asked, .. }) => {
-                format!("set budget.memory_mib to {} or more", asked.div_ceil(1 << 20))
-            }
-            Refusal::Budget(BudgetReason::ProverMemory { asked, .. }) => {
-                format!("set prover.memory_limit_mib to {} or more", asked.div_ceil(1 << 20))
-            }
-            _ => "check the keys of budget".to_owned(),
-        };
-        let cause = refusal.cause();
-        return line(refusal.to_string()).against(cause.label()).needs(Status::Fail, remedy);
+        return admitted("budget", shown, Some(refusal));
     }
     let spent = u128::from(proof_ns) * u128::from(callers);
     if spent > limits.time_per_window.as_nanos() {
@@ -66,6 +53,22 @@ pub(super) fn budget(limits: BudgetLimits, demands: &[Demand], proof_ns: u64, ca
             .needs(Status::Warn, remedy);
     }
     line(shown).against(against)
+}
+
+/// The line about a challenge that the budget admits, or why it does not, with the key and the value that it takes.
+pub(super) fn admitted(check: &str, found: String, refusal: Option<Refusal>) -> Line {
+    let Some(refusal) = refusal else { return Line::ok(check, found) };
+    let remedy = match &refusal {
+        Refusal::Budget(BudgetReason::Operations { asked, .. }) => format!("set budget.operations to {asked} or more"),
+        Refusal::Budget(BudgetReason::Memory { asked, .. }) => {
+            format!("set budget.memory_mib to {} or more", asked.div_ceil(1 << 20))
+        }
+        Refusal::Budget(BudgetReason::ProverMemory { asked, .. }) => {
+            format!("set prover.memory_limit_mib to {} or more", asked.div_ceil(1 << 20))
+        }
+        _ => "check the keys of budget".to_owned(),
+    };
+    Line::ok(check, refusal.to_string()).against(refusal.cause().label()).needs(Status::Fail, remedy)
 }
 
 /// `1.03e11`.
@@ -145,6 +148,7 @@ fn device(
         twin: part.twin.clone(),
         factor_ppb: part.factor_ppb,
         counted: part.counted,
+        memory: None,
     }
 }
 
@@ -233,7 +237,7 @@ fn proved(check: String, proof: &Proof) -> Line {
 }
 
 /// Reasons that are met on this machine have remedies here; a validator's words are for somebody far away.
-fn remedy_of(cause: UnknownCause) -> &'static str {
+pub(super) fn remedy_of(cause: UnknownCause) -> &'static str {
     match cause {
         UnknownCause::ProverCrashed => {
             "see the prover's last words; where memory is short raise prover.memory_limit_mib"

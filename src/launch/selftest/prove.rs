@@ -69,19 +69,27 @@ pub(super) async fn agrees(prover: &dyn Prover, device: Option<DeviceId>) -> Res
     }
 }
 
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("the computation ended: {error}"))
+}
+
+/// 32 bytes that nobody knows.
+pub(super) fn random() -> Result<[u8; 32], String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map(|()| bytes).map_err(|error| format!("no randomness from the system: {error}"))
 }
 
 /// Lets all devices prove at once, as a challenge does, and judges each. In the order of `jobs`.
 ///
 /// A miner answers with the roots of all its devices or with none, so where one prover fails no device is proved.
 pub(super) async fn prove(prover: &dyn Prover, jobs: &[(DeviceId, Work)], rules: &Rules) -> Vec<Proof> {
-    let mut nonce = [0u8; 32];
-    if let Err(error) = getrandom::fill(&mut nonce) {
-        let verdict = Verdict::unknown(UnknownCause::OwnFault, format!("no randomness from the system: {error}"));
-        return jobs.iter().map(|(device, work)| Proof::unproved(*device, *work, verdict.clone())).collect();
-    }
+    let nonce = match random() {
+        Ok(nonce) => nonce,
+        Err(what) => {
+            let verdict = Verdict::unknown(UnknownCause::OwnFault, what);
+            return jobs.iter().map(|(device, work)| Proof::unproved(*device, *work, verdict.clone())).collect();
+        }
+    };
     let challenges: Vec<Challenge> = jobs
         .iter()
         .map(|(device, work)| Challenge { nonce, epoch: 0, hotkey: rules.hotkey, device: *device, work: *work })
@@ -129,11 +137,13 @@ async fn open(challenge: Challenge, mut commitment: Box<dyn Commitment>, elapsed
         proof.verdict = Verdict::fail(rejection.reason, rejection.detail);
         return proof;
     }
-    let mut seed = [0u8; 32];
-    if let Err(error) = getrandom::fill(&mut seed) {
-        proof.verdict = Verdict::unknown(UnknownCause::OwnFault, format!("no randomness from the system: {error}"));
-        return proof;
-    }
+    let seed = match random() {
+        Ok(seed) => seed,
+        Err(what) => {
+            proof.verdict = Verdict::unknown(UnknownCause::OwnFault, what);
+            return proof;
+        }
+    };
     let positions = Arc::new(sample_positions(&work, rules.samples, &seed));
     let begun = Instant::now();
     let openings = match timeout(rules.opening_deadline, commitment.open(&positions)).await {

@@ -100,6 +100,31 @@ pub(super) struct Device {
     pub factor_ppb: u64,
     /// Whether it is among the devices that are paid.
     pub counted: bool,
+    /// Its memory proof; none for a model whose row has not what that takes.
+    pub memory: Option<Memory>,
+}
+
+/// A device's memory proof.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Memory {
+    /// Blocks of 1 KiB.
+    pub blocks: u64,
+    /// Iterations of each.
+    pub iterations: u32,
+    /// How often all of it was read.
+    pub scans: u32,
+    /// `pass`, `fail` or `unknown`, by the validator's own judging.
+    pub verdict: &'static str,
+    /// The label of the reason; `none` for a pass.
+    pub reason: &'static str,
+    /// What the fill of all devices took, in nanoseconds.
+    pub fill_ns: Option<u64>,
+    /// What the scans of all devices took, in nanoseconds.
+    pub scan_ns: Option<u64>,
+    /// Proved, in bytes a second.
+    pub bandwidth: Option<u64>,
+    /// What a claim of the model needs, in bytes a second.
+    pub floor_bandwidth: Option<u64>,
 }
 
 /// The score that a validator with this table would compute.
@@ -162,7 +187,9 @@ impl Report {
         }
         out.push('\n');
         if self.quick {
-            out.push_str("--quick: one round for each device; its rate is lower than that of the whole work\n");
+            out.push_str(
+                "--quick: one round and few scans for each device; its rates are lower than those of whole proofs\n",
+            );
         }
         if let Some(score) = &self.score {
             let _ = writeln!(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::actors::validator::challenge_runner::plan::WorkTable;
+use crate::actors::validator::memory_runner::plan::{MemoryTable, MemoryWork};
 use crate::proof::budget::BudgetLimits;
+use crate::proof::memory::Size;
 use crate::proof::prover::{ChildProver, Forgery, ForgingProver, InProcessProver, ProverLimits};
 use crate::scoring::{Limit, ModelRow, ScoreTable};
 use crate::verdict::{PassEvidence, Verdict};
@@ -125,6 +127,69 @@ async fn a_prover_that_is_missing_or_ends_early_costs_every_device() {
     assert!(none.is_none() && line_of.status == Status::Fail && line_of.found.contains("ended early"), "{line_of:?}");
     let report = proved(&ends, vec![row("slow", 1_000_000, Some(1_000))], &offers(&["slow", "slow"])).await;
     assert!(report.devices.iter().all(|d| (d.verdict, d.reason) == ("unknown", "prover_crashed")), "{}", report.text());
+}
+
+/// A class of this much memory, with this floor of its bandwidth.
+fn memories(blocks: u64, floor: Option<u64>) -> MemoryTable {
+    let size = Size::new(blocks, 8, 4).unwrap();
+    [("slow".to_owned(), MemoryWork { size, floor })].into()
+}
+
+async fn proved_memory(prover: &dyn Prover, memories: &MemoryTable) -> Report {
+    let (table, works) = table(vec![row("slow", 1_000_000, Some(1_000))]);
+    let standard = Standard { table: &table, works: &works, slot_ns: 24_000_000_000 };
+    let offered = offers(&["slow", "slow"]);
+    let asked = memory::asked(&table, memories, &offered, false);
+    let proofs = memory::prove(prover, &asked, &rules(), Duration::from_secs(60)).await;
+    let mut report = Report::of(Vec::new(), false);
+    judge::devices(&mut report, &standard, &offered, &[]);
+    memory::conclude(&mut report, &proofs);
+    report.conclude();
+    report
+}
+
+#[tokio::test]
+async fn memory_that_is_held_passes_and_memory_that_is_not_or_is_slow_says_what_it_costs() {
+    let report = proved_memory(&honest(), &memories(400, Some(1))).await;
+    let memory = report.devices[1].memory.as_ref().unwrap();
+    assert_eq!((memory.verdict, memory.blocks, memory.scans), ("pass", 400, 4));
+    assert!(memory.bandwidth.unwrap() > 0 && memory.fill_ns.is_some() && memory.scan_ns.is_some());
+    assert_eq!(line(&report, "CPU-1 memory proof").status, Status::Ok);
+
+    let slow = proved_memory(&honest(), &memories(400, Some(u64::MAX))).await;
+    let told = line(&slow, "CPU-0 memory proof");
+    assert!(told.status == Status::Fail && told.found.starts_with("below_floor"), "{told:?}");
+    assert!(told.remedy.contains("costs the next epoch"), "{told:?}");
+
+    let forgery = Forgery::Memory(crate::proof::memory::forging::Forgery::HalfTheMemory);
+    let half = proved_memory(&ForgingProver { forgery, threads: 1 }, &memories(400, None)).await;
+    assert!(half.devices.iter().all(|d| d.memory.as_ref().unwrap().reason == "memory_mismatch"));
+    assert!(!half.passes);
+}
+
+#[tokio::test]
+async fn a_prover_without_memory_costs_every_device_and_a_model_without_figures_is_not_asked() {
+    let limits = ProverLimits { time: Duration::from_secs(60), memory_bytes: GIB, output_bytes: 1 << 20, threads: 1 };
+    let ends = ChildProver::new(PathBuf::from("/bin/false"), limits);
+    let report = proved_memory(&ends, &memories(400, None)).await;
+    assert!(report.devices.iter().all(|d| d.memory.as_ref().unwrap().verdict == "unknown"), "{}", report.text());
+    let report = proved_memory(&honest(), &MemoryTable::new()).await;
+    assert!(report.devices.iter().all(|d| d.memory.is_none()));
+}
+
+#[test]
+fn a_memory_proof_above_the_budget_names_the_key() {
+    let (table, _) = table(vec![row("slow", 1_000_000, Some(1_000))]);
+    let asked = |blocks| -> Vec<Demand> {
+        let asked = memory::asked(&table, &memories(blocks, None), &offers(&["slow"]), false);
+        asked.iter().map(|planned| Demand::of_own_memory(&planned.work.size)).collect()
+    };
+    let wide = BudgetLimits { ops_per_challenge: u64::MAX, memory_bytes: GIB, ..limits() };
+    let wide = BudgetLimits { prover_memory_bytes: GIB, ..wide };
+    assert_eq!(memory::budget(wide, &asked(400)).unwrap().status, Status::Ok);
+    assert!(memory::budget(wide, &asked(2 << 20)).unwrap().remedy.starts_with("set budget.memory_mib to "));
+    assert_eq!(memory::budget(wide, &[]), None);
+    assert_eq!(memory::asked(&table, &memories(400, None), &offers(&["slow"]), true)[0].work.size.scans(), 4);
 }
 
 fn limits() -> BudgetLimits {

@@ -235,10 +235,8 @@ impl ChallengeRunner {
         let jobs = challenges(self.setup.hotkey, request).map_err(|why| refused(ChallengeRefusal::Invalid, why))?;
         let demands: Vec<Demand> = needed(&self.setup, &jobs).map(|(_, demand)| demand).collect();
         let bytes = super::host_bytes(&demands);
-        let ticket = self
-            .budget
-            .admit(self.setup.clock.now_ms(), caller, &demands)
-            .map_err(|refusal| unaffordable(&refusal))?;
+        let ticket =
+            self.budget.admit(self.setup.clock.now_ms(), caller, &demands).map_err(|refusal| unaffordable(&refusal))?;
         if let Err(busy) = self.make_room(caller, bytes) {
             self.budget.withdraw(ticket);
             return Err(busy);

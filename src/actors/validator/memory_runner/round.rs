@@ -404,7 +404,7 @@ async fn open_and_verify(
 }
 
 /// A proof that holds, against the floor of the claimed model.
-fn above_floor(planned: &PlannedDevice, evidence: Evidence) -> MemoryVerdict {
+pub(crate) fn above_floor(planned: &PlannedDevice, evidence: Evidence) -> MemoryVerdict {
     let bandwidth = evidence.bandwidth();
     match planned.work.floor {
         Some(floor) if bandwidth < floor => {
