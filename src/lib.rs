@@ -59,5 +59,6 @@ pub mod telemetry;
 #[cfg(feature = "node")]
 pub mod web;
 
-#[cfg(all(test, feature = "node"))]
+#[cfg(test)]
+#[cfg(feature = "node")]
 mod cheats;

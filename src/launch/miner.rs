@@ -103,7 +103,10 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
             let threads = super::found(super::find_prover(&settings, program))?.limits.threads;
             Arc::new(ForgingProver { forgery, threads })
         }
-        None => Arc::new(super::found(super::find_device_prover(&settings, program))?),
+        None => {
+            super::make_cuda_cache(&settings);
+            Arc::new(super::found(super::find_device_prover(&settings, program))?)
+        }
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);

@@ -406,15 +406,21 @@ pub(crate) fn cuda_child(settings: &Settings) -> Result<CudaChild, String> {
             Some(joined.map_err(|error| format!("prover.library_path cannot be used: {error}"))?)
         }
     };
-    let directory = settings.node.data_dir.join("cuda-cache");
-    let cache = match std::fs::create_dir_all(&directory) {
-        Ok(()) => Some(directory),
-        Err(error) => {
-            tracing::warn!(%error, path = %directory.display(), "CUDA compiles its kernels at every start");
-            None
-        }
-    };
-    Ok(CudaChild { cache, libraries })
+    // Nothing is made here: a selftest keeps nothing.
+    Ok(CudaChild { cache: Some(cuda_cache(settings)).filter(|directory| directory.is_dir()), libraries })
+}
+
+/// Where the driver keeps the kernels that it compiled.
+fn cuda_cache(settings: &Settings) -> PathBuf {
+    settings.node.data_dir.join("cuda-cache")
+}
+
+/// Makes that directory.
+fn make_cuda_cache(settings: &Settings) {
+    let directory = cuda_cache(settings);
+    if let Err(error) = std::fs::create_dir_all(&directory) {
+        tracing::warn!(%error, path = %directory.display(), "CUDA compiles its kernels at every start");
+    }
 }
 
 #[cfg(test)]

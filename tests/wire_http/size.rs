@@ -13,10 +13,10 @@ use compute_subnet::ids::{ChallengeId, DeviceId, Hash32};
 use compute_subnet::proof::{Work, memory, sample_positions};
 use compute_subnet::settings::{Cli, Role, load};
 use compute_subnet::wire::synapse::{
-    ChallengeReply, ChallengeRequest, DeviceRoots, DeviceWork, OpeningsRequest, RawBytes, Synapse,
+    ChallengeReply, ChallengeRequest, DeviceMemory, DeviceRoots, DeviceWork, MemoryFillRequest, MemoryOpenRequest,
+    MemoryScanRequest, OpeningsRequest, RawBytes, Synapse,
 };
 use compute_subnet::wire::{AxonGate, Dendrite, GateRules, Peer, handle};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -30,45 +30,6 @@ const CHALLENGE: ChallengeId = ChallengeId([0xab; 16]);
 const NONCE: Hash32 = Hash32([0xcd; 32]);
 /// As many digits as epochs have for the next decades.
 const EPOCH: u64 = 25_000;
-
-/// Asks for memory to be filled, as the memory proof's messages do.
-#[derive(Serialize, Deserialize)]
-struct Fill {
-    challenge: ChallengeId,
-    nonce: Hash32,
-    epoch: u64,
-    devices: Vec<FillDevice>,
-}
-#[derive(Serialize, Deserialize)]
-struct FillDevice {
-    device: DeviceId,
-    blocks: u64,
-    iterations: u32,
-    scans: u32,
-}
-#[derive(Serialize, Deserialize)]
-struct Scan {
-    challenge: ChallengeId,
-    nonce: Hash32,
-}
-#[derive(Serialize, Deserialize)]
-struct Open {
-    challenge: ChallengeId,
-    device: DeviceId,
-    positions: Vec<[u32; 2]>,
-}
-impl Synapse for Fill {
-    const PATH: &'static str = "/ComputeMemoryFill";
-    type Reply = ChallengeReply;
-}
-impl Synapse for Scan {
-    const PATH: &'static str = "/ComputeMemoryScan";
-    type Reply = ChallengeReply;
-}
-impl Synapse for Open {
-    const PATH: &'static str = "/ComputeMemoryOpenings";
-    type Reply = RawBytes;
-}
 
 /// What a miner's answers hold: only their lengths matter here.
 #[derive(Clone)]
@@ -88,9 +49,7 @@ impl Answers {
 type Gate = web::Data<AxonGate>;
 
 async fn filled(gate: Gate, request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    // What says "ready" is no longer than this.
-    let work = |_, _: Fill| async { Ok(ChallengeReply::Busy { until_ms: NOW / 1_000_000 }) };
-    handle(&gate, request, payload, |_| Ok(()), work).await
+    handle(&gate, request, payload, |_| Ok(()), |_, _: MemoryFillRequest| async { Ok(ChallengeReply::Ready) }).await
 }
 async fn roots<S: Synapse<Reply = ChallengeReply>>(
     gate: Gate,
@@ -131,9 +90,9 @@ async fn miner(answers: Answers) -> (Peer, Arc<Counted>) {
             .app_data(web::Data::new(answers.clone()))
             .route(ChallengeRequest::PATH, web::post().to(roots::<ChallengeRequest>))
             .route(OpeningsRequest::PATH, web::post().to(openings::<OpeningsRequest>))
-            .route(Fill::PATH, web::post().to(filled))
-            .route(Scan::PATH, web::post().to(roots::<Scan>))
-            .route(Open::PATH, web::post().to(openings::<Open>))
+            .route(MemoryFillRequest::PATH, web::post().to(filled))
+            .route(MemoryScanRequest::PATH, web::post().to(roots::<MemoryScanRequest>))
+            .route(MemoryOpenRequest::PATH, web::post().to(openings::<MemoryOpenRequest>))
     });
     let server = server.workers(1).disable_signals().bind(("127.0.0.1", 0)).unwrap();
     let axon = server.addrs()[0];
@@ -234,20 +193,26 @@ async fn memory(name: &str, count: u8, size: memory::Size) -> Cost {
     let devices = devices(count);
     let (dendrite, _) = caller("Bob");
     let miner = miner(Answers { devices: devices.clone(), roots: size.scans(), opening: size.opening_len() }).await;
-    let asked = |device: &DeviceId| FillDevice {
+    let asked = |device: &DeviceId| DeviceMemory {
         device: *device,
         blocks: size.blocks(),
         iterations: size.iterations(),
         scans: size.scans(),
     };
-    let fill = Fill { challenge: CHALLENGE, nonce: NONCE, epoch: EPOCH, devices: devices.iter().map(asked).collect() };
+    let fill = MemoryFillRequest {
+        challenge: CHALLENGE,
+        nonce: NONCE,
+        epoch: EPOCH,
+        devices: devices.iter().map(asked).collect(),
+    };
     let filled = exchange(&dendrite, &miner, &fill).await;
-    let scanned = exchange(&dendrite, &miner, &Scan { challenge: CHALLENGE, nonce: NONCE }).await;
+    let scanned = exchange(&dendrite, &miner, &MemoryScanRequest { challenge: CHALLENGE, nonce: NONCE }).await;
     let mut opened = [0; 2];
     for device in &devices {
         let positions = memory::sample_positions(&size, SAMPLES, &[1; 32]);
         let positions = positions.iter().map(|p| [p.scan, p.block]).collect();
-        let one = exchange(&dendrite, &miner, &Open { challenge: CHALLENGE, device: *device, positions }).await;
+        let one =
+            exchange(&dendrite, &miner, &MemoryOpenRequest { challenge: CHALLENGE, device: *device, positions }).await;
         opened = [opened[0] + one[0], opened[1] + one[1]];
     }
     let what = format!("memory, {count} × {name}, {} MiB, {} scans", size.bytes() >> 20, size.scans());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::plan::{PlannedDevice, PlannedMiner};
@@ -19,6 +19,7 @@ use super::trace::Tracer;
 use super::turn::Slot;
 use crate::actors::validator::challenge_runner::round::{REPLY_SLACK, openings, random, unproved};
 use crate::actors::validator::challenge_runner::trace::nanos;
+use crate::actors::validator::verifiers::Verifiers;
 use crate::clock::SharedClock;
 use crate::evidence::record::MemoryTrace;
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
@@ -163,7 +164,7 @@ pub async fn judge_all(setup: &Arc<RoundSetup>, epoch: Epoch, slot: &Slot, plans
             Err(why) => findings.push(Some(Finding::all(plan, &failed(why), None))),
         }
     }
-    let verifiers = Arc::new(Semaphore::new(setup.rules.verifiers.max(1)));
+    let verifiers = Verifiers::new(setup.rules.verifiers);
     let scan_one = |(place, filled): (usize, Filled)| {
         let (setup, window, verifiers) = (setup.clone(), window.clone(), verifiers.clone());
         async move { (place, scan(&setup, epoch, &window, filled, &verifiers).await) }
@@ -272,13 +273,7 @@ async fn ready(
 }
 
 /// Has one miner scan what it filled, and judges it.
-async fn scan(
-    setup: &RoundSetup,
-    epoch: Epoch,
-    window: &Window,
-    filled: Filled,
-    verifiers: &Arc<Semaphore>,
-) -> Finding {
+async fn scan(setup: &RoundSetup, epoch: Epoch, window: &Window, filled: Filled, verifiers: &Verifiers) -> Finding {
     let Filled { plan, id, nonce, tracer } = filled;
     let judged = roots(setup, window, &plan, id, &tracer).await;
     let (scan_nonce, mut by_device, elapsed) = match judged {
@@ -352,7 +347,7 @@ async fn open_and_verify(
     setup: &RoundSetup,
     planned: &PlannedDevice,
     scanned: Scanned,
-    verifiers: &Arc<Semaphore>,
+    verifiers: &Verifiers,
     tracer: &Tracer,
 ) -> MemoryVerdict {
     let Scanned { peer, id, challenge, scan_nonce, roots, elapsed, until } = scanned;
@@ -376,19 +371,14 @@ async fn open_and_verify(
         Err(verdict) => return verdict,
     };
     setup.metrics.memory_stage("open", begun.elapsed());
-    let Ok(permit) = verifiers.clone().acquire_owned().await else {
-        return Verdict::unknown(UnknownCause::OwnFault, "the verifier was shut down");
-    };
     let metrics = setup.metrics.clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+    let check = move || {
         let begun = Instant::now();
         let checked = check_openings(&challenge, &scan_nonce, &roots, &positions, &openings);
         metrics.verify_cpu(begun.elapsed());
         (checked, openings)
-    })
-    .await;
-    let (checked, openings) = match checked {
+    };
+    let (checked, openings) = match verifiers.run(check).await {
         Ok(checked) => checked,
         Err(error) => return Verdict::unknown(UnknownCause::OwnFault, format!("the verifier ended: {error}")),
     };
