@@ -358,7 +358,7 @@ impl Forged {
     }
 
     /// The size of what it computed.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "node"))]
     pub(crate) fn computed(&self) -> &Work {
         &self.computed
     }
