@@ -2,7 +2,7 @@
 //!
 //! Invariants: a validator is served in its own slot, once an epoch (`super::turn`); nothing is allocated before the
 //! budget admits the challenge; one window is served at a time; a rented
-//! device is never proved; a commitment is opened only for the caller it was made for, and dropped (its prover with it)
+//! device is never proved, and a proof under way ends when its device is rented (`rentals`); a commitment is opened only for the caller it was made for, and dropped (its prover with it)
 //! when its deadline has passed, or when it was opened and another caller's challenge needs the memory; a challenge for
 //! which there is no room costs its caller nothing.
 //!
@@ -16,6 +16,7 @@
 mod intents;
 mod memory;
 mod readiness;
+mod rentals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub struct ChallengeRunnerSetup {
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
     pub allocations: Handle<AllocationManager>,
+    /// Which devices are rented, about to be, or set aside, as it changes.
+    pub held: watch::Receiver<Vec<DeviceId>>,
     /// The chain as it is seen now: whose turn it is.
     pub view: watch::Receiver<Option<Arc<ChainView>>>,
     /// Keeps what was accepted.
@@ -249,7 +252,7 @@ impl ChallengeRunner {
         let (setup, begun) = (self.setup.clone(), Instant::now());
         let work = async move {
             check(&setup, needed(setup.prover.as_ref(), &jobs)).await.map_err(|reply| format!("{reply:?}"))?;
-            Ok(commit(setup.prover.as_ref(), &jobs).await)
+            Ok(commit(&setup, &jobs).await)
         };
         ctx.spawn(work.into_actor(self).map(move |made: Result<Proved, String>, act, _| {
             act.budget.finish(ticket, act.setup.clock.now_ms());
@@ -285,6 +288,10 @@ fn host_bytes(demands: &[Demand]) -> u64 {
 
 fn refused(reason: ChallengeRefusal, detail: impl Into<String>) -> ChallengeReply {
     ChallengeReply::Refused { reason, detail: detail.into() }
+}
+
+fn taken(device: DeviceId) -> ChallengeReply {
+    refused(ChallengeRefusal::Rented, format!("{device} is rented and is not disturbed"))
 }
 
 /// The reply to a challenge that the budget does not admit.
@@ -351,16 +358,23 @@ async fn check(
             return Err(refused(ChallengeRefusal::NoDevice, format!("{device} is not offered here")));
         };
         if rented.iter().any(|(rented, _)| *rented == device) {
-            return Err(refused(ChallengeRefusal::Rented, format!("{device} is rented and is not disturbed")));
+            return Err(taken(device));
         }
         demand.fits(offered.memory_bytes).map_err(|reason| unaffordable(&budget::Refusal::Budget(reason)))?;
     }
     Ok(())
 }
 
-/// Lets every device prove at once.
-async fn commit(prover: &dyn Prover, jobs: &[Challenge]) -> Proved {
-    join_all(jobs.iter().map(async |job| (job.device, job.work, prover.commit(job).await))).await
+/// Lets every device prove at once. A device that is rented meanwhile is given up, and its prover with it.
+async fn commit(setup: &ChallengeRunnerSetup, jobs: &[Challenge]) -> Proved {
+    let one = async |job: &Challenge| {
+        let made = tokio::select! {
+            made = setup.prover.commit(job) => made,
+            () = rentals::taken(setup.held.clone(), job.device) => Err(ProverError::Refused("it is rented".to_owned())),
+        };
+        (job.device, job.work, made)
+    };
+    join_all(jobs.iter().map(one)).await
 }
 
 /// A challenge, from the checks to the roots. The intent is written while the provers work.
@@ -372,7 +386,7 @@ async fn prove(
     check(&setup, needed(setup.prover.as_ref(), &jobs)).await?;
     let begun = Instant::now();
     let proofs = async {
-        let proved = commit(setup.prover.as_ref(), &jobs).await;
+        let proved = commit(&setup, &jobs).await;
         (proved, begun.elapsed())
     };
     let ((proved, elapsed), ()) = tokio::join!(proofs, intent.record(&setup.journal, &jobs));
@@ -385,7 +399,8 @@ impl Actor for ChallengeRunner {
     fn started(&mut self, ctx: &mut Ctx<Self>) {
         ctx.run_interval(Duration::from_secs(1), |act, _| act.drop_expired());
         ctx.run_interval(readiness::PERIOD, Self::see_to_readiness);
-        ctx.run_interval(memory::LOOK, Self::look_after_memory);
+        ctx.run_interval(memory::LOOK, |act, _| act.look_after_memory());
+        self.follow_rentals(self.setup.held.clone(), ctx);
     }
 }
 
@@ -395,10 +410,10 @@ impl Supervised for ChallengeRunner {
 
 impl Handler<Prove> for ChallengeRunner {
     type Result = ResponseActFuture<Self, ChallengeReply>;
-    fn handle(&mut self, Prove { caller, request }: Prove, ctx: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, Prove { caller, request }: Prove, _: &mut Ctx<Self>) -> Self::Result {
         self.setup = self.live.get();
         self.budget.set_limits(self.setup.limits);
-        self.look_after_memory(ctx);
+        self.look_after_memory();
         if let Err(reply) = self.admit(caller, request.epoch) {
             self.refusals += 1;
             return Box::pin(async move { reply }.into_actor(self));
@@ -450,6 +465,9 @@ impl Handler<Prove> for ChallengeRunner {
                         let detail = error.to_string();
                         // Without roots nobody will ask for openings of the other devices.
                         act.kept.retain(|(of, challenge, _), _| (*of, *challenge) != (caller, request.challenge));
+                        if act.setup.held.borrow().contains(&device) {
+                            return taken(device);
+                        }
                         return ChallengeReply::ProverFailed { device, kind: failure(&error), detail };
                     }
                 }

@@ -120,6 +120,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
     let (offer, offered) = watch::channel(None);
+    let (hold, held) = watch::channel(Vec::new());
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (specs, duty) = (specs.clone(), frame.duty.clone());
@@ -139,6 +140,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             },
             specs: specs.clone(),
             offer: offer.clone(),
+            held: hold.clone(),
             duty: duty.clone(),
             journal: journal.clone(),
             clock: clock.clone(),
@@ -162,6 +164,7 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             keep_memory: settings.challenge.opening_deadline,
             specs: specs.clone(),
             allocations: allocations.clone(),
+            held: held.clone(),
             view: view.clone(),
             journal: journal.clone(),
             clock: clock.clone(),

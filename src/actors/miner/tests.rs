@@ -167,6 +167,7 @@ fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mu
     });
     tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone())).unwrap();
     let (offer, offered) = watch::channel(None);
+    let (hold, held) = watch::channel(Vec::new());
     let setup = Arc::new(AllocationSetup {
         hotkey: Hotkey([9; 32]),
         engine: Arc::new(Crashing { engine: engine.clone(), crash }),
@@ -178,6 +179,7 @@ fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mu
         rules: ReconcileRules::default(),
         specs: specs.clone(),
         offer,
+        held: hold,
         duty: tokio::sync::watch::Sender::new(Default::default()).subscribe(),
         journal: journal.clone(),
         clock: clock.clone(),
@@ -200,6 +202,7 @@ fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mu
         keep_memory: Duration::from_secs(30),
         specs: specs.clone(),
         allocations: leases.clone(),
+        held,
         view: watch::channel(None).1,
         journal,
         clock: clock.clone(),

@@ -12,7 +12,7 @@ use crate::wire::synapse::ReleaseRequest;
 const REMEMBER_ABANDONED: usize = 1024;
 
 impl AllocationManager {
-    /// Publishes this machine's offer. Until leases and engine have been compared nothing is free, and what was known
+    /// Publishes this machine's offer, and what is held. Until leases and engine have been compared nothing is free, and what was known
     /// before a restart of this actor stays.
     pub(super) fn publish(&self) {
         let running = || -> Vec<Hash32> {
@@ -20,6 +20,16 @@ impl AllocationManager {
             running.map(|l| l.owner_token_digest).collect()
         };
         let free = self.compared && self.ledger.devices().next().is_some() && self.ledger.held().next().is_none();
+        // Before the leases are known the ledger is empty, and what was held before a restart still is.
+        if *self.loaded.borrow() {
+            let mut held: Vec<DeviceId> = self.ledger.held().map(|(device, _)| device).collect();
+            held.sort_unstable();
+            self.setup.held.send_if_modified(|known| {
+                let changed = *known != held;
+                *known = held;
+                changed
+            });
+        }
         self.setup.offer.send_if_modified(|known| {
             let next = match self.compared {
                 true => Some(MachineOffer { free, running: running() }),

@@ -72,6 +72,8 @@ pub struct AllocationSetup {
     pub specs: Handle<SpecsCollector>,
     /// Where this machine's offer is published; nothing until the leases are known.
     pub offer: watch::Sender<Option<MachineOffer>>,
+    /// Where it is published which devices are rented, about to be, or set aside.
+    pub held: watch::Sender<Vec<DeviceId>>,
     /// The operator's word on new leases.
     pub duty: watch::Receiver<Duty>,
     /// Keeps the leases.

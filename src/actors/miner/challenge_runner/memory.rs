@@ -6,9 +6,6 @@
 //! a rental takes one of its devices, or when its own validator goes on to work. What was opened is kept until its time is
 //! over: the same positions are answered again, others never.
 //!
-//! Who rents is asked every 200 ms while memory is held, instead of being told: two actors that wait for each other could
-//! both wait for ever, and a container takes longer to start than that.
-//!
 //! Whatever computes sits in the memory itself or in a future that ends with it ([`Held::ended`]). A restart of this actor
 //! or of the node drops it: memory is not made again, unlike a commitment, and its validator is told that it is gone.
 
@@ -20,10 +17,9 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ASK, ChallengeRunner, ChallengeRunnerSetup, MAX_POSITIONS, failure, refused, unaffordable};
+use super::{ChallengeRunner, ChallengeRunnerSetup, MAX_POSITIONS, failure, refused, unaffordable};
 use crate::actors::miner::turn::{Asked, may_challenge};
 use crate::ids::{ChallengeId, DeviceId, Epoch, Hotkey};
-use crate::messages::miner::allocation_manager::RentedDevices;
 use crate::messages::miner::challenge_runner::{FillMemory, OpenError, OpenMemory, ScanMemory};
 use crate::proof::budget::{Demand, Ticket};
 use crate::proof::memory::keys::ScanNonce;
@@ -72,8 +68,6 @@ pub(super) struct Held {
     bytes: u64,
     /// `None` once the memory was given back.
     ticket: Option<Ticket>,
-    /// Whether the allocation manager is being asked who rents.
-    asking: bool,
     /// Dropped with this; whatever computes for it ends then.
     alive: watch::Sender<()>,
 }
@@ -189,7 +183,7 @@ impl ChallengeRunner {
     }
 
     /// Gives back what is not to be held any longer.
-    pub(super) fn look_after_memory(&mut self, ctx: &mut Ctx<Self>) {
+    pub(super) fn look_after_memory(&mut self) {
         let now_ms = self.setup.clock.now_ms();
         let Some(held) = &mut self.memory else { return };
         if held.until <= Instant::now() || held.ticket.as_ref().is_some_and(|ticket| ticket.until_ms() <= now_ms) {
@@ -201,18 +195,13 @@ impl ChallengeRunner {
                 return self.give_back("its slot is over, and it was not scanned");
             }
         }
-        if held.holds() && !held.asking {
-            held.asking = true;
-            let (challenge, allocations) = (held.challenge, self.setup.allocations.clone());
-            let rented = async move { allocations.ask(RentedDevices, ASK).await };
-            ctx.spawn(rented.into_actor(self).map(move |rented, act, _| {
-                let Some(held) = act.memory.as_mut().filter(|held| held.challenge == challenge) else { return };
-                held.asking = false;
-                let rented = rented.unwrap_or_default();
-                if rented.iter().any(|(device, _)| held.devices.iter().any(|d| d.device == *device)) {
-                    act.give_back("a rental needs the device");
-                }
-            }));
+    }
+
+    /// A rental goes before a proof of memory.
+    pub(super) fn vacate_memory(&mut self, rented: &[DeviceId]) {
+        let wanted = |held: &Held| held.holds() && held.devices.iter().any(|d| rented.contains(&d.device));
+        if self.memory.as_ref().is_some_and(wanted) {
+            self.give_back("a rental needs the device");
         }
     }
 
@@ -251,7 +240,6 @@ impl ChallengeRunner {
             devices: jobs.iter().map(device).collect(),
             bytes,
             ticket: Some(ticket),
-            asking: false,
             alive: watch::Sender::new(()),
         });
         Ok(jobs)
@@ -355,10 +343,10 @@ fn positions(size: &Size, asked: &[[u32; 2]]) -> Result<Vec<Position>, OpenError
 
 impl Handler<FillMemory> for ChallengeRunner {
     type Result = ResponseActFuture<Self, ChallengeReply>;
-    fn handle(&mut self, FillMemory { caller, request }: FillMemory, ctx: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, FillMemory { caller, request }: FillMemory, _: &mut Ctx<Self>) -> Self::Result {
         self.setup = self.live.get();
         self.budget.set_limits(self.setup.limits);
-        self.look_after_memory(ctx);
+        self.look_after_memory();
         let jobs = match self.begin(caller, &request) {
             Ok(jobs) => jobs,
             Err(reply) => {

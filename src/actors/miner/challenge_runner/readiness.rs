@@ -1,7 +1,7 @@
 //! Devices that are ready before a validator's turn begins, and what is known of how they are proved.
 //!
-//! While a turn is on or near, each offered GPU that nobody rents has a prover that waits for its challenge. It is let go within
-//! a second of a rental, and nothing is begun while a proof is under way, which it would slow down.
+//! While a turn is on or near, each offered GPU that nobody rents has a prover that waits for its challenge. It is let go
+//! with a rental (`rentals`), and nothing is begun while a proof is under way, which it would slow down.
 
 use std::time::Duration;
 
@@ -41,6 +41,11 @@ impl Readiness {
     /// What is shown of it.
     pub(super) fn shown(&self) -> Vec<String> {
         self.computes.iter().flatten().map(Computes::to_string).collect()
+    }
+
+    /// The devices that are known.
+    pub(super) fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.computes.iter().flatten().map(|computes| computes.device)
     }
 
     fn has_gpus(&self) -> bool {

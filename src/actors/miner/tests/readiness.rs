@@ -17,11 +17,14 @@ use crate::proof::prover::{Backend, Commitment, Computes, Filled, ProverError};
 struct Noting {
     told: Mutex<(Vec<DeviceId>, bool)>,
     may_prove: Semaphore,
+    /// One for each proof under way.
+    proving: Arc<()>,
 }
 
 #[async_trait]
 impl Prover for Noting {
     async fn commit(&self, challenge: &Challenge) -> Result<Box<dyn Commitment>, ProverError> {
+        let _under_way = self.proving.clone();
         self.may_prove.acquire().await.unwrap().forget();
         InProcessProver { threads: 1 }.commit(challenge).await
     }
@@ -39,6 +42,10 @@ impl Prover for Noting {
 }
 
 impl Noting {
+    fn new() -> Arc<Self> {
+        Arc::new(Noting { told: Mutex::default(), may_prove: Semaphore::new(0), proving: Arc::default() })
+    }
+
     async fn hears(&self, devices: &[u8], begin: bool) {
         let wanted = (devices.iter().map(|n| DeviceId::cpu(*n)).collect(), begin);
         let heard = async {
@@ -65,7 +72,7 @@ fn view(head: u64) -> Option<Arc<ChainView>> {
 #[test]
 fn free_devices_are_ready_while_a_turn_is_near_and_nothing_is_begun_while_one_is_proved() {
     run(async {
-        let prover = Arc::new(Noting { told: Mutex::default(), may_prove: Semaphore::new(0) });
+        let prover = Noting::new();
         let (head, heads) = watch::channel(view(100));
         let miner = miner_like(tempfile::tempdir().unwrap(), Crash::never(), |setup| {
             (setup.prover, setup.view) = (prover.clone(), heads);
@@ -90,5 +97,27 @@ fn free_devices_are_ready_while_a_turn_is_near_and_nothing_is_begun_while_one_is
         prover.hears(&[], false).await;
         head.send_replace(None);
         prover.hears(&[], false).await;
+    });
+}
+
+#[test]
+fn a_rental_ends_a_proof_under_way_and_the_validator_hears_why() {
+    run(async {
+        let prover = Noting::new();
+        let (_head, heads) = watch::channel(view(100));
+        let miner = miner_like(tempfile::tempdir().unwrap(), Crash::never(), |setup| {
+            (setup.prover, setup.view) = (prover.clone(), heads);
+        });
+        miner.ready().await;
+        let (reply, made) = tokio::join!(miner.prove(A, 1), async {
+            while Arc::strong_count(&prover.proving) == 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap()
+        });
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        assert!(matches!(reply, ChallengeReply::Refused { reason: ChallengeRefusal::Rented, .. }), "{reply:?}");
+        assert_eq!(Arc::strong_count(&prover.proving), 1, "the prover went with it");
+        prover.hears(&[1], true).await;
     });
 }
