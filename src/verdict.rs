@@ -49,6 +49,7 @@ reasons! {
         EntryMismatch = "entry_mismatch", "an entry of an opened tile is not the product's", "compute the product; a single skipped tile is enough for this verdict";
         WrongScans = "wrong_scans", "the number of roots is not the number of scans asked", "scan the memory as often as the challenge asks";
         MemoryMismatch = "memory_mismatch", "a block and what was opened with it do not lead to the scan's root", "hold every block of the challenge until its scans are done; a single missing block is enough for this verdict";
+        MemoryNotProved = "memory_not_proved", "the last proofs of this device's memory failed, or were not answered", "see the detail for the proof's reason; the next proof of memory that passes clears it";
         OpeningWithheld = "opening_withheld", "the roots were sent but the openings were not", "keep the commitment until the opening deadline has passed";
         OpeningUnanswered = "opening_unanswered", "the roots were sent, then no answer at all until the opening deadline", "check that the axon stays reachable until the opening deadline has passed";
         BelowFloor = "below_floor", "the proved rate is below the floor of the claimed model", "claim the model that is installed, and keep the device free for proofs";
@@ -82,9 +83,10 @@ reasons! {
 
 impl FailReason {
     /// Whether it counts towards a penalty beyond the lost epoch. What another can cause does not: a second hotkey may
-    /// claim an honest miner's device, and somebody in between may keep a miner from answering.
+    /// claim an honest miner's device, and somebody in between may keep a miner from answering. Nor does one proof of memory
+    /// over and over, in each epoch that it costs.
     pub fn penalised(self) -> bool {
-        !matches!(self, FailReason::DuplicateDevice | FailReason::Unresponsive)
+        !matches!(self, FailReason::DuplicateDevice | FailReason::Unresponsive | FailReason::MemoryNotProved)
     }
 }
 

@@ -238,7 +238,7 @@ fn memory_is_proved_and_who_does_not_hold_all_of_it_loses_its_pay_with_the_reaso
         let part = until("the honest miners are paid and the cheater is not, for its memory", async || {
             let (board, _, _) = net.on_chain().await?;
             let part = board.rows.iter().find(|r| r.hotkey == cheater)?.score.parts.first()?.clone();
-            let caught = part.reason.label() == "memory_mismatch";
+            let caught = part.reason.label() == "memory_not_proved";
             (caught && net.scores(&board)? == thousandths([3_125, 6_250, 0])).then_some(part)
         })
         .await;

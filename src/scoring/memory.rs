@@ -5,15 +5,17 @@
 //! - One Fail costs the device its next round of work: the first that begins after the Fail was stored.
 //! - [`FAILS`] Fails without a Pass between, or [`MISSES`] misses in a row (unknown by the miner's or the network's side; then
 //!   the reason is `unresponsive`), cost every round until it passes.
-//! - Unknown by the validator's side changes nothing, and a device that was never proved is paid as before. A device that is
-//!   called rented though no lease of ours says so has missed: the word alone must not keep a miner from ever being judged.
+//! - Unknown by the validator's side changes nothing, and a device that was never proved is paid as before. So does a device
+//!   that is called rented: another validator's lease must not count against the miner, and its other devices are refused
+//!   with it. The word keeps a miner from this proof as long as it gives it; what its work is paid then, work's own rules say.
 //!
-//! What it costs is a settled `Fail` with the proof's reason, and a detail that names its epoch and numbers.
+//! What it costs is a settled `Fail` of its own reason, which is no offence of that epoch: the detail names the proof's reason,
+//! epoch and numbers.
 
 use std::collections::HashMap;
 
 use crate::ids::{DeviceId, Epoch, Hotkey};
-use crate::verdict::{FailReason, MemoryVerdict, Side, UnknownCause, Verdict};
+use crate::verdict::{FailReason, MemoryVerdict, Side, Verdict};
 
 /// Fails without a Pass in between from which on every epoch is lost.
 pub const FAILS: u32 = 2;
@@ -49,7 +51,7 @@ impl MemoryStanding {
                 self.failed = Some(Failed { epoch, reason: *reason, detail: detail.clone(), after_round });
                 self.misses = 0;
             }
-            Verdict::Unknown { cause, .. } if *cause == UnknownCause::Rented || cause.side() != Side::Validator => {
+            Verdict::Unknown { cause, .. } if cause.side() != Side::Validator => {
                 self.misses = self.misses.saturating_add(1);
                 self.missed = Some((epoch, cause.label()));
             }
@@ -67,18 +69,21 @@ impl MemoryStanding {
     pub fn cost(&self, last_round: Option<Epoch>) -> Option<Verdict> {
         if let Some(Failed { epoch, reason, detail, after_round }) = &self.failed {
             if self.fails >= FAILS {
-                let detail =
-                    format!("{} memory proofs without a pass, the last in epoch {epoch}: {detail}", self.fails);
-                return Some(Verdict::fail(*reason, detail));
+                let detail = format!(
+                    "{} memory proofs without a pass, the last in epoch {epoch}: {reason}: {detail}",
+                    self.fails
+                );
+                return Some(Verdict::fail(FailReason::MemoryNotProved, detail));
             }
             if last_round <= *after_round {
-                return Some(Verdict::fail(*reason, format!("the memory proof of epoch {epoch}: {detail}")));
+                let detail = format!("the memory proof of epoch {epoch}: {reason}: {detail}");
+                return Some(Verdict::fail(FailReason::MemoryNotProved, detail));
             }
         }
         let (epoch, cause) = self.missed.filter(|_| self.misses >= MISSES)?;
         let detail =
             format!("{} memory proofs in a row without an answer, the last in epoch {epoch}: {cause}", self.misses);
-        Some(Verdict::fail(FailReason::Unresponsive, detail))
+        Some(Verdict::fail(FailReason::MemoryNotProved, detail))
     }
 }
 
@@ -107,6 +112,7 @@ impl MemoryStandings {
 mod tests {
     use super::*;
     use crate::proof::memory::{Evidence, Size};
+    use crate::verdict::UnknownCause;
 
     fn pass() -> MemoryVerdict {
         Verdict::Pass { evidence: Evidence { size: Size::new(4, 1, 1).unwrap(), elapsed_ns: 1, samples: 66 } }
@@ -137,10 +143,10 @@ mod tests {
     #[test]
     fn one_fail_costs_the_next_round_of_work_and_no_other() {
         let once = [fail()];
-        assert_eq!(cost(&once, 10), Some("memory_mismatch"), "planning epoch 11");
+        assert_eq!(cost(&once, 10), Some("memory_not_proved"), "planning epoch 11");
         assert_eq!(cost(&once, 11), None, "planning epoch 12");
         let Some(Verdict::Fail { detail, .. }) = after(&once).cost(Some(10)) else { panic!("no fail") };
-        assert_eq!(detail, "the memory proof of epoch 10: CPU-0, scan 1, block 7");
+        assert_eq!(detail, "the memory proof of epoch 10: memory_mismatch: CPU-0, scan 1, block 7");
     }
 
     #[test]
@@ -161,9 +167,9 @@ mod tests {
             let mut verdicts = vec![fail()];
             verdicts.extend(between);
             verdicts.push(fail());
-            assert_eq!(cost(&verdicts, 1_000), Some("memory_mismatch"));
+            assert_eq!(cost(&verdicts, 1_000), Some("memory_not_proved"));
             verdicts.push(unknown(UnknownCause::Timeout));
-            assert_eq!(cost(&verdicts, 1_000), Some("memory_mismatch"), "not answering does not clear it");
+            assert_eq!(cost(&verdicts, 1_000), Some("memory_not_proved"), "not answering does not clear it");
             verdicts.push(pass());
             assert_eq!(cost(&verdicts, 1_000), None);
             assert!(after(&verdicts).is_proved());
@@ -175,10 +181,10 @@ mod tests {
     fn three_misses_in_a_row_cost_every_round_until_it_passes() {
         use UnknownCause::{Busy, ProverCrashed, Rented, Timeout, Unreachable};
         let rented = [unknown(Rented), unknown(Rented), unknown(Rented)];
-        assert_eq!(cost(&rented, 1_000), Some("unresponsive"), "by its own word alone");
+        assert_eq!(cost(&rented, 1_000), None, "perhaps by another validator");
         let misses = [unknown(Busy), unknown(Unreachable), unknown(ProverCrashed)];
         assert_eq!(cost(&misses[..2], 1_000), None);
-        assert_eq!(cost(&misses, 1_000), Some("unresponsive"));
+        assert_eq!(cost(&misses, 1_000), Some("memory_not_proved"));
         let [a, b, c] = misses.clone();
         assert_eq!(cost(&[a.clone(), b.clone(), pass(), c.clone()], 1_000), None, "not in a row");
         assert_eq!(cost(&[a.clone(), b.clone(), fail(), c.clone()], 1_000), None, "a fail is an answer");
@@ -194,7 +200,7 @@ mod tests {
         verdicts.extend(own);
         assert_eq!(cost(&verdicts, 1_000), None);
         verdicts.push(unknown(Timeout));
-        assert_eq!(cost(&verdicts, 1_000), Some("unresponsive"), "nor does it break the row");
+        assert_eq!(cost(&verdicts, 1_000), Some("memory_not_proved"), "nor does it break the row");
     }
 
     #[test]

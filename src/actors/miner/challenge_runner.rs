@@ -70,6 +70,8 @@ pub struct ChallengeRunnerSetup {
     pub fill_timeout: Duration,
     /// How long memory, or what was opened of it, is kept after its roots were sent.
     pub keep_memory: Duration,
+    /// How long filled memory waits for its scans, if its slot is not over before.
+    pub keep_ready: Duration,
     /// What this machine offers.
     pub specs: Handle<SpecsCollector>,
     /// What is rented.
@@ -427,7 +429,7 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { refused(ChallengeRefusal::Invalid, detail) }.into_actor(self));
             }
         };
-        self.readiness.asked(jobs.iter().map(|job| job.device));
+        let named: Vec<DeviceId> = jobs.iter().map(|job| job.device).collect();
         let demands = demands(setup.prover.as_ref(), &jobs);
         let ticket = match self.budget.admit(setup.clock.now_ms(), caller, &demands) {
             Ok(ticket) => ticket,
@@ -450,6 +452,8 @@ impl Handler<Prove> for ChallengeRunner {
                 Ok(proved) => proved,
                 Err(reply) => return reply,
             };
+            // They were found to be offered.
+            act.readiness.asked(named.into_iter());
             let mut devices = Vec::with_capacity(proved.len());
             let until = Instant::now() + act.setup.keep;
             for ((device, work, made), Demand { host_bytes, .. }) in proved.into_iter().zip(demands) {

@@ -162,6 +162,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             fill_timeout: settings.challenge.fill_timeout,
             // Not longer than a validator asks: it is the device's own memory.
             keep_memory: settings.challenge.opening_deadline,
+            // A memory slot and a block: some validator waits for others until its slot is over.
+            keep_ready: Duration::from_secs(60),
             specs: specs.clone(),
             allocations: allocations.clone(),
             held: held.clone(),

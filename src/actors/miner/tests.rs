@@ -200,6 +200,7 @@ fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mu
         keep: Duration::from_secs(60),
         fill_timeout: Duration::from_secs(30),
         keep_memory: Duration::from_secs(30),
+        keep_ready: Duration::from_secs(30),
         specs: specs.clone(),
         allocations: leases.clone(),
         held,

@@ -47,6 +47,9 @@ pub(crate) fn may_challenge(
         let detail = format!("epoch {epoch} is not the current one, {ours}");
         return Err(ChallengeReply::Refused { reason: ChallengeRefusal::WrongEpoch, detail });
     }
+    if view.slots.is_none() && asked == Asked::Memory {
+        return busy(head + 1); // no validator asks then, and memory is held for long
+    }
     let Some(table) = view.slots.as_deref().filter(|t| !t.is_empty()) else { return Ok(()) };
     let slot = match asked {
         Asked::Work => table.slot_of(caller),

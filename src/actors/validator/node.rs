@@ -22,7 +22,7 @@ use crate::ids::Uid;
 use crate::proof::Work;
 use crate::proof::size::size;
 use crate::runtime::{Backoff, Handle};
-use crate::scoring::{HistoryRules, ModelRow, Points, ScoreTable, WHOLE_PPB};
+use crate::scoring::{HistoryRules, ModelRow, Points, RateSource, ScoreTable, WHOLE_PPB};
 use crate::settings::{Settings, whole};
 use crate::store::Role;
 use crate::web::control::{RoleActors, ValidatorActors};
@@ -100,7 +100,12 @@ pub fn memories(settings: &Settings) -> MemoryTable {
     let classes = settings.devnet.gpu_scores.iter();
     let classes = classes.map(|(name, class)| (name, class.memory_size().ok().flatten(), None));
     let gpus = settings.scoring.gpus.iter().filter(|_| settings.devnet.gpu_scores.is_empty());
-    let gpus = gpus.map(|(name, row)| (name, row.memory_size(), row.model(name).bandwidth.map(|limit| limit.floor)));
+    let gpus = gpus.map(|(name, row)| {
+        let model = row.model(name);
+        // A floor that nobody has measured would fail honest cards.
+        let floor = model.bandwidth.filter(|_| model.source == RateSource::Measured).map(|limit| limit.floor);
+        (name, row.memory_size(), floor)
+    });
     classes
         .chain(gpus)
         .filter_map(|(name, size, floor)| Some((name.clone(), MemoryWork { size: size?, floor })))

@@ -51,8 +51,8 @@ struct Device {
     size: Size,
     /// Out of its place while its prover is at work, and once it was opened.
     memory: Option<Box<dyn Filled>>,
-    /// What was opened, and where.
-    opened: Option<(Vec<Position>, Vec<u8>)>,
+    /// What was opened, and where; or what the prover failed with, which is answered again.
+    opened: Option<(Vec<Position>, Result<Vec<u8>, OpenError>)>,
 }
 
 /// The memory of one challenge.
@@ -252,6 +252,7 @@ impl ChallengeRunner {
         challenge: ChallengeId,
         filled: Result<Result<Memories, Failed>, ChallengeReply>,
     ) -> ChallengeReply {
+        let ready = self.setup.keep_ready;
         let Some(held) = self.held(caller, challenge, Stage::Filling) else {
             return gone("the memory was given back before it was filled");
         };
@@ -264,10 +265,7 @@ impl ChallengeRunner {
                 }
                 let epoch = held.epoch;
                 held.stage = Stage::Ready;
-                let until = Instant::now() + self.setup.fill_timeout;
-                if let Some(held) = &mut self.memory {
-                    held.until = until;
-                }
+                held.until = Instant::now() + ready;
                 self.filled.insert(caller, epoch);
                 return ChallengeReply::Ready;
             }
@@ -317,14 +315,14 @@ impl ChallengeRunner {
     ) -> Result<Vec<u8>, OpenError> {
         let held = self.held(caller, challenge, Stage::Scanned).ok_or(OpenError::Unknown)?;
         let (positions, opened) = opened.ok_or(OpenError::Unknown)?;
-        let bytes = opened.map_err(|error| OpenError::Prover(error.to_string()))?;
-        held.device(device).ok_or(OpenError::Unknown)?.opened = Some((positions, bytes.clone()));
+        let answer = opened.map_err(|error| OpenError::Prover(error.to_string()));
+        held.device(device).ok_or(OpenError::Unknown)?.opened = Some((positions, answer.clone()));
         if held.devices.iter().all(|d| d.opened.is_some())
             && let Some(ticket) = held.ticket.take()
         {
             self.budget.finish(ticket, self.setup.clock.now_ms());
         }
-        Ok(bytes)
+        answer
     }
 }
 
@@ -408,7 +406,7 @@ impl Handler<OpenMemory> for ChallengeRunner {
             let of = held.device(device).ok_or(OpenError::Unknown)?;
             let positions = positions(&of.size, &request.positions)?;
             match &of.opened {
-                Some((asked, bytes)) if *asked == positions => return Ok(Err(bytes.clone())),
+                Some((asked, answer)) if *asked == positions => return Ok(Err(answer.clone())),
                 Some(_) => return Err(OpenError::Positions("other blocks of this memory were opened".into())),
                 None => {}
             }
@@ -417,7 +415,7 @@ impl Handler<OpenMemory> for ChallengeRunner {
         });
         let (mut memory, positions, ended) = match taken {
             Ok(Ok(taken)) => taken,
-            Ok(Err(bytes)) => return Box::pin(async move { Ok(bytes) }.into_actor(self)),
+            Ok(Err(answer)) => return Box::pin(async move { answer }.into_actor(self)),
             Err(error) => return Box::pin(async move { Err(error) }.into_actor(self)),
         };
         let work = async move {

@@ -180,7 +180,23 @@ pub async fn judge_all(setup: &Arc<RoundSetup>, epoch: Epoch, slot: &Slot, plans
     }
     let mut findings: Vec<Finding> = findings.into_iter().flatten().collect();
     excuse_own_outage(&mut findings);
+    if slot.shared {
+        excuse_short_time(&mut findings);
+    }
     findings
+}
+
+/// In a slot that proofs of work have used up but for the rest, nobody knows why a miner did not come to an end: what is unknown
+/// there is nobody's miss. A Fail is one in any slot.
+fn excuse_short_time(findings: &mut [Finding]) {
+    for verdict in findings.iter_mut().flat_map(|f| &mut f.verdicts) {
+        if let Verdict::Unknown { cause, detail } = verdict
+            && *cause != UnknownCause::OwnFault
+        {
+            let why = format!("in a slot that is shared with work: {cause}: {detail}");
+            *verdict = Verdict::unknown(UnknownCause::OwnFault, why);
+        }
+    }
 }
 
 fn failed(why: Unanswered) -> MemoryVerdict {
@@ -188,18 +204,19 @@ fn failed(why: Unanswered) -> MemoryVerdict {
     Verdict::unknown(UnknownCause::OwnFault, "the validator failed while it judged")
 }
 
-/// Where every one of several miners is silent, it is our own network.
+/// Where more than 80 % of several miners are silent, it is our own network, as with work.
 fn excuse_own_outage(findings: &mut [Finding]) {
-    use UnknownCause::{Timeout, Unreachable};
+    use UnknownCause::{OwnFault, Timeout, Unreachable};
     let silent = |verdict: &MemoryVerdict| {
-        matches!(verdict, Verdict::Unknown { cause: Unreachable | Timeout, .. })
+        matches!(verdict, Verdict::Unknown { cause: Unreachable | Timeout | OwnFault, .. })
             || matches!(verdict, Verdict::Fail { reason: FailReason::OpeningUnanswered, .. })
     };
-    if findings.len() < MIN_SUSPECTED || !findings.iter().flat_map(|f| &f.verdicts).all(silent) {
+    let lost = findings.iter().filter(|f| f.verdicts.iter().all(silent)).count();
+    if findings.len() < MIN_SUSPECTED || lost * 5 <= findings.len() * 4 {
         return;
     }
-    let why = format!("all {} miners silent at once: suspected own outage", findings.len());
-    for verdict in findings.iter_mut().flat_map(|f| &mut f.verdicts) {
+    let why = format!("{lost} of {} miners silent at once: suspected own outage", findings.len());
+    for verdict in findings.iter_mut().flat_map(|f| &mut f.verdicts).filter(|verdict| silent(verdict)) {
         *verdict = Verdict::unknown(UnknownCause::OwnFault, why.clone());
     }
 }
