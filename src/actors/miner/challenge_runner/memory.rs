@@ -45,6 +45,9 @@ enum Stage {
     Scanned,
 }
 
+/// What a request to open is answered.
+type Answer = Result<Vec<u8>, OpenError>;
+
 /// One device's memory.
 struct Device {
     device: DeviceId,
@@ -52,7 +55,7 @@ struct Device {
     /// Out of its place while its prover is at work, and once it was opened.
     memory: Option<Box<dyn Filled>>,
     /// What was opened, and where; or what the prover failed with, which is answered again.
-    opened: Option<(Vec<Position>, Result<Vec<u8>, OpenError>)>,
+    opened: Option<(Vec<Position>, Answer)>,
 }
 
 /// The memory of one challenge.
@@ -192,7 +195,7 @@ impl ChallengeRunner {
         if matches!(held.stage, Stage::Filling | Stage::Ready) {
             let view = self.setup.view.borrow().clone();
             if may_challenge(view.as_deref(), &held.caller, held.epoch, Asked::Memory).is_err() {
-                return self.give_back("its slot is over, and it was not scanned");
+                self.give_back("its slot is over, and it was not scanned");
             }
         }
     }
