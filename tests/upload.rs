@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey};
-use compute_subnet::proof::prover::{ChildProver, Prover, ProverLimits};
+use compute_subnet::proof::prover::{ChildProver, CudaChild, Prover, ProverLimits};
 use compute_subnet::proof::verifier::{Checked, check_openings};
 use compute_subnet::proof::{Challenge, Work, sample_positions};
 use object::elf::{DT_NEEDED, FileHeader64};
@@ -83,20 +83,21 @@ fn its_test_vectors_hold() {
 }
 
 /// Commits and opens over frames, as a child under a node's limits.
-async fn proves(args: Vec<std::ffi::OsString>, exe: PathBuf, device: DeviceId) {
+async fn proves(cuda: Option<CudaChild>, device: DeviceId) {
     let limits =
         ProverLimits { time: Duration::from_secs(60), memory_bytes: 1 << 30, output_bytes: 1 << 20, threads: 2 };
     let work = Work::new(64, 128, 2).unwrap();
     let challenge = Challenge { nonce: [1; 32], epoch: 7, hotkey: Hotkey([2; 32]), device, work };
-    let mut child = ChildProver { args, ..ChildProver::new(exe, limits) }.commit(&challenge).await.unwrap();
+    let child = ChildProver { cuda, ..ChildProver::new(prover().into(), limits) };
+    let mut made = child.commit(&challenge).await.unwrap();
     let positions = sample_positions(&work, 66, &[1; 32]);
-    let openings = child.open(&positions).await.unwrap();
-    assert_eq!(check_openings(&challenge, child.roots(), &positions, &openings), Ok(Checked { samples: 66 }));
+    let openings = made.open(&positions).await.unwrap();
+    assert_eq!(check_openings(&challenge, made.roots(), &positions, &openings), Ok(Checked { samples: 66 }));
 }
 
 #[tokio::test]
 async fn it_proves_over_frames() {
-    proves(vec![], prover().into(), DeviceId::cpu(0)).await;
+    proves(None, DeviceId::cpu(0)).await;
 }
 
 /// The driver is a stand-in that runs the kernels' sources on this machine's processor; how it is found is the real way.
@@ -109,10 +110,8 @@ async fn it_loads_a_cuda_driver_at_run_time() {
     let library = dir.path().join("libcuda.so");
     let compiled = Command::new(compiler).args(flags).arg(source).arg("-o").arg(&library).status().unwrap();
     assert!(compiled.success());
-    // A child's environment is empty.
-    let path = format!("LD_LIBRARY_PATH={}", dir.path().display());
-    let args = vec![path.into(), prover().into(), "--backend".into(), "cuda".into()];
-    proves(args, "/usr/bin/env".into(), DeviceId([3; 16])).await;
+    let libraries = Some(dir.path().as_os_str().to_owned());
+    proves(Some(CudaChild { cache: None, libraries }), DeviceId([3; 16])).await;
 }
 
 #[test]
