@@ -10,6 +10,7 @@ mod report;
 mod surroundings;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{DevnetKey, ProverProgram, address};
@@ -25,6 +26,8 @@ use crate::proof::budget::Demand;
 use crate::proof::prover::Prover;
 use crate::settings::{self, Cli, Loaded, Role, Settings, Source};
 use crate::sim::devnet::MEMORY_OFFERED;
+use crate::store::read_only::{ReadError, open_read_only};
+use crate::store::{self, queries};
 use crate::telemetry::error_chain;
 use judge::Standard;
 use report::{Line, Report, Status};
@@ -120,7 +123,7 @@ async fn gather(loaded: &Loaded, asked: Asked) -> Report {
             Err(Line::ok("devices", error.to_string()).needs(Status::Fail, "see what the driver or disk waits for"))
         }
     };
-    let chosen = all.and_then(|all| choose(all, &asked.devices));
+    let chosen = all.and_then(|all| choose(all, &asked.devices, &rented(&settings.node.data_dir)));
     let offered = match chosen {
         Ok((line, offered)) => {
             lines.push(line);
@@ -243,20 +246,51 @@ fn offered(settings: &Settings, class: Option<&str>, specs: &hardware::Specs) ->
 }
 
 /// The devices that were asked for, of all there are.
-fn choose(all: Vec<OfferedDevice>, wanted: &[DeviceId]) -> Result<(Line, Vec<OfferedDevice>), Line> {
+fn choose(
+    all: Vec<OfferedDevice>,
+    wanted: &[DeviceId],
+    rented: &Result<Vec<DeviceId>, String>,
+) -> Result<(Line, Vec<OfferedDevice>), Line> {
     let there: Vec<String> = all.iter().map(|offer| offer.device.to_string()).collect();
     if let Some(missing) = wanted.iter().find(|device| !all.iter().any(|offer| offer.device == **device)) {
         let line = Line::ok("devices", format!("{missing} is not offered here"));
         return Err(line.needs(Status::Fail, format!("choose of {}", there.join(", "))));
     }
+    let rented = match rented {
+        Ok(rented) => rented.as_slice(),
+        Err(_) if !wanted.is_empty() => &[],
+        Err(why) => {
+            let line = Line::ok("devices", format!("which of them are rented is not known: {why}"));
+            return Err(
+                line.needs(Status::Fail, format!("name those that are free with --devices, of {}", there.join(", ")))
+            );
+        }
+    };
     let count = all.len();
-    let chosen: Vec<OfferedDevice> =
-        all.into_iter().filter(|offer| wanted.is_empty() || wanted.contains(&offer.device)).collect();
+    // A tenant's device is left alone, unless it is named.
+    let is_chosen =
+        |device: &DeviceId| if wanted.is_empty() { !rented.contains(device) } else { wanted.contains(device) };
+    let chosen: Vec<OfferedDevice> = all.into_iter().filter(|offer| is_chosen(&offer.device)).collect();
     let line = Line::ok("devices", format!("{} of {count}", chosen.len()));
+    if wanted.is_empty() && !rented.is_empty() {
+        let remedy = "the rented ones are left alone; wait until they are free, or name them with --devices";
+        return Ok((line.needs(Status::Warn, remedy), chosen));
+    }
     match chosen.len() < count {
         true => Ok((line.needs(Status::Warn, "a validator asks all of them at once, and scores all of them"), chosen)),
         false => Ok((line, chosen)),
     }
+}
+
+/// The devices that the miner of this data directory has rented out, by its database; none where there is no miner yet.
+fn rented(data_dir: &Path) -> Result<Vec<DeviceId>, String> {
+    let connection = match open_read_only(data_dir) {
+        Ok(connection) => connection,
+        Err(ReadError::Missing { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error_chain(&error)),
+    };
+    let leases = queries::live_leases(&connection, store::Role::Miner).map_err(|error| error_chain(&error))?;
+    Ok(leases.into_iter().flat_map(|lease| lease.devices).collect())
 }
 
 /// What a validator would ask of each device whose model is calibrated.

@@ -221,12 +221,31 @@ fn a_budget_that_a_challenge_exceeds_names_the_key_and_the_value() {
 #[test]
 fn devices_are_chosen_by_name_and_a_wrong_name_is_told() {
     let all = offers(&["a", "b", "c"]);
-    let (line, chosen) = choose(all.clone(), &[]).unwrap();
+    let (line, chosen) = choose(all.clone(), &[], &Ok(vec![])).unwrap();
     assert_eq!((line.status, chosen.len()), (Status::Ok, 3));
-    let (line, chosen) = choose(all.clone(), &[DeviceId::cpu(2)]).unwrap();
+    let (line, chosen) = choose(all.clone(), &[DeviceId::cpu(2)], &Ok(vec![])).unwrap();
     assert_eq!((line.status, chosen[0].model.as_str()), (Status::Warn, "c"));
-    let wrong = choose(all, &[DeviceId::cpu(9)]).unwrap_err();
+    let wrong = choose(all.clone(), &[DeviceId::cpu(9)], &Ok(vec![])).unwrap_err();
     assert!(wrong.status == Status::Fail && wrong.remedy.contains("CPU-0, CPU-1, CPU-2"), "{wrong:?}");
+
+    let rented = Ok(vec![DeviceId::cpu(1)]);
+    let (line, chosen) = choose(all.clone(), &[], &rented).unwrap();
+    assert_eq!(chosen.iter().map(|offer| &*offer.model).collect::<Vec<_>>(), ["a", "c"], "a tenant's is left alone");
+    assert!(line.status == Status::Warn && line.remedy.contains("rented"), "{line:?}");
+    let (_, chosen) = choose(all.clone(), &[DeviceId::cpu(1)], &rented).unwrap();
+    assert_eq!(chosen.len(), 1, "unless it is named");
+    let unknown = Err("the database is a newer version's".to_owned());
+    let line = choose(all.clone(), &[], &unknown).unwrap_err();
+    assert!(line.status == Status::Fail && line.remedy.contains("--devices"), "{line:?}");
+    assert_eq!(choose(all, &[DeviceId::cpu(1)], &unknown).unwrap().1.len(), 1);
+}
+
+#[test]
+fn what_is_rented_is_read_from_the_miners_database_and_a_machine_without_one_rents_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(rented(dir.path()), Ok(vec![]));
+    std::fs::write(dir.path().join(store::DATABASE_FILE), "no database").unwrap();
+    assert!(rented(dir.path()).is_err());
 }
 
 /// A machine of four cards, each with another fate, in numbers that never change.
@@ -266,7 +285,7 @@ fn example() -> Report {
     };
     let mut lines = vec![Line::ok("settings", "valid")];
     lines.extend(surroundings::engine_and_disk(&specs));
-    let (line, _) = choose(offered.to_vec(), &[]).unwrap();
+    let (line, _) = choose(offered.to_vec(), &[], &Ok(vec![])).unwrap();
     lines.push(line);
     lines.push(judge::ram(Some(8 * GIB), &[work()]));
     lines.push(judge::budget(limits(), &[size.into(); 3], 3_000_000_000, 12));
