@@ -210,7 +210,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     };
     frame.tree.start(weights_seat, move |_| WeightSetter::new(setup.clone()))?;
 
+    // One bound for the proofs of work and of memory.
+    let verifiers = Verifiers::new(Verifiers::one_per_core());
     let setup = {
+        let verifiers = verifiers.clone();
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (guard, allocations) = (frame.guard.clone(), allocations.clone());
         let on_judged = vec![
@@ -230,7 +233,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
                 samples: settings.challenge.samples as usize,
                 commit_timeout: settings.challenge.commit_timeout,
                 opening_deadline: settings.challenge.opening_deadline,
-                verifiers: Verifiers::one_per_core(),
+                verifiers: verifiers.clone(),
             },
             history: HistoryRules {
                 pass_epochs: settings.challenge.pass_lifetime_epochs,
@@ -266,7 +269,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
                 fill_timeout: settings.challenge.fill_timeout,
                 scan_timeout: settings.challenge.commit_timeout,
                 opening_deadline: settings.challenge.opening_deadline,
-                verifiers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                verifiers: verifiers.clone(),
             };
             let (dendrite, view) = (dendrite.clone(), view.clone());
             let (clock, metrics) = (clock.clone(), metrics.clone());

@@ -46,7 +46,7 @@ pub struct Rules {
     /// How long the openings may take after the roots were read.
     pub opening_deadline: Duration,
     /// Verifications at once, on blocking threads.
-    pub verifiers: usize,
+    pub verifiers: Verifiers,
 }
 
 /// What one round found, before the past is taken into account.
@@ -87,7 +87,7 @@ pub async fn judge_all(
 ) -> Vec<Finding> {
     let challenged = plans.iter().filter(|p| p.is_challenged()).count();
     let window = Arc::new(Window::new(epoch, setup.hotkey, slot, setup.view.clone(), challenged));
-    let verifiers = Verifiers::new(setup.rules.verifiers);
+    let verifiers = setup.rules.verifiers.clone();
     let asked = plans.iter().flat_map(|p| &p.devices).filter(|d| matches!(d.task, Task::Challenge(_))).count();
     setup.metrics.challenges_in_flight(asked);
     let judge = |plan| {

@@ -52,7 +52,7 @@ pub struct Rules {
     /// How long the openings may take after the roots were read.
     pub opening_deadline: Duration,
     /// Verifications at once, on blocking threads.
-    pub verifiers: usize,
+    pub verifiers: Verifiers,
 }
 
 /// What a round works with.
@@ -164,7 +164,7 @@ pub async fn judge_all(setup: &Arc<RoundSetup>, epoch: Epoch, slot: &Slot, plans
             Err(why) => findings.push(Some(Finding::all(plan, &failed(why), None))),
         }
     }
-    let verifiers = Verifiers::new(setup.rules.verifiers);
+    let verifiers = setup.rules.verifiers.clone();
     let scan_one = |(place, filled): (usize, Filled)| {
         let (setup, window, verifiers) = (setup.clone(), window.clone(), verifiers.clone());
         async move { (place, scan(&setup, epoch, &window, filled, &verifiers).await) }

@@ -205,7 +205,7 @@ fn bench() -> Bench {
         fill_timeout: Duration::from_millis(1_500),
         scan_timeout: Duration::from_millis(1_000),
         opening_deadline: Duration::from_millis(1_000),
-        verifiers: 2,
+        verifiers: Verifiers::new(2),
     };
     Bench { setup: Arc::new(RoundSetup { dendrite, rules, view, clock: clock.clone(), metrics }), publish, clock }
 }
