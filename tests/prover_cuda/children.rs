@@ -1,7 +1,6 @@
 //! What the children get, what they do, and what is done before a challenge comes.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey};
@@ -12,8 +11,6 @@ use compute_subnet::proof::prover::{
 };
 use compute_subnet::proof::verifier::{Checked, check_openings};
 use compute_subnet::proof::{Challenge, Root, Work, memory, sample_positions};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use crate::stand_in::StandIn;
 
@@ -70,18 +67,7 @@ async fn the_cuda_backend_gives_the_published_roots_through_a_drivers_interface(
         (small.clone(), None),
         (other, Some("the CUDA driver has no device GPU-09090909-0909-0909-0909-090909090909; it has GPU-02020202-")),
     ] {
-        let mut child = Command::new(PROVER)
-            .args(["--backend", "cuda"])
-            .env("LD_LIBRARY_PATH", stand_in.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        stdin.write_all(&frames::HOST_HELLO).await.unwrap();
-        frames::read_hello(&mut stdout, frames::PROVER_HELLO).await.unwrap();
+        let (child, mut stdin, mut stdout) = stand_in.greeted().await;
         frames::write_frame(&mut stdin, &Frame::Commit { challenge, threads: 1 }).await.unwrap();
         let answer = frames::read_frame(&mut stdout, frames::MAX_BODY).await.unwrap().unwrap();
         match (&answer, expected) {

@@ -1,6 +1,5 @@
 //! The memory of a GPU, by a child on the driver that stands in for CUDA's.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey};
@@ -10,7 +9,6 @@ use compute_subnet::proof::memory::{Challenge, Position, Size, sample_positions}
 use compute_subnet::proof::prover::{
     Backend, ChildProver, CudaChild, DeviceProver, InProcessProver, Prover, ProverError, ProverLimits,
 };
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::stand_in::StandIn;
@@ -124,18 +122,7 @@ const NOTHING_LEFT: &str = "left: 0 contexts, 0 modules, 0 streams, 0 allocation
 #[tokio::test]
 async fn the_cuda_backend_proves_memory_through_a_drivers_interface() {
     let driver = StandIn::new();
-    let mut child = Command::new(PROVER)
-        .args(["--backend", "cuda"])
-        .env("LD_LIBRARY_PATH", driver.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    stdin.write_all(&frames::HOST_HELLO).await.unwrap();
-    frames::read_hello(&mut stdout, frames::PROVER_HELLO).await.unwrap();
+    let (child, mut stdin, mut stdout) = driver.greeted().await;
     let mut ask = async |frame: Frame| {
         frames::write_frame(&mut stdin, &frame).await.unwrap();
         frames::read_frame(&mut stdout, frames::MAX_BODY).await.unwrap().unwrap()

@@ -2,9 +2,12 @@
 //! to find, with files beside that make their calls fail.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use compute_subnet::proof::frames;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, ChildStdout};
 
 const EMULATOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/proof/prover/cuda/emulator");
 /// What the libraries are compiled of.
@@ -33,6 +36,23 @@ impl StandIn {
         let here = StandIn::new();
         std::fs::copy(library("libcublaslt"), here.path().join("libcublasLt.so.13")).unwrap();
         here
+    }
+
+    /// A prover that finds this driver, greeted over its pipes.
+    pub(crate) async fn greeted(&self) -> (Child, ChildStdin, ChildStdout) {
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_compute-prover"))
+            .args(["--backend", "cuda"])
+            .env("LD_LIBRARY_PATH", self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        stdin.write_all(&frames::HOST_HELLO).await.unwrap();
+        frames::read_hello(&mut stdout, frames::PROVER_HELLO).await.unwrap();
+        (child, stdin, stdout)
     }
 
     pub(crate) fn path(&self) -> &Path {
