@@ -13,6 +13,7 @@ use compute_subnet::store::queries;
 use compute_subnet::store::read_only::open_read_only;
 use compute_subnet::store::records::{RoundOutcome, VerdictRecord};
 use compute_subnet::verdict::{FailReason, Side, Verdict};
+use rusqlite::Connection;
 
 use crate::net::{Down, epoch};
 
@@ -107,15 +108,28 @@ fn only_a_miner_that_was_away_in_three_slots_in_a_row_may_have_failed_as_unrespo
     }
 }
 
+/// Every proof of memory that failed failed for want of an opening, and its miner was away in that epoch: what is committed
+/// does not outlive the miner, and past the roots no answer is a fail.
+fn memory_fails_are_earned(listing: &Listing, conn: &Connection, downs: &[Down]) {
+    for record in queries::memory_history(conn, u32::MAX).unwrap().into_iter().map(|row| row.record) {
+        let Verdict::Fail { reason, .. } = &record.verdict else { continue };
+        let miner = miners(listing).find(|miner| miner.hotkey == record.hotkey).unwrap();
+        let away = downs.iter().any(|d| d.name == miner.name && (epoch(d.from)..=epoch(d.to)).contains(&record.epoch));
+        let earned = away && matches!(reason, FailReason::OpeningWithheld | FailReason::OpeningUnanswered);
+        assert!(earned, "{} failed its proof of memory in epoch {}: {:?}", miner.name, record.epoch, record.verdict);
+    }
+}
+
 /// One verdict for each miner and each of these epochs, except where the validator was down or had just started, and
 /// where the miner's device was rented: its last pass was scored then, or the whole epoch is on record as void. No fail
-/// but for being away, and that only after being away for [`MISSES`] slots in a row.
+/// but for being away: after being away for [`MISSES`] slots in a row, or after being away in the middle of a proof of memory.
 pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) -> Verdicts {
     let conn = open_read_only(&validator(listing).data_dir).unwrap();
     let mut found = Verdicts { epochs: (epochs.end - epochs.start) as usize, ..Verdicts::default() };
     let mut given: BTreeMap<(Epoch, Hotkey), Vec<String>> = BTreeMap::new();
     let all = queries::verdicts_since(&conn, 0).unwrap();
     unresponsive_is_earned(listing, epochs.start, &all, downs);
+    memory_fails_are_earned(listing, &conn, downs);
     for verdict in all {
         if !epochs.contains(&verdict.epoch) {
             continue;
@@ -124,7 +138,7 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
         let what = format!("{kind}: {reason}");
         *found.kinds.entry(what.clone()).or_default() += 1;
         assert!(
-            kind != "fail" || reason == "unresponsive",
+            kind != "fail" || reason == "unresponsive" || reason == "memory_not_proved",
             "an honest miner failed in epoch {}: {:?}",
             verdict.epoch,
             verdict.verdict
