@@ -109,15 +109,18 @@ fn only_a_miner_that_was_away_in_three_slots_in_a_row_may_have_failed_as_unrespo
 }
 
 /// Every proof of memory that failed failed for want of an opening, and its miner was away in that epoch: what is committed
-/// does not outlive the miner, and past the roots no answer is a fail.
-fn memory_fails_are_earned(listing: &Listing, conn: &Connection, downs: &[Down]) {
+/// does not outlive the miner, and past the roots no answer is a fail. Each with its epoch.
+fn memory_fails_are_earned(listing: &Listing, conn: &Connection, downs: &[Down]) -> Vec<(Hotkey, Epoch)> {
+    let mut fails = Vec::new();
     for record in queries::memory_history(conn, u32::MAX).unwrap().into_iter().map(|row| row.record) {
         let Verdict::Fail { reason, .. } = &record.verdict else { continue };
         let miner = miners(listing).find(|miner| miner.hotkey == record.hotkey).unwrap();
         let away = downs.iter().any(|d| d.name == miner.name && (epoch(d.from)..=epoch(d.to)).contains(&record.epoch));
         let earned = away && matches!(reason, FailReason::OpeningWithheld | FailReason::OpeningUnanswered);
         assert!(earned, "{} failed its proof of memory in epoch {}: {:?}", miner.name, record.epoch, record.verdict);
+        fails.push((record.hotkey, record.epoch));
     }
+    fails
 }
 
 /// One verdict for each miner and each of these epochs, except where the validator was down or had just started, and
@@ -129,7 +132,7 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
     let mut given: BTreeMap<(Epoch, Hotkey), Vec<String>> = BTreeMap::new();
     let all = queries::verdicts_since(&conn, 0).unwrap();
     unresponsive_is_earned(listing, epochs.start, &all, downs);
-    memory_fails_are_earned(listing, &conn, downs);
+    let memory_fails = memory_fails_are_earned(listing, &conn, downs);
     for verdict in all {
         if !epochs.contains(&verdict.epoch) {
             continue;
@@ -138,7 +141,10 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
         let what = format!("{kind}: {reason}");
         *found.kinds.entry(what.clone()).or_default() += 1;
         assert!(
-            kind != "fail" || reason == "unresponsive" || reason == "memory_not_proved",
+            kind != "fail"
+                || reason == "unresponsive"
+                || reason == "memory_not_proved"
+                    && memory_fails.iter().any(|(miner, epoch)| *miner == verdict.hotkey && *epoch < verdict.epoch),
             "an honest miner failed in epoch {}: {:?}",
             verdict.epoch,
             verdict.verdict
