@@ -3,17 +3,14 @@
 //! [`effect_of`] reads the unfinished work off the state alone, so a crash between the journal and the engine loses
 //! nothing: the same effect is found again at the next boot. Every effect is safe to repeat.
 
-use serde::{Deserialize, Serialize};
-
 use crate::ids::LeaseId;
 
-use super::engine::{Container, ContainerSpec, EngineError};
+use super::engine::{Container, ContainerSpec, EngineError, Grant};
 use super::fencing::{Claim, FencingError, Standing, check};
 use super::machine::{EndReason, Endpoint, Event, Lease, LeaseState, TransitionError, apply};
 
 /// What somebody wants of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "command")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Set the devices aside and create the container.
     Reserve,
@@ -26,6 +23,10 @@ pub enum Command {
     Pause,
     /// Let it run again.
     Unpause,
+    /// End the container's processes and start it again; a paused one runs afterwards.
+    Restart,
+    /// Change who may log in.
+    Grant(Grant),
     /// Make the lease last longer. The caller checks the new end with [`super::machine::check_end`].
     Extend {
         /// The new end, in milliseconds since the Unix epoch.
@@ -59,6 +60,39 @@ pub enum Effect {
         /// The fencing epoch on the container's labels.
         fencing_epoch: u64,
     },
+    /// Restart it.
+    Restart {
+        /// The lease.
+        lease: LeaseId,
+        /// The fencing epoch on the container's labels.
+        fencing_epoch: u64,
+    },
+    /// Change who may log in.
+    Grant {
+        /// The lease.
+        lease: LeaseId,
+        /// The fencing epoch on the container's labels.
+        fencing_epoch: u64,
+        /// Who may.
+        grant: Grant,
+    },
+}
+
+impl Effect {
+    /// Every [`Effect::label`].
+    pub const LABELS: &'static [&'static str] = &["create", "destroy", "pause", "unpause", "restart", "grant"];
+
+    /// The call of the engine: snake case, stable.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Effect::Create(_) => "create",
+            Effect::Destroy { .. } => "destroy",
+            Effect::Pause { .. } => "pause",
+            Effect::Unpause { .. } => "unpause",
+            Effect::Restart { .. } => "restart",
+            Effect::Grant { .. } => "grant",
+        }
+    }
 }
 
 /// What follows from a command: write the events, in order, then carry out the effect.
@@ -92,6 +126,7 @@ pub fn effect_of(lease: &Lease) -> Option<Effect> {
             renter: lease.renter,
             devices: lease.devices.clone(),
             ssh_public_key: lease.ssh_public_key.clone(),
+            image: lease.image.clone(),
         })),
         LeaseState::Releasing => Some(Effect::Destroy { lease: lease.id, fencing_epoch }),
         _ => None,
@@ -106,6 +141,7 @@ pub fn effect_of(lease: &Lease) -> Option<Effect> {
 /// [`TransitionError`] when the lease's state does not allow the command.
 pub fn decide(lease: &Lease, command: &Command, now_ms: u64) -> Result<Decision, TransitionError> {
     use LeaseState as S;
+    let lease_epoch = lease.container_epoch;
     let event = match (command, lease.state) {
         (Command::Reserve, S::Requested) if lease.is_expired(now_ms) => {
             Event::Refused { why: EndReason::Expired, note: "over before it began".into(), at_ms: now_ms }
@@ -119,6 +155,16 @@ pub fn decide(lease: &Lease, command: &Command, now_ms: u64) -> Result<Decision,
         (Command::Release { why }, _) => Event::ReleaseWanted { why: *why },
         (Command::Pause, _) => Event::Paused,
         (Command::Unpause, _) => Event::Unpaused,
+        // A restarted container runs, so a lease that was paused is no longer.
+        (Command::Restart, _) => Event::Unpaused,
+        (Command::Grant(grant), S::Running | S::Paused) => {
+            let (lease, grant) = (lease.id, grant.clone());
+            let effect = |fencing_epoch| Effect::Grant { lease, fencing_epoch, grant };
+            return Ok(Decision { events: Vec::new(), effect: lease_epoch.map(effect) });
+        }
+        (Command::Grant(_), from) => {
+            return Err(TransitionError::NotAllowed { lease: lease.id, from, event: "granted" });
+        }
         (Command::Extend { expires_at_ms }, S::Running | S::Paused) if *expires_at_ms <= lease.expires_at_ms => {
             return Ok(Decision::default());
         }
@@ -129,6 +175,7 @@ pub fn decide(lease: &Lease, command: &Command, now_ms: u64) -> Result<Decision,
         // Repeated even when the state did not change: the engine may have missed the first one.
         (Command::Pause, Some(fencing_epoch)) => Some(Effect::Pause { lease: lease.id, fencing_epoch }),
         (Command::Unpause, Some(fencing_epoch)) => Some(Effect::Unpause { lease: lease.id, fencing_epoch }),
+        (Command::Restart, Some(fencing_epoch)) => Some(Effect::Restart { lease: lease.id, fencing_epoch }),
         _ => None,
     });
     let events = if next == *lease { Vec::new() } else { vec![event] };
@@ -158,7 +205,8 @@ pub fn call(lease: &Lease, claim: &Claim, command: &Command, now_ms: u64) -> Res
 /// What the engine's answer to [`Effect::Create`] means. `None` when the lease moved on meanwhile.
 ///
 /// An error after which the container may exist releases the lease, so that it is destroyed to be sure; only an error
-/// after which nothing was created refuses it. `endpoint` is where the renter logs in, from the container's port.
+/// after which there is none refuses it. An engine that is not available did nothing now, but says nothing of an earlier
+/// attempt whose end nobody saw, so it counts among the former. `endpoint` is where the renter logs in, from the container's port.
 pub fn after_create(
     lease: &Lease,
     outcome: &Result<Container, EngineError>,
@@ -169,10 +217,14 @@ pub fn after_create(
         return None;
     }
     Some(match outcome {
-        Ok(made) => Event::Started { container: made.id.clone(), endpoint, at_ms: now_ms },
-        Err(e) if e.nothing_happened() => {
+        Ok(made) => {
+            let (container, host_key) = (made.id.clone(), made.host_key.clone());
+            Event::Started { container, endpoint, host_key, at_ms: now_ms }
+        }
+        Err(e) if e.nothing_happened() && !matches!(e, EngineError::Unavailable { .. }) => {
             let why = match e {
                 EngineError::DeviceInUse { .. } => EndReason::DeviceNotFree,
+                EngineError::Image { .. } => EndReason::ImageRefused,
                 _ => EndReason::EngineRefused,
             };
             Event::Refused { why, note: e.to_string(), at_ms: now_ms }

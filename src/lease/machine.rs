@@ -17,6 +17,8 @@ use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 pub const MAX_DEVICES: usize = 64;
 /// The longest SSH public key that is taken, in bytes (an RSA key of 16,384 bits has 2,800).
 pub const MAX_SSH_KEY: usize = 8 * 1024;
+/// The longest name of an image that is taken, in bytes (registry, 255 of a name, a tag of 128, a digest of 71).
+pub const MAX_IMAGE: usize = 512;
 
 /// Which side of the rental keeps this record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,6 +110,8 @@ pub enum EndReason {
     CreateUnclear,
     /// The engine refused to make the container.
     EngineRefused,
+    /// The image is not one that may run here, or cannot be had.
+    ImageRefused,
     /// A device is not free, or not there.
     DeviceNotFree,
     /// The other side refused.
@@ -118,6 +122,8 @@ pub enum EndReason {
     Operator,
     /// Its renter was never told that it has it, and will not ask again.
     Unheard,
+    /// Proofs showed that the machine is no longer what was rented, see [`crate::rental::hardware`].
+    HardwareChanged,
 }
 
 impl EndReason {
@@ -128,11 +134,13 @@ impl EndReason {
         EndReason::Unhealthy,
         EndReason::CreateUnclear,
         EndReason::EngineRefused,
+        EndReason::ImageRefused,
         EndReason::DeviceNotFree,
         EndReason::PeerRefused,
         EndReason::Withdrawn,
         EndReason::Operator,
         EndReason::Unheard,
+        EndReason::HardwareChanged,
     ];
     /// The metric label: snake case, stable.
     pub fn label(self) -> &'static str {
@@ -142,11 +150,13 @@ impl EndReason {
             EndReason::Unhealthy => "unhealthy",
             EndReason::CreateUnclear => "create_unclear",
             EndReason::EngineRefused => "engine_refused",
+            EndReason::ImageRefused => "image_refused",
             EndReason::DeviceNotFree => "device_not_free",
             EndReason::PeerRefused => "peer_refused",
             EndReason::Withdrawn => "withdrawn",
             EndReason::Operator => "operator",
             EndReason::Unheard => "unheard",
+            EndReason::HardwareChanged => "hardware_changed",
         }
     }
 }
@@ -158,6 +168,15 @@ pub struct Endpoint {
     pub host: IpAddr,
     /// The TCP port of the container's SSH server on that address.
     pub ssh_port: u16,
+}
+
+/// A device with the model it was proved as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvedDevice {
+    /// Which.
+    pub device: DeviceId,
+    /// The model, as NVML spells it or a device class.
+    pub model: String,
 }
 
 /// What a renter asks for. The token's digest, never the token, is kept.
@@ -181,6 +200,9 @@ pub struct LeaseTerms {
     pub owner_token_digest: Hash32,
     /// The public key that may log in, one line in OpenSSH's format.
     pub ssh_public_key: Option<String>,
+    /// The image that the renter asked for; empty: the miner's default.
+    #[serde(default)]
+    pub image: String,
     /// Digest of all that the user asked for, on the renter's side: what tells a repeat from another wish under the same id.
     #[serde(default)]
     pub wish: Option<Hash32>,
@@ -219,6 +241,9 @@ pub enum TermsError {
     /// The SSH key is not one line of printable text.
     #[error("the SSH public key must be one line of printable text of at most {MAX_SSH_KEY} bytes")]
     SshKey,
+    /// The image's name is not one.
+    #[error("the image must be named by at most {MAX_IMAGE} letters, digits and characters of -._/:@")]
+    Image,
 }
 
 impl LeaseTerms {
@@ -240,13 +265,20 @@ impl LeaseTerms {
             return Err(TermsError::NoEpoch);
         }
         check_end(self.expires_at_ms, now_ms, longest)?;
-        match &self.ssh_public_key {
-            Some(key) if key.is_empty() || key.len() > MAX_SSH_KEY || key.chars().any(char::is_control) => {
-                Err(TermsError::SshKey)
-            }
-            _ => Ok(()),
+        if self.ssh_public_key.as_deref().is_some_and(|key| !is_key_line(key)) {
+            return Err(TermsError::SshKey);
         }
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || "-._/:@".contains(c);
+        if self.image.len() > MAX_IMAGE || !self.image.chars().all(of_a_name) {
+            return Err(TermsError::Image);
+        }
+        Ok(())
     }
+}
+
+/// Whether this is one line of printable text that can be a public key.
+pub(super) fn is_key_line(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_SSH_KEY && !text.chars().any(char::is_control)
 }
 
 /// Checks the end of a lease, at its beginning or when it is extended: in the future and within `longest` of `now_ms`.
@@ -278,6 +310,9 @@ pub struct Lease {
     pub miner: Hotkey,
     /// The devices, each once.
     pub devices: Vec<DeviceId>,
+    /// On the renter's side: what the miner had proved when they were set aside, the rented ones among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proved: Vec<ProvedDevice>,
     /// When the lease was asked for.
     pub requested_at_ms: u64,
     /// When its container started.
@@ -288,8 +323,11 @@ pub struct Lease {
     pub ended_at_ms: Option<u64>,
     /// Digest of the owner's token.
     pub owner_token_digest: Hash32,
-    /// The public key that may log in.
+    /// The public key that may log in at the beginning.
     pub ssh_public_key: Option<String>,
+    /// The image that was asked for; empty: the miner's default.
+    #[serde(default)]
+    pub image: String,
     /// Digest of the user's wish, see [`LeaseTerms::wish`].
     #[serde(default)]
     pub wish: Option<Hash32>,
@@ -300,6 +338,9 @@ pub struct Lease {
     pub container: Option<String>,
     /// Where the renter logs in.
     pub endpoint: Option<Endpoint>,
+    /// The public key of the container's SSH server, see [`Container::host_key`](super::Container::host_key).
+    #[serde(default)]
+    pub host_key: Option<String>,
     /// Where the lease stands.
     pub state: LeaseState,
     /// Why it ends or ended.
@@ -319,16 +360,19 @@ impl Lease {
             renter: terms.renter,
             miner: terms.miner,
             devices: terms.devices.clone(),
+            proved: Vec::new(),
             requested_at_ms: at_ms,
             began_at_ms: None,
             expires_at_ms: terms.expires_at_ms,
             ended_at_ms: None,
             owner_token_digest: terms.owner_token_digest,
             ssh_public_key: terms.ssh_public_key.clone(),
+            image: terms.image.clone(),
             wish: terms.wish,
             unheard: terms.unheard,
             container: None,
             endpoint: None,
+            host_key: None,
             state: LeaseState::Requested,
             end: None,
             note: None,
@@ -371,12 +415,32 @@ pub enum Event {
     },
     /// Devices are set aside; the container is about to be created.
     Reserved,
+    /// On the renter's side: another miner is asked, since the one before certainly holds nothing of the lease.
+    Moved {
+        /// Who is asked from now on.
+        miner: Hotkey,
+        /// The devices set aside there, each once.
+        devices: Vec<DeviceId>,
+    },
+    /// On the renter's side: what the miner had proved when the devices were set aside.
+    Proved {
+        /// All of its devices, the rented ones among them.
+        devices: Vec<ProvedDevice>,
+    },
+    /// Something was seen that the lease's renter is to know.
+    Noted {
+        /// What, safe to publish.
+        note: String,
+    },
     /// The container runs.
     Started {
         /// The engine's name of it.
         container: String,
         /// Where the renter logs in.
         endpoint: Option<Endpoint>,
+        /// The public key of its SSH server, one line in OpenSSH's format.
+        #[serde(default)]
+        host_key: Option<String>,
         /// When, in milliseconds since the Unix epoch.
         at_ms: u64,
     },
@@ -430,6 +494,9 @@ impl Event {
         match self {
             Event::Opened { .. } => "opened",
             Event::Reserved => "reserved",
+            Event::Moved { .. } => "moved",
+            Event::Proved { .. } => "proved",
+            Event::Noted { .. } => "noted",
             Event::Started { .. } => "started",
             Event::Heard => "heard",
             Event::Refused { .. } => "refused",
@@ -475,15 +542,25 @@ pub fn apply(lease: &Lease, event: &Event) -> Result<Lease, TransitionError> {
             next.state = S::Reserving;
             next.container_epoch = Some(lease.fencing_epoch);
         }
+        (S::Reserving, Event::Moved { miner, devices }) if lease.role == Role::Renter && !devices.is_empty() => {
+            next.miner = *miner;
+            next.devices = devices.clone();
+            next.proved = Vec::new();
+        }
+        (S::Requested | S::Reserving, Event::Proved { devices }) if lease.role == Role::Renter => {
+            next.proved = devices.clone();
+        }
+        (from, Event::Noted { note }) if !from.is_final() => next.note = Some(note.clone()),
         (S::Requested | S::Reserving, Event::Refused { why, note, at_ms }) => {
             next.end = Some(*why);
             next.note = Some(note.clone());
             next.end(S::Refused, *at_ms);
         }
-        (S::Reserving, Event::Started { container, endpoint, at_ms }) => {
+        (S::Reserving, Event::Started { container, endpoint, host_key, at_ms }) => {
             next.state = S::Running;
             next.container = Some(container.clone());
             next.endpoint = *endpoint;
+            next.host_key = host_key.clone();
             next.began_at_ms = Some(*at_ms);
         }
         (S::Running | S::Paused, Event::Heard) => next.unheard = false,
@@ -522,6 +599,9 @@ fn is_repeat(lease: &Lease, event: &Event) -> bool {
     match (lease.state, event) {
         (_, Event::Opened { terms, at_ms }) => *lease == Lease::open(terms, *at_ms),
         (S::Reserving, Event::Reserved) => true,
+        (S::Reserving, Event::Moved { miner, devices }) => lease.miner == *miner && lease.devices == *devices,
+        (_, Event::Proved { devices }) => lease.proved == *devices,
+        (_, Event::Noted { note }) => lease.note.as_ref() == Some(note),
         (S::Running | S::Paused, Event::Started { container, .. }) => lease.container.as_ref() == Some(container),
         (S::Paused, Event::Paused) | (S::Running, Event::Unpaused) => true,
         (S::Running | S::Paused, Event::Extended { expires_at_ms }) => lease.expires_at_ms == *expires_at_ms,

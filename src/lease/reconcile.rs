@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //! - The container of a lease that is live in the journal is destroyed by expiry only, or when nobody heard of it.
+//! - The container of a lost lease that shows up again is set aside: only its renter, or the end on its label, destroys it.
 //! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not
 //!   know, or that it knows never to have made a container, is set aside
 //!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
@@ -61,6 +62,8 @@ pub enum QuarantineReason {
     UnknownLease,
     /// Its fencing epoch is higher than any the journal knows of its lease.
     NewerEpoch,
+    /// Its lease was taken for lost, and it is here again: its tenant may be in it, and a disk may have been away.
+    LostLease,
 }
 
 /// The next step for one lease or one container.
@@ -73,7 +76,7 @@ pub enum Action {
         /// Its container; the caller adds the endpoint by its port.
         container: Container,
     },
-    /// The intent to create is written but there is no container: create it.
+    /// The intent to create is written but there is no container, or one that may be half-made: create it.
     FinishCreate {
         /// The lease.
         lease: LeaseId,
@@ -101,6 +104,13 @@ pub enum Action {
         /// The pause or its end.
         effect: Effect,
     },
+    /// The container of a live lease has ended: start it again, as often as its [`super::revival::Revival`] says.
+    Revive {
+        /// The lease.
+        lease: LeaseId,
+        /// The start.
+        effect: Effect,
+    },
     /// A live lease as the engine shows it, for its [`super::health::Health`]: also when all is well.
     Observe {
         /// The lease.
@@ -126,7 +136,7 @@ pub enum Action {
 
 /// The next steps, leases first, each in the order of their ids. Records of [`Role::Renter`] are skipped.
 ///
-/// After the steps were carried out a second call names only observations and quarantines, or the step that a lease
+/// After the steps were carried out a second call names only observations, quarantines and starts of what ended again, or the step that a lease
 /// takes next (recording a destruction after destroying, say).
 pub fn reconcile(leases: &[Lease], containers: &[Container], now_ms: u64, rules: &ReconcileRules) -> Vec<Action> {
     let ours: BTreeMap<LeaseId, &Lease> =
@@ -172,8 +182,11 @@ fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &Re
                 event: Event::Refused { why: EndReason::Withdrawn, note, at_ms: now_ms },
             })
         }
-        (LeaseState::Reserving, Some(made)) => Some(Action::Adopt { lease: id, container: made.clone() }),
-        (LeaseState::Reserving, None) => effect_of(lease).map(|effect| Action::FinishCreate { lease: id, effect }),
+        (LeaseState::Reserving, Some(made)) if made.state != ContainerState::Exited => {
+            Some(Action::Adopt { lease: id, container: made.clone() })
+        }
+        // One without processes may be half-made: the engine finishes it, or says that it is there.
+        (LeaseState::Reserving, _) => effect_of(lease).map(|effect| Action::FinishCreate { lease: id, effect }),
         (LeaseState::Releasing, Some(_)) => effect_of(lease).map(|effect| Action::FinishDestroy { lease: id, effect }),
         (LeaseState::Releasing, None) => Some(Action::Record { lease: id, event: Event::Destroyed { at_ms: now_ms } }),
         (LeaseState::Running | LeaseState::Paused, own) => {
@@ -184,6 +197,9 @@ fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &Re
                 }
                 (LeaseState::Running, Some(ContainerState::Paused)) => {
                     Some(Action::SetPaused { lease: id, effect: Effect::Unpause { lease: id, fencing_epoch } })
+                }
+                (_, Some(ContainerState::Exited)) => {
+                    Some(Action::Revive { lease: id, effect: Effect::Restart { lease: id, fencing_epoch } })
                 }
                 (_, seen) => Some(Action::Observe { lease: id, seen: seen.into() }),
             }
@@ -218,6 +234,9 @@ fn step_of_container(
     };
     if labels.fencing_epoch == own_epoch && lease.state.holds_devices() {
         return None;
+    }
+    if labels.fencing_epoch == own_epoch && lease.state == LeaseState::Lost {
+        return Some(set_aside(QuarantineReason::LostLease));
     }
     // The lease ended, or this is what an epoch left behind that was superseded since.
     Some(destroy)

@@ -30,13 +30,14 @@ fn terms(n: u8) -> LeaseTerms {
         expires_at_ms: END,
         owner_token_digest: token().digest(),
         ssh_public_key: None,
+        image: String::new(),
         wish: None,
         unheard: false,
     }
 }
 
 fn started() -> Event {
-    Event::Started { container: "c1".into(), endpoint: None, at_ms: NOW }
+    Event::Started { container: "c1".into(), endpoint: None, host_key: None, at_ms: NOW }
 }
 
 fn lease_after(events: &[Event]) -> Lease {
@@ -62,6 +63,7 @@ fn container(lease: u8, epoch: u64, state: ContainerState) -> Container {
         },
         state,
         ssh_port: 40_000,
+        host_key: None,
         devices: vec![DeviceId::cpu(lease)],
     }
 }
@@ -71,6 +73,37 @@ fn claim(epoch: u64) -> Claim {
 }
 
 // === the machine ===
+
+#[test]
+fn a_lease_moves_to_another_miner_only_while_it_is_reserving_and_only_on_its_renters_side() {
+    let devices = vec![DeviceId::cpu(7)];
+    let moved = Event::Moved { miner: Hotkey([9; 32]), devices: devices.clone() };
+    let proved = Event::Proved { devices: vec![ProvedDevice { device: DeviceId::cpu(7), model: "cpu-1".into() }] };
+    let renters = |lease: Lease| Lease { role: Role::Renter, ..lease };
+    let reserving = renters(lease_after(&[Event::Reserved]));
+    let known = apply(&reserving, &proved).unwrap();
+    let next = apply(&known, &moved).unwrap();
+    assert_eq!((next.miner, &next.devices, next.state), (Hotkey([9; 32]), &devices, LeaseState::Reserving));
+    assert_eq!(next.proved, [], "what the one before had proved says nothing of it");
+    assert_eq!(apply(&next, &moved), Ok(next.clone()), "a repeat");
+    assert!(apply(&next, &Event::Moved { miner: Hotkey([9; 32]), devices: vec![] }).is_err());
+    for elsewhere in [renters(Lease::open(&terms(1), NOW)), renters(running()), renters(releasing())] {
+        assert!(apply(&elsewhere, &moved).is_err(), "{}", elsewhere.state);
+    }
+    let miners = lease_after(&[Event::Reserved]);
+    assert!(miners.role == Role::Provider && apply(&miners, &moved).is_err() && apply(&miners, &proved).is_err());
+}
+
+#[test]
+fn a_note_stays_on_the_lease_to_its_end_and_is_added_to_none_that_has_ended() {
+    let noted = Event::Noted { note: "the device was changed".into() };
+    let at_ms = NOW;
+    let events = [noted.clone(), Event::ReleaseWanted { why: EndReason::HardwareChanged }, Event::Destroyed { at_ms }];
+    let ended = events.iter().fold(running(), |lease, event| apply(&lease, event).unwrap());
+    assert_eq!((ended.state, ended.end), (LeaseState::Released, Some(EndReason::HardwareChanged)));
+    assert_eq!(ended.note.as_deref(), Some("the device was changed"));
+    assert!(apply(&ended, &Event::Noted { note: "more".into() }).is_err());
+}
 
 #[test]
 fn every_state_takes_exactly_the_events_of_the_table() {
@@ -140,7 +173,7 @@ fn every_state_takes_exactly_the_events_of_the_table() {
 #[test]
 fn a_repeated_event_changes_nothing_and_another_containers_start_is_refused() {
     assert_eq!(apply(&running(), &started()), Ok(running()));
-    let other = Event::Started { container: "c2".into(), endpoint: None, at_ms: NOW };
+    let other = Event::Started { container: "c2".into(), endpoint: None, host_key: None, at_ms: NOW };
     assert!(matches!(apply(&running(), &other), Err(TransitionError::NotAllowed { .. })));
 }
 
@@ -186,6 +219,12 @@ fn terms_are_refused_with_what_is_wrong() {
     assert_eq!(check(|t| t.fencing_epoch = 0), Err(TermsError::NoEpoch));
     assert_eq!(check(|t| t.expires_at_ms = NOW), Err(TermsError::AlreadyOver(0)));
     assert_eq!(check(|t| t.ssh_public_key = Some("ssh-ed25519 A\ncommand".into())), Err(TermsError::SshKey));
+    for image in ["a b", "x\ny", "$(id)", "ü", &"a".repeat(513)] {
+        let terms = LeaseTerms { image: image.into(), ..terms(1) };
+        assert_eq!(terms.check(NOW, longest), Err(TermsError::Image), "{image}");
+    }
+    let named = LeaseTerms { image: "ghcr.io/a_b/c:1.0-x@sha256:00".into(), ..terms(1) };
+    assert_eq!(named.check(NOW, longest), Ok(()));
     assert_eq!(
         check_end(NOW + 3_600_001, NOW, longest),
         Err(TermsError::TooLong { asked_ms: 3_600_001, limit_ms: 3_600_000 })
@@ -215,10 +254,55 @@ fn a_repeated_release_asks_the_engine_again_and_writes_nothing() {
 }
 
 #[test]
+fn a_restarted_lease_runs_also_when_it_was_paused_and_a_grant_changes_no_record() {
+    let lease = LeaseId([1; 16]);
+    let restart = Some(Effect::Restart { lease, fencing_epoch: 1 });
+    let again = decide(&running(), &Command::Restart, NOW).unwrap();
+    assert_eq!(again, Decision { events: vec![], effect: restart.clone() });
+    let paused = lease_after(&[Event::Reserved, started(), Event::Paused]);
+    let again = decide(&paused, &Command::Restart, NOW).unwrap();
+    assert_eq!(again, Decision { events: vec![Event::Unpaused], effect: restart });
+    let grant = Grant::UserKey("ssh-ed25519 A".into());
+    let wish = Command::Grant(grant.clone());
+    for lease in [running(), paused] {
+        let decision = decide(&lease, &wish, NOW).unwrap();
+        let effect = Some(Effect::Grant { lease: lease.id, fencing_epoch: 1, grant: grant.clone() });
+        assert_eq!(decision, Decision { events: vec![], effect });
+    }
+    for command in [Command::Restart, wish] {
+        assert!(decide(&releasing(), &command, NOW).is_err());
+        assert!(decide(&lease_after(&[Event::Reserved]), &command, NOW).is_err());
+    }
+}
+
+#[test]
+fn only_a_line_that_can_be_a_key_is_granted_and_no_hash_is_shown() {
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
+    for good in [Grant::UserKey("ssh-ed25519 A".into()), Grant::TerminalKey(None), Grant::PasswordHash(hash.into())] {
+        assert_eq!(good.check(), Ok(()), "{}", good.label());
+        assert!(!format!("{good:?}").contains("argon2id"), "{good:?}");
+    }
+    let lines = "ssh-ed25519 A\nssh-ed25519 B";
+    for bad in [
+        Grant::UserKey(String::new()),
+        Grant::UserKey(lines.into()),
+        Grant::TerminalKey(Some(lines.into())),
+        Grant::PasswordHash("a password".into()),
+        Grant::PasswordHash(format!("{hash}\n")),
+    ] {
+        assert!(bad.check().is_err(), "{}", bad.label());
+    }
+}
+
+#[test]
 fn an_unclear_creation_is_destroyed_to_be_sure_and_a_refused_one_is_not() {
     let reserving = lease_after(&[Event::Reserved]);
     let unclear = Err(EngineError::Unclear("no answer".into()));
     let event = after_create(&reserving, &unclear, None, NOW).unwrap();
+    assert_eq!(event, Event::ReleaseWanted { why: EndReason::CreateUnclear });
+    // It may have been made before a crash, and the engine does not tell.
+    let away = Err(EngineError::Unavailable { why: "restarting".into(), source: None });
+    let event = after_create(&reserving, &away, None, NOW).unwrap();
     assert_eq!(event, Event::ReleaseWanted { why: EndReason::CreateUnclear });
     let in_use = Err(EngineError::DeviceInUse { device: DeviceId::cpu(1), lease: LeaseId([9; 16]) });
     let event = after_create(&reserving, &in_use, None, NOW).unwrap();
@@ -360,7 +444,7 @@ fn a_lease_is_lost_after_k_of_n_rounds_that_both_vantage_points_missed() {
     assert_eq!(see(&[(E::Gone, P::Answered); 9]), Some(LeaseHealth::Suspect), "one vantage point ends nothing");
     assert_eq!(see(&[(E::Running, P::NoAnswer); 9]), Some(LeaseHealth::Suspect));
     assert_eq!(see(&[(E::Unreachable, P::NoAnswer); 3]), Some(LeaseHealth::Gone), "a miner that vanished");
-    assert_eq!(see(&[(E::Paused, P::NoAnswer); 9]), Some(LeaseHealth::Paused), "paused is not gone");
+    assert_eq!(see(&[(E::Paused, P::NoAnswer); 9]), Some(LeaseHealth::Healthy), "paused is not gone");
     assert_eq!(see(&[miss, miss, (E::Gone, P::NotSeen), (E::NotSeen, P::NoAnswer)]), Some(LeaseHealth::Suspect));
 }
 
@@ -389,7 +473,9 @@ fn a_crash_between_create_and_journal_ends_in_adoption() {
     assert_eq!(steps(std::slice::from_ref(&reserving), &[made], NOW), [adopted]);
     let effect = effect_of(&reserving).unwrap();
     let finish = Action::FinishCreate { lease: reserving.id, effect };
-    assert_eq!(steps(&[reserving], &[], NOW), [finish]);
+    assert_eq!(steps(std::slice::from_ref(&reserving), &[], NOW), std::slice::from_ref(&finish));
+    let half_made = container(1, 1, ContainerState::Exited);
+    assert_eq!(steps(&[reserving], &[half_made], NOW), [finish], "one that was perhaps never started is finished");
 }
 
 #[test]
@@ -427,6 +513,19 @@ fn what_another_epoch_may_own_is_set_aside_and_never_killed_before_its_time() {
     let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
     assert!(matches!(steps(&[], std::slice::from_ref(&unknown), END + grace - 1)[..], [Action::Quarantine { .. }]));
     assert!(matches!(steps(&[], &[unknown], END + grace)[..], [Action::DestroyOrphan { .. }]));
+}
+
+#[test]
+fn the_container_of_a_lost_lease_that_is_back_is_set_aside_until_the_end_on_its_label() {
+    let lost = apply(&running(), &Event::Lost { note: "gone".into(), at_ms: NOW }).unwrap();
+    let back = container(1, 1, ContainerState::Running);
+    let aside = Action::Quarantine { container: back.clone(), why: QuarantineReason::LostLease };
+    assert_eq!(steps(std::slice::from_ref(&lost), std::slice::from_ref(&back), NOW), [aside]);
+    let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
+    assert!(matches!(steps(&[lost], std::slice::from_ref(&back), END + grace)[..], [Action::DestroyOrphan { .. }]));
+    // One that was released is over.
+    let released = Lease { state: LeaseState::Released, ..running() };
+    assert!(matches!(steps(&[released], &[back], NOW)[..], [Action::DestroyOrphan { .. }]));
 }
 
 #[test]

@@ -3,14 +3,22 @@
 //! The labels are the truth on the host: they name the lease and the fencing epoch that own a container, so that a
 //! node that lost everything else still never kills what is not its own.
 
+pub mod docker;
+mod file_lock;
 pub mod simulated;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use super::machine::is_key_line;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::telemetry::NodeMetrics;
 
-pub use simulated::{Contents, Deed, Done, Faults, History, SimulatedEngine};
+pub use docker::DockerEngine;
+pub use simulated::{Contents, Deed, Done, Faults, Granted, History, SimulatedEngine};
 
 /// What to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +35,9 @@ pub struct ContainerSpec {
     pub devices: Vec<DeviceId>,
     /// The public key that may log in.
     pub ssh_public_key: Option<String>,
+    /// The image, as the renter asked for it. Empty: the one that the engine takes when nobody asks.
+    #[serde(default)]
+    pub image: String,
 }
 
 /// Who owns a container, as written on it. Labels never change after creation.
@@ -68,6 +79,58 @@ pub struct Container {
     pub ssh_port: u16,
     /// The devices it may use.
     pub devices: Vec<DeviceId>,
+    /// The public key of its SSH server, one line in OpenSSH's format without a comment. It stays for the container's life.
+    /// `None` for containers from before there was one.
+    #[serde(default)]
+    pub host_key: Option<String>,
+}
+
+/// Who may log in to a container from now on. Each replaces what was granted under its name before.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// The renter's public key, one line in OpenSSH's format.
+    UserKey(String),
+    /// The public key of a second party that the renter lets in, one line in OpenSSH's format; `None` ends that.
+    TerminalKey(Option<String>),
+    /// Password login, with the password of this hash: a PHC string of Argon2id.
+    PasswordHash(String),
+}
+
+impl Grant {
+    /// What is granted: snake case, stable.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Grant::UserKey(_) => "user_key",
+            Grant::TerminalKey(_) => "terminal_key",
+            Grant::PasswordHash(_) => "password_hash",
+        }
+    }
+
+    /// Whether this can be granted: a key is one line of printable text of bounded length, a hash is one of Argon2id.
+    ///
+    /// # Errors
+    /// What is wrong, without a word of what was granted.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Grant::UserKey(key) | Grant::TerminalKey(Some(key)) if !is_key_line(key) => {
+                Err("a public key must be one line of printable text in OpenSSH's format")
+            }
+            Grant::PasswordHash(hash) if !hash.starts_with("$argon2id$") || !is_key_line(hash) => {
+                Err("a password's hash must be a PHC string of Argon2id")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Grant::UserKey(key) => f.debug_tuple("UserKey").field(key).finish(),
+            Grant::TerminalKey(key) => f.debug_tuple("TerminalKey").field(key).finish(),
+            Grant::PasswordHash(_) => f.write_str("PasswordHash(..)"),
+        }
+    }
 }
 
 /// Why an engine did not do what it was asked.
@@ -103,6 +166,14 @@ pub enum EngineError {
     /// There is no such container; nothing was changed.
     #[error("lease {0} has no container")]
     NoContainer(LeaseId),
+    /// The image is not one that may run here, or cannot be had; nothing was changed.
+    #[error("image {image}: {why}")]
+    Image {
+        /// The image that was asked for.
+        image: String,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// The engine refused; nothing was changed.
     #[error("the container engine refused: {0}")]
     Refused(String),
@@ -111,7 +182,16 @@ pub enum EngineError {
     Unclear(String),
 }
 
+/// The calls of an engine, as metrics name them.
+pub const CALLS: &[&str] = &["list", "create", "destroy", "pause", "unpause", "restart", "grant"];
+/// The stages of making a container, in order, as metrics name them.
+pub const STAGES: &[&str] = &["image", "reserve", "create", "start", "ssh_ready"];
+
 impl EngineError {
+    /// Every [`EngineError::label`].
+    pub const LABELS: &'static [&'static str] =
+        &["unavailable", "device_in_use", "other_epoch", "no_container", "image", "refused", "unclear"];
+
     /// Whether the engine's containers are certainly as they were before the call.
     pub fn nothing_happened(&self) -> bool {
         !matches!(self, EngineError::Unclear(_))
@@ -123,6 +203,7 @@ impl EngineError {
             EngineError::DeviceInUse { .. } => "device_in_use",
             EngineError::OtherEpoch { .. } => "other_epoch",
             EngineError::NoContainer(_) => "no_container",
+            EngineError::Image { .. } => "image",
             EngineError::Refused(_) => "refused",
             EngineError::Unclear(_) => "unclear",
         }
@@ -135,7 +216,8 @@ pub trait ContainerEngine: Send + Sync {
     /// All containers that carry our labels, and no others, in a fixed order.
     async fn list(&self) -> Result<Vec<Container>, EngineError>;
     /// Creates and starts a container. A repeat with the same lease and fencing epoch returns the one that is there,
-    /// unless its renter or devices are others: that is refused.
+    /// unless its renter or devices are others: that is refused. [`EngineError::Image`] when the image is not one that may
+    /// run here.
     async fn create(&self, spec: &ContainerSpec) -> Result<Container, EngineError>;
     /// Destroys the container of this lease and fencing epoch. `false` when there was none; a container of another
     /// epoch is an error and stays.
@@ -144,8 +226,28 @@ pub trait ContainerEngine: Send + Sync {
     async fn pause(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError>;
     /// Lets them run again. A repeat is harmless.
     async fn unpause(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError>;
-    /// The container of this lease, the newest epoch's if there are several.
-    async fn inspect(&self, lease: LeaseId) -> Result<Option<Container>, EngineError>;
+    /// Ends the container's processes, if there are any, and starts it again; a paused one runs afterwards. Its files, port,
+    /// host key and grants stay.
+    async fn restart(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError>;
+    /// Changes who may log in, without a restart: it holds from the next login on, sessions go on. A repeat is harmless.
+    /// [`Grant::check`] has passed.
+    async fn grant(&self, lease: LeaseId, fencing_epoch: u64, grant: &Grant) -> Result<(), EngineError>;
     /// Whether the engine can be used now.
     async fn available(&self) -> Result<(), EngineError>;
+    /// A number that grows when containers of ours may have changed without our doing, for an engine that tells. The
+    /// change itself is found by [`ContainerEngine::list`].
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+    /// What became of the trial of the image that the original's callers get, for an engine that tries it; `None` inside until it did.
+    fn tried(&self) -> Option<watch::Receiver<Option<docker::profile::Tried>>> {
+        None
+    }
+    /// Tells how many devices this machine offers, for an engine that divides the machine among leases.
+    fn offers(&self, _devices: usize) {}
+    /// Tells of which leases there may be containers, before a [`ContainerEngine::list`]: an engine that is not the one from before
+    /// and shows none of them is not believed. Nothing of them is taken for gone then.
+    fn expects(&self, _leases: &[LeaseId]) {}
+    /// Gives the node's metrics to an engine that has something to report.
+    fn report_to(&self, _metrics: &Arc<NodeMetrics>) {}
 }

@@ -7,23 +7,26 @@
 //! The file also keeps what was done to containers, in order ([`History`]), so that an audit can tell what was there at any
 //! time and not only at the end.
 //!
-//! It really refuses the double use of a device. Its SSH endpoints are port numbers only: nothing listens there, so a
+//! It really refuses the double use of a device, restarts, and takes grants, of which it keeps digests ([`Granted`]). Images
+//! are not looked at. Its SSH endpoints are port numbers only: nothing listens there, so a
 //! health check of such a lease has [`ProbeView::NotApplicable`](crate::lease::health::ProbeView::NotApplicable).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::{FlockOperation, flock};
+use russh::keys::PublicKey;
+use russh::keys::ssh_key::private::Ed25519Keypair;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::ids::{DeviceId, LeaseId};
+use crate::ids::{DeviceId, Hash32, LeaseId};
 
-use super::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Labels};
+use super::file_lock::lock;
+use super::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Grant, Labels};
 
 /// The first port that is given to a container.
 const FIRST_PORT: u16 = 40_000;
@@ -37,12 +40,16 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const FORMAT: u32 = 1;
 /// The latest deeds that are kept; those before are only counted.
 const MAX_HISTORY: usize = 2_048;
+const HOST_KEY_CONTEXT: &str = "compute-subnet/1 host key of a simulated container";
+const GRANT_CONTEXT: &str = "compute-subnet/1 grant of a simulated container";
 
 /// Failures to inject. All are off by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     /// `create` refuses and creates nothing.
     pub fail_create: bool,
+    /// `create` refuses every image and creates nothing.
+    pub refuse_image: bool,
     /// `create` creates, but the caller does not learn of it.
     pub lose_create_reply: bool,
     /// `destroy` does nothing and the caller does not learn what came of it.
@@ -80,6 +87,36 @@ pub struct Done {
     pub devices: Vec<DeviceId>,
 }
 
+/// Who may log in to a container, as digests: no key and no password lies in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The container.
+    pub container: String,
+    /// [`Granted::digest`] of the renter's public key.
+    pub user_key: Option<Hash32>,
+    /// That of the second party's public key.
+    pub terminal_key: Option<Hash32>,
+    /// That of the password's hash.
+    pub password_hash: Option<Hash32>,
+    /// How often the container was started again.
+    pub restarts: u64,
+}
+
+impl Granted {
+    /// What is kept of a key or of a password's hash.
+    pub fn digest(secret: &str) -> Hash32 {
+        Hash32(blake3::derive_key(GRANT_CONTEXT, secret.as_bytes()))
+    }
+
+    fn take(&mut self, grant: &Grant) {
+        match grant {
+            Grant::UserKey(key) => self.user_key = Some(Granted::digest(key)),
+            Grant::TerminalKey(key) => self.terminal_key = key.as_deref().map(Granted::digest),
+            Grant::PasswordHash(hash) => self.password_hash = Some(Granted::digest(hash)),
+        }
+    }
+}
+
 /// What was done to containers, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -96,6 +133,9 @@ pub struct Contents {
     created: u64,
     /// The containers that are there.
     pub containers: Vec<Container>,
+    /// Who may log in to them.
+    #[serde(default)]
+    pub granted: Vec<Granted>,
     /// What was done.
     #[serde(default)]
     pub history: History,
@@ -132,9 +172,9 @@ impl SimulatedEngine {
     /// [`EngineError::Unavailable`] when the file cannot be used.
     pub async fn disappear(&self, lease: LeaseId) -> Result<bool, EngineError> {
         self.change(move |c| {
-            let (gone, kept) = c.containers.drain(..).partition(|c| c.labels.lease == lease);
+            let (gone, kept): (Vec<_>, _) = c.containers.drain(..).partition(|c| c.labels.lease == lease);
             c.containers = kept;
-            gone.iter().for_each(|container| c.did(Deed::Vanished, container));
+            gone.iter().for_each(|container| c.gone(Deed::Vanished, container));
             Ok(!gone.is_empty())
         })
         .await
@@ -184,11 +224,11 @@ impl SimulatedEngine {
         })?;
         let work = tokio::task::spawn_blocking(move || {
             let _gate = gate;
-            let _lock = lock(&path).map_err(|e| unavailable("cannot lock", &path, e))?;
+            let _lock = lock(&beside(&path, ".lock")).map_err(|e| unavailable("cannot lock", &path, e))?;
             let mut contents = read(&path)?;
-            let before = contents.containers.clone();
+            let before = (contents.containers.clone(), contents.granted.clone());
             let out = f(&mut contents)?;
-            if contents.containers != before {
+            if (&contents.containers, &contents.granted) != (&before.0, &before.1) {
                 write(&path, &contents)?;
             }
             Ok(out)
@@ -222,7 +262,8 @@ impl SimulatedEngine {
 
 impl Contents {
     fn empty() -> Self {
-        Contents { format: FORMAT, created: 0, containers: Vec::new(), history: History::default() }
+        let (containers, granted) = (Vec::new(), Vec::new());
+        Contents { format: FORMAT, created: 0, containers, granted, history: History::default() }
     }
 
     /// Reads an engine's file, from beside the engine: the file is replaced as a whole, so this needs no lock.
@@ -249,6 +290,22 @@ impl Contents {
         let excess = done.len().saturating_sub(MAX_HISTORY);
         done.drain(..excess);
         *forgotten += excess as u64;
+    }
+
+    /// Takes note that the container, which is not in the list any more, is gone.
+    fn gone(&mut self, deed: Deed, container: &Container) {
+        self.granted.retain(|g| g.container != container.id);
+        self.did(deed, container);
+    }
+
+    /// Who may log in to a container. Files from before there were grants have none.
+    fn granted(&mut self, container: &str) -> &mut Granted {
+        let found = self.granted.iter().position(|g| g.container == container);
+        let index = found.unwrap_or_else(|| {
+            self.granted.push(Granted { container: container.to_owned(), ..Granted::default() });
+            self.granted.len() - 1
+        });
+        &mut self.granted[index]
     }
 
     /// The index of the lease's container of this epoch; containers of other epochs only are an error.
@@ -295,8 +352,11 @@ impl Contents {
             state: ContainerState::Running,
             ssh_port,
             devices: spec.devices.clone(),
+            host_key: Some(host_key(spec.lease, spec.fencing_epoch)?),
         };
         self.did(Deed::Created, &container);
+        let granted = self.granted(&container.id);
+        granted.user_key = spec.ssh_public_key.as_deref().map(Granted::digest);
         self.containers.push(container.clone());
         Ok(container)
     }
@@ -314,6 +374,10 @@ impl ContainerEngine for SimulatedEngine {
         if faults.fail_create {
             return Err(EngineError::Refused("switched off by a fault switch".into()));
         }
+        if faults.refuse_image {
+            let why = "refused by a fault switch".to_owned();
+            return Err(EngineError::Image { image: spec.image.clone(), why });
+        }
         let spec = spec.clone();
         let made = self.change(move |c| c.create(&spec)).await?;
         if faults.lose_create_reply {
@@ -330,7 +394,7 @@ impl ContainerEngine for SimulatedEngine {
             let found = c.of(lease, fencing_epoch)?;
             if let Some(index) = found {
                 let gone = c.containers.remove(index);
-                c.did(Deed::Destroyed, &gone);
+                c.gone(Deed::Destroyed, &gone);
             }
             Ok(found.is_some())
         })
@@ -345,15 +409,43 @@ impl ContainerEngine for SimulatedEngine {
         self.set_state(lease, fencing_epoch, ContainerState::Running).await
     }
 
-    async fn inspect(&self, lease: LeaseId) -> Result<Option<Container>, EngineError> {
-        let all = self.list().await?;
-        Ok(all.into_iter().filter(|c| c.labels.lease == lease).max_by_key(|c| c.labels.fencing_epoch))
+    async fn restart(&self, lease: LeaseId, fencing_epoch: u64) -> Result<Container, EngineError> {
+        self.begin().await?;
+        self.change(move |c| {
+            let found = c.of(lease, fencing_epoch)?.ok_or(EngineError::NoContainer(lease))?;
+            c.containers[found].state = ContainerState::Running;
+            let restarted = c.containers[found].clone();
+            c.granted(&restarted.id).restarts += 1;
+            Ok(restarted)
+        })
+        .await
+    }
+
+    async fn grant(&self, lease: LeaseId, fencing_epoch: u64, grant: &Grant) -> Result<(), EngineError> {
+        self.begin().await?;
+        let grant = grant.clone();
+        self.change(move |c| {
+            let found = c.of(lease, fencing_epoch)?.ok_or(EngineError::NoContainer(lease))?;
+            let container = c.containers[found].id.clone();
+            c.granted(&container).take(&grant);
+            Ok(())
+        })
+        .await
     }
 
     async fn available(&self) -> Result<(), EngineError> {
         self.begin().await?;
         self.change(|_| Ok(())).await
     }
+}
+
+/// The public key of the SSH server that such a container would have: a real key, the same whenever it is asked for.
+fn host_key(lease: LeaseId, fencing_epoch: u64) -> Result<String, EngineError> {
+    let mut seed = blake3::Hasher::new_derive_key(HOST_KEY_CONTEXT);
+    seed.update(&lease.0);
+    seed.update(&fencing_epoch.to_le_bytes());
+    let pair = Ed25519Keypair::from_seed(seed.finalize().as_bytes());
+    PublicKey::from(pair.public).to_openssh().map_err(|e| EngineError::Refused(format!("no host key: {e}")))
 }
 
 fn unavailable(what: &str, path: &Path, source: io::Error) -> EngineError {
@@ -364,17 +456,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-/// Takes the lock of the engine at `path`; it is given back when the file is dropped. A lock belongs to one opening of
-/// the file, so it orders the handles of one process as well as several processes.
-fn lock(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }
 
 fn read(path: &Path) -> Result<Contents, EngineError> {
@@ -431,6 +512,7 @@ mod tests {
             renter: Hotkey([1; 32]),
             devices: vec![DeviceId::cpu(device)],
             ssh_public_key: None,
+            image: String::new(),
         }
     }
 
@@ -524,7 +606,44 @@ mod tests {
         assert_eq!(engine.unpause(lease, 1).await.unwrap().state, ContainerState::Running);
         assert!(engine.exit(lease).await.unwrap());
         assert!(matches!(engine.unpause(lease, 1).await, Err(EngineError::Refused(_))));
-        assert_eq!(engine.inspect(lease).await.unwrap().unwrap().state, ContainerState::Exited);
+        assert_eq!(engine.list().await.unwrap()[0].state, ContainerState::Exited);
+    }
+
+    #[tokio::test]
+    async fn a_restart_runs_an_ended_container_again_with_its_port_key_and_grants() {
+        let (_dir, engine) = engine();
+        let lease = LeaseId([1; 16]);
+        assert!(matches!(engine.restart(lease, 1).await, Err(EngineError::NoContainer(_))));
+        let made = engine.create(&ContainerSpec { ssh_public_key: Some("old".into()), ..spec(1, 1, 0) }).await.unwrap();
+        let key = PublicKey::from_openssh(made.host_key.as_deref().unwrap()).unwrap();
+        assert_eq!(key.algorithm(), russh::keys::Algorithm::Ed25519);
+        engine.grant(lease, 1, &Grant::UserKey("new".into())).await.unwrap();
+        engine.exit(lease).await.unwrap();
+        assert!(matches!(engine.restart(lease, 2).await, Err(EngineError::OtherEpoch { .. })));
+        assert_eq!(engine.restart(lease, 1).await.unwrap(), made);
+        let kept = Contents::read(engine.path()).unwrap().granted;
+        let user_key = Some(Granted::digest("new"));
+        assert_eq!(kept, [Granted { container: made.id, user_key, restarts: 1, ..Granted::default() }]);
+    }
+
+    #[tokio::test]
+    async fn a_grant_replaces_the_one_of_its_name_and_goes_with_the_container() {
+        let (_dir, engine) = engine();
+        let lease = LeaseId([1; 16]);
+        engine.create(&spec(1, 1, 0)).await.unwrap();
+        let granted = async || Contents::read(engine.path()).unwrap().granted.first().cloned().unwrap_or_default();
+        for (grant, again) in [(Grant::TerminalKey(Some("a".into())), false), (Grant::TerminalKey(None), true)] {
+            engine.grant(lease, 1, &grant).await.unwrap();
+            engine.grant(lease, 1, &grant).await.unwrap();
+            assert_eq!(granted().await.terminal_key.is_none(), again);
+        }
+        engine.grant(lease, 1, &Grant::PasswordHash("$argon2id$x".into())).await.unwrap();
+        assert_eq!(granted().await.password_hash, Some(Granted::digest("$argon2id$x")));
+        let text = fs::read_to_string(engine.path()).unwrap();
+        assert!(!text.contains("argon2id"), "{text}");
+        assert!(matches!(engine.grant(lease, 2, &Grant::TerminalKey(None)).await, Err(EngineError::OtherEpoch { .. })));
+        engine.destroy(lease, 1).await.unwrap();
+        assert!(Contents::read(engine.path()).unwrap().granted.is_empty());
     }
 
     #[tokio::test]
@@ -533,10 +652,13 @@ mod tests {
         let lease = LeaseId([1; 16]);
         engine.set_faults(Faults { fail_create: true, ..Faults::default() });
         assert!(engine.create(&spec(1, 1, 0)).await.unwrap_err().nothing_happened());
-        assert_eq!(engine.inspect(lease).await.unwrap(), None);
+        assert_eq!(engine.list().await.unwrap(), []);
+        engine.set_faults(Faults { refuse_image: true, ..Faults::default() });
+        assert!(matches!(engine.create(&spec(1, 1, 0)).await, Err(EngineError::Image { .. })));
+        assert_eq!(engine.list().await.unwrap(), []);
         engine.set_faults(Faults { lose_create_reply: true, ..Faults::default() });
         assert!(!engine.create(&spec(1, 1, 0)).await.unwrap_err().nothing_happened());
-        assert!(engine.inspect(lease).await.unwrap().is_some(), "it is there all the same");
+        assert_eq!(engine.list().await.unwrap().len(), 1, "it is there all the same");
         engine.set_faults(Faults { fail_destroy: true, ..Faults::default() });
         assert!(!engine.destroy(lease, 1).await.unwrap_err().nothing_happened());
         assert!(engine.disappear(lease).await.unwrap());
@@ -558,7 +680,7 @@ mod tests {
     async fn a_lock_that_is_held_elsewhere_ends_in_an_error_by_the_deadline() {
         let (_dir, engine) = engine();
         engine.available().await.unwrap();
-        let held = lock(engine.path()).unwrap();
+        let held = lock(&beside(engine.path(), ".lock")).unwrap();
         let (one, two) = (spec(1, 1, 0), spec(2, 1, 1));
         let calls = async { tokio::join!(engine.create(&one), engine.create(&two)) };
         let (waits, queues) = {
