@@ -1,0 +1,253 @@
+//! Programs of sessions: their bytes, their end, and what they find.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use sha2::{Digest, Sha256};
+
+use crate::bed::{Bed, bytes};
+use crate::wait::until;
+
+#[test]
+fn a_command_has_its_output_its_errors_and_its_exit_status() {
+    let bed = Bed::start();
+    let done = bed.ssh("echo out; echo err >&2; exit 7");
+    assert_eq!((done.status.code(), &done.stdout[..], &done.stderr[..]), (Some(7), &b"out\n"[..], &b"err\n"[..]));
+    let silent = bed.ssh("true");
+    assert!(silent.status.success() && silent.stdout.is_empty() && silent.stderr.is_empty(), "{silent:?}");
+    assert_eq!(bed.ssh("/nowhere").status.code(), Some(127));
+    // The server ignores SIGPIPE; its programs do not. 32 and 33 are the C library's own.
+    let ignored = bed.prints("grep SigIgn /proc/self/status");
+    let ignored = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!(ignored & !(3 << 31), 0, "{ignored:x}");
+}
+
+#[test]
+fn a_command_that_is_killed_ends_its_session_and_not_the_server() {
+    let bed = Bed::start();
+    let done = bed.ssh_with(&["-v"], "kill -9 $$").output().unwrap();
+    // OpenSSH's client says 255 where a signal was the end.
+    assert_eq!(done.status.code(), Some(255));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("exit-signal"), "{done:?}");
+    assert_eq!(bed.prints("echo again"), "again\n");
+}
+
+#[test]
+fn a_login_finds_the_images_environment_its_account_and_its_home() {
+    let bed = Bed::start();
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let entry: Vec<&str> =
+        passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f[2] == uid.to_string()).unwrap();
+    let printed = bed.prints(
+        "echo $OF_THE_IMAGE $USER $LOGNAME $HOME $SHELL ${SSH_AUTH_SOCK-none}; pwd; echo $SSH_CONNECTION $PATH",
+    );
+    let mut lines = printed.lines();
+    let (name, home, shell) = (entry[0], entry[5], entry[6]);
+    assert_eq!(lines.next().unwrap(), format!("yes {name} {name} {home} {shell} none"));
+    assert_eq!(lines.next().unwrap(), home);
+    let path = std::env::var("PATH").unwrap();
+    let rest = lines.next().unwrap();
+    assert!(
+        rest.starts_with("127.0.0.1 ") && rest.ends_with(&format!(" 127.0.0.1 {} {path}", bed.address.port())),
+        "{rest}"
+    );
+}
+
+#[test]
+fn a_client_sets_its_language_and_not_what_programs_are_loaded_by() {
+    let bed = Bed::start();
+    let mut ssh =
+        bed.ssh_with(&["-o", "SendEnv=LANG LC_TIME LD_PRELOAD MINE"], "echo $LANG $LC_TIME ${LD_PRELOAD-none} $MINE");
+    ssh.envs([("LANG", "de_DE.UTF-8"), ("LC_TIME", "C"), ("MINE", "a b")]).env("LD_PRELOAD", "");
+    assert_eq!(ssh.output().unwrap().stdout, b"de_DE.UTF-8 C none a b\n");
+}
+
+#[test]
+fn fifty_megabytes_go_both_ways_intact() {
+    let bed = Bed::start();
+    let all = bytes(50 << 20);
+    let sum = format!("{:x}  -\n", Sha256::digest(&all));
+    let file = bed.path("all");
+    std::fs::write(&file, &all).unwrap();
+    let up = bed.ssh_with(&[], "sha256sum").stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&up.stdout), sum, "{up:?}");
+    let down = bed.ssh(&format!("cat {}", file.display()));
+    assert!(down.stdout == all, "{} bytes came", down.stdout.len());
+    // Both at once, with the keys of the connection changed on the way again and again.
+    let both =
+        bed.ssh_with(&["-o", "RekeyLimit=4M"], "cat").stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert!(both.status.success() && both.stdout == all, "{} bytes came back", both.stdout.len());
+}
+
+/// A program that does not read before it has written must not stop its own output, however much is sent to it meanwhile.
+#[test]
+fn a_program_may_write_before_it_reads_what_it_was_sent() {
+    let bed = Bed::start();
+    let file = bed.path("all");
+    std::fs::write(&file, bytes(60 << 20)).unwrap();
+    let command = "sleep 1; head -c 40000000 /dev/zero; wc -c >&2";
+    let done = bed.ssh_with(&[], command).stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stderr).trim(), (60 << 20).to_string());
+    assert_eq!(done.stdout.len(), 40_000_000);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_costs_no_memory() {
+    let bed = Bed::start();
+    let mut ssh = bed.ssh_with(&[], "cat /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let most = watch_memory(&bed).await;
+    println!("a client that does not read: {most} MiB at most");
+    assert!(most < 48, "{most} MiB");
+    ssh.kill().unwrap();
+    ssh.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_costs_bounded_memory() {
+    let bed = Bed::start();
+    let mut ssh = bed.ssh_with(&[], "echo ready; sleep 100");
+    let mut ssh = ssh.stdin(std::fs::File::open("/dev/zero").unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let most = watch_memory(&bed).await;
+    println!("a program that does not read: {most} MiB at most");
+    assert!(most < 64, "{most} MiB");
+    ssh.kill().unwrap();
+    ssh.wait().unwrap();
+}
+
+/// The most memory of the server within three seconds, in MiB.
+async fn watch_memory(bed: &Bed) -> u64 {
+    let mut most = 0;
+    for _ in 0..60 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        most = most.max(bed.memory());
+    }
+    most
+}
+
+/// A shell that is hung up tells of its child's end on stderr, where nobody reads any more, and a broken pipe ends it before its trap.
+const QUIET: &str = "exec 2>/dev/null";
+
+#[tokio::test]
+async fn a_session_is_hung_up_when_its_client_is_gone() {
+    let bed = Bed::start();
+    let file = bed.path("said");
+    let command = format!(
+        "{QUIET}; trap 'echo hung up > {}; exit' HUP; echo ready; while :; do sleep 0.05; done",
+        file.display()
+    );
+    let mut ssh = bed.ssh_with(&[], &command).stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    // `timeout` passes it on.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&ssh), rustix::process::Signal::TERM).unwrap();
+    ssh.wait().unwrap();
+    assert_eq!(bed.written("said").await, "hung up\n");
+    until("no child of the server is left, not even a dead one", async || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bed.server.id())).unwrap();
+        children.trim().is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_ends_in_order_when_it_is_told_to_and_hangs_up() {
+    let mut bed = Bed::start();
+    let file = bed.path("said");
+    let command = format!(
+        "{QUIET}; trap 'echo hung up > {}; exit' HUP; echo ready; while :; do sleep 0.05; done",
+        file.display()
+    );
+    let mut ssh = bed.ssh_with(&[], &command).stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let _silent = bed.connect();
+    bed.signal(rustix::process::Signal::TERM);
+    let ended = until("the server ends", async || bed.server.try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(bed.written("said").await, "hung up\n");
+    assert_eq!(ssh.wait().unwrap().code(), Some(255));
+}
+
+#[test]
+fn sessions_of_one_connection_do_not_wait_for_each_other() {
+    let bed = Bed::start();
+    let control = format!("ControlPath={}", bed.path("control").display());
+    let mut master = bed.client("ssh");
+    master.args(["-M", "-N", "-f", "-o", &control, "root@127.0.0.1"]);
+    assert!(master.status().unwrap().success());
+    // One takes nothing of what it is sent.
+    let shared = |command: &str| bed.ssh_with(&["-o", &control], command);
+    let mut stuck = shared("sleep 100");
+    let mut stuck = stuck.stdin(std::fs::File::open("/dev/zero").unwrap()).spawn().unwrap();
+    let file = bed.path("all");
+    std::fs::write(&file, bytes(1 << 20)).unwrap();
+    for _ in 0..5 {
+        let done = shared("wc -c").stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), (1 << 20).to_string());
+    }
+    stuck.kill().unwrap();
+    stuck.wait().unwrap();
+    let _ = bed.client("ssh").args(["-O", "exit", "-o", &control, "root@127.0.0.1"]).output();
+}
+
+#[test]
+fn a_terminal_is_a_terminal() {
+    let bed = Bed::start();
+    let done = bed.ssh_with(&["-tt"], "test -t 0 && test -t 1 && test -t 2 && tty && echo $TERM $SSH_TTY; exit 3");
+    let done = {
+        let mut done = done;
+        done.env("TERM", "xterm-256color").output().unwrap()
+    };
+    assert_eq!(done.status.code(), Some(3));
+    let printed = String::from_utf8(done.stdout).unwrap();
+    let tty = printed.split("\r\n").next().unwrap();
+    assert!(tty.starts_with("/dev/pts/"), "{printed}");
+    assert_eq!(printed, format!("{tty}\r\nxterm-256color {tty}\r\n"));
+}
+
+#[test]
+fn a_shell_is_a_login_shell_and_ends_with_what_is_typed() {
+    let bed = Bed::start();
+    let mut ssh = bed
+        .client("ssh")
+        .args(["-tt", "root@127.0.0.1"])
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ssh.stdin.as_mut().unwrap().write_all(b"echo I am $0 in $PWD; exit 5\n").unwrap();
+    let done = ssh.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(5));
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert!(printed.contains("I am -") && !printed.contains("Last login"), "{printed}");
+    // Without a terminal, commands come from what is sent.
+    let mut ssh =
+        bed.client("ssh").args(["-T", "root@127.0.0.1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdin.take().unwrap().write_all(b"echo from a script\nexit 6\n").unwrap();
+    let done = ssh.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), &done.stdout[..]), (Some(6), &b"from a script\n"[..]));
+}
+
+#[test]
+fn a_terminal_is_closed_though_a_program_in_the_background_holds_it() {
+    let bed = Bed::start();
+    // The client would be ended first, and fail.
+    let done = bed.ssh_with(&["-tt"], "trap '' HUP; sleep 1000 & echo $! away").output().unwrap();
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && printed.ends_with(" away\r\n"), "{done:?}");
+    let pid: i32 = printed.split(' ').next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn agents_and_screens_are_not_forwarded() {
+    let bed = Bed::start();
+    let done = bed
+        .ssh_with(&["-A", "-X"], "echo ${SSH_AUTH_SOCK-none} ${DISPLAY-none}")
+        .env_remove("DISPLAY")
+        .output()
+        .unwrap();
+    assert_eq!(done.stdout, b"none none\n");
+}
