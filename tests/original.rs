@@ -16,6 +16,7 @@ use common::{Reply, inside, until};
 use compute_subnet::chain::ledger::LedgerHandle;
 use compute_subnet::clock::{Clock as _, SystemClock};
 use compute_subnet::ids::Hotkey;
+use compute_subnet::lease::engine::{Contents, Granted};
 use compute_subnet::lease::{Lease, LeaseState};
 use compute_subnet::wallet::Keypair;
 use compute_subnet::web::control::ControlClient;
@@ -96,6 +97,13 @@ impl Subnet {
     /// The leases that the control socket shows.
     async fn leases(&self) -> Vec<Lease> {
         self.control().leases().await.unwrap().leases
+    }
+
+    /// What was done to the only container that is there.
+    fn granted(&self) -> Granted {
+        let contents = Contents::read(&self.world.dir.path().join("Miner-engine.json")).unwrap();
+        let [granted] = &contents.granted[..] else { panic!("{contents:?}") };
+        granted.clone()
     }
 
     /// What the miner answers to an `Allocate` with these fields.
@@ -183,14 +191,21 @@ fn a_rental_of_the_originals_goes_from_its_probe_to_its_return_and_over_a_restar
 
         let before = SystemClock.now_ms();
         let rented = subnet.output(&renter, rent(60)).await;
-        assert_eq!((&rented["status"], &rented["port"]), (&json!(true), &json!(PORT)), "{rented}");
+        assert_eq!(rented["status"], true, "{rented}");
         let hidden = STANDARD.decode(rented["info"].as_str().unwrap()).unwrap();
         let opened = private().decrypt(Oaep::new::<sha2::Sha256>(), &hidden).unwrap();
         let opened: Value = serde_json::from_slice(&opened).unwrap();
         let leases = subnet.leases().await;
         let [lease] = &leases[..] else { panic!("{leases:?}") };
         assert_eq!((opened["username"].as_str(), opened["version"].as_u64()), (Some("root"), Some(183)));
-        assert_eq!(opened["port"], lease.endpoint.unwrap().ssh_port);
+        assert_eq!((&opened["port"], &rented["port"]), (&json!(lease.endpoint.unwrap().ssh_port), &opened["port"]));
+        let host_key = russh::keys::PublicKey::from_openssh(lease.host_key.as_deref().unwrap()).unwrap();
+        assert_eq!(opened["host_key"], host_key.fingerprint(russh::keys::HashAlg::Sha256).to_string());
+        // Of the password the engine has a hash, which was made before anybody was told.
+        let granted = subnet.granted();
+        assert!(
+            granted.password_hash.is_some() && granted.user_key == Some(Granted::digest("ssh-ed25519 AAAA renter"))
+        );
         assert!(opened["password"].as_str().is_some_and(|p| p.len() >= 10), "a password");
 
         // A lease as any other, for the whole machine, no longer than the operator allows.
@@ -245,19 +260,50 @@ fn only_the_renter_with_its_key_changes_a_rental() {
         }
         assert_eq!(state().await, LeaseState::Running);
 
-        assert_eq!(subnet.output(&renter, action("unpause", &pem())).await, yes(), "it runs already");
-        assert_eq!(subnet.output(&renter, action("pause", &pem())).await, yes());
-        assert_eq!(subnet.output(&renter, action("pause", &pem())).await, yes(), "a repeat");
+        let port = subnet.leases().await[0].endpoint.unwrap().ssh_port;
+        let done = json!({"status": true, "port": port});
+        assert_eq!(subnet.output(&renter, action("unpause", &pem())).await, done, "it runs already");
+        assert_eq!(subnet.output(&renter, action("pause", &pem())).await, done);
+        assert_eq!(subnet.output(&renter, action("pause", &pem())).await, done, "a repeat");
         assert_eq!(state().await, LeaseState::Paused);
         assert_eq!(subnet.output(&renter, owns(&pem())).await, no(), "it does not run");
         assert_eq!(subnet.output(&renter, probe()).await, no(), "nor is the machine free");
         assert_eq!(subnet.output(&second, action("resume", &pem())).await, no());
-        assert_eq!(subnet.output(&renter, action("resume", &pem())).await, yes());
+        assert_eq!(subnet.output(&renter, action("resume", &pem())).await, done);
         assert_eq!(state().await, LeaseState::Running);
 
-        // What no engine can do yet, and what nobody knows.
-        assert_eq!(subnet.output(&renter, action("restart", &pem())).await, no());
-        assert_eq!(subnet.output(&renter, action("exchange_key", &pem())).await, no());
+        assert_eq!(subnet.output(&second, action("restart", &pem())).await, no());
+        assert_eq!(subnet.output(&renter, action("restart", "another")).await, no());
+        assert_eq!(subnet.granted().restarts, 0);
+        assert_eq!(subnet.output(&renter, action("restart", &pem())).await, done);
+        assert_eq!((subnet.granted().restarts, state().await), (1, LeaseState::Running));
+        assert_eq!(subnet.output(&renter, action("pause", &pem())).await, done);
+        assert_eq!(subnet.output(&renter, action("restart", &pem())).await, done, "a paused one runs afterwards");
+        assert_eq!((subnet.granted().restarts, state().await), (2, LeaseState::Running));
+
+        let exchange = |key_type: &str, ssh_key: &str| {
+            let mut fields = action("exchange_key", &pem());
+            fields["docker_action"]["key_type"] = json!(key_type);
+            fields["docker_action"]["ssh_key"] = json!(ssh_key);
+            fields
+        };
+        let password_hash = subnet.granted().password_hash;
+        for (key_type, ssh_key, user, terminal) in [
+            ("user", "ssh-ed25519 BBBB", "ssh-ed25519 BBBB", None),
+            ("terminal", "ssh-ed25519 CCCC", "ssh-ed25519 BBBB", Some("ssh-ed25519 CCCC")),
+            ("", "ssh-ed25519 DDDD", "ssh-ed25519 DDDD", Some("ssh-ed25519 CCCC")),
+        ] {
+            assert_eq!(subnet.output(&renter, exchange(key_type, ssh_key)).await, done, "{key_type}");
+            let granted = subnet.granted();
+            let keys = (granted.user_key, granted.terminal_key);
+            assert_eq!(keys, (Some(Granted::digest(user)), terminal.map(Granted::digest)), "{key_type}");
+            assert_eq!((granted.password_hash, granted.restarts), (password_hash, 2), "nothing else changes");
+        }
+        for (key_type, ssh_key) in [("root", "ssh-ed25519 E"), ("user", ""), ("user", "ssh-ed25519 E\nssh-ed25519 F")] {
+            assert_eq!(subnet.output(&renter, exchange(key_type, ssh_key)).await, no(), "{key_type} {ssh_key}");
+        }
+        assert_eq!(subnet.output(&second, exchange("user", "ssh-ed25519 E")).await, no());
+        assert_eq!(subnet.granted().user_key, Some(Granted::digest("ssh-ed25519 DDDD")));
         assert_eq!(subnet.output(&renter, action("defragment", &pem())).await, json!({"port": PORT}));
         assert_eq!(subnet.output(&renter, give_back(&pem())).await, yes());
         assert_eq!(subnet.output(&renter, action("pause", &pem())).await, no(), "it has ended");
@@ -291,6 +337,52 @@ fn the_operator_bounds_the_originals_rentals_and_its_tests_of_the_machine() {
         assert_eq!(subnet.output(&renter, probe()).await, no(), "not free for them");
         assert_eq!(subnet.output(&renter, rent(1)).await, no());
         assert!(subnet.leases().await.is_empty());
+        subnet.miner.end().await;
+    });
+}
+
+#[test]
+fn whoever_asks_for_more_than_the_machine_has_or_for_what_policy_forbids_is_not_served() {
+    inside(async |runtime| {
+        let subnet = Subnet::start_with(runtime.clone(), |settings| {
+            settings.leases.original_image = "compute/legacy:1".to_owned();
+        })
+        .await;
+        let renter = validator_key();
+        let wish = |section: &str, fields: Value| {
+            let mut wish = rent(1);
+            wish[section] = fields;
+            wish
+        };
+        let ssh_key = "ssh-ed25519 AAAA renter";
+        for fields in [
+            wish("device_requirement", json!({"cpu": {"count": 100_000}})),
+            wish("device_requirement", json!({"ram": {"capacity": 1e18}})),
+            wish("device_requirement", json!({"hard_disk": {"capacity": 1e18}})),
+            wish("device_requirement", json!({"gpu": {"count": 99}})),
+            wish("docker_requirement", json!({"ssh_key": ssh_key, "dockerfile": "\"; touch /tmp/x #"})),
+            wish("docker_requirement", json!({"ssh_key": ssh_key, "base_image": "x; $(id)"})),
+        ] {
+            assert_eq!(subnet.output(&renter, fields.clone()).await, no(), "{fields}");
+        }
+        assert!(subnet.leases().await.is_empty());
+        for (asked, image) in [
+            (json!({"ssh_key": ssh_key, "base_image": "ubuntu"}), "compute/legacy:1"),
+            (json!({"ssh_key": ssh_key, "base_image": "debian:12"}), "debian:12"),
+        ] {
+            assert_eq!(subnet.output(&renter, wish("docker_requirement", asked)).await["status"], true);
+            assert_eq!(subnet.leases().await[0].image, image);
+            assert_eq!(subnet.output(&renter, give_back(&pem())).await, yes());
+        }
+        subnet.miner.end().await;
+
+        let subnet = Subnet::start_with(runtime, |settings| settings.leases.original_password = false).await;
+        assert_eq!(subnet.output(&renter, wish("docker_requirement", json!({}))).await, no(), "no way to log in");
+        let rented = subnet.output(&renter, rent(1)).await;
+        let hidden = STANDARD.decode(rented["info"].as_str().unwrap()).unwrap();
+        let opened = private().decrypt(Oaep::new::<sha2::Sha256>(), &hidden).unwrap();
+        let opened: Value = serde_json::from_slice(&opened).unwrap();
+        assert_eq!((&opened["password"], subnet.granted().password_hash), (&json!(""), None));
         subnet.miner.end().await;
     });
 }
@@ -361,4 +453,28 @@ fn the_other_synapses_are_answered_as_the_original_does_and_better() {
         assert_eq!(ask(miner, &caller, &Ping::default()).await.status, 200);
         subnet.miner.end().await;
     });
+}
+
+#[test]
+fn the_tests_that_the_document_names_are_there() {
+    fn gather(dir: &std::path::Path, all: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                gather(&path, all);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                all.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    ["src", "tests"].iter().for_each(|dir| gather(&root.join(dir), &mut code));
+    let text = std::fs::read_to_string(root.join("docs/legacy.md")).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let tests: Vec<&str> = quoted.filter(|name| name.matches('_').count() >= 4).collect();
+    assert!(tests.len() > 30, "{tests:?}");
+    for name in tests {
+        assert!(code.contains(&format!("fn {name}(")), "docs/legacy.md names a test that is not there: {name}");
+    }
 }

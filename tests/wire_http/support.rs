@@ -152,7 +152,7 @@ async fn specs(
     let work = |caller: btauth::Caller, _: SpecsRequest| async move {
         count.fetch_add(1, Ordering::SeqCst);
         let specs = serde_json::json!({ "caller": caller.hotkey, "from": from });
-        Ok(SpecsReply { version: "1".to_owned(), specs, devices: vec![], leases: vec![] })
+        Ok(SpecsReply { version: "1".to_owned(), specs, devices: vec![], leases: vec![], receipts: vec![] })
     };
     handle(&gate, request, payload, admit, work).await
 }

@@ -1,8 +1,10 @@
 //! Specs, challenges and openings.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::{ChallengeId, DeviceId, Epoch, Hash32, LeaseId};
+use crate::scoring::LeaseReceipt;
+use crate::scoring::presented::MAX_OF_ONE;
 use crate::verdict::UnknownCause;
 
 /// Asks a miner what it is.
@@ -24,6 +26,15 @@ pub struct SpecsReply {
     /// The leases whose containers it holds.
     #[serde(default)]
     pub leases: Vec<LeaseId>,
+    /// What shows that validators rent it: the newest receipt of each lease. One that this version cannot read is left out.
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Vec::is_empty")]
+    pub receipts: Vec<LeaseReceipt>,
+}
+
+/// The receipts that can be read, the first ones: of what a peer sends no more is ever looked at.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LeaseReceipt>, D::Error> {
+    let all = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(all.into_iter().take(MAX_OF_ONE).filter_map(|one| serde_json::from_value(one).ok()).collect())
 }
 
 /// A device that a miner offers.

@@ -1,9 +1,13 @@
-//! Leases: allocate, look, renew, release.
+//! Leases: allocate, look, change, renew, release.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::OwnerToken;
+use crate::lease::fencing::CallKey;
+use crate::scoring::LeaseReceipt;
+
+use super::login::{ReplyKey, SealedLogin};
 
 /// Asks a miner to run a renter's container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +28,9 @@ pub struct AllocateRequest {
     pub devices: Vec<DeviceId>,
     /// The secret that later calls about this lease must show.
     pub owner_token: OwnerToken,
+    /// The key under which the reply hides where to log in; renters of old versions send none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_key: Option<ReplyKey>,
 }
 
 /// The answer to an allocation.
@@ -32,12 +39,15 @@ pub struct AllocateRequest {
 pub enum AllocateReply {
     /// The container runs and its SSH port answers.
     Running {
-        /// Host to log in to.
+        /// Host to log in to; empty where `login` tells it.
         ssh_host: String,
-        /// Port to log in to.
+        /// Port to log in to; 0 where `login` tells it.
         ssh_port: u16,
         /// The container's identity at the engine.
         container: String,
+        /// How to log in, for a caller that sent a key for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<SealedLogin>,
     },
     /// Nothing was started.
     Refused {
@@ -73,6 +83,10 @@ pub enum LeaseRefusal {
     Degraded,
     /// The miner takes no new leases: maintenance, or it is about to end.
     Draining,
+    /// The lease is not in a state that allows it.
+    State,
+    /// The key of the call was used for another one.
+    Reused,
     /// A reason that this version does not know.
     #[serde(other)]
     Other,
@@ -107,7 +121,7 @@ pub enum ReleaseReply {
     },
 }
 
-/// Asks a miner how a lease is.
+/// Asks a miner how a lease is, and hands it the lease's receipt while the lease is well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseStatusRequest {
     /// Which lease.
@@ -116,6 +130,12 @@ pub struct LeaseStatusRequest {
     pub fencing_epoch: u64,
     /// Its secret.
     pub owner_token: OwnerToken,
+    /// The caller's word that it holds the lease, for the miner to show to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<LeaseReceipt>,
+    /// The key under which the reply hides where to log in; none where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_key: Option<ReplyKey>,
 }
 
 /// How a lease is on its miner.
@@ -128,6 +148,9 @@ pub enum LeaseStatusReply {
         state: ContainerState,
         /// When it ends.
         expires_at_ms: u64,
+        /// How to log in, for a caller that sent a key for it and a lease that has a container.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login: Option<SealedLogin>,
     },
     /// This miner knows no such lease.
     UnknownLease,
@@ -151,6 +174,66 @@ pub enum ContainerState {
     Paused,
     /// No longer there.
     Gone,
+}
+
+/// Asks a miner to change a lease's container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseChangeRequest {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Its fencing epoch.
+    pub fencing_epoch: u64,
+    /// Its secret.
+    pub owner_token: OwnerToken,
+    /// Random, the same for every attempt at the same call: a repeat gets the first answer, and restarts nothing twice.
+    #[serde(with = "hex::serde")]
+    pub key: CallKey,
+    /// What to do.
+    pub change: LeaseChange,
+}
+
+/// What is done to a lease's container. Its files, port and host key stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum LeaseChange {
+    /// Freeze its processes.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// End them and start it again; a paused container runs afterwards.
+    Restart,
+    /// From the next login on this key logs in, and the renter's former one does not.
+    UserKey {
+        /// One line in OpenSSH's format.
+        ssh_key: String,
+    },
+    /// From the next login on this second key logs in too, and the former second one does not.
+    TerminalKey {
+        /// One line in OpenSSH's format; `None` for no second key.
+        #[serde(default)]
+        ssh_key: Option<String>,
+    },
+}
+
+/// The answer to a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum LeaseChangeReply {
+    /// The engine did it.
+    Done {
+        /// The container's state since.
+        state: ContainerState,
+    },
+    /// This miner knows no such lease.
+    UnknownLease,
+    /// Not done, or not known to be.
+    Refused {
+        /// Why.
+        reason: LeaseRefusal,
+        /// For people.
+        #[serde(default)]
+        detail: String,
+    },
 }
 
 /// Asks a miner to let a lease run longer.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod challenge;
 mod lease;
+mod login;
 pub mod original;
 mod who;
 
@@ -20,9 +21,10 @@ pub use challenge::{
     MemoryFillRequest, MemoryOpenRequest, MemoryScanRequest, OpeningsRequest, ProverFailure, SpecsReply, SpecsRequest,
 };
 pub use lease::{
-    AllocateReply, AllocateRequest, ContainerState, LeaseRefusal, LeaseStatusReply, LeaseStatusRequest, ReleaseReply,
-    ReleaseRequest, RenewReply, RenewRequest,
+    AllocateReply, AllocateRequest, ContainerState, LeaseChange, LeaseChangeReply, LeaseChangeRequest, LeaseRefusal,
+    LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest, RenewReply, RenewRequest,
 };
+pub use login::{Login, LoginError, ReplyKey, ReplySecret, SealedLogin};
 pub use who::{WhoReply, WhoRequest};
 
 /// A request: the type decides path and reply.
@@ -104,10 +106,20 @@ synapses! {
     "/ComputeAllocate": AllocateRequest => AllocateReply;
     "/ComputeRelease": ReleaseRequest => ReleaseReply;
     "/ComputeLease": LeaseStatusRequest => LeaseStatusReply;
+    "/ComputeLeaseChange": LeaseChangeRequest => LeaseChangeReply;
     "/ComputeRenew": RenewRequest => RenewReply;
     "/ComputeWho": WhoRequest => WhoReply;
 }
-json_replies!(SpecsReply, ChallengeReply, AllocateReply, ReleaseReply, LeaseStatusReply, RenewReply, WhoReply);
+json_replies!(
+    SpecsReply,
+    ChallengeReply,
+    AllocateReply,
+    ReleaseReply,
+    LeaseStatusReply,
+    LeaseChangeReply,
+    RenewReply,
+    WhoReply
+);
 
 /// What every error reply holds, signed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +204,53 @@ mod tests {
         assert_eq!(failed(ProverFailure::Hung).unknown_cause(), Some(U::ProverHung));
         assert_eq!(failed(ProverFailure::Garbage).unknown_cause(), Some(U::ProverGarbage));
         assert_eq!(failed(ProverFailure::Device).unknown_cause(), Some(U::DeviceFailed));
+    }
+
+    #[test]
+    fn the_wire_form_of_a_lease_is_what_old_peers_know_and_a_login_more() {
+        let secret = ReplySecret::generate().unwrap();
+        let request = AllocateRequest {
+            lease: LeaseId([1; 16]),
+            fencing_epoch: 2,
+            expires_at_ms: 3,
+            renter: crate::ids::Hotkey([4; 32]),
+            image: "ubuntu".into(),
+            ssh_key: "ssh-ed25519 A".into(),
+            devices: vec![DeviceId::cpu(0)],
+            owner_token: OwnerToken::from_bytes([5; 32]),
+            reply_key: None,
+        };
+        let old = serde_json::to_value(&request).unwrap();
+        assert!(old.get("reply_key").is_none(), "{old}");
+        assert_eq!(serde_json::from_value::<AllocateRequest>(old).unwrap(), request);
+        let request = AllocateRequest { reply_key: Some(secret.public()), ..request };
+        let new = serde_json::to_value(&request).unwrap();
+        assert_eq!(new["reply_key"].as_str().map(str::len), Some(64));
+        assert_eq!(serde_json::from_value::<AllocateRequest>(new).unwrap(), request);
+
+        let old = br#"{"outcome":"running","ssh_host":"192.0.2.1","ssh_port":4444,"container":"c"}"#.to_vec();
+        let running =
+            AllocateReply::Running { ssh_host: "192.0.2.1".into(), ssh_port: 4444, container: "c".into(), login: None };
+        assert_eq!(AllocateReply::decode(old.clone()).unwrap(), running);
+        assert_eq!(running.encode().unwrap(), old);
+        let known = br#"{"outcome":"known","state":"paused","expires_at_ms":7}"#.to_vec();
+        let status = LeaseStatusReply::Known { state: ContainerState::Paused, expires_at_ms: 7, login: None };
+        assert_eq!(LeaseStatusReply::decode(known).unwrap(), status);
+
+        let change = LeaseChangeRequest {
+            lease: LeaseId([1; 16]),
+            fencing_epoch: 2,
+            owner_token: OwnerToken::from_bytes([5; 32]),
+            key: [6; 16],
+            change: LeaseChange::UserKey { ssh_key: "ssh-ed25519 B".into() },
+        };
+        let wire = json!({
+            "lease": "01".repeat(16), "fencing_epoch": 2, "owner_token": "05".repeat(32), "key": "06".repeat(16),
+            "change": {"do": "user_key", "ssh_key": "ssh-ed25519 B"},
+        });
+        assert_eq!(serde_json::to_value(&change).unwrap(), wire);
+        assert_eq!(serde_json::from_value::<LeaseChangeRequest>(wire).unwrap(), change);
+        assert_eq!(serde_json::to_value(LeaseChange::Resume).unwrap(), json!({"do": "resume"}));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Allocate {
     /// Days; which of several things is asked depends on whether it is above 0.
     #[serde(deserialize_with = "lax::int")]
     pub timeline: i64,
-    /// What the machine should have. Nobody checks it: callers choose miners by their specs.
+    /// What the machine should have, see [`demand`](super::demand).
     #[serde(deserialize_with = "or_default")]
     pub device_requirement: DeviceRequirement,
     /// Whether only to look.

@@ -9,10 +9,11 @@
 //! - exact out: every field of the class is always written, and the objects within ([`objects`]) leave as they came;
 //! - what a body says of itself is nobody's word: the classes name no hashed fields, so the signature covers no body.
 //!
-//! [`mode`] tells what an `Allocate` asks for, [`envelope`] hides the credentials of its reply.
+//! [`mode`] tells what an `Allocate` asks for, [`demand`] whether the machine has it, [`envelope`] hides the credentials of its reply.
 
 mod allocate;
 mod challenge;
+pub mod demand;
 pub mod envelope;
 pub mod mode;
 pub mod objects;
@@ -20,7 +21,7 @@ mod specs;
 
 pub use allocate::{Allocate, PublicKey};
 pub use challenge::Challenge;
-pub use envelope::{CallerKey, Credentials, EnvelopeError};
+pub use envelope::{CallerKey, Credentials, EnvelopeError, HashError, OpenError, OpenedLogin, RenterKey};
 pub use mode::Mode;
 pub use objects::{DeviceRequirement, DockerAction, DockerRequirement, Output};
 pub use specs::{Specs, specs_text};

@@ -89,10 +89,11 @@ impl DeviceRequirement {
         self.0.get("testing").and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// A whole number, or the whole part of a float: callers compute capacities in floats.
+    /// A whole number, or the whole part of a float, at most the largest whole number there is: callers compute capacities
+    /// in floats.
     fn number(&self, section: &str, key: &str) -> Option<u64> {
         let number = self.0.get(section)?.get(key)?;
-        let float = || number.as_f64().filter(|v| (0.0..=9_007_199_254_740_992.0).contains(v)).map(|v| v as u64);
+        let float = || number.as_f64().filter(|v| *v >= 0.0).map(|v| v as u64);
         number.as_u64().or_else(float)
     }
 }

@@ -3,6 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 use rsa::pkcs1::EncodeRsaPublicKey as _;
 use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use rsa::{Oaep, RsaPrivateKey, RsaPublicKey};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -212,4 +213,62 @@ fn specs_are_told_in_the_originals_five_sections() {
     assert_eq!(told.as_object().unwrap().len(), 5);
     assert_eq!((&told["cpu"], &told["gpu"], &told["hard_disk"]), (&json!({}), &json!({}), &json!({})));
     assert_eq!((&told["ram"]["total"], &told["has_docker"]), (&json!(10), &json!(true)));
+}
+
+fn opened(info: &str) -> Value {
+    let hidden = STANDARD.decode(info).unwrap();
+    serde_json::from_slice(&private().decrypt(Oaep::new::<Sha256>(), &hidden).unwrap()).unwrap()
+}
+
+#[test]
+fn the_hash_of_a_password_is_a_phc_string_that_only_this_password_verifies() {
+    use argon2::{Algorithm, Argon2, Block, Params, Version};
+    let verifies = |hash: &str, password: &str| {
+        let parts: Vec<&str> = hash.split('$').collect();
+        let ["", "argon2id", "v=19", "m=19456,t=2,p=1", salt, hash] = parts[..] else { panic!("{hash}") };
+        let bytes = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text).unwrap();
+        let params = Params::new(19456, 2, 1, Some(32)).unwrap();
+        let mut memory = vec![Block::default(); params.block_count()];
+        let mut out = [0u8; 32];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into_with_memory(password.as_bytes(), &bytes(salt), &mut out, &mut memory)
+            .unwrap();
+        out == bytes(hash)[..]
+    };
+    let credentials = Credentials::generate(4444).unwrap();
+    let (first, second) = (credentials.password_hash().unwrap(), credentials.password_hash().unwrap());
+    assert_ne!(first, second, "each has a salt of its own");
+    let sealed = CallerKey::read(&pem(&private().to_public_key())).unwrap().seal(&credentials).unwrap();
+    let opened = opened(&sealed);
+    let password = opened["password"].as_str().unwrap();
+    assert!(verifies(&first, password) && verifies(&second, password) && !verifies(&first, "another"));
+    assert!(!format!("{credentials:?}").contains(password));
+}
+
+#[test]
+fn the_fingerprint_of_the_hosts_key_fits_into_the_smallest_envelope() {
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    let credentials = Credentials::generate(u16::MAX).unwrap().with_host_key(Some(line));
+    let sealed = CallerKey::read(&pem(&private().to_public_key())).unwrap().seal(&credentials).unwrap();
+    let envelope = opened(&sealed);
+    assert!(envelope["host_key"].as_str().is_some_and(|f| f.starts_with("SHA256:") && f.len() == 50), "{envelope}");
+    let odd = Credentials::generate(1).unwrap().with_host_key(Some("no key\"}"));
+    let sealed = CallerKey::read(&pem(&private().to_public_key())).unwrap().seal(&odd).unwrap();
+    let envelope = opened(&sealed);
+    assert!(envelope.get("host_key").is_none(), "{envelope}");
+}
+
+#[test]
+fn a_renter_opens_its_envelope_and_no_other() {
+    let (mine, others) = (RenterKey::generate().unwrap(), RenterKey::generate().unwrap());
+    assert!(mine.public().text().starts_with("-----BEGIN PUBLIC KEY-----"));
+    let caller = CallerKey::read(mine.public().text()).unwrap();
+    let info = caller.seal(&Credentials::generate(4444).unwrap()).unwrap();
+    let login = mine.open(&format!("{info}\n")).unwrap();
+    assert_eq!((login.username.as_str(), login.port, login.password.expose_secret().len()), ("root", 4444, 20));
+    assert!(!format!("{login:?} {mine:?}").contains(login.password.expose_secret()));
+    assert_eq!(others.open(&info).unwrap_err(), OpenError::Key);
+    assert_eq!(mine.open("no base64!").unwrap_err(), OpenError::Text);
+    assert_eq!(mine.open(&"A".repeat(5_000)).unwrap_err(), OpenError::Text);
+    assert_eq!(mine.open("AAAA").unwrap_err(), OpenError::Key);
 }
