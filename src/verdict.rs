@@ -39,6 +39,9 @@ macro_rules! reasons {
     };
 }
 
+#[cfg(feature = "node")]
+pub(crate) use reasons;
+
 reasons! {
     /// Why a proof failed.
     FailReason {
@@ -53,6 +56,7 @@ reasons! {
         OpeningWithheld = "opening_withheld", "the roots were sent but the openings were not", "keep the commitment until the opening deadline has passed";
         OpeningUnanswered = "opening_unanswered", "the roots were sent, then no answer at all until the opening deadline", "check that the axon stays reachable until the opening deadline has passed";
         BelowFloor = "below_floor", "the proved rate is below the floor of the claimed model", "claim the model that is installed, and keep the device free for proofs";
+        CanaryFailed = "canary_failed", "the device did not prove itself in a rented container", "see the detail for the stage; rent out the devices that are proved; the next canary that passes clears it";
         DuplicateDevice = "duplicate_device", "two hotkeys claim the same device", "register each device with one hotkey";
         Unresponsive = "unresponsive", "no answer in several windows of its own in a row", "check that the axon is reachable from outside and that the prover starts";
     }
@@ -83,10 +87,11 @@ reasons! {
 
 impl FailReason {
     /// Whether it counts towards a penalty beyond the lost epoch. What another can cause does not: a second hotkey may
-    /// claim an honest miner's device, and somebody in between may keep a miner from answering. Nor does one proof of memory
-    /// over and over, in each epoch that it costs.
+    /// claim an honest miner's device, and somebody in between may keep a miner from answering. Nor does one proof of memory,
+    /// or one canary rental, over and over, in each epoch that it costs.
     pub fn penalised(self) -> bool {
-        !matches!(self, FailReason::DuplicateDevice | FailReason::Unresponsive | FailReason::MemoryNotProved)
+        use FailReason::*;
+        !matches!(self, DuplicateDevice | Unresponsive | MemoryNotProved | CanaryFailed)
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Kind {
     Miner,
     /// One miner's memory in one epoch.
     Memory,
+    /// The lease receipts that miners presented in an epoch, and which count.
+    Receipts,
     /// Closes an epoch: what its verdicts came to.
     Epoch,
     /// The scores of an epoch.
@@ -64,6 +66,7 @@ impl Kind {
             Kind::Rules => "rules",
             Kind::Miner => "miner",
             Kind::Memory => "memory",
+            Kind::Receipts => "receipts",
             Kind::Epoch => "epoch",
             Kind::Scores => "scores",
             Kind::State => "state",

@@ -10,7 +10,8 @@ use super::{Entry, Kind};
 use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32, Hotkey, Uid};
 use crate::proof::{Root, Work, memory};
 use crate::scoring::{
-    Burn, Counted, DuePenalty, HistoryRules, Judge, MinerFinding, Points, ScoreRow, ScoreTable, WeightLimits,
+    Burn, Counted, DuePenalty, HistoryRules, Judge, MinerFinding, Points, Presented, ReceiptStanding, ScoreRow,
+    ScoreTable, WeightLimits,
 };
 use crate::store::records::WeightsStatus;
 use crate::verdict::MemoryVerdict;
@@ -216,6 +217,16 @@ pub enum Sample {
         /// Tile and path, as hex; of memory the three other digests and the path.
         opening: String,
     },
+}
+
+/// `receipts`: the lease receipts that miners presented in an epoch, where there are any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptsBody {
+    /// The receipts, and all by which they are judged but the judge.
+    pub presented: Presented,
+    /// What became of each, in their order.
+    pub standings: Vec<ReceiptStanding>,
 }
 
 /// `epoch`: what an epoch's verdicts came to.

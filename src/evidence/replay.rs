@@ -14,12 +14,13 @@ use serde_json::Value;
 use super::Kind;
 use super::read::{Located, LogReader};
 use super::record::{
-    EpochBody, MinerBody, OutageBody, RulesBody, ScoresBody, State, StateBody, WeightsBody, WeightsStatusBody,
-    counted_digest, digest, digest_of_value,
+    EpochBody, MinerBody, OutageBody, ReceiptsBody, RulesBody, ScoresBody, State, StateBody, WeightsBody,
+    WeightsStatusBody, counted_digest, digest, digest_of_value,
 };
-use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey, Uid};
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hash32, Hotkey, Uid};
 use crate::scoring::{self, Judge, Judged, MinerFinding, MinerJudgement, ScoreRow, ScoreTable};
 use crate::store::records::WeightsStatus;
+use crate::wallet::verify;
 
 /// Epochs whose judgements and scores are kept while reading: weights follow their epoch closely.
 const REMEMBER: usize = 64;
@@ -220,6 +221,8 @@ struct Replayer {
     tables: BTreeMap<Hash32, ScoreTable>,
     findings: Vec<MinerFinding>,
     judged: BTreeMap<Epoch, Vec<MinerJudgement>>,
+    /// The devices of the receipts that count, of the epochs that are kept.
+    receipts: BTreeMap<Epoch, BTreeMap<Hotkey, Vec<DeviceId>>>,
     rows: BTreeMap<Epoch, Vec<ScoreRow>>,
     out: Replay,
 }
@@ -261,6 +264,7 @@ impl Replayer {
                 self.findings.push(finding);
                 Ok(())
             }
+            () if is(Kind::Receipts) => self.receipts(read(body)?),
             () if is(Kind::Epoch) => self.epoch(read(body)?),
             () if is(Kind::Scores) => self.scores(read(body)?),
             () if is(Kind::Weights) => self.weights(read(body)?),
@@ -319,6 +323,26 @@ impl Replayer {
         self.tables.insert(rules.digest, rules.table);
         if let (Some(judge), Some(history)) = (&mut self.judge, rules.history) {
             judge.set_rules(history);
+        }
+        Ok(())
+    }
+
+    /// Which receipts count follows from them, what the log says of the parties, and the judge before the epoch.
+    fn receipts(&mut self, ReceiptsBody { presented, standings }: ReceiptsBody) -> Result<(), String> {
+        let epoch = presented.epoch;
+        let Some(judge) = &self.judge else { return Ok(()) };
+        let derived = presented.standings(judge, verify);
+        for (place, (receipt, follows)) in presented.receipts.iter().zip(&derived).enumerate() {
+            let recorded = standings.get(place).map_or("nothing", |standing| standing.label());
+            if recorded != follows.label() {
+                let (lease, follows) = (receipt.lease, follows.label());
+                let what = format!("the receipt of lease {lease}: {recorded} is recorded, {follows} follows");
+                self.differ(Some(epoch), None, what);
+            }
+        }
+        self.receipts.insert(epoch, presented.devices(&derived));
+        while self.receipts.len() > REMEMBER {
+            self.receipts.pop_first();
         }
         Ok(())
     }
@@ -387,6 +411,13 @@ impl Replayer {
         let Some(table) = self.tables.get(&rules) else {
             return Err(format!("it was scored by the rules {rules}, which the log does not hold"));
         };
+        for (miner, devices) in self.receipts.get(&epoch).into_iter().flatten() {
+            let scored = allocated.get(miner).is_some_and(|a| devices.iter().all(|device| a.contains(device)));
+            if !scored {
+                let what = format!("{miner} has receipts that count, and is scored as if it had none");
+                self.out.differences.push(Difference { epoch: Some(epoch), uid: None, what });
+            }
+        }
         let derived = scoring::score_all(table, miners, &allocated);
         let follows = ScoresBody::rows_of(&derived);
         let mut differences = Vec::new();

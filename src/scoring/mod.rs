@@ -3,7 +3,7 @@
 //! Read in this order: [`table`] (what each model is worth), [`judge`] (one epoch's findings become verdicts that
 //! count), [`history`] (what a device's verdicts say over time), [`memory`] (what its proofs of memory cost it), [`score`] (one machine's score, part by part),
 //! [`mod@weights`] (scores as the chain takes them), [`burn`] (a share that nobody earns), [`receipt`] (how a machine that
-//! another validator rents shows it) and [`overclaim`] (what a table would pay for claims that are not true).
+//! another validator rents shows it), [`presented`] (the receipts of an epoch) and [`overclaim`] (what a table would pay for claims that are not true).
 //!
 //! # The rule
 //! `scaling = 100 / (8 · highest base)`; a machine's score is the sum of `base · min(1, rate / nominal)` over its 8
@@ -28,6 +28,7 @@ pub mod judge;
 pub mod memory;
 pub mod overclaim;
 pub mod points;
+pub mod presented;
 pub mod receipt;
 pub mod score;
 pub mod table;
@@ -42,6 +43,7 @@ pub use judge::{Counted, DeviceFinding, DuePenalty, Judge, Judged, MinerFinding}
 pub use memory::{MemoryStanding, MemoryStandings};
 pub use overclaim::{Claims, best_claims, by_rate_alone};
 pub use points::{Points, decimal, rate_text};
+pub use presented::{Presented, ReceiptStanding};
 pub use receipt::LeaseReceipt;
 pub use score::{
     ALLOCATION_BONUS, DeviceJudgement, DevicePart, MinerJudgement, PartReason, Scaling, Score, ScoreRow,

@@ -42,8 +42,30 @@ pub struct LeaseReceipt {
     pub signature: [u8; 64],
 }
 
+/// What a receipt is made of. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsigned {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The miner that is rented.
+    pub miner: Hotkey,
+    /// The devices.
+    pub devices: Vec<DeviceId>,
+    /// The lease's fencing epoch.
+    pub fencing_epoch: u64,
+    /// When the lease began.
+    pub began_ms: u64,
+    /// Now.
+    pub issued_ms: u64,
+    /// When the receipt ends.
+    pub expires_ms: u64,
+    /// Who rents.
+    pub validator: Hotkey,
+}
+
 /// Why a receipt is not genuine, or not valid now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum ReceiptProblem {
     /// No device, too many, or not in strictly ascending order.
     #[error("the devices are not 1 to {MAX_DEVICES} in ascending order")]
@@ -65,7 +87,51 @@ pub enum ReceiptProblem {
     Signature,
 }
 
+impl ReceiptProblem {
+    /// Every problem.
+    pub const ALL: &'static [ReceiptProblem] = &[
+        ReceiptProblem::Devices,
+        ReceiptProblem::Times,
+        ReceiptProblem::TooLong,
+        ReceiptProblem::NotYet,
+        ReceiptProblem::Expired,
+        ReceiptProblem::Signature,
+    ];
+    /// The metric label: snake case, stable.
+    pub fn label(self) -> &'static str {
+        match self {
+            ReceiptProblem::Devices => "devices",
+            ReceiptProblem::Times => "times",
+            ReceiptProblem::TooLong => "too_long",
+            ReceiptProblem::NotYet => "not_yet",
+            ReceiptProblem::Expired => "expired",
+            ReceiptProblem::Signature => "signature",
+        }
+    }
+}
+
 impl LeaseReceipt {
+    /// A receipt of this validator, signed by `sign`. The devices are put in order.
+    pub fn issue(unsigned: Unsigned, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Self {
+        let Unsigned { lease, miner, mut devices, fencing_epoch, began_ms, issued_ms, expires_ms, validator } =
+            unsigned;
+        devices.sort_unstable();
+        devices.dedup();
+        let mut receipt = LeaseReceipt {
+            lease,
+            miner,
+            devices,
+            fencing_epoch,
+            began_ms,
+            issued_ms,
+            expires_ms,
+            validator,
+            signature: [0; 64],
+        };
+        receipt.signature = sign(&receipt.signed_bytes());
+        receipt
+    }
+
     /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded
     /// by their number.
     pub fn signed_bytes(&self) -> Vec<u8> {
@@ -121,7 +187,8 @@ impl LeaseReceipt {
 }
 
 /// A neuron as the metagraph shows it, as far as receipts need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Party {
     /// Its owner.
     pub coldkey: Coldkey,
@@ -132,7 +199,8 @@ pub struct Party {
 }
 
 /// The rules by which receipts count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReceiptRules {
     /// The least stake of a renting validator, in rao.
     pub min_stake_rao: u64,

@@ -95,6 +95,7 @@ impl Validator {
             epoch,
             block: epoch * 6,
             at_ms,
+            receipts: None,
             findings: &findings,
             traces: HashMap::new(),
             judged: &judged,
