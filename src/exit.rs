@@ -6,7 +6,7 @@
 pub enum Exit {
     /// Ended in order.
     Ok = 0,
-    /// A selftest found that the machine would not pass.
+    /// A selftest found that the machine would not pass, or the doctor that rentals cannot run on it.
     WouldNotPass = 1,
     /// Wrong command line (`EX_USAGE`).
     Usage = 64,

@@ -1,7 +1,7 @@
 //! A GPU compute subnet's miner and validator, as supervised actors over actor-free domain code.
 //!
-//! Read in this order: [`ids`] and [`verdict`] (the words), [`proof`], [`lease`], [`scoring`] and [`admission`]
-//! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`store`], [`evidence`] (the outside world), [`runtime`]
+//! Read in this order: [`ids`] and [`verdict`] (the words), [`proof`], [`lease`], [`rental`], [`scoring`] and [`admission`]
+//! (the rules, pure), [`chain`], [`wire`], [`wallet`], [`hardware`], [`host`], [`store`], [`evidence`] (the outside world), [`runtime`]
 //! (supervision), [`messages`] and [`actors`] (who talks to whom), [`web`], [`telemetry`], [`settings`] (how people
 //! see and steer it), [`launch`] (what the programs share) and [`sim`] (a whole subnet in one process).
 //!
@@ -10,6 +10,7 @@
 //! `docs/proof.md` says what a proof shows.
 //!
 //! Everything but [`proof`] and the words is behind the feature `node`, which is on by default: `compute-prover` is built without.
+//! The module `sshd`, behind a feature of that name, is the SSH server that runs in rented containers.
 
 pub mod clock;
 pub mod error;
@@ -24,6 +25,8 @@ pub mod admission;
 #[cfg(feature = "node")]
 pub mod lease;
 #[cfg(feature = "node")]
+pub mod rental;
+#[cfg(feature = "node")]
 pub mod scoring;
 
 #[cfg(feature = "node")]
@@ -33,6 +36,8 @@ pub mod evidence;
 #[cfg(feature = "node")]
 pub mod hardware;
 #[cfg(feature = "node")]
+pub mod host;
+#[cfg(feature = "node")]
 pub mod store;
 #[cfg(feature = "node")]
 pub mod wallet;
@@ -40,11 +45,17 @@ pub mod wallet;
 pub mod wire;
 
 #[cfg(feature = "node")]
+pub mod canary;
+
+#[cfg(feature = "node")]
 pub mod actors;
 #[cfg(feature = "node")]
 pub mod messages;
 #[cfg(feature = "node")]
 pub mod runtime;
+
+#[cfg(feature = "sshd")]
+pub mod sshd;
 
 #[cfg(feature = "node")]
 pub mod launch;

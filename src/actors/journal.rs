@@ -13,17 +13,19 @@ use actix::prelude::*;
 use rusqlite::Connection;
 
 use crate::clock::SharedClock;
+use crate::ids::{DeviceId, Hotkey};
 use crate::messages::journal::{
-    EndedLeases, Explain, GetLastWeights, GetLease, GetMemoryRounds, LastProof, LastView, LastWeights, LeaseWithEvents,
-    LiveLeases, MemoryHistory, MemoryRounds, Note, OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
+    CanaryFailures, CanaryTimes, EndedLeases, Explain, GetLastWeights, GetLease, GetMemoryRounds, HeldCanaries,
+    LastCanaries, LastProof, LastView, LastWeights, LeaseWithEvents, LiveLeases, MemoryHistory, MemoryRounds, Note,
+    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
 use crate::store::records::{
-    LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, Retention, SubnetViewRecord,
-    VerdictRecord,
+    CanaryRow, HeldCanary, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, Retention,
+    SubnetViewRecord, VerdictRecord,
 };
-use crate::store::{Health, Record, Role, StoreError, Writer, queries};
+use crate::store::{Health, Record, Role, StoreError, Writer, canaries, queries};
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long a read may take.
@@ -110,6 +112,10 @@ impl Supervised for Journal {
         "EndedLeases",
         "GetLease",
         "LeaseWithEvents",
+        "HeldCanaries",
+        "LastCanaries",
+        "CanaryTimes",
+        "CanaryFailures",
         "Explain",
         "LastProof",
         "PenaltiesAt",
@@ -206,6 +212,34 @@ impl Handler<GetLease> for Journal {
     type Result = ResponseActFuture<Self, Result<Option<LeaseRecord>, StoreError>>;
     fn handle(&mut self, GetLease(id): GetLease, _: &mut Ctx<Self>) -> Self::Result {
         self.read(move |conn| queries::lease(conn, &id))
+    }
+}
+
+impl Handler<HeldCanaries> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<HeldCanary>, StoreError>>;
+    fn handle(&mut self, _: HeldCanaries, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(canaries::held)
+    }
+}
+
+impl Handler<LastCanaries> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<CanaryRow>, StoreError>>;
+    fn handle(&mut self, LastCanaries(miner, most): LastCanaries, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| canaries::last(conn, miner.as_ref(), most))
+    }
+}
+
+impl Handler<CanaryTimes> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<(Hotkey, u64, bool)>, StoreError>>;
+    fn handle(&mut self, _: CanaryTimes, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(canaries::times)
+    }
+}
+
+impl Handler<CanaryFailures> for Journal {
+    type Result = ResponseActFuture<Self, Result<Vec<(Hotkey, DeviceId, String)>, StoreError>>;
+    fn handle(&mut self, _: CanaryFailures, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(canaries::failures)
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actors::journal::Journal;
 use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
-use crate::lease::{Event, Lease, LeaseState, TransitionError, apply};
+use crate::lease::{EndReason, Event, Lease, LeaseState, TransitionError, apply};
 use crate::messages::journal::Write;
 use crate::runtime::{AskError, Handle};
 use crate::store::records::{LeaseEventRecord, LeaseRecord};
@@ -151,6 +151,12 @@ impl Entry {
             let (lease, from, (to, cause)) = (next.lease.id, pair[0].0.label(), pair[1]);
             LeaseTransition { lease, from, to: to.label(), cause }.emit(metrics);
         }
+        if next.lease.state.is_final() && !self.lease.state.is_final() {
+            metrics.lease_ended(match next.lease.state {
+                LeaseState::Lost => LeaseState::Lost.label(),
+                _ => next.lease.end.map_or("other", EndReason::label),
+            });
+        }
         Ok(next)
     }
 }
@@ -256,7 +262,7 @@ impl LeaseBook {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::lease::{EndReason, LeaseTerms};
+    use crate::lease::LeaseTerms;
     use crate::runtime::{ChildSpec, RuntimeMetrics, Tree, TreeConfig};
     use crate::telemetry::{BuildInfo, Labels};
 
@@ -271,6 +277,7 @@ mod tests {
             expires_at_ms: 1_000,
             owner_token_digest: Hash32([3; 32]),
             ssh_public_key: None,
+            image: String::new(),
             wish: None,
             unheard: false,
         };

@@ -4,7 +4,7 @@
 //! so that a devnet of processes needs no other file.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ProverProgram;
+use crate::actors::miner::engine::{docker_options, is_docker};
+use crate::canary::simulated::SimulatedRemote;
 use crate::exit::Exit;
+use crate::ids::Hotkey;
+use crate::lease::ContainerEngine as _;
+use crate::lease::engine::DockerEngine;
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::proof::prover;
 use crate::settings::{Cli, Loaded, Role, Settings, Source};
 use crate::sim::aside;
 use crate::sim::audit;
-use crate::sim::devnet::{Devnet, DevnetOptions};
+use crate::sim::devnet::{Devnet, DevnetOptions, miner_name};
+use crate::sim::keys::DevnetKeys;
 use crate::sim::periods;
 use crate::sim::processes::{self, Processes, Programs};
 use crate::sim::screen::{say, show};
@@ -33,6 +39,10 @@ const AS_PROVER: &str = "--as-prover";
 const AS_VALIDATOR: &str = "--as-validator";
 /// The first argument that makes this program `compute-miner`.
 const AS_MINER: &str = "--as-miner";
+/// Where a devnet's containers are published.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The least part of the machine's memory that leases may be given, as the settings have it.
+const LEAST_SHARE: f64 = 0.01;
 /// How long measuring this machine may take before the devnet goes on without showing it.
 const MEASURE: Duration = Duration::from_secs(3);
 
@@ -43,6 +53,7 @@ Examples:
   compute-devnet --cheaters 1 --epochs 3               a cheater is caught; ends by itself
   compute-devnet --validators 2                        two validators take turns and agree
   compute-devnet --processes --speed 5                 kill -9 any node: it comes back and nothing is lost
+  compute-devnet --docker                              rent real containers, log in with ssh
   compute-devnet --resume                              go on where the last one ended
   compute-register status --data-dir ~/.compute-subnet/devnet/validator
   compute-register replay --data-dir ~/.compute-subnet/devnet/validator
@@ -97,6 +108,10 @@ struct Args {
     /// Leave the validator to a process of its own; prints how to start it.
     #[arg(long)]
     without_validator: bool,
+    /// Run containers in the Docker Engine of this machine (docker.socket, else DOCKER_HOST's), from this image: a name of
+    /// docker.images, or a reference. Needs compute-sshd (scripts/sshd). They are removed when the devnet ends.
+    #[arg(long, value_name = "IMAGE", num_args = 0..=1, default_missing_value = "debian", require_equals = true)]
+    docker: Option<String>,
     /// Run nothing: compare what renters, validators, miners and engines in this devnet's directory tell of every rental.
     /// Ends with 65 when they do not tell the same.
     #[arg(long, value_name = "DIR")]
@@ -132,8 +147,16 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     if let Some(tempo) = args.tempo {
         args.cli = args.cli.with_key("devnet.tempo", &tempo.to_string());
     }
+    if let Some(image) = &args.docker {
+        args.cli = args.cli.with_key("docker.engine", "docker").with_key("docker.default_image", image);
+        args.cli = args.cli.with_key("leases.ssh_probe", "true").with_key("docker.disk_gib", "1");
+    }
     let loaded = super::load(Role::Devnet, &args.cli)?;
-    for (key, value) in periods::fitting(&loaded, args.speed) {
+    let mut fitting = periods::fitting(&loaded, args.speed);
+    if args.docker.is_some() {
+        fitting.extend(share_of_memory(&loaded, miners(&args)));
+    }
+    for (key, value) in fitting {
         args.cli = args.cli.with_key(key, &value);
     }
     let warnings = loaded.warnings;
@@ -147,6 +170,20 @@ fn devnet(args: Vec<OsString>) -> Result<Exit, Exit> {
     let _logs = super::logs_in(&loaded.settings, &dir.join("log"))?;
     warnings.iter().for_each(|warning| say(warning));
     Ok(super::run(|runtime| run(args, loaded, dir, runtime)))
+}
+
+/// How many miners there are, of all kinds.
+fn miners(args: &Args) -> usize {
+    args.miners + args.cheaters + args.memory_cheaters + args.duplicates
+}
+
+/// The miners of a devnet have one machine together: where nobody else set it, each gives its tenants its part of what the
+/// shipped setting gives, so that all tenants together cannot fill the machine's memory.
+fn share_of_memory(loaded: &Loaded, miners: usize) -> Option<(&'static str, String)> {
+    const KEY: &str = "docker.memory_share";
+    let shipped = loaded.sources.get(KEY).is_none_or(|source| *source == Source::Embedded);
+    let share = loaded.settings.docker.memory_share / miners.max(1) as f64;
+    (shipped && miners > 1).then(|| (KEY, format!("{:.4}", share.max(LEAST_SHARE))))
 }
 
 fn audit_of(dir: &Path) -> Exit {
@@ -183,22 +220,49 @@ async fn run(args: Args, loaded: Loaded, dir: PathBuf, runtime: Arc<tokio::runti
         ledger: SocketAddr::from(([127, 0, 0, 1], args.ledger_port)),
         validators: args.validators,
         without_validator: args.without_validator,
+        remote: SimulatedRemote::default(),
         prover: (exe, vec![OsString::from(AS_PROVER)]),
     };
     let given = loaded.sources.get("metrics.port").is_some_and(|s| *s != Source::Embedded);
     let port = if given { loaded.settings.metrics.port } else { 0 };
     let web = SocketAddr::new(loaded.settings.metrics.ip, port);
-    if args.processes {
-        return run_processes(&args, &options, &loaded.settings, web, &programs, begun).await;
+    let settings = Arc::new(loaded.settings);
+    if is_docker(&settings)
+        && let Err(problem) = containers_can_run(&settings).await
+    {
+        say(&format!("no containers can be run: {problem}"));
+        return Exit::Unavailable;
     }
-    let devnet = match Devnet::start(&options, Arc::new(loaded.settings), web, runtime).await {
+    let exit = match args.processes {
+        true => run_processes(&args, &options, &settings, web, &programs, begun).await,
+        false => run_here(&args, &options, settings.clone(), web, runtime, begun).await,
+    };
+    if is_docker(&settings) {
+        remove_containers(&options, &settings).await;
+    }
+    exit
+}
+
+async fn run_here(
+    args: &Args,
+    options: &DevnetOptions,
+    settings: Arc<Settings>,
+    web: SocketAddr,
+    runtime: Arc<tokio::runtime::Runtime>,
+    begun: Instant,
+) -> Exit {
+    let dir = &options.dir;
+    let devnet = match Devnet::start(options, settings.clone(), web, runtime).await {
         Ok(devnet) => devnet,
         Err(error) => {
             say(&format!("the devnet does not start: {}", error_chain(&error)));
             return error.exit();
         }
     };
-    introduce(&devnet, &dir).await;
+    introduce(&devnet, dir).await;
+    if devnet.validator.is_some() {
+        say_how_to_rent(&settings, dir);
+    }
     let stop = until_enough(TableSource::of(&devnet), args.epochs, begun);
     let had_validator = devnet.validator.is_some();
     let exit = devnet.run(args.rentals, stop).await;
@@ -252,6 +316,7 @@ async fn run_processes(
         let axon = child.axon.map(|at| format!("axon {at:<17} ")).unwrap_or_default();
         say(&format!("{:<13} http://{}/metrics   {axon}hotkey {}", child.name, child.web, child.hotkey));
     }
+    say_how_to_rent(settings, &options.dir);
     let stop = until_enough(Some(devnet.table()), args.epochs, begun);
     let exit = devnet.run(args.rentals, stop).await;
     say(&format!(
@@ -260,6 +325,55 @@ async fn run_processes(
         options.dir.display()
     ));
     exit
+}
+
+/// Asks the Docker Engine for a sign of life, and looks for the SSH server that containers get.
+async fn containers_can_run(settings: &Settings) -> Result<(), String> {
+    let options = docker_options(settings, Hotkey([0; 32]), LOOPBACK, &settings.node.data_dir);
+    if !options.sshd.is_file() {
+        let mend = "build it with scripts/sshd, or name it with --set docker.sshd=FILE";
+        return Err(format!("their SSH server is not there: {}; {mend}", options.sshd.display()));
+    }
+    DockerEngine::new(options).available().await.map_err(|error| error.to_string())
+}
+
+/// How to rent one of the containers, for who has just started a devnet with a Docker Engine.
+fn say_how_to_rent(settings: &Settings, dir: &Path) {
+    if is_docker(settings) {
+        let validator = dir.join("validator");
+        say(&format!(
+            "\nrent a container, once the table shows a pass:\n  \
+             compute-register allocate --ssh-key ~/.ssh/id_ed25519.pub --data-dir {}\nand log in with the command that it prints",
+            validator.display()
+        ));
+    }
+}
+
+/// Removes what containers this devnet's miners left: nobody would ever look after them again.
+async fn remove_containers(options: &DevnetOptions, settings: &Settings) {
+    let miners = options.miners + options.cheaters + options.memory_cheaters + options.duplicates;
+    let keys = match DevnetKeys::load(&options.dir) {
+        Ok(keys) => keys,
+        Err(error) => return say(&format!("containers of this devnet may be left: {}", error_chain(&error))),
+    };
+    for number in 0..miners {
+        let data_dir = options.dir.join(miner_name(options, number));
+        let engine = DockerEngine::new(docker_options(settings, keys.miner(number).hotkey(), LOOPBACK, &data_dir));
+        let left = match engine.list().await {
+            Ok(left) => left,
+            Err(error) => {
+                say(&format!("containers of this devnet's miner {number} may be left: {error}"));
+                continue;
+            }
+        };
+        for container in left {
+            let labels = container.labels;
+            match engine.destroy(labels.lease, labels.fencing_epoch).await {
+                Ok(_) => tracing::info!(lease = %labels.lease, "removed at the devnet's end"),
+                Err(error) => say(&format!("the container {} is left: {error}", container.id)),
+            }
+        }
+    }
 }
 
 /// Says where everything is, and what this machine is as its miners measured it.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use super::{ChildArgs, DevnetKey, ProverProgram, selftest};
+use super::{ChildArgs, DevnetKey, ProverProgram, doctor, selftest};
+use crate::actors::miner::engine::{docker_socket, engine};
 use crate::actors::miner::node::{MinerInput, start};
 use crate::actors::reloader::Layers;
 use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::DeviceId;
-use crate::lease::engine::SimulatedEngine;
 use crate::proof::memory;
 use crate::proof::prover::{Forgery, ForgingProver, Prover};
 use crate::settings::{self, Cli, Role};
@@ -27,9 +27,11 @@ Start one with the key of miner 2 of a devnet whose ledger is at port 9950:
       --set budget.challenges_per_hotkey=10000 --set budget.time=10m
 Would it pass, and for which score? Of the machine alone, before it joins anything:
   compute-miner selftest                   exit code 0 if it would, 1 if not; --json, --quick, --devices
+What is missing for rentals, and the command that mends it:
+  compute-miner doctor                     exit code 0 if nothing is missing, 1 if something is; --json
 Then look at it:
   compute-register --role miner status     ready? why not?
-  compute-register --role miner leases     who rents what
+  compute-register --role miner list       who rents what
   curl 127.0.0.1:9465/metrics              what Prometheus sees
 
 Files    database, control.sock, node.lock in ~/.compute-subnet/miner (--node.data_dir)";
@@ -71,6 +73,12 @@ enum Command {
     /// Offline: no chain is asked and no network needed. Each device proves once what a validator would ask of its model. Stop
     /// the miner before, which would share the devices. Nothing is kept.
     Selftest(Box<selftest::Args>),
+    /// Says what this machine can do for rentals and what it cannot, each with the command that mends it.
+    ///
+    /// Driver, container engine, what limits and contains a tenant, ports, disk, wallet. Nothing is changed; to find out whether
+    /// a tenant's disk can be limited, a volume of 16 MiB is made and taken away, and a container of the image that callers of the
+    /// original's protocol get looks around in itself. Run it as the miner will run.
+    Doctor(Box<doctor::Args>),
 }
 
 /// Runs a miner with these arguments, the program's name first, until it ends. `prover` says what proves where the
@@ -84,9 +92,13 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     let Args { devnet_keys, device_class, forge, forge_memory, engine_file, child, cli, command } =
         super::arguments(args)?;
     let key = devnet_keys.as_deref().map(DevnetKey::from);
-    if let Some(Command::Selftest(args)) = command {
-        let input = selftest::Input { cli, devnet: key, class: device_class, program };
-        return Ok(selftest::main(*args, input));
+    match command {
+        Some(Command::Selftest(args)) => {
+            let input = selftest::Input { cli, devnet: key, class: device_class, program };
+            return Ok(selftest::main(*args, input));
+        }
+        Some(Command::Doctor(args)) => return Ok(doctor::main(*args, cli, key.as_ref())),
+        None => {}
     }
     let loaded = super::load(Role::Miner, &cli)?;
     let logs = super::logs(&loaded.settings, "miner", &child)?;
@@ -110,17 +122,19 @@ fn node(args: impl IntoIterator<Item = OsString>, program: ProverProgram) -> Res
     };
     Ok(super::run(|runtime| async move {
         let web = SocketAddr::new(settings.metrics.ip, settings.metrics.port);
-        let node = match super::node_input("miner", settings, layers, keypair, runtime, web).await {
+        let node = match super::node_input("miner", settings.clone(), layers, keypair, runtime, web).await {
             Ok(node) => node,
             Err(exit) => return exit,
         };
-        // The containers are the engine's own, so they lie outside the node's database, as a daemon's would.
-        let containers = engine_file.unwrap_or_else(|| node.data_dir.join("engine").join("containers.json"));
+        // The containers are the engine's own, so they lie outside the node's database.
+        let file = engine_file.unwrap_or_else(|| node.data_dir.join("engine").join("containers.json"));
+        let containers =
+            engine(&settings, node.keypair.hotkey(), settings.axon.ip, &node.data_dir, file, node.runtime.handle());
         let input = MinerInput {
             node,
             prover,
-            engine: Arc::new(SimulatedEngine::new(containers)),
-            probe: Probe::default(),
+            engine: containers,
+            probe: Probe { docker_socket: docker_socket(&settings), ..Probe::default() },
             device_classes: classes,
         };
         match start(input) {

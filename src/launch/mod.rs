@@ -6,6 +6,8 @@
 mod address;
 pub mod chain;
 pub mod devnet;
+mod doctor;
+mod lines;
 pub mod miner;
 mod selftest;
 pub mod validator;

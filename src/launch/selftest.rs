@@ -7,7 +7,7 @@ mod judge;
 mod memory;
 mod prove;
 mod report;
-mod surroundings;
+pub(super) mod surroundings;
 
 use std::io::Write as _;
 use std::path::Path;

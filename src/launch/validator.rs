@@ -9,6 +9,7 @@ use clap::Parser;
 use super::{ChildArgs, DevnetKey};
 use crate::actors::reloader::Layers;
 use crate::actors::validator::node::{ValidatorInput, start};
+use crate::canary::ssh::Ssh;
 use crate::exit::Exit;
 use crate::settings::{self, Cli, Role};
 
@@ -62,7 +63,7 @@ fn node(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Exit> {
             Ok(input) => input,
             Err(exit) => return exit,
         };
-        match start(ValidatorInput { node: input, local_address: None }) {
+        match start(ValidatorInput { node: input, local_address: None, remote: Arc::new(Ssh) }) {
             Ok(validator) => super::serve(validator.node, &child).await,
             Err(error) => super::failed(&error),
         }

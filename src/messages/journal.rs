@@ -2,11 +2,11 @@
 
 use actix::Message;
 
-use crate::ids::{Epoch, Hotkey, LeaseId};
+use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId};
 use crate::store::explain::Explanation;
 use crate::store::records::{
-    JudgeRecord, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord, ProverRunRecord, RoundRecord,
-    SubnetViewRecord, VerdictRecord, WeightsRow,
+    CanaryRow, HeldCanary, JudgeRecord, LeaseEventRecord, LeaseRecord, MemoryVerdictRow, PenaltyRecord,
+    ProverRunRecord, RoundRecord, SubnetViewRecord, VerdictRecord, WeightsRow,
 };
 use crate::store::{Record, StoreError};
 
@@ -79,6 +79,26 @@ pub struct EndedLeases(pub u32);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Option<LeaseRecord>, StoreError>")]
 pub struct GetLease(pub LeaseId);
+
+/// Canaries that perhaps hold what they rented, oldest first: those that have not ended, and those that were not given back.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<HeldCanary>, StoreError>")]
+pub struct HeldCanaries;
+
+/// The last canaries of a miner, or of all, the latest first, at most so many.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<CanaryRow>, StoreError>")]
+pub struct LastCanaries(pub Option<Hotkey>, pub u32);
+
+/// When the last canary of each miner began, in milliseconds since the Unix epoch, and whether it passed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<(Hotkey, u64, bool)>, StoreError>")]
+pub struct CanaryTimes;
+
+/// The devices that did not prove themselves in their last canary that says something of them, with its words.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<(Hotkey, DeviceId, String)>, StoreError>")]
+pub struct CanaryFailures;
 
 /// What was recorded of the last challenge that this validator sent to this miner, by device.
 #[derive(Debug, Clone, Copy, Message)]

@@ -2,14 +2,17 @@
 //!
 //! `chain` has the commands that ask the chain itself and need no node.
 //!
-//! One file for each group of commands: `node` (the node itself), `standing`, `leases`, `penalties`, `explain`, `evidence`,
+//! One file for each group of commands: `node` (the node itself), `standing`, `allocate`, `leases`, `login`, `canary`, `penalties`, `explain`, `evidence`,
 //! `wallet`, `probe`, `chain`, `models` (what the settings pay for each model), `benchmark` (how fast this machine's prover is); `text` lays tables out. A new group is a file here and a line in `Command`.
 
+mod allocate;
 mod benchmark;
+mod canary;
 mod chain;
 mod evidence;
 mod explain;
 mod leases;
+mod login;
 mod models;
 mod node;
 mod penalties;
@@ -30,6 +33,7 @@ use crate::launch;
 use crate::settings::{Cli, FLAGS, Loaded, Role, Settings};
 use crate::telemetry::error_chain;
 use crate::web::control::{ClientError, Code, ControlClient};
+use crate::wire::synapse::LeaseChange;
 
 /// Asks a running node of this machine, and tells it what to do; asks the chain, and registers a hotkey there.
 ///
@@ -47,7 +51,8 @@ Examples:
   compute-register standing                          is my neuron about to be replaced?
   compute-register explain 5Grwva… --json            why does this miner have its score?
   compute-register replay                            do the weights follow from the evidence?
-  compute-register rent --ssh-key ~/.ssh/id_ed25519.pub --duration 2h
+  compute-register allocate --ssh-key ~/.ssh/id_ed25519.pub --gpu-model 'NVIDIA H200' --gpus 2 --duration 2h
+  compute-register allocate --gpu-memory 80GiB --dry-run --explain   who would be asked, and why?
   compute-register maintenance on --note 'new disk'  no new leases; running ones go on
   compute-register drain --wait-for-leases           end the node once its leases have ended
   compute-register reload                            read config.yaml again, as SIGHUP does
@@ -100,10 +105,29 @@ enum Command {
     ///
     /// Runs the real compute-prover and checks each of its proofs. End a miner that runs here before: it shares the devices.
     Benchmark(benchmark::Args),
-    /// Leases: list them, show one with its history, release one.
-    Leases(leases::Args),
-    /// Rent devices through the validator.
-    Rent(leases::RentArgs),
+    /// Rent a machine through the validator; prints the command that logs in, with the host key pinned.
+    Allocate(allocate::Args),
+    /// The leases that have not ended, and those that ended against their renters' will; of one lease its history.
+    List(leases::ListArgs),
+    /// Log in to a lease: becomes ssh, which believes nobody but the host key on record.
+    Ssh(login::Args),
+    /// Freeze the processes of a lease's container. It goes on holding its devices, and its time goes on.
+    Pause(leases::ChangeArgs),
+    /// Let a paused container run again.
+    Resume(leases::ChangeArgs),
+    /// End the processes of a lease's container and start it again; its files, port and host key stay.
+    Restart(leases::ChangeArgs),
+    /// Change the SSH key that logs in to a lease, or a second one beside it.
+    Key(leases::KeyArgs),
+    /// Let a lease last longer.
+    Renew(leases::RenewArgs),
+    /// End a lease, and wait until its container is gone.
+    Release(leases::ReleaseArgs),
+    /// Canary rentals: list the last ones, or run one at a miner now.
+    ///
+    /// A canary rents the miner's free devices as a tenant would, logs in over SSH, has the prover that it uploads prove them in
+    /// the container, and gives them back. It names the stage that fails.
+    Canary(canary::Args),
     /// Penalties: list them, give one, lift one.
     Penalties(penalties::Args),
     /// Why a miner has its score: verdicts, arithmetic, lease, penalties, weight.
@@ -211,8 +235,16 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Exit> {
         Command::Table => node::table(context).await,
         Command::Models => models::run(context),
         Command::Benchmark(args) => benchmark::run(context, args).await,
-        Command::Leases(args) => leases::run(context, args).await,
-        Command::Rent(args) => leases::rent(context, args).await,
+        Command::Allocate(args) => allocate::run(context, args).await,
+        Command::List(args) => leases::list(context, args).await,
+        Command::Ssh(args) => login::run(context, args).await,
+        Command::Pause(args) => leases::change(context, args, LeaseChange::Pause).await,
+        Command::Resume(args) => leases::change(context, args, LeaseChange::Resume).await,
+        Command::Restart(args) => leases::change(context, args, LeaseChange::Restart).await,
+        Command::Key(args) => leases::key(context, args).await,
+        Command::Renew(args) => leases::renew(context, args).await,
+        Command::Release(args) => leases::release(context, args).await,
+        Command::Canary(args) => canary::run(context, args).await,
         Command::Penalties(args) => penalties::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Evidence(args) => evidence::run(context, &args),

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use reqwest::Url;
 
+use super::Role;
 use super::field::{At, Reader};
 use super::network::Network;
 use super::sections::{GpuRow, Settings};
 use super::value::{Source, Value, show_path};
+use crate::lease::engine::docker::WORK;
 use crate::proof::size::size;
 use crate::wire::resolver::Resolver;
 
@@ -17,10 +19,11 @@ use crate::wire::resolver::Resolver;
 const FLOOR_SHARE: f64 = 0.70;
 
 /// Judges settings as a whole. Problems go to the reader; what is merely unwise is returned as warnings.
-pub(crate) fn check(settings: &Settings, tree: &Value, reader: &mut Reader<'_>) -> Vec<String> {
+pub(crate) fn check(settings: &Settings, role: Role, tree: &Value, reader: &mut Reader<'_>) -> Vec<String> {
     let mut cross = Cross { tree, reader, warnings: Vec::new() };
     cross.ports(settings);
     cross.order(settings);
+    cross.rentals(settings, role);
     cross.chain(settings);
     cross.devnet(settings);
     cross.gpu_names(&settings.scoring.gpus);
@@ -112,6 +115,25 @@ impl Cross<'_, '_> {
                 settings.leases.misses_to_lose, settings.leases.of_checks
             );
             self.fault(&[path("leases.misses_to_lose"), path("leases.of_checks")], reason);
+        }
+    }
+
+    /// Whoever asks for a rental waits `leases.request_timeout` for the answer: what a miner does for it must end before.
+    fn rentals(&mut self, settings: &Settings, role: Role) {
+        if !matches!(role, Role::Miner | Role::Devnet) || !settings.docker.engine.is_docker(&settings.subtensor.network)
+        {
+            return;
+        }
+        let (pull, ready, answer) =
+            (settings.docker.pull_wait, settings.docker.ssh_ready, settings.leases.request_timeout);
+        if pull + ready + WORK > answer {
+            let reason = format!(
+                "a renter waits {answer:?} for its container (leases.request_timeout), and it may take {:?}: {pull:?} for its image \
+                 (docker.pull_wait), {ready:?} until one can log in (docker.ssh_ready), and {WORK:?} for the rest",
+                pull + ready + WORK
+            );
+            let keys = ["leases.request_timeout", "docker.ssh_ready", "docker.pull_wait"];
+            self.fault(&keys.map(path), reason);
         }
     }
 

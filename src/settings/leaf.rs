@@ -10,7 +10,11 @@ use super::field::{Leaf, Wrong};
 use super::network::Network;
 use super::problem::nearest;
 use super::value::Kind;
+use crate::host::Policy;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::lease::engine::docker::images::Reference;
+use crate::lease::engine::docker::ports::PortRange;
+use crate::lease::engine::docker::subnet::AddressBlock;
 use crate::proof::prover::Backend;
 use crate::scoring::RateSource;
 
@@ -237,6 +241,102 @@ impl Leaf for WeightsMode {
             WeightsMode::Shadow => "shadow".to_owned(),
         }
     }
+}
+
+/// Where a miner's containers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Simulated with a ledger, else in Docker.
+    Auto,
+    /// In a Docker Engine.
+    Docker,
+    /// Nowhere: they are records in a file.
+    Simulated,
+}
+
+impl EngineKind {
+    /// Whether containers are real: the Docker Engine's, also where nothing is said and the network is no ledger.
+    pub fn is_docker(self, network: &super::network::Network) -> bool {
+        match self {
+            EngineKind::Docker => true,
+            EngineKind::Simulated => false,
+            EngineKind::Auto => !network.is_ledger(),
+        }
+    }
+}
+
+impl Leaf for EngineKind {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        match String::parse(kind, home)?.trim() {
+            "auto" => Ok(EngineKind::Auto),
+            "docker" => Ok(EngineKind::Docker),
+            "simulated" => Ok(EngineKind::Simulated),
+            other => Err(Wrong {
+                reason: format!("expected auto, docker or simulated, found {other:?}"),
+                nearest: nearest(other, ["auto", "docker", "simulated"]),
+            }),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            EngineKind::Auto => "auto".to_owned(),
+            EngineKind::Docker => "docker".to_owned(),
+            EngineKind::Simulated => "simulated".to_owned(),
+        }
+    }
+}
+
+impl Leaf for Policy {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        // To some readers of YAML the word is a switch.
+        if let Kind::Bool(false) = kind {
+            return Ok(Policy::Off);
+        }
+        match String::parse(kind, home)?.trim() {
+            "enforce" => Ok(Policy::Enforce),
+            "best_effort" => Ok(Policy::BestEffort),
+            "off" => Ok(Policy::Off),
+            other => Err(Wrong {
+                reason: format!("expected enforce, best_effort or off, found {other:?}"),
+                nearest: nearest(other, ["enforce", "best_effort", "off"]),
+            }),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            Policy::Enforce => "enforce".to_owned(),
+            Policy::BestEffort => "best_effort".to_owned(),
+            Policy::Off => "off".to_owned(),
+        }
+    }
+}
+
+impl Leaf for PortRange {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        // One port may be written as a number.
+        let text = match kind {
+            Kind::Int(port) => port.to_string(),
+            _ => String::parse(kind, home)?,
+        };
+        text.parse().map_err(Wrong::from)
+    }
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Leaf for AddressBlock {
+    fn parse(kind: &Kind, home: Option<&PathBuf>) -> Result<Self, Wrong> {
+        String::parse(kind, home)?.parse().map_err(Wrong::from)
+    }
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A reference to an image that says which version.
+pub(crate) fn image_reference(value: &String) -> Option<String> {
+    Reference::parse(value).err().map(|why| format!("{value:?} is {why}"))
 }
 
 impl Leaf for Backend {

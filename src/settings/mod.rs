@@ -33,9 +33,10 @@ use std::path::PathBuf;
 pub use cli::{Cli, exit_code, parse};
 pub use derived::{Level, whole};
 pub use flags::{Effect, FLAGS, Flag, FlagKind};
-pub use leaf::{LogFormat, WeightsMode};
+pub use leaf::{EngineKind, LogFormat, WeightsMode};
 pub use live::{Live, LiveSettings};
 pub use network::{Network, ParseNetworkError};
+pub(crate) use problem::nearest;
 pub use problem::{Problem, Problems};
 pub use sections::{
     Axon, Blacklist, Budget, Challenge, DeviceClass, Devnet, GpuRow, Leases, Logging, Metrics, Miner, Node, Prover,
@@ -193,7 +194,7 @@ fn settle(
     let mut reader = Reader::new(Some(&defaults), home);
     let settings = Settings::read(Some(&tree), &At::top(), &mut reader);
     if let Some(settings) = &settings {
-        warnings.extend(cross::check(settings, &tree, &mut reader));
+        warnings.extend(cross::check(settings, role, &tree, &mut reader));
     }
     problems.append(&mut reader.problems);
     problems.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use super::field::section;
 use super::leaf::{
-    DAY, LogFormat, WeightsMode, file_name, if_given, ms, no_colon, port, power_of_two, power_of_two_if_given, s,
-    within,
+    DAY, EngineKind, LogFormat, WeightsMode, file_name, if_given, image_reference, ms, no_colon, port, power_of_two,
+    power_of_two_if_given, s, within,
 };
 use super::network::Network;
+use crate::host::Policy;
 use crate::ids::{Coldkey, Hotkey, Netuid};
+use crate::lease::engine::docker::ports::PortRange;
+use crate::lease::engine::docker::subnet::AddressBlock;
 use crate::proof::memory::size::{ITERATIONS_RANGE, SCANS_RANGE};
 use crate::proof::prover::Backend;
 use crate::scoring::RateSource;
@@ -47,6 +50,10 @@ section! {
         pub weights: Weights,
         /// How machines are rented.
         pub leases: Leases,
+        /// Where rented containers run.
+        pub docker: Docker,
+        /// Rentals that a validator makes to look at what tenants get.
+        pub canary: Canary,
         /// What proved devices are worth.
         pub scoring: Scoring,
         /// Classes of the devnet's CPU devices; empty on every chain but the ledger.
@@ -318,6 +325,10 @@ section! {
         pub original_max_duration: Duration [within(s(0), s(3650 * DAY))],
         /// Longest lease of such a caller that only tests the machine.
         pub test_duration: Duration [within(s(60), s(DAY))],
+        /// Whether callers of the original's protocol may log in with a password.
+        pub original_password: bool,
+        /// The image for those of them who ask for none; empty: the engine's default.
+        pub original_image: String,
         /// Longest wait for a miner to start or release a container.
         pub request_timeout: Duration [within(s(1), s(600))],
         /// Time between two checks of a running lease.
@@ -328,6 +339,96 @@ section! {
         pub of_checks: u8 [within(1, 255)],
         /// Time after the end before a container without a record is removed, and before an unconfirmed release is given up.
         pub grace: Duration [within(s(0), s(DAY))],
+        /// Whether the validator dials the SSH ports of its leases; none: yes, but not on a local chain.
+        pub ssh_probe: Option<bool>,
+        /// Most miners asked for one rental.
+        pub candidates: u32 [within(1, 16)],
+        /// Time after which no further miner is asked for a rental.
+        pub rent_timeout: Duration [within(s(1), s(600))],
+        /// Time in which a miner's trouble halves.
+        pub trouble_half_life: Duration [within(s(60), s(30 * DAY))],
+        /// Epochs whose proofs must show that rented hardware was changed.
+        pub hardware_confirmations: u8 [within(1, 255)],
+    }
+}
+
+section! {
+    /// Rentals that a validator makes to look at what tenants get.
+    pub struct Canary {
+        /// Time between two canaries of a miner; zero for none at all.
+        pub interval: Duration [within(s(0), s(365 * DAY))],
+        /// Time until a miner whose canary did not pass has another.
+        pub retry: Duration [within(s(10), s(30 * DAY))],
+        /// The most canaries that are begun in one epoch.
+        pub per_epoch: u32 [within(1, 256)],
+        /// The prover that is uploaded; none = `compute-prover` beside the program.
+        pub prover: Option<PathBuf>,
+        /// Images that canaries ask for, one of them drawn for each; an empty one is the miner's own.
+        pub images: Vec<String>,
+        /// Whether miners that speak only the original's protocol are rented too.
+        pub original: bool,
+        /// Longest login.
+        pub login_timeout: Duration [within(s(1), s(600))],
+        /// Longest upload.
+        pub upload_timeout: Duration [within(s(1), s(3600))],
+        /// Longest run, from the program's start to the last root.
+        pub run_timeout: Duration [within(s(1), s(3600))],
+    }
+}
+
+section! {
+    /// Where rented containers run, what they may use, and which images.
+    pub struct Docker {
+        /// Which engine.
+        pub engine: EngineKind,
+        /// Its Unix socket; none = `DOCKER_HOST`'s, else the usual one.
+        pub socket: Option<PathBuf>,
+        /// The SSH server that is put into containers; none = beside this program.
+        pub sshd: Option<PathBuf>,
+        /// Ports at which SSH servers are published; none = `miner.ssh_port`.
+        pub ssh_ports: Option<PortRange>,
+        /// Longest wait for an SSH server after its container's start.
+        pub ssh_ready: Duration [within(s(1), s(300))],
+        /// The engine's runtime; none = its own choice.
+        pub runtime: Option<String>,
+        /// Addresses of containers' networks.
+        pub subnets: AddressBlock,
+        /// Part of the processor time that leases may use.
+        pub cpu_share: f64 [within(0.01, 1.0)],
+        /// Part of the memory that leases may use.
+        pub memory_share: f64 [within(0.01, 1.0)],
+        /// Part of a lease's memory that may be shared memory.
+        pub shm_share: f64 [within(0.01, 1.0)],
+        /// Processes and threads of one lease.
+        pub pids: u32 [within(64, 4_194_304)],
+        /// What a lease may write for each of its devices, GiB.
+        pub disk_gib: u64 [within(1, 65_536)],
+        /// What becomes of rentals where nothing limits what they write.
+        pub disk_quota: Policy,
+        /// What becomes of rentals where no rules hold what they reach.
+        pub egress: Policy,
+        /// Images by name.
+        pub images: BTreeMap<String, ImageRow>,
+        /// The image of renters that ask for none.
+        pub default_image: Option<String>,
+        /// Repositories of which renters may name any image.
+        pub allow: Vec<String>,
+        /// Whether such a renter must say the digest.
+        pub require_digest: bool,
+        /// Largest image, GiB.
+        pub max_image_gib: u64 [within(1, 1024)],
+        /// Longest pull.
+        pub pull_timeout: Duration [within(s(10), s(DAY))],
+        /// How long a renter's request waits for one.
+        pub pull_wait: Duration [within(s(0), s(300))],
+    }
+}
+
+section! {
+    /// An image.
+    pub struct ImageRow {
+        /// Where it is: registry, path, and tag or digest.
+        pub reference: String [image_reference],
     }
 }
 
@@ -336,6 +437,10 @@ section! {
     pub struct Scoring {
         /// Points added while this validator rents one of the miner's devices.
         pub allocated_bonus: f64 [within(0.0, 1000.0)],
+        /// Stake that a validator needs so that its lease receipts count, in whole units of the subnet's stake.
+        pub receipt_min_stake: f64 [within(0.0, 21e6)],
+        /// Receipts of one validator for the miners of one coldkey that count.
+        pub receipts_per_coldkey: u32 [within(0, 256)],
         /// Devices of one machine that count.
         pub max_devices: u32 [within(1, 64)],
         /// The GPU table, by NVML's name.

@@ -237,7 +237,19 @@ fn rented(validator: &Node, sides: &Sides, found: &mut Vec<Disagreement>) {
         if !asked.contains(id) {
             found.push(missing(*id, &validator.name, "every renter"));
         }
-        let there = sides.miners.iter().find_map(|m| m.leases.get(id).map(|kept| (m, &kept.lease)));
+        let known = || sides.miners.iter().filter_map(|m| m.leases.get(id).map(|kept| (m, &kept.lease)));
+        // Miners that were asked before the one that has it may know of it too, and must hold nothing. What never began
+        // may have been meant for a miner that never heard of it.
+        let there = known().find(|(_, held)| held.miner == lease.miner);
+        let passed = |held: &Lease| there.is_some() && held.miner != lease.miner && held.state.is_live();
+        for (miner, held) in known().filter(|(_, held)| passed(held)) {
+            differing(*id, &validator.name, &miner.name, found)(
+                "miner",
+                lease.miner.to_string(),
+                held.miner.to_string(),
+            );
+        }
+        let there = there.or_else(|| known().next().filter(|_| lease.began_at_ms.is_some()));
         let Some((miner, there)) = there else {
             // Before it began the miner need not have heard of it.
             if lease.began_at_ms.is_some() {
@@ -304,7 +316,9 @@ fn within(node: &Node, found: &mut Vec<Disagreement>) {
             found.push(Disagreement::Repeated { lease: *id, side: node.name.clone(), what, times });
         }
         let at = |of: fn(&Event) -> bool| events.iter().find(|(event, _)| of(event)).map(|(_, at_ms)| *at_ms);
-        let Some(from) = at(|e| matches!(e, Event::Reserved)) else { continue };
+        // Where it moved to another miner, it holds that one's devices from then on.
+        let moved = events.iter().rfind(|(event, _)| matches!(event, Event::Moved { .. })).map(|(_, at_ms)| *at_ms);
+        let Some(from) = moved.or_else(|| at(|e| matches!(e, Event::Reserved))) else { continue };
         let until = at(|e| matches!(e, Event::Destroyed { .. } | Event::Lost { .. } | Event::Refused { .. }))
             .unwrap_or(u64::MAX);
         for device in &lease.devices {
@@ -388,7 +402,7 @@ fn ended_for_a_reason(id: LeaseId, side: &str, lease: &Lease, found: &mut Vec<Di
     use EndReason as E;
     let acceptable = match lease.state {
         LeaseState::Released | LeaseState::Releasing => {
-            matches!(lease.end, Some(E::Returned | E::Expired | E::Unhealthy | E::Operator))
+            matches!(lease.end, Some(E::Returned | E::Expired | E::Unhealthy | E::Operator | E::HardwareChanged))
         }
         LeaseState::Lost => lease.note.as_ref().is_some_and(|note| !note.is_empty()),
         LeaseState::Refused => false,

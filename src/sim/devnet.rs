@@ -16,9 +16,13 @@ use tokio::sync::watch;
 use super::keys::DevnetKeys;
 use super::renter::{self, RenterPlan};
 use super::screen;
+use crate::actors::miner::engine::{docker_socket, engine, is_docker};
 use crate::actors::miner::node::{self as miner, MinerInput, MinerNode};
 use crate::actors::node::{NodeError, NodeInput};
 use crate::actors::validator::node::{self as validator, ValidatorInput, ValidatorNode};
+use crate::canary::Remote;
+use crate::canary::simulated::SimulatedRemote;
+use crate::canary::ssh::Ssh;
 use crate::chain::ledger::StoreError;
 use crate::chain::ledger::{
     Deadlines, GenesisConfig, GenesisError, LedgerClient, LedgerError, LedgerHandle, LedgerNode, RpcError, RpcServer,
@@ -29,7 +33,6 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::exit::Exit;
 use crate::hardware::{OfferedDevice, Probe};
 use crate::ids::{Coldkey, DeviceId};
-use crate::lease::engine::SimulatedEngine;
 use crate::proof::memory;
 use crate::proof::prover::{ChildProver, Forgery, ForgingProver, Prover, ProverLimits};
 use crate::runtime::Placement;
@@ -76,6 +79,8 @@ pub struct DevnetOptions {
     pub validators: usize,
     /// Leave the first validator to a process of its own.
     pub without_validator: bool,
+    /// Simulated containers as a validator's canaries log in to them; into real ones they do over SSH.
+    pub remote: SimulatedRemote,
     /// The program and arguments that run a prover.
     pub prover: (PathBuf, Vec<std::ffi::OsString>),
 }
@@ -94,6 +99,7 @@ impl DevnetOptions {
             ledger: SocketAddr::from(([127, 0, 0, 1], 0)),
             validators: 1,
             without_validator: false,
+            remote: SimulatedRemote::default(),
             prover: (prover.into(), Vec::new()),
         }
     }
@@ -294,6 +300,16 @@ pub(crate) fn validator_name(number: usize) -> String {
     if number == 0 { "validator".into() } else { format!("validator-{number}") }
 }
 
+/// What the miner with this number is called, and its directory.
+pub(crate) fn miner_name(options: &DevnetOptions, index: usize) -> String {
+    let cheaters = options.cheaters + options.memory_cheaters;
+    match index {
+        honest if honest < options.miners => format!("miner-{honest}"),
+        cheater if cheater < options.miners + cheaters => format!("cheater-{cheater}"),
+        other => format!("duplicate-{other}"),
+    }
+}
+
 fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, DevnetError> {
     if options.validators == 0 || options.validators > MAX_VALIDATORS {
         let text = format!("a devnet has from 1 to {MAX_VALIDATORS} validators, not {}", options.validators);
@@ -312,18 +328,17 @@ fn roles(options: &DevnetOptions, settings: &Settings) -> Result<Vec<Role>, Devn
         return Err(DevnetError::Options("devnet.gpu_scores has no device class".into()));
     }
     let role = |index: usize| {
-        let (name, forgery, announce) = if index < options.miners {
-            (format!("miner-{index}"), None, None)
+        let (forgery, announce) = if index < options.miners {
+            (None, None)
         } else if index < options.miners + options.cheaters {
-            (format!("cheater-{index}"), Some(Forgery::SkipTiles { ratio: CHEATER_SKIPS }), None)
+            (Some(Forgery::SkipTiles { ratio: CHEATER_SKIPS }), None)
         } else if index < options.miners + cheaters {
-            let half = memory::forging::Forgery::HalfTheMemory;
-            (format!("cheater-{index}"), Some(Forgery::Memory(half)), None)
+            (Some(Forgery::Memory(memory::forging::Forgery::HalfTheMemory)), None)
         } else {
-            (format!("duplicate-{index}"), None, Some(own_address(0)))
+            (None, Some(own_address(0)))
         };
         Role {
-            name,
+            name: miner_name(options, index),
             index,
             class: classes[index % classes.len()].clone(),
             forgery,
@@ -404,14 +419,16 @@ impl Devnet {
         let mut miners = Vec::with_capacity(local);
         for role in &ground.roles {
             let node = input(&role.name, ground.keys.miner(role.index), role.index as u16 + 1, role.axon);
-            let engine = SimulatedEngine::new(Ground::engine_file(&options.dir, &role.name));
+            let file = Ground::engine_file(&options.dir, &role.name);
+            let engine =
+                engine(&settings, node.keypair.hotkey(), role.axon.ip(), &node.data_dir, file, runtime.handle());
             let device =
                 OfferedDevice { device: DeviceId::cpu(0), model: role.class.clone(), memory_bytes: MEMORY_OFFERED };
             let node = miner::start(MinerInput {
                 node,
                 prover: prover(options, &settings, local, role.forgery),
-                engine: Arc::new(engine),
-                probe: Probe::default(),
+                engine,
+                probe: Probe { docker_socket: docker_socket(&settings), ..Probe::default() },
                 device_classes: Some(vec![device]),
             })
             .map_err(|e| DevnetError::Node { who: role.name.clone(), source: Box::new(e) })?;
@@ -423,12 +440,14 @@ impl Devnet {
                 node,
             });
         }
+        let remote: Arc<dyn Remote> =
+            if is_docker(&settings) { Arc::new(Ssh) } else { Arc::new(options.remote.clone()) };
         let start_validator = |number: usize| {
             let name = validator_name(number);
             // The pages of the others follow those of the miners.
             let page = if number == 0 { 0 } else { local + number };
             let node = input(&name, ground.keys.validator(number), page as u16, SocketAddr::new(web.ip(), 0));
-            match validator::start(ValidatorInput { node, local_address: None }) {
+            match validator::start(ValidatorInput { node, local_address: None, remote: remote.clone() }) {
                 Ok(started) => Ok((name, started)),
                 Err(source) => Err(DevnetError::Node { who: name, source: Box::new(source) }),
             }

@@ -150,8 +150,8 @@ impl Rentals for ControlClient {
         let wish = RentWish {
             id: request.id,
             renter: request.renter,
-            model: request.model,
-            devices: request.devices,
+            miner: request.miner,
+            requirements: request.requirements,
             duration_s: request.duration.as_secs(),
             image: request.image,
             ssh_key: request.ssh_key,

@@ -18,6 +18,7 @@ use crate::clock::{SharedClock, millis};
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::{Release, Rent, RentError, RentRequest, ShowLease};
+use crate::rental::Requirements;
 use crate::runtime::Handle;
 use log::{Line, Log, Open, open_after};
 
@@ -130,10 +131,11 @@ impl Renter {
         let request = RentRequest {
             id: Some(id),
             renter: self.plan.renter,
-            model: None,
-            devices: 1,
+            miner: None,
+            requirements: Requirements::any(1),
             duration: Duration::from_millis(millis(self.plan.hold * 10 + Duration::from_secs(60))),
-            image: "ubuntu".into(),
+            // The miner's own: what else it offers is its matter.
+            image: String::new(),
             ssh_key: SSH_KEY.into(),
         };
         self.note(Line::wanted(&request, self.clock.now_ms())?).await;
@@ -248,10 +250,11 @@ mod tests {
                 expires_at_ms: u64::MAX,
                 owner_token_digest: Hash32([0; 32]),
                 ssh_public_key: None,
+                image: String::new(),
                 wish: Some(request.wish()),
                 unheard: false,
             };
-            let began = Event::Started { container: "c".into(), endpoint: None, at_ms: 1 };
+            let began = Event::Started { container: "c".into(), endpoint: None, host_key: None, at_ms: 1 };
             let lease = [Event::Reserved, began].iter().fold(Lease::open(&terms, 1), |l, e| apply(&l, e).unwrap());
             let mut leases = self.leases.lock().unwrap();
             let (wish, lease) = leases.entry(id).or_insert((request.wish(), lease)).clone();

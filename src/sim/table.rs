@@ -75,6 +75,7 @@ impl TableSource {
                     memory: validator.memory.clone(),
                     weights: validator.weights.clone(),
                     allocations: validator.allocations.clone(),
+                    canaries: validator.canaries.clone(),
                 },
                 validator.node.chain.clone(),
             ),

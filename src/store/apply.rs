@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::canaries;
 use super::error::StoreError;
 use super::records::*;
 use crate::evidence::{Head, Log};
@@ -36,6 +37,9 @@ pub(super) fn apply_with(conn: &Connection, log: Option<&mut Log>, record: &Reco
             None => Err(StoreError::Unstorable("this node keeps no evidence log".to_owned())),
         },
         Record::Judge(r) => judge(conn, r),
+        Record::Canary(r, key) => canaries::begin(conn, r, key.as_ref()),
+        Record::CanaryReleased { id, confirmed } => canaries::released(conn, id, *confirmed),
+        Record::CanaryEnded { id, ended_ms, report } => canaries::end(conn, id, *ended_ms, report),
         Record::SubnetView(r) => subnet_view(conn, r),
         Record::Meta { key, value } => {
             conn.prepare_cached(
@@ -59,18 +63,18 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Result<(), StoreError
 }
 
 /// SQLite's integers are signed; none of ours comes near the sign bit, and one that does is a defect worth hearing of.
-fn int(value: u64, field: &str) -> Result<i64, StoreError> {
+pub(super) fn int(value: u64, field: &str) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| StoreError::Unstorable(format!("{field} is {value}, above {}", i64::MAX)))
 }
 
-fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
+pub(super) fn text<'a>(value: &'a str, field: &str) -> Result<&'a str, StoreError> {
     if value.len() > MAX_TEXT {
         return Err(StoreError::Unstorable(format!("{field} has {} bytes, above {MAX_TEXT}", value.len())));
     }
     Ok(value)
 }
 
-fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
+pub(super) fn json(value: &impl Serialize, field: &str) -> Result<String, StoreError> {
     bounded_json(value, field, MAX_JSON)
 }
 
@@ -462,6 +466,8 @@ fn prune(conn: &Connection, r: Retention) -> Result<(), StoreError> {
              AND id <> (SELECT max(id) FROM weights)",
         "DELETE FROM penalty WHERE until_ms < ?1",
         "DELETE FROM prover_run WHERE at_ms < ?1",
+        "DELETE FROM canary WHERE begun_ms < ?1 AND ended_ms IS NOT NULL AND held = 0",
+        "DELETE FROM canary_device WHERE at_ms < ?1",
         "DELETE FROM specs WHERE taken_at_ms < ?1
              AND taken_at_ms < (SELECT max(s.taken_at_ms) FROM specs s WHERE s.hotkey = specs.hotkey)",
     ] {

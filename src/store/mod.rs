@@ -13,6 +13,7 @@
 //! - two live leases never share a device, and an old fencing epoch never overwrites a newer one: the schema itself refuses;
 //! - no caller waits for ever and no queue grows without bound.
 
+pub mod canaries;
 pub mod explain;
 pub mod open;
 pub mod queries;
@@ -30,7 +31,7 @@ mod reader;
 pub use error::{Degradation, StoreError};
 pub use open::{Database, OpenError, OpenNote, Opened, open};
 pub use records::Record;
-pub use writer::{Ack, Health, Writer, WriterConfig, WriterStats};
+pub use writer::{Ack, Commit, CommitObserver, Health, Writer, WriterConfig, WriterStats};
 
 /// The database's file name in a data directory.
 pub const DATABASE_FILE: &str = "node.db";

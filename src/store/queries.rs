@@ -25,22 +25,22 @@ fn bad(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlit
 }
 
 /// A column that reads back from the text it displays.
-fn parsed<T: FromStr<Err: Error + Send + Sync + 'static>>(row: &Row<'_>, column: usize) -> Result<T> {
+pub(super) fn parsed<T: FromStr<Err: Error + Send + Sync + 'static>>(row: &Row<'_>, column: usize) -> Result<T> {
     let value = row.get_ref(column)?.as_str().map_err(|e| bad(column, e))?;
     value.parse().map_err(|e: T::Err| bad(column, e))
 }
 
-fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
     let value = row.get_ref(column)?.as_str().map_err(|e| bad(column, e))?;
     serde_json::from_str(value).map_err(|e| bad(column, e))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-fn maybe_unsigned(row: &Row<'_>, column: usize) -> Result<Option<u64>> {
+pub(super) fn maybe_unsigned(row: &Row<'_>, column: usize) -> Result<Option<u64>> {
     row.get::<_, Option<i64>>(column)?.map(|_| unsigned(row, column)).transpose()
 }
 
@@ -53,11 +53,21 @@ fn bound(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn list<T>(conn: &Connection, sql: &str, params: impl Params, read: fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+pub(super) fn list<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
     conn.prepare_cached(sql)?.query_map(params, read)?.collect()
 }
 
-fn one<T>(conn: &Connection, sql: &str, params: impl Params, read: fn(&Row<'_>) -> Result<T>) -> Result<Option<T>> {
+pub(super) fn one<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> Result<T>,
+) -> Result<Option<T>> {
     conn.prepare_cached(sql)?.query_row(params, read).optional()
 }
 

@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use super::Role;
 use crate::admission::Subject;
+use crate::canary::Report;
 use crate::chain::PreparedWeights;
 pub use crate::evidence::EvidenceRecord;
 use crate::ids::{BlockNumber, ChallengeId, Coldkey, DeviceId, Epoch, Hash32, Hotkey, LeaseId, Uid};
 use crate::scoring::{DuePenalty, JudgedRate, Points, Scaling};
 use crate::verdict::{MemoryVerdict, Verdict};
+use crate::wire::synapse::original::PublicKey;
 
 /// Largest JSON text of one column, in bytes. What is longer is refused, not cut.
 pub const MAX_JSON: usize = 1 << 20;
@@ -91,6 +93,26 @@ pub enum Record {
     Evidence(EvidenceRecord),
     /// What the judge remembers after an epoch. An earlier epoch's never replaces a later one's.
     Judge(JudgeRecord),
+    /// A canary rental is about to begin; an id is used once. With it the key that will own the rental, where that is made over
+    /// the original's protocol.
+    Canary(CanaryRecord, Option<PublicKey>),
+    /// A canary rental has ended: what it costs is booked. The end that is written first stays. What it rented is given back,
+    /// unless the report says otherwise.
+    CanaryEnded {
+        /// Which.
+        id: LeaseId,
+        /// When.
+        ended_ms: u64,
+        /// What it came to.
+        report: Box<Report>,
+    },
+    /// What an ended canary rental had left is given back, or nobody is asked for it any more.
+    CanaryReleased {
+        /// Which.
+        id: LeaseId,
+        /// Whether it is certainly given back.
+        confirmed: bool,
+    },
     /// What is known of the subnet, for a start without the chain. Replaces the one before.
     SubnetView(SubnetViewRecord),
     /// A setting of the node itself.
@@ -119,6 +141,7 @@ impl Record {
             | Record::LeaseEvent(_)
             | Record::Penalty(_)
             | Record::PenaltyLifted { .. }
+            | Record::Canary(..)
             | Record::Meta { .. }
             // The log's file is synced before the commit that names its end: were the commit lost, records that are
             // acknowledged would be cut off at the next start as if they were not.
@@ -132,6 +155,8 @@ impl Record {
             | Record::Score(_)
             | Record::Neurons(_)
             | Record::Judge(_)
+            | Record::CanaryEnded { .. }
+            | Record::CanaryReleased { .. }
             | Record::SubnetView(_)
             | Record::Prune(_) => false,
             Record::Batch(records) => records.iter().any(Record::durable),
@@ -157,6 +182,9 @@ impl Record {
             Record::ProverRun(_) => "prover_run",
             Record::Evidence(_) => "evidence",
             Record::Judge(_) => "judge",
+            Record::Canary(..) => "canary",
+            Record::CanaryReleased { .. } => "canary_released",
+            Record::CanaryEnded { .. } => "canary_ended",
             Record::SubnetView(_) => "subnet_view",
             Record::Meta { .. } => "meta",
             Record::Prune(_) => "prune",
@@ -610,6 +638,43 @@ pub struct JudgeRecord {
     pub epoch: Epoch,
     /// The judge's own form.
     pub json: std::sync::Arc<Value>,
+}
+
+/// A canary rental.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRecord {
+    /// Its lease.
+    pub id: LeaseId,
+    /// The miner.
+    pub miner: Hotkey,
+    /// The devices that are rented.
+    pub devices: Vec<DeviceId>,
+    /// When it began.
+    pub begun_ms: u64,
+    /// Whether it is made over the original's protocol, at a miner that speaks no other.
+    #[serde(default)]
+    pub original: bool,
+}
+
+/// A canary rental that perhaps holds what it rented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldCanary {
+    /// The rental, and what it came to if it has ended.
+    pub row: CanaryRow,
+    /// The key that owns the rental, where that was made over the original's protocol.
+    pub original_key: Option<PublicKey>,
+}
+
+/// A canary rental and what it came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRow {
+    /// The rental.
+    #[serde(flatten)]
+    pub record: CanaryRecord,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// What it came to, once it has ended.
+    pub report: Option<Report>,
 }
 
 /// The subnet as it was last read from the chain.

@@ -29,6 +29,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "the last view of the subnet", sql: SUBNET_VIEW },
     Migration { name: "weights by every way the chain takes them", sql: WEIGHTS_BY_EVERY_WAY },
     Migration { name: "proofs of memory", sql: PROOFS_OF_MEMORY },
+    Migration { name: "canary rentals", sql: CANARIES },
+    Migration { name: "what canary rentals may still hold", sql: CANARIES_THAT_HOLD },
 ];
 
 /// The version this program reads and writes.
@@ -226,6 +228,32 @@ CREATE TABLE memory_verdict (
     block INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     PRIMARY KEY (epoch, hotkey, device)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// `report` is NULL until the canary has ended. `canary_device` has what the last canary that says something of a device said.
+const CANARIES: &str = "
+CREATE TABLE canary (
+    id TEXT PRIMARY KEY, miner TEXT NOT NULL, devices TEXT NOT NULL, begun_ms INTEGER NOT NULL,
+    ended_ms INTEGER, passed INTEGER CHECK (passed IN (0, 1)), report TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX canary_by_time ON canary (begun_ms);
+CREATE INDEX canary_by_miner ON canary (miner, begun_ms);
+CREATE INDEX canary_open ON canary (id) WHERE ended_ms IS NULL;
+CREATE TABLE canary_device (
+    miner TEXT NOT NULL, device TEXT NOT NULL, passed INTEGER NOT NULL CHECK (passed IN (0, 1)), words TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (miner, device)
+) STRICT, WITHOUT ROWID;
+";
+
+/// `held` is 1 while what the canary rented is perhaps not given back, also after its end: `report` is then there already, and
+/// what it costs is booked. `original_key` is the public key that owns a rental made over the original's protocol.
+const CANARIES_THAT_HOLD: &str = "
+ALTER TABLE canary ADD COLUMN held INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1));
+ALTER TABLE canary ADD COLUMN original_key TEXT;
+UPDATE canary SET held = 1 WHERE ended_ms IS NULL;
+DROP INDEX canary_open;
+CREATE INDEX canary_held ON canary (id) WHERE held = 1;
 ";
 
 /// The version of a database, 0 for one without tables.

@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 use super::metrics::NodeMetrics;
 use super::redact::printable;
 use crate::admission::Subject;
+use crate::canary::{Outcome, Report};
 use crate::chain::standing::Change;
 use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::verdict::{MemoryVerdict, Verdict};
@@ -47,6 +48,37 @@ impl ChallengeJudged<'_> {
                 info!(%uid, %hotkey, %device, epoch, %cause, side = ?cause.side(), detail, remedy = cause.remedy(),
                     "device could not be judged");
             }
+        }
+    }
+}
+
+/// A canary rental has ended.
+#[derive(Debug)]
+pub struct CanaryEnded<'a> {
+    /// The miner that was rented.
+    pub miner: Hotkey,
+    /// What it came to.
+    pub report: &'a Report,
+}
+
+impl CanaryEnded<'_> {
+    /// Logs and counts it.
+    pub fn emit(self, metrics: &NodeMetrics) {
+        let CanaryEnded { miner, report } = self;
+        metrics.canary(report);
+        let (proved, failed) = (report.proved.len(), report.failed.len());
+        match &report.outcome {
+            Outcome::Pass => info!(%miner, proved, "a canary rental passed"),
+            Outcome::Fail { stage, reason, detail } => {
+                let remedy = reason.remedy();
+                warn!(%miner, %stage, %reason, detail, failed, remedy, "a canary rental failed");
+            }
+            Outcome::Unknown { stage, reason, detail } => {
+                info!(%miner, %stage, %reason, detail, "a canary rental says nothing of its miner");
+            }
+        }
+        if let Some(fault) = &report.unreleased {
+            warn!(%miner, %fault, "what a canary rented is perhaps not given back; it is asked for again");
         }
     }
 }
@@ -163,6 +195,32 @@ impl LeaseTransition<'_> {
             warn!(%lease, from, to, cause, "lease lost");
         } else {
             info!(%lease, from, to, cause, "lease changed state");
+        }
+    }
+}
+
+/// Proofs showed that rented hardware is no longer what was rented.
+#[derive(Debug, Clone, Copy)]
+pub struct HardwareChanged<'a> {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Whose hardware.
+    pub miner: Hotkey,
+    /// Which device, and what was seen.
+    pub note: &'a str,
+    /// Seen in the first proof after the lease, which had ended; else the lease ends for it.
+    pub at_release: bool,
+}
+
+impl HardwareChanged<'_> {
+    /// Logs and counts.
+    pub fn emit(&self, metrics: &NodeMetrics) {
+        let HardwareChanged { lease, miner, note, at_release } = self;
+        let note = printable(note, MAX_DETAIL);
+        metrics.rentals().hardware(if *at_release { "changed_at_release" } else { "ended" });
+        match at_release {
+            true => warn!(%lease, %miner, note, "the first proof after a lease shows other hardware than was rented"),
+            false => warn!(%lease, %miner, note, "rented hardware was changed, the lease ends"),
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! The defaults are the architecture's; a node passes its own [`Labels`] where a module has the list as an enum.
 
+use crate::scoring::ReceiptStanding;
+
 /// Values of the labels that no enum of this crate's vocabulary fixes.
 #[derive(Debug, Clone)]
 pub struct Labels {
@@ -28,6 +30,8 @@ pub struct Labels {
     pub challenge_slots: Vec<&'static str>,
     /// What can become of an epoch.
     pub epoch_outcomes: Vec<&'static str>,
+    /// What becomes of lease receipts.
+    pub receipt_outcomes: Vec<&'static str>,
     /// Outcomes of a prover's run.
     pub prover_outcomes: Vec<&'static str>,
     /// States of the updater.
@@ -51,6 +55,7 @@ impl Default for Labels {
             memory_stages: vec!["fill", "scan", "open"],
             challenge_slots: vec!["wait", "now", "over", "none"],
             epoch_outcomes: vec!["judged", "void", "empty"],
+            receipt_outcomes: ["issued", "kept", "not_kept"].into_iter().chain(ReceiptStanding::labels()).collect(),
             prover_outcomes: vec!["ok", "crashed", "hung", "garbage", "refused", "cancelled"],
             update_states: vec![
                 "no_source",

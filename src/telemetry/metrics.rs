@@ -16,32 +16,39 @@ use super::events::Recovered;
 use super::labels::{Labels, OTHER};
 use super::names::Metric;
 use super::neuron::NeuronGauges;
+use super::rentals::RentalMetrics;
 use super::uids::UidGauge;
 use crate::admission::Subject;
+use crate::canary::{Report, Stage};
 use crate::chain::ChainError;
 use crate::chain::standing::{Change, OwnStanding};
 use crate::chain::weights::divergence::Divergence;
 use crate::clock::SharedClock;
 use crate::hardware::Specs;
+use crate::host::guard::PROTECTIONS;
 use crate::ids::{BlockNumber, Epoch, Uid};
+use crate::lease::engine::{CALLS, STAGES};
+use crate::lease::{EndReason, EngineError, LeaseState};
 use crate::verdict::{FailReason, MemoryVerdict, UnknownCause, Verdict};
 
 /// CPU time of a verification: 0.5 ms to 4 s.
 const VERIFY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0];
 /// A challenge's stages and a prover's run: 10 ms to 60 s.
 const WORK_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
+/// A stage of making a container: 5 ms to 60 s.
+const STAGE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0];
 /// A commit with its sync to disk: 0.1 ms to 2.5 s.
 const COMMIT_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
 
 /// A counter whose label values are a closed set.
-struct Counts {
+pub(super) struct Counts {
     vec: IntCounterVec,
     known: Vec<Vec<&'static str>>,
     other: Vec<&'static str>,
 }
 
 impl Counts {
-    fn new(r: &Registry, metric: Metric, known: Vec<Vec<&'static str>>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(r: &Registry, metric: Metric, known: Vec<Vec<&'static str>>) -> Result<Self, prometheus::Error> {
         let vec = IntCounterVec::new(Opts::new(metric.name(), metric.help()), metric.labels())?;
         r.register(Box::new(vec.clone()))?;
         for values in &known {
@@ -49,7 +56,7 @@ impl Counts {
         }
         Ok(Counts { vec, known, other: vec![OTHER; metric.labels().len()] })
     }
-    fn add(&self, values: &[&str]) {
+    pub(super) fn add(&self, values: &[&str]) {
         let known = self.known.iter().find(|k| k.as_slice() == values).unwrap_or(&self.other);
         self.vec.with_label_values(known).inc();
     }
@@ -102,9 +109,30 @@ fn histogram_opts(metric: Metric, buckets: &[f64]) -> HistogramOpts {
     HistogramOpts::new(metric.name(), metric.help()).buckets(buckets.to_vec())
 }
 
-fn histogram(r: &Registry, metric: Metric, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+pub(super) fn histogram(r: &Registry, metric: Metric, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
     registered(r, Histogram::with_opts(histogram_opts(metric, buckets))?)
 }
+
+/// A histogram of which every series exists from the start.
+fn histograms(r: &Registry, metric: Metric, values: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    let vec = registered(r, HistogramVec::new(histogram_opts(metric, WORK_BUCKETS), metric.labels())?)?;
+    values.iter().for_each(|value| _ = vec.with_label_values(&[*value]));
+    Ok(vec)
+}
+
+/// Why a lease can end; a lost one has no reason of its own.
+fn lease_ends() -> Vec<&'static str> {
+    EndReason::ALL.iter().map(|reason| reason.label()).chain([LeaseState::Lost.label()]).collect()
+}
+
+fn engine_calls() -> Vec<Vec<&'static str>> {
+    let outcomes = || std::iter::once("ok").chain(EngineError::LABELS.iter().copied());
+    CALLS.iter().flat_map(|call| outcomes().map(move |outcome| vec![*call, outcome])).collect()
+}
+
+/// The stages of a rental on its miner: until the intent is on record; until the container runs or the rental is
+/// refused, from the request on; until a release is done.
+const LEASE_STAGES: &[&str] = &["reserve", "total", "release"];
 
 /// A node's metrics.
 pub struct NodeMetrics {
@@ -143,6 +171,22 @@ pub struct NodeMetrics {
     leases: State,
     lease_transitions: Counts,
     lease_recovery: Counts,
+    engine_stage: HistogramVec,
+    image_pulls: Counts,
+    image_pulls_waiting: Gauge,
+    images_removed: IntCounter,
+    protection_missing: State,
+    receipts: Counts,
+    canaries: Counts,
+    canary_duration: HistogramVec,
+    canary_held: Gauge,
+    canary_running: Gauge,
+    rentals: RentalMetrics,
+    lease_ends: Counts,
+    lease_stage: HistogramVec,
+    engine_calls: Counts,
+    set_aside: Gauge,
+    orphans: IntCounter,
     admissions: Counts,
     penalties: State,
     penalties_given: Counts,
@@ -185,6 +229,13 @@ fn singles(values: &[&'static str]) -> Vec<Vec<&'static str>> {
     values.iter().map(|v| vec![*v]).collect()
 }
 
+/// A pass ends at the release, nothing else does.
+fn canaries() -> Vec<Vec<&'static str>> {
+    let stages = || Stage::ALL.iter().filter(|stage| **stage != Stage::Release);
+    let of = |result: &'static str| stages().map(move |stage| vec![result, stage.label()]);
+    [vec!["pass", Stage::Release.label()]].into_iter().chain(of("fail")).chain(of("unknown")).collect()
+}
+
 fn verdicts() -> Vec<Vec<&'static str>> {
     let mut all = vec![vec!["pass", "none"]];
     all.extend(FailReason::ALL.iter().map(|r| vec!["fail", r.label()]));
@@ -222,11 +273,21 @@ impl NodeMetrics {
         for stage in &labels.memory_stages {
             memory_duration.get_metric_with_label_values(&[*stage])?;
         }
+        let canary_opts = histogram_opts(Metric::CanaryDuration, WORK_BUCKETS);
+        let canary_duration = registered(r, HistogramVec::new(canary_opts, Metric::CanaryDuration.labels())?)?;
+        for stage in Stage::ALL {
+            canary_duration.get_metric_with_label_values(&[stage.label()])?;
+        }
         let memory_bandwidth = Opts::new(Metric::MemoryBandwidth.name(), Metric::MemoryBandwidth.help());
         let memory_bandwidth = registered(r, GaugeVec::new(memory_bandwidth, Metric::MemoryBandwidth.labels())?)?;
         let mut requests = Vec::new();
         for path in labels.axon_paths.iter().chain([&OTHER]) {
             requests.extend(labels.axon_outcomes.iter().map(|outcome| vec![*path, *outcome]));
+        }
+        let engine_stage = histogram_opts(Metric::EngineStage, STAGE_BUCKETS);
+        let engine_stage = registered(r, HistogramVec::new(engine_stage, Metric::EngineStage.labels())?)?;
+        for stage in STAGES {
+            engine_stage.get_metric_with_label_values(&[*stage])?;
         }
         let weights_errors = ChainError::classes().into_iter().map(|(class, name)| vec![class.label(), name]).collect();
         let metrics = NodeMetrics {
@@ -265,6 +326,22 @@ impl NodeMetrics {
             leases: State::new(r, Metric::Leases, &labels.lease_states)?,
             lease_transitions: Counts::new(r, Metric::LeaseTransitions, pairs(&labels.lease_transitions))?,
             lease_recovery: Counts::new(r, Metric::LeaseRecovery, singles(&Recovered::LABELS))?,
+            engine_stage,
+            protection_missing: State::new(r, Metric::ProtectionMissing, PROTECTIONS)?,
+            image_pulls: Counts::new(r, Metric::ImagePulls, singles(&["ok", "failed"]))?,
+            image_pulls_waiting: gauge(r, Metric::ImagePullsWaiting)?,
+            images_removed: counter(r, Metric::ImagesRemoved)?,
+            canaries: Counts::new(r, Metric::Canaries, canaries())?,
+            canary_duration,
+            canary_held: gauge(r, Metric::CanaryHeld)?,
+            canary_running: gauge(r, Metric::CanaryRunning)?,
+            receipts: Counts::new(r, Metric::Receipts, singles(&labels.receipt_outcomes))?,
+            rentals: RentalMetrics::register(r)?,
+            lease_ends: Counts::new(r, Metric::LeaseEnds, singles(&lease_ends()))?,
+            lease_stage: histograms(r, Metric::LeaseStage, LEASE_STAGES)?,
+            engine_calls: Counts::new(r, Metric::EngineCalls, engine_calls())?,
+            set_aside: gauge(r, Metric::ContainersSetAside)?,
+            orphans: counter(r, Metric::OrphansDestroyed)?,
             admissions: Counts::new(r, Metric::Admissions, pairs(&labels.admissions))?,
             penalties: State::new(r, Metric::Penalties, Subject::KINDS)?,
             penalties_given: Counts::new(r, Metric::PenaltiesGiven, singles(Subject::KINDS))?,
@@ -442,6 +519,50 @@ impl NodeMetrics {
             self.lease_recovery.add(&[action]);
         }
     }
+    /// How many canary rentals are perhaps not given back.
+    pub fn canaries_held(&self, count: usize) {
+        self.canary_held.set(count as f64);
+    }
+    /// A canary rental has begun, or ended.
+    pub fn canary_running(&self, running: bool) {
+        self.canary_running.set(if running { 1.0 } else { 0.0 });
+    }
+    /// A canary rental has ended.
+    pub fn canary(&self, report: &Report) {
+        self.canaries.add(&[report.outcome.label(), report.outcome.stage().label()]);
+        for time in &report.stages {
+            let took = Duration::from_millis(time.took_ms).as_secs_f64();
+            self.canary_duration.with_label_values(&[time.stage.label()]).observe(took);
+        }
+    }
+    /// A lease receipt was issued, kept, or judged.
+    pub fn receipt(&self, outcome: &str) {
+        self.receipts.add(&[outcome]);
+    }
+    /// What a validator counts of its rentals.
+    pub fn rentals(&self) -> &RentalMetrics {
+        &self.rentals
+    }
+    /// A lease ended for this reason.
+    pub fn lease_ended(&self, reason: &str) {
+        self.lease_ends.add(&[reason]);
+    }
+    /// A stage of a rental took so long; one of `LEASE_STAGES`.
+    pub fn lease_stage(&self, stage: &'static str, took: Duration) {
+        self.lease_stage.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+    /// A call of the engine ended like this.
+    pub fn engine_call(&self, call: &str, outcome: &str) {
+        self.engine_calls.add(&[call, outcome]);
+    }
+    /// So many containers are set aside.
+    pub fn containers_set_aside(&self, count: usize) {
+        self.set_aside.set(count as f64);
+    }
+    /// A container that nobody owned was destroyed.
+    pub fn orphan_destroyed(&self) {
+        self.orphans.inc();
+    }
     /// A caller was admitted or refused.
     pub fn admission(&self, decision: &str, reason: &str) {
         self.admissions.add(&[decision, reason]);
@@ -499,6 +620,26 @@ impl NodeMetrics {
     /// Whether another node acts with this hotkey.
     pub fn hotkey_conflict(&self, found: bool) {
         self.hotkey_conflict.set(f64::from(u8::from(found)));
+    }
+    /// A stage of making a container ended. Stages are the engine's own constants.
+    pub fn engine_stage(&self, stage: &'static str, took: Duration) {
+        self.engine_stage.with_label_values(&[stage]).observe(took.as_secs_f64());
+    }
+    /// Which protections of tenants are wanted and missing.
+    pub fn protections_missing(&self, is_missing: impl Fn(&str) -> bool) {
+        self.protection_missing.each(|name| f64::from(u8::from(is_missing(name))));
+    }
+    /// The pull of an image ended.
+    pub fn image_pull(&self, outcome: &str) {
+        self.image_pulls.add(&[outcome]);
+    }
+    /// So many pulls are under way or wait.
+    pub fn image_pulls_waiting(&self, count: usize) {
+        self.image_pulls_waiting.set(count as f64);
+    }
+    /// An image that nobody used any more was removed.
+    pub fn image_removed(&self) {
+        self.images_removed.inc();
     }
     /// A prover's run ended.
     pub fn prover_run(&self, outcome: &str, took: Duration) {
@@ -630,6 +771,6 @@ mod tests {
         metrics.scores(&all);
         metrics.weights(&all);
         let text = encode(&registry).unwrap();
-        assert!(text.len() < 64 * 1024, "{} bytes", text.len());
+        assert!(text.len() < 96 * 1024, "{} bytes", text.len());
     }
 }

@@ -20,6 +20,7 @@ mod metrics;
 pub mod names;
 mod neuron;
 mod redact;
+mod rentals;
 mod uids;
 
 pub use crate::error::error_chain;

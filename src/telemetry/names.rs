@@ -97,6 +97,29 @@ metrics! {
     Leases = "compute_leases", Gauge, ["state"], "Leases by state.";
     LeaseTransitions = "compute_lease_transitions_total", Counter, ["from", "to"], "State changes of leases.";
     LeaseRecovery = "compute_lease_recovery_total", Counter, ["action"], "What the first comparison after a start did with leases and containers.";
+    LeaseProbes = "compute_lease_probes_total", Counter, ["result"], "Own looks at the SSH ports of leases, by result.";
+    LeaseHardware = "compute_lease_hardware_total", Counter, ["result"], "Proofs of rented devices, by what they say of the hardware.";
+    Rentals = "compute_rentals_total", Counter, ["result"], "Requests for a rental by what came of them.";
+    RentalDuration = "compute_rental_duration_seconds", Histogram, [], "Time from a request for a rental until its container runs.";
+    RentalCandidates = "compute_rental_candidates_total", Counter, ["outcome"], "Miners asked for a rental by what came of it.";
+
+    EngineStage = "compute_engine_stage_seconds", Histogram, ["stage"], "Time of one stage of making a rented container.";
+    ProtectionMissing = "compute_protection_missing", Gauge, ["protection"], "1 while `docker.egress` or `docker.disk_quota` wants a protection of tenants and the machine does not give it, else 0.";
+    ImagePulls = "compute_image_pulls_total", Counter, ["outcome"], "Pulls of images that ended.";
+    ImagePullsWaiting = "compute_image_pulls_waiting", Gauge, [], "Pulls of images that are under way or wait for their turn.";
+    ImagesRemoved = "compute_images_removed_total", Counter, [], "Images removed that a renter's wish had brought and that nobody used any more.";
+    Receipts = "compute_receipts_total", Counter, ["outcome"], "Lease receipts: issued, kept or not by the rented miner, and what became of those that miners presented.";
+
+    Canaries = "compute_canary_total", Counter, ["result", "stage"], "Canary rentals by result and by the stage they ended at.";
+    CanaryDuration = "compute_canary_duration_seconds", Histogram, ["stage"], "Time of a canary rental by stage.";
+    CanaryHeld = "compute_canary_held", Gauge, [], "Canary rentals that have ended and whose devices are perhaps not given back.";
+    CanaryRunning = "compute_canary_running", Gauge, [], "1 while a canary rental is under way, else 0.";
+
+    LeaseEnds = "compute_lease_ends_total", Counter, ["reason"], "Leases that ended, by why.";
+    LeaseStage = "compute_lease_stage_seconds", Histogram, ["stage"], "Time of a stage of a rental on its miner.";
+    EngineCalls = "compute_engine_calls_total", Counter, ["call", "outcome"], "Calls of the container engine, by call and outcome.";
+    ContainersSetAside = "compute_containers_set_aside", Gauge, [], "Containers that no record explains and that are kept for whom they may belong to.";
+    OrphansDestroyed = "compute_orphans_destroyed_total", Counter, [], "Containers that nobody owned any more and that were destroyed.";
 
     Maintenance = "compute_maintenance", Gauge, [], "1 while the operator keeps new leases away, else 0.";
 

@@ -18,7 +18,9 @@ use crate::actors::auto_updater::VERSION;
 use crate::admission::{Decision, Need, Policy, RefusalClass, Snapshot, admit_caller};
 use crate::clock::SharedClock;
 use crate::ids::Hotkey;
-use crate::messages::miner::allocation_manager::{Allocate, LeaseStatus, ListLeases, Release};
+use crate::messages::miner::allocation_manager::{
+    Allocate, ChangeLease, HeldReceipts, LeaseStatus, ListLeases, Release, Renew,
+};
 use crate::messages::miner::challenge_runner::{FillMemory, Open, OpenError, OpenMemory, Prove, ScanMemory};
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
@@ -31,9 +33,9 @@ use crate::wire::synapse::original::{
     Allocate as OriginalAllocate, Challenge as OriginalChallenge, Specs as OriginalSpecs,
 };
 use crate::wire::synapse::{
-    AllocateRequest, ChallengeRequest, DeviceOffer, LeaseStatusRequest, MemoryFillRequest, MemoryOpenRequest,
-    MemoryScanRequest, OpeningsRequest, RawBytes, ReleaseRequest, SpecsReply, SpecsRequest, Synapse, WhoReply,
-    WhoRequest,
+    AllocateRequest, ChallengeRequest, DeviceOffer, LeaseChangeRequest, LeaseStatusRequest, MemoryFillRequest,
+    MemoryOpenRequest, MemoryScanRequest, OpeningsRequest, RawBytes, ReleaseRequest, RenewRequest, SpecsReply,
+    SpecsRequest, Synapse, WhoReply, WhoRequest,
 };
 
 /// What the routes share.
@@ -121,6 +123,8 @@ pub fn routes(state: Arc<AxonState>) -> impl Fn(&mut web::ServiceConfig) + Clone
             .route(AllocateRequest::PATH, web::post().to(allocate))
             .route(ReleaseRequest::PATH, web::post().to(release))
             .route(LeaseStatusRequest::PATH, web::post().to(lease))
+            .route(LeaseChangeRequest::PATH, web::post().to(change))
+            .route(RenewRequest::PATH, web::post().to(renew))
             .route(WhoRequest::PATH, web::post().to(who))
             .service(original::<Ping>(|| web::route().to(ping)))
             .service(original::<OriginalAllocate>(|| web::route().to(original_allocate)))
@@ -235,6 +239,7 @@ async fn specs(state: State, request: HttpRequest, body: Payload) -> HttpRespons
     serve(&state, request, body, async |_, _: SpecsRequest| {
         let specs = state.specs.ask(GetSpecs, state.deadline).await.map_err(unavailable)?;
         let leases = state.allocations.ask(ListLeases, state.deadline).await.map_err(unavailable)?;
+        let receipts = state.allocations.ask(HeldReceipts, state.deadline).await.map_err(unavailable)?;
         let offer = |d: &crate::hardware::OfferedDevice| DeviceOffer {
             device: d.device,
             model: d.model.clone(),
@@ -245,6 +250,7 @@ async fn specs(state: State, request: HttpRequest, body: Payload) -> HttpRespons
             devices: specs.specs.devices.iter().map(offer).collect(),
             specs: serde_json::json!(*specs.specs),
             leases: leases.iter().map(|l| l.id).collect(),
+            receipts,
         })
     })
     .await
@@ -312,6 +318,20 @@ async fn release(state: State, request: HttpRequest, body: Payload) -> HttpRespo
 async fn lease(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
     serve_within(&state, state.max_known_age, request, body, async |caller, request: LeaseStatusRequest| {
         state.allocations.ask(LeaseStatus { caller, request }, state.deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn change(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_within(&state, state.max_known_age, request, body, async |caller, request: LeaseChangeRequest| {
+        state.allocations.ask(ChangeLease { caller, request }, state.deadline).await.map_err(unavailable)
+    })
+    .await
+}
+
+async fn renew(state: State, request: HttpRequest, body: Payload) -> HttpResponse {
+    serve_within(&state, state.max_known_age, request, body, async |caller, request: RenewRequest| {
+        state.allocations.ask(Renew { caller, request }, state.deadline).await.map_err(unavailable)
     })
     .await
 }

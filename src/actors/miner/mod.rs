@@ -3,6 +3,7 @@
 pub mod allocation_manager;
 pub mod axon;
 pub mod challenge_runner;
+pub mod engine;
 pub mod node;
 pub mod original;
 pub mod specs_collector;

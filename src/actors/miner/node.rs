@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::allocation_manager::{AllocationManager, AllocationSetup};
 use super::axon::{AxonState, routes};
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
-use super::original::{LeaseLimits, Original};
+use super::engine::docker_options;
+use super::original::{LeaseLimits, Original, OriginalPolicy};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
 use super::watch_callers::{WatchCallers, WatchCallersSetup};
 use crate::actors::listener::{Bound, Crowd, Listener, ListenerSpec, Place, Reach, room};
@@ -20,6 +21,7 @@ use crate::hardware::{OfferedDevice, Probe};
 use crate::lease::ContainerEngine;
 use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
+use crate::lease::revival::RevivalPolicy;
 use crate::proof::budget::BudgetLimits;
 use crate::proof::prover::Prover;
 use crate::runtime::{Handle, Placement};
@@ -75,6 +77,11 @@ pub fn lease_health(settings: &Settings) -> HealthPolicy {
     HealthPolicy { misses: settings.leases.misses_to_lose, rounds: settings.leases.of_checks }
 }
 
+/// What callers of the original's protocol get, from the settings.
+fn original_policy(settings: &Settings) -> OriginalPolicy {
+    OriginalPolicy { password: settings.leases.original_password, image: settings.leases.original_image.clone() }
+}
+
 /// For how long callers of the original's protocol may rent, from the settings.
 pub fn lease_limits(settings: &Settings) -> LeaseLimits {
     LeaseLimits { longest: settings.leases.original_max_duration, test: settings.leases.test_duration }
@@ -119,6 +126,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
     });
     frame.tree.start(specs_seat, move |_| SpecsCollector::new(setup.clone()))?;
 
+    engine.report_to(&frame.metrics);
+    let tried = engine.tried();
     let (offer, offered) = watch::channel(None);
     let (hold, held) = watch::channel(Vec::new());
     let setup = {
@@ -131,7 +140,9 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
             host,
             longest: settings.leases.max_duration,
             period: settings.leases.health_interval,
+            engine_deadline: docker_options(settings, hotkey, host, &settings.node.data_dir).longest_call(),
             health: lease_health(settings),
+            revival: RevivalPolicy::default(),
             rules: ReconcileRules {
                 orphan_grace: settings.leases.grace,
                 // A caller is waited for twice: while the container is made, and while it is told.
@@ -207,6 +218,8 @@ pub fn start(input: MinerInput) -> Result<MinerNode, NodeError> {
         duty: frame.duty.clone(),
         ssh_port: frame.live.derived(|settings| settings.miner.ssh_port),
         limits: frame.live.value(lease_limits),
+        policy: frame.live.derived(original_policy),
+        tried,
         deadline: settings.leases.request_timeout,
     };
     let state = Arc::new(AxonState {

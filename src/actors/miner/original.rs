@@ -23,8 +23,13 @@
 //! - The probe is asked by everybody and often. It reads what [`AllocationManager`] publishes, and costs no actor a thing.
 //! - `status: true` of a probe means *free*; whoever checks on a rental reads `false` as "it is up". A machine in
 //!   maintenance, or that does not know its leases yet, is not free.
-//! - Capacities that a caller asks for are not compared: the whole machine is what there is.
-//! - The password in the envelope is this module's; the simulated containers have no login at all, so it opens nothing yet.
+//! - What a caller asks for is compared with what this machine is ([`demand`]); whoever asks for more is not served. An image
+//!   is a wish that the engine's policy judges; build commands are not run. The images that the original's own programs
+//!   name without meaning them stand for `leases.original_image`. That one is tried beforehand
+//!   ([`crate::lease::engine::docker::profile`]): where it lacks what a validator's test runs, tests are refused. Renters are
+//!   served: a login works in any image, and what they want of it nobody here knows.
+//! - The password in the envelope is made here, once the container is there: the engine is given its hash, and nobody keeps
+//!   it. An operator who wants keys only says so (`leases.original_password`).
 //! - Any caller that is admitted can hold the machine, for nothing but its stake. `leases.original_max_duration` bounds that.
 //!   A validator that only tests the machine (`testing`) asks for a day and returns it within minutes; `leases.test_duration`
 //!   bounds what is lost when the two lose sight of each other.
@@ -32,7 +37,6 @@
 //!   ([`Abandon`]). It would hold the machine until its expiry, since its renter does not know of it.
 //! - That the renter is told is on record before it is told ([`MachineHeard`]), so this holds over restarts too. What cannot
 //!   be known is whether an answer arrives: a renter that loses it must return the machine with the key it sent, or wait.
-//! - Restart and the exchange of keys need an engine that can; until then they fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,20 +47,25 @@ use super::allocation_manager::AllocationManager;
 use super::specs_collector::SpecsCollector;
 use crate::actors::duty::Duty;
 use crate::ids::{Hotkey, LeaseId};
-use crate::lease::OwnerToken;
+use crate::lease::engine::docker::profile::Tried;
+use crate::lease::{Command, Grant, Lease, OwnerToken};
 use crate::messages::miner::allocation_manager::{
-    Abandon, AllocateMachine, MachineHeard, MachineOffer, PauseMachine, Release, ReleaseMachine,
+    Abandon, AllocateMachine, ChangeMachine, MachineHeard, MachineOffer, NotRented, Release, ReleaseMachine,
 };
 use crate::messages::miner::specs_collector::GetSpecs;
 use crate::runtime::{AskError, Handle};
 use crate::settings::Live;
-use crate::wire::synapse::original::{Allocate, CallerKey, Challenge, Credentials, Mode, Output, Specs, specs_text};
-use crate::wire::synapse::{AllocateReply, LeaseRefusal, ReleaseReply, ReleaseRequest};
+use crate::wire::synapse::original::{
+    Allocate, CallerKey, Challenge, Credentials, DockerRequirement, Mode, Output, Specs, demand, specs_text,
+};
+use crate::wire::synapse::{LeaseRefusal, ReleaseReply, ReleaseRequest};
 
 /// How long a caller waits for the first measurement of this machine.
 const SPECS: Duration = Duration::from_secs(5);
 /// Seconds of one day of a `timeline`.
 const DAY: u64 = 24 * 60 * 60;
+/// The images that the original's own programs name, and its miners never look at.
+const UNMEANT: &[&str] = &["", "ubuntu", "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime"];
 
 /// Why there is no answer now; the caller may ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +96,26 @@ impl LeaseLimits {
     }
 }
 
+/// What callers of the original's protocol get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalPolicy {
+    /// Whether they may log in with a password.
+    pub password: bool,
+    /// The image for those who ask for none; empty for the engine's default.
+    pub image: String,
+}
+
+impl OriginalPolicy {
+    /// The image that a caller gets, or why none. The engine judges what a caller names.
+    fn image(&self, asked: &DockerRequirement) -> Result<String, &'static str> {
+        let (commands, image) = (asked.dockerfile().trim(), asked.base_image().trim());
+        if !commands.is_empty() {
+            return Err("build commands are not run here; ask for an image by its name (base_image)");
+        }
+        Ok(if UNMEANT.contains(&image) { self.image.clone() } else { image.to_owned() })
+    }
+}
+
 /// Answers the original's synapses.
 pub struct Original {
     /// Keeps the leases.
@@ -101,6 +130,10 @@ pub struct Original {
     pub ssh_port: Live<Arc<u16>>,
     /// For how long the machine is rented.
     pub limits: Live<LeaseLimits>,
+    /// What its renters get.
+    pub policy: Live<Arc<OriginalPolicy>>,
+    /// What became of the trial of their image, where the engine tries it.
+    pub tried: Option<watch::Receiver<Option<Tried>>>,
     /// How long a change of a lease may take.
     pub deadline: Duration,
 }
@@ -116,19 +149,23 @@ impl Original {
             Mode::Owns => Output::of(self.owns(request)?),
             Mode::Allocate => self.rent(caller, request).await?,
             Mode::Deallocate => Output::of(self.give_back(caller, request).await?),
-            Mode::Pause => Output::of(self.set_paused(caller, request, true).await?),
-            Mode::Unpause => Output::of(self.set_paused(caller, request, false).await?),
-            mode @ (Mode::Restart | Mode::ExchangeKey) => {
-                tracing::warn!(%caller, mode = mode.label(), "refused: the container engine of this version cannot do that");
-                Output::of(false)
-            }
+            Mode::Pause => self.change(caller, request, Command::Pause).await?,
+            Mode::Unpause => self.change(caller, request, Command::Unpause).await?,
+            Mode::Restart => self.change(caller, request, Command::Restart).await?,
+            Mode::ExchangeKey => match exchange(request) {
+                Ok(grant) => self.change(caller, request, Command::Grant(grant)).await?,
+                Err(problem) => {
+                    tracing::info!(%caller, problem, "no key is exchanged");
+                    Output::of(false)
+                }
+            },
             Mode::OtherAction => {
                 let action: String = request.docker_action.action().chars().take(64).collect();
                 tracing::info!(%caller, action, "nothing done: this version does not know the action");
                 Output::default()
             }
         };
-        Ok(output.with_port(*self.ssh_port.get()))
+        Ok(if output.port().is_some() { output } else { output.with_port(*self.ssh_port.get()) })
     }
 
     /// The output to a `Challenge`: nothing, as in the original, whatever is asked.
@@ -176,23 +213,36 @@ impl Original {
                 return Ok(Output::of(false));
             }
         };
+        let policy = self.policy.get();
+        let ssh_key = request.docker_requirement.ssh_key();
+        let wanted = match policy.image(&request.docker_requirement) {
+            Ok(image) => self.suits(&policy, request, &image).await.map(|()| image),
+            Err(problem) => Err(problem.to_owned()),
+        };
+        let image = match wanted {
+            Ok(image) => image,
+            Err(problem) => {
+                tracing::info!(%caller, problem, "not rented");
+                return Ok(Output::of(false));
+            }
+        };
         let mut lease = LeaseId([0; 16]);
         if let Err(error) = getrandom::fill(&mut lease.0) {
             tracing::error!(%caller, %error, "not rented: the system gives no randomness");
             return Ok(Output::of(false));
         }
-        let ssh_key = request.docker_requirement.ssh_key();
         let wish = AllocateMachine {
             caller,
             lease,
             owner_token: token(request),
             ssh_key: (!ssh_key.is_empty()).then(|| ssh_key.to_owned()),
+            image,
             lasts,
         };
         let mut unheard = Unheard { allocations: &self.allocations, release: Some(release(caller, lease, request)) };
-        let port = match self.allocations.ask(wish, self.deadline).await? {
-            AllocateReply::Running { ssh_port, .. } => ssh_port,
-            AllocateReply::Refused { reason, detail } => {
+        let rented = match self.allocations.ask(wish, self.deadline).await? {
+            Ok(rented) => rented,
+            Err(NotRented { reason, detail }) => {
                 tracing::info!(%caller, ?reason, detail, "not rented");
                 // Nothing was begun, but where something failed on the way: that must not be finished later.
                 if reason != LeaseRefusal::Other {
@@ -201,21 +251,68 @@ impl Original {
                 return Ok(Output::of(false));
             }
         };
-        let sealed = Credentials::generate(port).map_err(|e| e.to_string());
-        match sealed.and_then(|credentials| key.seal(&credentials).map_err(|e| e.to_string())) {
-            Ok(info) => {
-                if let Err(error) = self.allocations.ask(MachineHeard { caller, lease }, self.deadline).await? {
-                    tracing::warn!(%caller, %lease, %error, "not rented");
-                    return Ok(Output::of(false));
-                }
-                unheard.release = None;
-                Ok(Output::of(true).with_info(info))
+        let credentials = match self.credentials(caller, request, &rented, policy.password).await? {
+            Ok(credentials) => credentials,
+            Err(problem) => {
+                tracing::error!(%caller, %lease, problem, "the renter could not log in, the machine is taken back");
+                return Ok(Output::of(false));
             }
+        };
+        let info = match seal(&key, credentials, &rented) {
+            Ok(info) => info,
             Err(problem) => {
                 tracing::error!(%caller, problem, "the credentials could not be sent, the machine is taken back");
-                Ok(Output::of(false))
+                return Ok(Output::of(false));
             }
+        };
+        if let Err(error) = self.allocations.ask(MachineHeard { caller, lease }, self.deadline).await? {
+            tracing::warn!(%caller, %lease, %error, "not rented");
+            return Ok(Output::of(false));
         }
+        unheard.release = None;
+        Ok(with_port_of(Output::of(true).with_info(info), &rented))
+    }
+
+    /// Whether the machine is what the caller asks for, and the caller could do with it what it is about to.
+    async fn suits(&self, policy: &OriginalPolicy, request: &Allocate, image: &str) -> Result<(), String> {
+        if !policy.password && request.docker_requirement.ssh_key().is_empty() {
+            return Err("only keys log in here (leases.original_password: false), and none was sent".to_owned());
+        }
+        if request.device_requirement.is_testing() {
+            passes_tests(self.tried.as_ref().and_then(|tried| tried.borrow().clone()).as_ref(), image)?;
+        }
+        // Not measured yet: then nothing is known that the machine has not.
+        match self.specs.ask(GetSpecs, SPECS).await {
+            Ok(measured) => demand::unmet(&request.device_requirement, &measured.specs).map_or(Ok(()), Err),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// How the renter logs in. The password's hash is in the container before anybody is told the password.
+    async fn credentials(
+        &self,
+        caller: Hotkey,
+        request: &Allocate,
+        rented: &Lease,
+        password: bool,
+    ) -> Result<Result<Credentials, String>, NotNow> {
+        let Some(at) = rented.endpoint else { return Ok(Err("the container has no address".to_owned())) };
+        if !password {
+            return Ok(Ok(Credentials::without_password(at.ssh_port)));
+        }
+        let made = tokio::task::spawn_blocking(move || {
+            let credentials = Credentials::generate(at.ssh_port).map_err(|e| e.to_string())?;
+            let hash = credentials.password_hash().map_err(|e| e.to_string())?;
+            Ok::<_, String>((credentials, hash))
+        });
+        let (credentials, hash) = match made.await {
+            Ok(Ok(made)) => made,
+            Ok(Err(problem)) => return Ok(Err(problem)),
+            Err(_) => return Ok(Err("the password's worker ended early".to_owned())),
+        };
+        let command = Command::Grant(Grant::PasswordHash(hash));
+        let wish = ChangeMachine { caller, owner_token: token(request), command };
+        Ok(self.allocations.ask(wish, self.deadline).await?.map(|_| credentials).map_err(|e| e.to_string()))
     }
 
     async fn give_back(&self, caller: Hotkey, request: &Allocate) -> Result<bool, NotNow> {
@@ -233,13 +330,53 @@ impl Original {
         })
     }
 
-    async fn set_paused(&self, caller: Hotkey, request: &Allocate, paused: bool) -> Result<bool, NotNow> {
-        let wish = PauseMachine { caller, owner_token: token(request), paused };
-        let done = self.allocations.ask(wish, self.deadline).await?;
-        if let Err(error) = &done {
-            tracing::info!(%caller, paused, %error, "the container stays as it is");
+    async fn change(&self, caller: Hotkey, request: &Allocate, command: Command) -> Result<Output, NotNow> {
+        let mode = Mode::of(request).label();
+        let wish = ChangeMachine { caller, owner_token: token(request), command };
+        Ok(match self.allocations.ask(wish, self.deadline).await? {
+            Ok(lease) => with_port_of(Output::of(true), &lease),
+            Err(error) => {
+                tracing::info!(%caller, mode, %error, "the container stays as it is");
+                Output::of(false)
+            }
+        })
+    }
+}
+
+/// Whether nothing is known that a test in this image would lack. One that was not tried may have everything.
+fn passes_tests(tried: Option<&Tried>, image: &str) -> Result<(), String> {
+    let verdict = tried.filter(|tried| tried.wish == image).map(|tried| &tried.verdict);
+    match verdict {
+        Some(Err(why)) => {
+            Err(format!("a test could only fail, the image lacks what it needs (leases.original_image): {why}"))
         }
-        Ok(done.is_ok())
+        _ => Ok(()),
+    }
+}
+
+/// With the port where this lease's SSH server really is.
+fn with_port_of(output: Output, lease: &Lease) -> Output {
+    match lease.endpoint {
+        Some(at) => output.with_port(at.ssh_port),
+        None => output,
+    }
+}
+
+/// Hides the credentials, with the fingerprint of the host's key where it fits.
+fn seal(key: &CallerKey, credentials: Credentials, lease: &Lease) -> Result<String, String> {
+    let with_host_key = credentials.clone().with_host_key(lease.host_key.as_deref());
+    key.seal(&with_host_key).or_else(|_| key.seal(&credentials)).map_err(|e| e.to_string())
+}
+
+/// The key that is exchanged. The original's renters have one, the terminal of its web page another; no kind means the
+/// first.
+fn exchange(request: &Allocate) -> Result<Grant, &'static str> {
+    let key = request.docker_action.ssh_key();
+    match request.docker_action.key_type() {
+        "" | "user" if key.is_empty() => Err("no key was sent"),
+        "" | "user" => Ok(Grant::UserKey(key.to_owned())),
+        "terminal" => Ok(Grant::TerminalKey((!key.is_empty()).then(|| key.to_owned()))),
+        _ => Err("key_type is neither user nor terminal"),
     }
 }
 
@@ -285,5 +422,47 @@ mod tests {
             [none.lasts(1, false), none.lasts(1, true), limits.lasts(0, false), limits.lasts(-1, true)],
             [None; 4]
         );
+    }
+
+    #[test]
+    fn what_the_originals_programs_name_without_meaning_it_is_the_operators_image_and_no_commands_are_run() {
+        let policy = OriginalPolicy { password: true, image: "legacy".to_owned() };
+        let image = |base_image: &str, dockerfile: &str| {
+            let asked = serde_json::json!({"base_image": base_image, "dockerfile": dockerfile});
+            policy.image(&serde_json::from_value(asked).unwrap())
+        };
+        for unmeant in ["", "ubuntu", " ubuntu\n", "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime"] {
+            assert_eq!(image(unmeant, "  "), Ok("legacy".to_owned()), "{unmeant:?}");
+        }
+        assert_eq!(image("ghcr.io/a/b:1", ""), Ok("ghcr.io/a/b:1".to_owned()));
+        assert_eq!(policy.image(&serde_json::from_value(serde_json::json!({})).unwrap()), Ok("legacy".to_owned()));
+        assert!(image("ubuntu", "touch /tmp/x").is_err());
+        assert!(image("ubuntu", "\"; $(id)").is_err());
+    }
+
+    #[test]
+    fn a_test_is_refused_only_where_its_very_image_is_known_to_lack_something() {
+        let tried = |verdict| Tried { wish: "legacy".to_owned(), id: "sha256:1".to_owned(), verdict };
+        let lacks = tried(Err("torch: ModuleNotFoundError".to_owned()));
+        let why = passes_tests(Some(&lacks), "legacy").unwrap_err();
+        assert!(why.contains("leases.original_image") && why.ends_with("torch: ModuleNotFoundError"), "{why}");
+        // Another one since a reload, and one that was not tried yet.
+        assert_eq!((passes_tests(Some(&lacks), "newer"), passes_tests(None, "legacy")), (Ok(()), Ok(())));
+        assert_eq!(passes_tests(Some(&tried(Ok("Python 3".to_owned()))), "legacy"), Ok(()));
+    }
+
+    #[test]
+    fn a_key_is_exchanged_for_the_user_or_the_terminal_and_for_nobody_else() {
+        let wish = |key_type: &str, ssh_key: &str| {
+            let action = serde_json::json!({"action": "exchange_key", "ssh_key": ssh_key, "key_type": key_type});
+            exchange(&Allocate { docker_action: serde_json::from_value(action).unwrap(), ..Allocate::default() })
+        };
+        for key_type in ["", "user"] {
+            assert_eq!(wish(key_type, "ssh-ed25519 A\n"), Ok(Grant::UserKey("ssh-ed25519 A".to_owned())));
+            assert!(wish(key_type, " ").is_err());
+        }
+        assert_eq!(wish("terminal", "ssh-ed25519 A"), Ok(Grant::TerminalKey(Some("ssh-ed25519 A".to_owned()))));
+        assert_eq!(wish("terminal", ""), Ok(Grant::TerminalKey(None)));
+        assert!(wish("root", "ssh-ed25519 A").is_err());
     }
 }

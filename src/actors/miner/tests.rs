@@ -19,11 +19,15 @@ use crate::lease::engine::{Contents, Deed};
 use crate::lease::engine::{Faults, SimulatedEngine};
 use crate::lease::health::HealthPolicy;
 use crate::lease::reconcile::ReconcileRules;
-use crate::lease::{Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, LeaseState, OwnerToken};
+use crate::lease::revival::RevivalPolicy;
+use crate::lease::{
+    Command, Container, ContainerEngine, ContainerSpec, ContainerState, EngineError, Grant, Lease, LeaseState,
+    OwnerToken,
+};
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::miner::allocation_manager::{
-    Allocate, AllocateMachine, LeaseStatus, ListLeases, ListSetAside, MachineHeard, MachineOffer, PauseError,
-    PauseMachine, Reconcile, Release, ReleaseMachine, RentedDevices,
+    Allocate, AllocateMachine, ChangeError, ChangeMachine, LeaseStatus, ListLeases, ListSetAside, MachineHeard,
+    MachineOffer, NotRented, Reconcile, Release, ReleaseMachine, RentedDevices,
 };
 use crate::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use crate::proof::budget::BudgetLimits;
@@ -32,40 +36,65 @@ use crate::proof::verifier::check_openings;
 use crate::proof::{Challenge, Position, Work};
 use crate::runtime::{ChildSpec, Handle, RuntimeMetrics, Tree, TreeConfig};
 use crate::settings::Live;
-use crate::store::{self, Role, Writer, WriterConfig};
+use crate::store::{self, Commit, CommitObserver, Role, Writer, WriterConfig};
 use crate::telemetry::{BuildInfo, Labels, NodeMetrics};
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, ChallengeRefusal, ChallengeReply, ChallengeRequest, DeviceWork, LeaseRefusal,
     LeaseStatusReply, LeaseStatusRequest, OpeningsRequest, ReleaseReply, ReleaseRequest,
 };
 
+mod changes;
 mod memory;
 mod readiness;
+mod seeds;
 mod unheard;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const A: Hotkey = Hotkey([1; 32]);
 const B: Hotkey = Hotkey([2; 32]);
 
-/// Where a node ends: at a call of its engine, before it reaches the engine or before its answer reaches the node. From
-/// then on nothing that the node calls answers, as if its process were gone.
+/// Where a node ends: at a call of its engine or a commit of its journal, before it happens or before the node hears that
+/// it did. From then on nothing that the node calls answers, as if its process were gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Never,
+    /// At the engine's call with this number, from 1.
+    Engine {
+        at: usize,
+        after: bool,
+    },
+    /// Once the journal refuses, which [`journal_takes`] sets: what it refuses is not there for the next process.
+    BeforeCommit,
+    /// Once the commit with this number, from 1, is on disk.
+    AfterCommit {
+        at: usize,
+    },
+}
+
 struct Crash {
-    /// The call's number, from 1.
-    at: usize,
-    after: bool,
+    end: End,
     calls: AtomicUsize,
+    commits: AtomicUsize,
     dead: watch::Sender<bool>,
+    /// What the engine tells of changes.
+    changes: watch::Sender<u64>,
 }
 
 impl Crash {
     fn never() -> Arc<Self> {
-        Crash::at(usize::MAX, false)
+        Crash::at(End::Never)
     }
-    fn at(at: usize, after: bool) -> Arc<Self> {
-        Arc::new(Crash { at, after, calls: AtomicUsize::new(0), dead: watch::Sender::new(false) })
+    fn at(end: End) -> Arc<Self> {
+        Arc::new(Crash {
+            end,
+            calls: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+            dead: watch::Sender::new(false),
+            changes: watch::Sender::new(0),
+        })
     }
     async fn pass(&self, number: usize, after: bool) {
-        if (number, after) == (self.at, self.after) {
+        if self.end == (End::Engine { at: number, after }) {
             self.dead.send_replace(true);
         }
         if *self.dead.borrow() {
@@ -78,6 +107,20 @@ impl Crash {
         let answer = call.await;
         self.pass(number, true).await;
         answer
+    }
+}
+
+impl Crash {
+    /// Hears of each commit of the journal before whoever waits for it does.
+    fn committed(&self, commit: &Commit) {
+        if !commit.durable {
+            return;
+        }
+        let number = self.commits.fetch_add(1, Ordering::SeqCst) + 1;
+        let refused = self.end == End::BeforeCommit && commit.failed > 0;
+        if refused || self.end == (End::AfterCommit { at: number }) {
+            self.dead.send_replace(true);
+        }
     }
 }
 
@@ -104,11 +147,17 @@ impl ContainerEngine for Crashing {
     async fn unpause(&self, lease: LeaseId, epoch: u64) -> Result<Container, EngineError> {
         self.crash.call(self.engine.unpause(lease, epoch)).await
     }
-    async fn inspect(&self, lease: LeaseId) -> Result<Option<Container>, EngineError> {
-        self.engine.inspect(lease).await
+    async fn restart(&self, lease: LeaseId, epoch: u64) -> Result<Container, EngineError> {
+        self.crash.call(self.engine.restart(lease, epoch)).await
+    }
+    async fn grant(&self, lease: LeaseId, epoch: u64, grant: &Grant) -> Result<(), EngineError> {
+        self.crash.call(self.engine.grant(lease, epoch, grant)).await
     }
     async fn available(&self) -> Result<(), EngineError> {
         self.engine.available().await
+    }
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.crash.changes.subscribe())
     }
 }
 
@@ -141,11 +190,26 @@ fn miner_in(dir: tempfile::TempDir, crash: Arc<Crash>) -> Miner {
 
 /// A miner whose proofs run with another setup.
 fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mut ChallengeRunnerSetup)) -> Miner {
+    // It compares only when told, or after a step.
+    miner_with(dir, crash, Duration::from_secs(3600), change)
+}
+
+/// The same, which compares leases and engine every period.
+fn miner_with(
+    dir: tempfile::TempDir,
+    crash: Arc<Crash>,
+    period: Duration,
+    change: impl FnOnce(&mut ChallengeRunnerSetup),
+) -> Miner {
     let clock: SharedClock = Arc::new(SystemClock);
     let registry = prometheus::Registry::new();
     let metrics = NodeMetrics::register(&registry, &BuildInfo::of("miner"), &Labels::default(), clock.clone()).unwrap();
     let opened = store::open(&dir.path().join("db"), Role::Miner, clock.now_ms()).unwrap();
-    let writer = Writer::spawn(opened.db, WriterConfig::default()).unwrap();
+    let observer = {
+        let crash = crash.clone();
+        Some(Arc::new(move |commit: &Commit| crash.committed(commit)) as CommitObserver)
+    };
+    let writer = Writer::spawn(opened.db, WriterConfig { observer, ..WriterConfig::default() }).unwrap();
     let engine = SimulatedEngine::new(dir.path().join("engine.json"));
 
     let mut tree = Tree::here(TreeConfig::default(), RuntimeMetrics::register(&registry).unwrap());
@@ -173,9 +237,10 @@ fn miner_like(dir: tempfile::TempDir, crash: Arc<Crash>, change: impl FnOnce(&mu
         engine: Arc::new(Crashing { engine: engine.clone(), crash }),
         host: std::net::Ipv4Addr::LOCALHOST.into(),
         longest: Duration::from_secs(3600),
-        // Only when told, or after a step.
-        period: Duration::from_secs(3600),
+        period,
+        engine_deadline: Duration::from_secs(60),
         health: HealthPolicy::default(),
+        revival: RevivalPolicy::default(),
         rules: ReconcileRules::default(),
         specs: specs.clone(),
         offer,
@@ -245,6 +310,7 @@ impl Miner {
                 ssh_key: "ssh-ed25519 AAAA renter".into(),
                 devices: devices.iter().map(|n| DeviceId::cpu(*n)).collect(),
                 owner_token: token(),
+                reply_key: None,
             },
         }
     }
@@ -283,7 +349,13 @@ impl Miner {
     }
 
     async fn status(&self, id: u8) -> LeaseStatusReply {
-        let request = LeaseStatusRequest { lease: LeaseId([id; 16]), fencing_epoch: 1, owner_token: token() };
+        let request = LeaseStatusRequest {
+            lease: LeaseId([id; 16]),
+            fencing_epoch: 1,
+            owner_token: token(),
+            receipt: None,
+            reply_key: None,
+        };
         self.leases.ask(LeaseStatus { caller: A, request }, DEADLINE).await.unwrap()
     }
 
@@ -302,14 +374,14 @@ impl Miner {
 }
 
 impl Miner {
-    async fn rent_machine(&self, caller: Hotkey, key: &str) -> AllocateReply {
+    async fn rent_machine(&self, caller: Hotkey, key: &str) -> Result<Lease, NotRented> {
         let owner_token = OwnerToken::of_public_key(key);
         let lasts = Duration::from_secs(u64::MAX / 1_000);
         let mut lease = LeaseId([0; 16]);
         getrandom::fill(&mut lease.0).unwrap();
-        let wish = AllocateMachine { caller, lease, owner_token, ssh_key: None, lasts };
+        let wish = AllocateMachine { caller, lease, owner_token, ssh_key: None, image: String::new(), lasts };
         let reply = self.leases.ask(wish, DEADLINE).await.unwrap();
-        if let AllocateReply::Running { .. } = reply {
+        if reply.is_ok() {
             self.leases.ask(MachineHeard { caller, lease }, DEADLINE).await.unwrap().unwrap();
         }
         reply
@@ -320,9 +392,10 @@ impl Miner {
         self.leases.ask(ReleaseMachine { caller, owner_token }, DEADLINE).await.unwrap()
     }
 
-    async fn pause_machine(&self, caller: Hotkey, key: &str, paused: bool) -> Result<(), PauseError> {
+    async fn change_machine(&self, caller: Hotkey, key: &str, command: Command) -> Result<LeaseState, ChangeError> {
         let owner_token = OwnerToken::of_public_key(key);
-        self.leases.ask(PauseMachine { caller, owner_token, paused }, DEADLINE).await.unwrap()
+        let changed = self.leases.ask(ChangeMachine { caller, owner_token, command }, DEADLINE).await.unwrap();
+        changed.map(|lease| lease.state)
     }
 
     fn offered(&self) -> MachineOffer {
@@ -551,7 +624,7 @@ fn a_miner_that_ends_at_any_step_of_a_lease_finishes_it_once_and_loses_nothing()
     let places = [Some(false), Some(true), None];
     for (wish, place) in [Wish::Rent, Wish::Release].into_iter().flat_map(|w| places.map(|p| (w, p))) {
         run(async {
-            let crash = place.map_or_else(Crash::never, |after| Crash::at(1, after));
+            let crash = place.map_or_else(Crash::never, |after| Crash::at(End::Engine { at: 1, after }));
             let mut miner = miner_in(tempfile::tempdir().unwrap(), Crash::never());
             miner.ready().await;
             if wish == Wish::Release {
@@ -604,6 +677,7 @@ fn a_container_that_no_record_explains_is_listed_with_the_time_until_which_it_is
             renter: B,
             devices: vec![DeviceId::cpu(1)],
             ssh_public_key: None,
+            image: String::new(),
         };
         miner.engine.create(&spec).await.unwrap();
         let miner = miner.restarted().await;
@@ -629,14 +703,14 @@ fn the_machine_is_offered_and_rented_as_a_whole_or_not_at_all() {
         assert!(matches!(one, AllocateReply::Running { .. }), "{one:?}");
         assert_eq!(miner.offered(), MachineOffer { free: false, running: vec![token().digest()] });
         let whole = miner.rent_machine(A, "key").await;
-        assert!(matches!(whole, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{whole:?}");
+        assert!(matches!(whole, Err(NotRented { reason: LeaseRefusal::DeviceBusy, .. })), "{whole:?}");
         assert_eq!(miner.release(1).await, ReleaseReply::Released);
         assert_eq!(miner.offered(), free);
 
         // Both at once: one of them has it.
         let (first, second) = tokio::join!(miner.rent_machine(A, "key"), miner.rent_machine(B, "other key"));
-        assert!(matches!(first, AllocateReply::Running { .. }), "{first:?}");
-        assert!(matches!(second, AllocateReply::Refused { reason: LeaseRefusal::DeviceBusy, .. }), "{second:?}");
+        assert!(first.is_ok(), "{first:?}");
+        assert!(matches!(second, Err(NotRented { reason: LeaseRefusal::DeviceBusy, .. })), "{second:?}");
         let leases = miner.leases.ask(ListLeases, DEADLINE).await.unwrap();
         assert_eq!((leases.len(), &leases[0].devices), (1, &vec![DeviceId::cpu(0), DeviceId::cpu(1)]));
         let latest = miner.clock.now_ms() + 3_600_000;
@@ -646,8 +720,8 @@ fn the_machine_is_offered_and_rented_as_a_whole_or_not_at_all() {
 
         assert_eq!(miner.return_machine(B, "key").await, ReleaseReply::UnknownLease);
         assert_eq!(miner.return_machine(A, "other key").await, ReleaseReply::UnknownLease);
-        assert_eq!(miner.pause_machine(B, "key", true).await, Err(PauseError::Unknown));
-        assert_eq!(miner.pause_machine(A, "other key", true).await, Err(PauseError::Unknown));
+        assert_eq!(miner.change_machine(B, "key", Command::Pause).await, Err(ChangeError::Unknown));
+        assert_eq!(miner.change_machine(A, "other key", Command::Pause).await, Err(ChangeError::Unknown));
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);
         assert_eq!(miner.offered(), free);
     });
@@ -659,11 +733,11 @@ fn a_pause_that_the_engine_did_not_hear_of_is_made_later_and_a_restart_keeps_it(
         let miner = miner();
         miner.ready().await;
         let made = miner.rent_machine(A, "key").await;
-        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        assert!(made.is_ok(), "{made:?}");
         let state = async |miner: &Miner| miner.engine.list().await.unwrap().first().map(|container| container.state);
         miner.engine.set_faults(Faults { unavailable: true, ..Faults::default() });
-        let paused = miner.pause_machine(A, "key", true).await;
-        assert!(matches!(paused, Err(PauseError::NotDone(_))), "{paused:?}");
+        let paused = miner.change_machine(A, "key", Command::Pause).await;
+        assert!(matches!(paused, Err(ChangeError::NotDone(_))), "{paused:?}");
         miner.engine.set_faults(Faults::default());
         assert_eq!(state(&miner).await, Some(ContainerState::Running));
         assert_eq!(miner.offered().running, vec![], "it is paused on record");
@@ -676,7 +750,7 @@ fn a_pause_that_the_engine_did_not_hear_of_is_made_later_and_a_restart_keeps_it(
         })
         .await
         .expect("the comparison pauses it");
-        assert_eq!(miner.pause_machine(A, "key", false).await, Ok(()));
+        assert_eq!(miner.change_machine(A, "key", Command::Unpause).await, Ok(LeaseState::Running));
         assert_eq!(state(&miner).await, Some(ContainerState::Running));
         assert_eq!(miner.offered().running, vec![OwnerToken::of_public_key("key").digest()]);
         assert_eq!(miner.return_machine(A, "key").await, ReleaseReply::Released);

@@ -1,6 +1,7 @@
 //! The validator's actors.
 
 pub mod allocation_manager;
+pub mod canary_runner;
 pub mod challenge_runner;
 pub mod memory_runner;
 pub mod node;

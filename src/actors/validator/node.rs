@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::allocation_manager::{AllocationManager, AllocationSetup};
+use super::canary_runner::{CanaryRunner, CanaryRunnerSetup};
 use super::challenge_runner::plan::WorkTable;
 use super::challenge_runner::round::Rules;
 use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
@@ -17,11 +18,15 @@ use super::weight_setter::{BurnRule, WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
 use crate::actors::miner::node::lease_health;
 use crate::actors::node::{Frame, Node, NodeError, NodeInput, secret};
+use crate::canary::schedule::Rhythm;
+use crate::canary::{Limits, Remote};
+use crate::chain::RAO_PER_TAO;
 use crate::clock::millis;
 use crate::ids::Uid;
 use crate::proof::Work;
 use crate::proof::size::size;
 use crate::runtime::{Backoff, Handle};
+use crate::scoring::receipt::ReceiptRules;
 use crate::scoring::{HistoryRules, ModelRow, Points, RateSource, ScoreTable, WHOLE_PPB};
 use crate::settings::{Settings, whole};
 use crate::store::Role;
@@ -30,6 +35,8 @@ use crate::wire::dendrite::Dendrite;
 
 /// The file of the secret that lease tokens are derived from, in the data directory.
 const LEASE_SECRET_FILE: &str = "lease.secret";
+/// What the manager of leases may take beyond the miner's answer: a check under way, and the journal.
+const MANAGER: Duration = Duration::from_secs(20);
 /// What the chain's client may take beyond its deadlines.
 const CLIENT: Duration = Duration::from_secs(5);
 
@@ -39,6 +46,8 @@ pub struct ValidatorInput {
     pub node: NodeInput,
     /// The address its requests come from, where it matters.
     pub local_address: Option<IpAddr>,
+    /// How it logs in to rented containers.
+    pub remote: Arc<dyn Remote>,
 }
 
 /// A running validator, with the ways in that others need.
@@ -53,6 +62,8 @@ pub struct ValidatorNode {
     pub memory: Handle<MemoryRunner>,
     /// Its scores and weights.
     pub weights: Handle<WeightSetter>,
+    /// Its canary rentals.
+    pub canaries: Handle<CanaryRunner>,
     /// Whom it asks.
     pub guard: Handle<crate::actors::blacklist_guard::BlacklistGuard>,
 }
@@ -117,7 +128,7 @@ pub fn memories(settings: &Settings) -> MemoryTable {
 /// # Errors
 /// [`NodeError`]; nothing runs then.
 pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
-    let ValidatorInput { node: input, local_address } = input;
+    let ValidatorInput { node: input, local_address, remote } = input;
     let settings = input.settings.clone();
     let dendrite = Dendrite::new(input.keypair.clone(), input.clock.clone(), local_address)
         .map_err(|e| NodeError::Config(format!("no HTTP client: {}", crate::telemetry::error_chain(&e))))?;
@@ -133,7 +144,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
 
     let (specs, specs_seat) = frame.tree.declare::<SpecsCollector>(frame.child("specs_collector", &["journal"]));
     let (allocations, allocations_seat) =
-        frame.tree.declare::<AllocationManager>(frame.child("allocation_manager", &["journal"]));
+        frame.tree.declare::<AllocationManager>(frame.child("allocation_manager", &["journal", "specs_collector"]));
     let (weights, weights_seat) =
         frame.tree.declare::<WeightSetter>(frame.child("weight_setter", &["journal", "allocation_manager"]));
     let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager"];
@@ -141,6 +152,9 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
 
     let after = &["journal", "blacklist_guard", "specs_collector", "allocation_manager", "challenge_runner"];
     let (memory, memory_seat) = frame.tree.declare::<MemoryRunner>(frame.child("memory_runner", after));
+
+    let after = &["journal", "allocation_manager"];
+    let (canaries, canaries_seat) = frame.tree.declare::<CanaryRunner>(frame.child("canary_runner", after));
 
     let setup = {
         let (journal, clock) = (frame.journal.clone(), input.clock.clone());
@@ -158,9 +172,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (dendrite, view, duty) = (dendrite.clone(), frame.chain.clone(), frame.duty.clone());
-        let hotkey = input.keypair.hotkey();
+        let (keypair, specs) = (input.keypair.clone(), specs.clone());
         frame.live.derived(move |settings| AllocationSetup {
-            hotkey,
+            hotkey: keypair.hotkey(),
+            keypair: keypair.clone(),
             dendrite: dendrite.clone(),
             view: view.clone(),
             secret: secret.clone(),
@@ -170,6 +185,13 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             period: settings.leases.health_interval,
             health: lease_health(settings),
             give_up: settings.leases.grace,
+            // A local chain has device classes of its own; its containers may be simulated.
+            ssh_probe: settings.leases.ssh_probe.unwrap_or(settings.devnet.gpu_scores.is_empty()),
+            candidates: settings.leases.candidates as usize,
+            rent_deadline: settings.leases.rent_timeout,
+            half_life: settings.leases.trouble_half_life,
+            hardware_confirmations: settings.leases.hardware_confirmations,
+            specs: specs.clone(),
             duty: duty.clone(),
             journal: journal.clone(),
             clock: clock.clone(),
@@ -220,6 +242,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             Subscriber::new("weight_setter", &weights),
             Subscriber::new("allocation_manager", &allocations),
             Subscriber::new("memory_runner", &memory),
+            Subscriber::new("canary_runner", &canaries),
         ];
         let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         let (dendrite, tables, specs) = (dendrite.clone(), tables.clone(), specs.clone());
@@ -243,6 +266,11 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
                 penalty_ms: millis(settings.challenge.penalty),
                 ..HistoryRules::default()
             },
+            canaries_count: !settings.canary.interval.is_zero(),
+            receipts: ReceiptRules {
+                min_stake_rao: whole(settings.scoring.receipt_min_stake, RAO_PER_TAO as f64),
+                max_per_validator_and_coldkey: settings.scoring.receipts_per_coldkey as usize,
+            },
             require_permit: settings.validator.require_permit,
             ask_specs: settings.validator.perform_hardware_query,
             specs_deadline: specs_deadline(settings),
@@ -257,6 +285,36 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         })
     };
     frame.tree.start(challenges_seat, move |_| ChallengeRunner::new(setup.clone()))?;
+
+    let setup = {
+        let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
+        let (allocations, verifiers, tables) = (allocations.clone(), verifiers.clone(), tables.clone());
+        let (dendrite, view, duty) = (dendrite.clone(), frame.chain.clone(), frame.duty.clone());
+        frame.live.derived(move |settings| CanaryRunnerSetup {
+            rhythm: Rhythm {
+                interval: settings.canary.interval,
+                retry: settings.canary.retry,
+                per_epoch: settings.canary.per_epoch,
+            },
+            limits: canary_limits(settings),
+            longest: settings.leases.max_duration,
+            images: settings.canary.images.clone(),
+            original: settings.canary.original,
+            dendrite: dendrite.clone(),
+            view: view.clone(),
+            duty: duty.clone(),
+            program: settings.canary.prover.clone(),
+            remote: remote.clone(),
+            verifiers: verifiers.clone(),
+            table: tables.get().0.clone(),
+            works: tables.get().1.clone(),
+            allocations: allocations.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+    };
+    frame.tree.start(canaries_seat, move |_| CanaryRunner::new(setup.clone()))?;
 
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
@@ -292,6 +350,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         Subscriber::new("challenge_runner", &challenges),
         Subscriber::new("memory_runner", &memory),
         Subscriber::new("weight_setter", &weights),
+        Subscriber::new("canary_runner", &canaries),
     ];
     let guard = frame.guard.clone();
     frame.control(RoleActors::Validator(ValidatorActors {
@@ -300,9 +359,24 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         memory: memory.clone(),
         weights: weights.clone(),
         allocations: allocations.clone(),
+        canaries: canaries.clone(),
     }));
     let node = frame.finish(&input, None, on_block, Vec::new())?;
-    Ok(ValidatorNode { node, allocations, challenges, memory, weights, guard })
+    Ok(ValidatorNode { node, allocations, challenges, memory, weights, canaries, guard })
+}
+
+/// How long each stage of a canary may take. Renting and releasing have the miner's own time, and what the manager takes
+/// beyond it: a release that follows a call without an answer.
+fn canary_limits(settings: &Settings) -> Limits {
+    Limits {
+        allocate: settings.leases.request_timeout.saturating_mul(2).saturating_add(MANAGER),
+        login: settings.canary.login_timeout,
+        upload: settings.canary.upload_timeout,
+        run: settings.canary.run_timeout,
+        verify: settings.challenge.opening_deadline,
+        release: settings.leases.request_timeout.saturating_add(MANAGER),
+        samples: settings.challenge.samples as usize,
+    }
 }
 
 /// Longest a round of specs may take: all neurons are asked nearly at once, and each may run into its deadline. Batches begin

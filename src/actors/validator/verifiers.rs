@@ -20,6 +20,12 @@ impl Verifiers {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     }
 
+    /// How many more could begin now.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.0.available_permits()
+    }
+
     /// Runs a check when its turn has come. It holds its place until it is done, also if nobody waits for it any more.
     ///
     /// # Errors
@@ -88,7 +94,7 @@ mod tests {
         tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
-        assert_eq!(verifiers.0.available_permits(), 0);
+        assert_eq!(verifiers.free(), 0);
         end.send(()).unwrap();
         assert_eq!(verifiers.run(|| 7).await.unwrap(), 7);
     }

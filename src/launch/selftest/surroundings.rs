@@ -20,7 +20,11 @@ const LEAST_DISK: u64 = 10 << 30;
 
 /// The hotkey, and the line about it. Nobody is asked for a password. `named`: whether the settings name a wallet, or only
 /// the shipped ones do.
-pub(super) fn hotkey(settings: &Settings, devnet: Option<&DevnetKey>, named: bool) -> (Option<Hotkey>, Line) {
+pub(in crate::launch) fn hotkey(
+    settings: &Settings,
+    devnet: Option<&DevnetKey>,
+    named: bool,
+) -> (Option<Hotkey>, Line) {
     if let Some(DevnetKey { dir, number }) = devnet {
         // Loading would make a seed where there is none.
         if !dir.join(SEED_FILE).is_file() {
@@ -86,7 +90,7 @@ fn port(check: &str, address: SocketAddr, flag: &str, bound: std::io::Result<()>
 
 /// The line about the address that the chain would be told. `own`: the one that the system itself would send from, where the
 /// node listens on all of them.
-pub(super) fn address(settings: &Settings, own: Option<IpAddr>) -> Line {
+pub(in crate::launch) fn address(settings: &Settings, own: Option<IpAddr>) -> Line {
     let (axon, policy) = (&settings.axon, settings.address_policy());
     let given = axon.external_ip.or(Some(axon.ip).filter(|ip| !ip.is_unspecified()));
     announced(given, own, policy, !axon.ip_resolvers.is_empty())

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::reconcile::QuarantineReason;
-use crate::lease::{Lease, OwnerToken};
+use crate::lease::{Command, Lease, OwnerToken};
+use crate::scoring::LeaseReceipt;
 use crate::wire::synapse::{
-    AllocateReply, AllocateRequest, LeaseStatusReply, LeaseStatusRequest, ReleaseReply, ReleaseRequest,
+    AllocateReply, AllocateRequest, LeaseChangeReply, LeaseChangeRequest, LeaseRefusal, LeaseStatusReply,
+    LeaseStatusRequest, ReleaseReply, ReleaseRequest, RenewReply, RenewRequest,
 };
 
 /// A validator asks for a container; `caller` is the verified hotkey of the request's header.
@@ -67,10 +69,35 @@ pub struct LeaseStatus {
     pub request: LeaseStatusRequest,
 }
 
+/// The receipts of live leases that are still valid, the newest of each.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<LeaseReceipt>")]
+pub struct HeldReceipts;
+/// A validator changes a lease's container. A repeat with the same key gets the first answer again, as long as this actor
+/// lives.
+#[derive(Debug, Message)]
+#[rtype(result = "LeaseChangeReply")]
+pub struct ChangeLease {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// What to do.
+    pub request: LeaseChangeRequest,
+}
+
+/// A validator lets a lease last longer.
+#[derive(Debug, Message)]
+#[rtype(result = "RenewReply")]
+pub struct Renew {
+    /// Who asks.
+    pub caller: Hotkey,
+    /// Until when.
+    pub request: RenewRequest,
+}
+
 /// A caller of the original's protocol rents the whole machine; `caller` is the verified hotkey of the request's header.
 /// The lease lasts only once [`MachineHeard`] was accepted for it.
 #[derive(Debug, Message)]
-#[rtype(result = "AllocateReply")]
+#[rtype(result = "Result<Lease, NotRented>")]
 pub struct AllocateMachine {
     /// Who asks.
     pub caller: Hotkey,
@@ -80,8 +107,20 @@ pub struct AllocateMachine {
     pub owner_token: OwnerToken,
     /// The public key that may log in, if any.
     pub ssh_key: Option<String>,
+    /// The image; empty for the one that the engine takes when nobody asks.
+    pub image: String,
     /// For how long; the longest lease that is accepted if that is shorter.
     pub lasts: Duration,
+}
+
+/// Why the machine is not rented.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct NotRented {
+    /// Why, in the words of the wire.
+    pub reason: LeaseRefusal,
+    /// For people.
+    pub detail: String,
 }
 
 /// The renter of [`AllocateMachine`] is about to be told that it has the machine. Accepted means written to the journal:
@@ -116,30 +155,35 @@ pub struct ReleaseMachine {
     pub owner_token: OwnerToken,
 }
 
-/// A caller of the original's protocol pauses the container that its token owns, or lets it run again. A repeat is
-/// harmless.
+/// A caller of the original's protocol changes the container that its token owns: pauses it, lets it run again, restarts it,
+/// changes who may log in. Replies what the lease is then.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), PauseError>")]
-pub struct PauseMachine {
+#[rtype(result = "Result<Lease, ChangeError>")]
+pub struct ChangeMachine {
     /// Who asks.
     pub caller: Hotkey,
     /// What it shows.
     pub owner_token: OwnerToken,
-    /// Whether the container shall be paused from now on.
-    pub paused: bool,
+    /// What to do.
+    pub command: Command,
 }
 
-/// Why a container is not paused, or does not run again.
+/// Why a container stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PauseError {
+pub enum ChangeError {
     /// The token owns no lease of this caller.
     #[error("no lease of this hotkey belongs to this key")]
     Unknown,
     /// The lease, or all of them, cannot be changed at this moment.
     #[error("{0}, ask again")]
     Busy(&'static str),
-    /// The lease's state does not allow it, or the step is not done; what is on record is finished by the next comparison
-    /// with the engine.
+    /// The lease's state does not allow it, or what is wanted makes no sense.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The journal did not take it.
+    #[error("{0}")]
+    NotRecorded(String),
+    /// The engine did not do it, or did not say so; what is on record is finished by the next comparison with the engine.
     #[error("{0}")]
     NotDone(String),
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::Lease;
+use crate::rental::{Candidate, Requirements};
+use crate::wire::synapse::LeaseChange;
 
 /// What a renter asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +19,10 @@ pub struct RentRequest {
     pub id: Option<LeaseId>,
     /// On whose behalf.
     pub renter: Hotkey,
-    /// Only this model, if given.
-    pub model: Option<String>,
-    /// How many devices, all of one miner; at least 1.
-    pub devices: usize,
+    /// Only this miner, if given.
+    pub miner: Option<Hotkey>,
+    /// What its machine must have.
+    pub requirements: Requirements,
     /// How long, unless released or renewed before.
     pub duration: Duration,
     /// The container image.
@@ -31,19 +33,26 @@ pub struct RentRequest {
 
 impl RentRequest {
     /// Digest of everything that is asked for but the id, each field with its length: it tells a repeat from another
-    /// wish under the same id.
+    /// wish under the same id. What older versions could not ask for enters only where it is asked for, so that their
+    /// wishes stay the same.
     pub fn wish(&self) -> Hash32 {
         let mut h = blake3::Hasher::new_derive_key("compute-lease/1 wish");
         let mut field = |bytes: &[u8]| {
             h.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
         };
         field(&self.renter.0);
-        field(&[u8::from(self.model.is_some())]);
-        field(self.model.as_deref().unwrap_or_default().as_bytes());
-        field(&(self.devices as u64).to_le_bytes());
+        let Requirements { devices, model, gpu_memory_bytes, cpus, ram_bytes, disk_bytes } = &self.requirements;
+        field(&[u8::from(model.is_some())]);
+        field(model.as_deref().unwrap_or_default().as_bytes());
+        field(&(*devices as u64).to_le_bytes());
         field(&self.duration.as_nanos().to_le_bytes());
         field(self.image.as_bytes());
         field(self.ssh_key.as_bytes());
+        let later = [*gpu_memory_bytes, u64::from(*cpus), *ram_bytes, *disk_bytes];
+        if later != [0; 4] || self.miner.is_some() {
+            later.iter().for_each(|n| field(&n.to_le_bytes()));
+            field(self.miner.as_ref().map_or(&[][..], |miner| &miner.0));
+        }
         Hash32(h.finalize().into())
     }
 }
@@ -54,10 +63,53 @@ impl RentRequest {
 #[rtype(result = "Result<Lease, RentError>")]
 pub struct Rent(pub RentRequest);
 
+/// Rent these devices of this miner for a canary. Replies when the container runs, or says why not. Unlike [`Rent`] it is
+/// not repeated, and the devices need not be proved; the lease never counts as allocated.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Lease, RentError>")]
+pub struct RentCanary {
+    /// The lease: fresh, and on record as a canary.
+    pub id: LeaseId,
+    /// The miner.
+    pub miner: Hotkey,
+    /// The devices, each once.
+    pub devices: Vec<DeviceId>,
+    /// How long, should nobody release it.
+    pub duration: Duration,
+    /// The container image; empty for the miner's default.
+    pub image: String,
+    /// The public key that may log in.
+    pub ssh_key: String,
+}
+/// Who would be asked for this rental now, in which order and why, and why the others would not be. Nothing is set aside.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<Candidate>, RentError>")]
+pub struct ShowCandidates(pub RentRequest);
+
 /// End a lease. Replies when the miner has confirmed it; a repeat after that is answered the same.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Lease, RentError>")]
 pub struct Release(pub LeaseId);
+
+/// Change the container of a running lease. Replies when the miner has confirmed it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Lease, RentError>")]
+pub struct ChangeLease {
+    /// Which.
+    pub id: LeaseId,
+    /// What to do.
+    pub change: LeaseChange,
+}
+
+/// Let a lease last for so long from now, which is longer than it would. Replies when the miner has confirmed it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Lease, RentError>")]
+pub struct RenewLease {
+    /// Which.
+    pub id: LeaseId,
+    /// How long, from now.
+    pub lasts: Duration,
+}
 
 /// One lease of this validator, running or ended, as it is now.
 #[derive(Debug, Clone, Copy, Message)]
@@ -69,7 +121,8 @@ pub struct ShowLease(pub LeaseId);
 #[rtype(result = "Vec<Lease>")]
 pub struct ListLeases;
 
-/// The devices that leases of this validator hold, by miner, those that begin or end included: they are not challenged.
+/// The devices that leases of this validator hold, by miner, those that begin or end included: they are not challenged. Those of
+/// a lease that ends because nothing is seen of it any more are.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
 pub struct LeasedDevices;
@@ -109,6 +162,9 @@ pub enum RentError {
     /// The miner did not answer; the lease is being released in the background.
     #[error("the miner did not answer in time: {0}")]
     NoAnswer(String),
+    /// The lease stays as it is: its miner refuses the change, or it is not running.
+    #[error("the lease stays as it is: {0}")]
+    NotChanged(String),
     /// There is no such lease.
     #[error("no lease with this id")]
     UnknownLease,
@@ -133,22 +189,42 @@ mod tests {
         let wish = RentRequest {
             id: None,
             renter: Hotkey([1; 32]),
-            model: None,
-            devices: 1,
+            miner: None,
+            requirements: Requirements::any(1),
             duration: Duration::from_secs(60),
             image: "ubuntu".into(),
             ssh_key: "ssh-ed25519 AAAA".into(),
         };
         assert_eq!(RentRequest { id: Some(LeaseId([7; 16])), ..wish.clone() }.wish(), wish.wish());
+        let with = |requirements| RentRequest { requirements, ..wish.clone() };
         let others = [
             RentRequest { renter: Hotkey([2; 32]), ..wish.clone() },
-            RentRequest { model: Some(String::new()), ..wish.clone() },
-            RentRequest { devices: 2, ..wish.clone() },
+            RentRequest { miner: Some(Hotkey([1; 32])), ..wish.clone() },
+            with(Requirements { model: Some(String::new()), ..Requirements::any(1) }),
+            with(Requirements::any(2)),
+            with(Requirements { gpu_memory_bytes: 1, ..Requirements::any(1) }),
+            with(Requirements { cpus: 1, ..Requirements::any(1) }),
+            with(Requirements { ram_bytes: 1, ..Requirements::any(1) }),
+            with(Requirements { disk_bytes: 1, ..Requirements::any(1) }),
             RentRequest { duration: Duration::from_secs(61), ..wish.clone() },
             RentRequest { image: "ubuntus".into(), ssh_key: "sh-ed25519 AAAA".into(), ..wish.clone() },
             RentRequest { ssh_key: String::new(), ..wish.clone() },
         ];
         let digests: std::collections::HashSet<Hash32> = others.iter().chain([&wish]).map(RentRequest::wish).collect();
         assert_eq!(digests.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_wish_of_an_earlier_version_is_still_the_same() {
+        let wish = RentRequest {
+            id: None,
+            renter: Hotkey([1; 32]),
+            miner: None,
+            requirements: Requirements { model: Some("cpu-1".into()), ..Requirements::any(2) },
+            duration: Duration::from_secs(60),
+            image: "ubuntu".into(),
+            ssh_key: "ssh-ed25519 AAAA".into(),
+        };
+        assert_eq!(wish.wish().to_string(), "0c42c8cad2b673b17547ee9d5561c98a1e41c799eb96f9cef29c36a1837745c2");
     }
 }

@@ -1,10 +1,11 @@
 //! Messages of [`crate::actors::validator::challenge_runner::ChallengeRunner`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::Message;
 
-use crate::ids::{BlockNumber, Epoch};
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
 pub use crate::scoring::MinerJudgement;
 use crate::scoring::ScoreTable;
 
@@ -21,6 +22,8 @@ pub struct EpochJudged {
     pub miners: Arc<Vec<MinerJudgement>>,
     /// The models and what they are worth, as they held when the epoch's round began.
     pub table: Arc<ScoreTable>,
+    /// The devices that other validators rent, by the receipts that count.
+    pub receipts: Arc<BTreeMap<Hotkey, Vec<DeviceId>>>,
     /// Nobody was judged, for reasons of our own: what earlier epochs say still holds.
     pub void: bool,
 }

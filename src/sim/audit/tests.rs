@@ -23,12 +23,13 @@ fn kept(n: u8, role: Side, from_ms: u64, rest: &[Event]) -> Kept {
         expires_at_ms: 1_000_000,
         owner_token_digest: Hash32([n; 32]),
         ssh_public_key: None,
+        image: String::new(),
         wish: None,
         unheard: false,
     };
     let mut lease = Lease::open(&terms, from_ms);
     let mut events = vec![(Event::Opened { terms, at_ms: from_ms }, from_ms)];
-    let started = Event::Started { container: format!("sim-{n}"), endpoint: None, at_ms: from_ms };
+    let started = Event::Started { container: format!("sim-{n}"), endpoint: None, host_key: None, at_ms: from_ms };
     for (event, at_ms) in [Event::Reserved, started].iter().chain(rest).zip(from_ms..) {
         lease = apply(&lease, event).unwrap();
         events.push((event.clone(), at_ms));
@@ -66,6 +67,7 @@ fn container(n: u8) -> Container {
         labels: Labels { lease: id(n), fencing_epoch: 1, expires_at_ms: 1_000_000, renter: RENTER },
         state: ContainerState::Running,
         ssh_port: 40_000,
+        host_key: None,
         devices: vec![DeviceId::cpu(0)],
     }
 }
@@ -258,7 +260,7 @@ fn what_happens_once_must_not_happen_twice() {
     let again = found(|s| {
         let events = &mut s.miners[0].leases.get_mut(&one).unwrap().events;
         events.push((Event::Destroyed { at_ms: 0 }, 15));
-        events.push((Event::Started { container: "other".into(), endpoint: None, at_ms: 0 }, 15));
+        events.push((Event::Started { container: "other".into(), endpoint: None, host_key: None, at_ms: 0 }, 15));
     });
     assert_eq!(
         again,

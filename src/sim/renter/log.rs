@@ -13,6 +13,7 @@ use crate::clock::millis;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::{EndReason, LeaseState};
 use crate::messages::validator::allocation_manager::RentRequest;
+use crate::rental::Requirements;
 
 /// The longest log that is read, in bytes.
 const MAX_LOG: u64 = 64 << 20;
@@ -106,8 +107,8 @@ impl Line {
         Some(Line::Wanted {
             at_ms,
             lease: request.id?,
-            model: request.model.clone(),
-            devices: request.devices,
+            model: request.requirements.model.clone(),
+            devices: request.requirements.devices,
             duration_ms: millis(request.duration),
             image: request.image.clone(),
             ssh_key: request.ssh_key.clone(),
@@ -148,8 +149,8 @@ pub fn open_after(lines: &[Line], renter: Hotkey) -> Option<Open> {
         Line::Wanted { lease, model, devices, duration_ms, image, ssh_key, .. } => Some(Open::Wanted(RentRequest {
             id: Some(*lease),
             renter,
-            model: model.clone(),
-            devices: *devices,
+            miner: None,
+            requirements: Requirements { model: model.clone(), ..Requirements::any(*devices) },
             duration: Duration::from_millis(*duration_ms),
             image: image.clone(),
             ssh_key: ssh_key.clone(),
@@ -248,8 +249,8 @@ mod tests {
         RentRequest {
             id: Some(LeaseId([n; 16])),
             renter: Hotkey([1; 32]),
-            model: None,
-            devices: 1,
+            miner: None,
+            requirements: Requirements::any(1),
             duration: Duration::from_secs(5),
             image: "ubuntu".into(),
             ssh_key: "key".into(),

@@ -8,10 +8,11 @@ use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey, LeaseId, Uid};
 use crate::lease::Lease;
 use crate::messages::miner::allocation_manager::SetAside;
 use crate::messages::validator::memory_runner::MemoryJudged;
+use crate::rental::{Candidate, Requirements};
 use crate::scoring::Points;
 use crate::settings::Line;
 use crate::store::Role;
-use crate::store::records::{LeaseEventRecord, PenaltyRecord};
+use crate::store::records::{CanaryRow, LeaseEventRecord, PenaltyRecord};
 use crate::web::Readiness;
 
 /// `GET /v1/status`: the node in short.
@@ -99,10 +100,13 @@ pub struct Lifted {
 }
 
 /// `GET /v1/leases`: the leases that have not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leases {
     /// In the order they were asked for.
     pub leases: Vec<Lease>,
+    /// On a validator: those that ended last, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Lease>,
     /// On a miner: containers that no lease here explains, kept until somebody claims them or their time is over, in that
     /// order; `until_ms` says when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -127,17 +131,40 @@ pub struct RentWish {
     pub id: Option<LeaseId>,
     /// On whose behalf.
     pub renter: Hotkey,
-    /// Only this model, if given.
+    /// Only this miner, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// How many devices, all of one miner; at least 1.
-    pub devices: usize,
+    pub miner: Option<Hotkey>,
+    /// What its machine must have.
+    #[serde(default)]
+    pub requirements: Requirements,
     /// How long, in seconds, unless released before.
     pub duration_s: u64,
     /// The container image.
     pub image: String,
     /// The renter's public SSH key, one line in OpenSSH's format.
     pub ssh_key: String,
+}
+
+/// `POST /v1/leases/{id}/renew`: let a lease last longer. Validators only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewWish {
+    /// For how long from now, in seconds: longer than it would last.
+    pub duration_s: u64,
+}
+
+/// `GET /v1/canaries`: the last canary rentals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canaries {
+    /// The latest first.
+    pub canaries: Vec<CanaryRow>,
+}
+
+/// `POST /v1/candidates` with a [`RentWish`]: who would be asked for it now. Validators only; nothing is set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// First those that fit, in the order in which they would be asked, then the others by uid.
+    pub candidates: Vec<Candidate>,
 }
 
 /// The query of `DELETE /v1/leases/{id}`. A miner ends a lease only by force, with a reason; a validator needs neither.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    Config, DrainWish, LeaseHistory, Leases, Lifted, MaintenanceWish, Penalties, PenaltyWish, RentWish, Status, Table,
+    Canaries, Candidates, Config, DrainWish, LeaseHistory, Leases, Lifted, MaintenanceWish, Penalties, PenaltyWish,
+    RenewWish, RentWish, Status, Table,
 };
 use super::error::ErrorReply;
 use super::{ControlError, socket};
@@ -21,7 +22,9 @@ use crate::lease::Lease;
 use crate::messages::validator::allocation_manager::RentError;
 use crate::settings::reload::Changes;
 use crate::store::explain::Explanation;
+use crate::store::records::CanaryRow;
 use crate::telemetry::error_chain;
+use crate::wire::synapse::LeaseChange;
 
 /// How long a call may take that has no deadline of its own.
 const CALL: Duration = Duration::from_secs(10);
@@ -156,12 +159,36 @@ impl ControlClient {
         self.send(Method::POST, "/v1/leases", Some(wish), deadline).await
     }
 
+    /// Who would be asked for this rental now, in which order and why. Nothing is set aside.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn candidates(&self, wish: &RentWish) -> Result<Candidates, ClientError> {
+        self.send(Method::POST, "/v1/candidates", Some(wish), CALL).await
+    }
+
     /// Ends a lease; answers when the miner confirmed it. A repeat is answered the same.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn release(&self, id: LeaseId, deadline: Duration) -> Result<Lease, ClientError> {
         self.send(Method::DELETE, &format!("/v1/leases/{id}"), None::<&()>, deadline).await
+    }
+
+    /// Changes the container of a running lease; answers when the miner confirmed it.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Timeout`] and [`ClientError::Broken`] it may have been done.
+    pub async fn change(&self, id: LeaseId, change: &LeaseChange, deadline: Duration) -> Result<Lease, ClientError> {
+        self.send(Method::POST, &format!("/v1/leases/{id}/change"), Some(change), deadline).await
+    }
+
+    /// Lets a lease last longer; answers when the miner confirmed it.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Timeout`] and [`ClientError::Broken`] it may have been done.
+    pub async fn renew(&self, id: LeaseId, wish: &RenewWish, deadline: Duration) -> Result<Lease, ClientError> {
+        self.send(Method::POST, &format!("/v1/leases/{id}/renew"), Some(wish), deadline).await
     }
 
     /// Ends a lease of this miner against its renter's will; answers when the container is gone.
@@ -212,6 +239,22 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn drain(&self, wish: DrainWish) -> Result<Duty, ClientError> {
         self.send(Method::POST, "/v1/drain", Some(&wish), CALL).await
+    }
+
+    /// The last canary rentals, the latest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn canaries(&self) -> Result<Canaries, ClientError> {
+        self.get("/v1/canaries").await
+    }
+
+    /// Runs a canary rental at this miner; answers when it has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn canary(&self, miner: Hotkey, deadline: Duration) -> Result<CanaryRow, ClientError> {
+        self.send(Method::POST, &format!("/v1/canaries/{miner}"), None::<&()>, deadline).await
     }
 
     /// The penalties in force.

@@ -138,6 +138,7 @@ impl From<RentError> for ControlError {
             RentError::Busy => (Code::Unavailable, "ask again"),
             RentError::Unavailable(_) => (Code::Unavailable, "ask again with the same id"),
             RentError::NoAnswer(_) => (Code::NoAnswer, "look at the lease, then ask again"),
+            RentError::NotChanged(_) => (Code::Refused, "see the miner's words and `compute-register list ID`"),
             RentError::UnknownLease => (Code::UnknownLease, "see `leases`"),
             RentError::Journal(_) => (Code::Journal, "see the node's log and its disk"),
         };

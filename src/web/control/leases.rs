@@ -4,24 +4,30 @@ use std::time::Duration;
 
 use actix_web::web::{Json, Path, Payload, Query};
 
-use super::api::{LeaseHistory, Leases, ReleaseWish, RentWish};
+use super::api::{Candidates, LeaseHistory, Leases, ReleaseWish, RenewWish, RentWish};
 use super::caller::{Caller, body};
 use super::{Code, ControlError, RoleActors};
 use crate::actors::lease_book::Entry;
 use crate::actors::miner::allocation_manager::AllocationManager as MinerAllocations;
 use crate::ids::LeaseId;
 use crate::lease::Lease;
-use crate::messages::journal::LeaseWithEvents;
+use crate::messages::journal::{EndedLeases, LeaseWithEvents};
 use crate::messages::miner::allocation_manager as miner;
 use crate::messages::validator::allocation_manager as validator;
 use crate::messages::validator::allocation_manager::{RentError, RentRequest};
 use crate::runtime::Handle;
 use crate::telemetry::{error_chain, printable};
+use crate::wire::synapse::LeaseChange;
 
 /// How long the node's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
-/// How long renting and releasing may take: longer than the longest `leases.request_timeout`, which bounds the work.
-const WORK: Duration = Duration::from_secs(660);
+/// How long renting and releasing may take. What bounds the work is `leases.rent_timeout`, after which no further miner is
+/// asked, and twice `leases.request_timeout` for the last one; each is 600 s at most.
+const WORK: Duration = Duration::from_secs(1_860);
+/// How long a choice may take: it asks the collector of specs and the journal.
+const CHOICE: Duration = Duration::from_secs(15);
+/// The ended leases that are listed.
+const MAX_ENDED: u32 = 50;
 /// Longest reason for ending a renter's lease, in bytes.
 const MAX_REASON: usize = 300;
 
@@ -51,15 +57,23 @@ fn lease_id(text: &str) -> Result<LeaseId, ControlError> {
 }
 
 pub(super) async fn list(node: Caller) -> Result<Json<Leases>, ControlError> {
-    let (mut leases, mut set_aside) = match node.actors()? {
+    let (mut leases, mut set_aside, ended) = match node.actors()? {
         RoleActors::Miner { allocations } => {
-            (allocations.ask(miner::ListLeases, ASK).await?, allocations.ask(miner::ListSetAside, ASK).await?)
+            let set_aside = allocations.ask(miner::ListSetAside, ASK).await?;
+            (allocations.ask(miner::ListLeases, ASK).await?, set_aside, Vec::new())
         }
-        RoleActors::Validator(actors) => (actors.allocations.ask(validator::ListLeases, ASK).await?, Vec::new()),
+        RoleActors::Validator(actors) => {
+            let records = node.journal.ask(EndedLeases(MAX_ENDED), ASK).await?;
+            let records =
+                records.map_err(|e| ControlError::new(Code::Journal, error_chain(&e), "see the node's log"))?;
+            // A record that cannot be read is shown by nobody; asked for by its id, it says why.
+            let ended = records.iter().filter_map(|record| Some(Entry::from_record(record).ok()?.lease)).collect();
+            (actors.allocations.ask(validator::ListLeases, ASK).await?, Vec::new(), ended)
+        }
     };
     leases.sort_by_key(|lease| (lease.requested_at_ms, lease.id));
     set_aside.sort_by(|a, b| (a.until_ms, &a.container).cmp(&(b.until_ms, &b.container)));
-    Ok(Json(Leases { leases, set_aside }))
+    Ok(Json(Leases { leases, ended, set_aside }))
 }
 
 pub(super) async fn show(node: Caller, id: Path<String>) -> Result<Json<LeaseHistory>, ControlError> {
@@ -74,16 +88,34 @@ pub(super) async fn show(node: Caller, id: Path<String>) -> Result<Json<LeaseHis
 pub(super) async fn rent(node: Caller, payload: Payload) -> Result<Json<Lease>, ControlError> {
     let allocations = &node.validator()?.allocations;
     let wish: RentWish = body(payload).await?;
-    let request = RentRequest {
-        id: wish.id,
-        renter: wish.renter,
-        model: wish.model,
-        devices: wish.devices,
-        duration: Duration::from_secs(wish.duration_s),
-        image: wish.image,
-        ssh_key: wish.ssh_key,
-    };
-    Ok(Json(allocations.ask(validator::Rent(request), WORK).await??))
+    Ok(Json(allocations.ask(validator::Rent(request(wish)), WORK).await??))
+}
+
+pub(super) async fn candidates(node: Caller, payload: Payload) -> Result<Json<Candidates>, ControlError> {
+    let allocations = &node.validator()?.allocations;
+    let wish: RentWish = body(payload).await?;
+    let candidates = allocations.ask(validator::ShowCandidates(request(wish)), CHOICE).await??;
+    Ok(Json(Candidates { candidates }))
+}
+
+fn request(wish: RentWish) -> RentRequest {
+    let RentWish { id, renter, miner, requirements, duration_s, image, ssh_key } = wish;
+    RentRequest { id, renter, miner, requirements, duration: Duration::from_secs(duration_s), image, ssh_key }
+}
+
+pub(super) async fn change(node: Caller, id: Path<String>, payload: Payload) -> Result<Json<Lease>, ControlError> {
+    let allocations = &node.validator()?.allocations;
+    let id = lease_id(&id)?;
+    let change: LeaseChange = body(payload).await?;
+    Ok(Json(allocations.ask(validator::ChangeLease { id, change }, WORK).await??))
+}
+
+pub(super) async fn renew(node: Caller, id: Path<String>, payload: Payload) -> Result<Json<Lease>, ControlError> {
+    let allocations = &node.validator()?.allocations;
+    let id = lease_id(&id)?;
+    let RenewWish { duration_s } = body(payload).await?;
+    let lasts = Duration::from_secs(duration_s);
+    Ok(Json(allocations.ask(validator::RenewLease { id, lasts }, WORK).await??))
 }
 
 pub(super) async fn release(

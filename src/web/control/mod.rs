@@ -8,9 +8,12 @@
 //! | `GET /actors` | both | each actor's vitals and its own snapshot |
 //! | `GET /leases`, `GET /leases/{id}` | both | [`api::Leases`], [`api::LeaseHistory`] |
 //! | `POST /leases` with [`api::RentWish`] | validator | the lease, once its container runs |
+//! | `POST /candidates` with [`api::RentWish`] | validator | [`api::Candidates`]: who would be asked for it, and why |
 //! | `DELETE /leases/{id}` with [`api::ReleaseWish`] | both | the lease, once its container is gone |
+//! | `POST /leases/{id}/change` with [`LeaseChange`](crate::wire::synapse::LeaseChange), `POST /leases/{id}/renew` with [`api::RenewWish`] | validator | the lease, once its miner has confirmed it |
 //! | `GET /penalties`, `POST /penalties`, `DELETE /penalties/{subject}` | both | [`api::Penalties`], [`api::Lifted`] |
 //! | `GET /explain/{hotkey}` | validator | [`crate::store::explain::Explanation`] |
+//! | `GET /canaries`, `POST /canaries/{hotkey}` | validator | [`api::Canaries`]; the canary rental, once it has ended |
 //! | `GET /config`, `POST /reload` | both | [`api::Config`], [`crate::settings::reload::Changes`] |
 //! | `POST /maintenance`, `POST /drain` | both | [`Duty`] |
 //! | `GET /table` | validator | [`api::Table`] |
@@ -22,6 +25,7 @@
 
 pub mod api;
 mod caller;
+mod canaries;
 mod client;
 mod error;
 mod leases;
@@ -43,6 +47,7 @@ use crate::actors::journal::Journal;
 use crate::actors::miner::allocation_manager::AllocationManager as MinerAllocations;
 use crate::actors::reloader::Reloader;
 use crate::actors::validator::allocation_manager::AllocationManager as ValidatorAllocations;
+use crate::actors::validator::canary_runner::CanaryRunner;
 use crate::actors::validator::challenge_runner::ChallengeRunner;
 use crate::actors::validator::memory_runner::MemoryRunner;
 use crate::actors::validator::weight_setter::WeightSetter;
@@ -79,6 +84,8 @@ pub struct ValidatorActors {
     pub weights: Handle<WeightSetter>,
     /// Its rentals.
     pub allocations: Handle<ValidatorAllocations>,
+    /// Its canary rentals.
+    pub canaries: Handle<CanaryRunner>,
 }
 
 /// The actors of one role that the socket asks.
@@ -175,7 +182,12 @@ pub fn routes(state: ControlState) -> impl Fn(&mut web::ServiceConfig) + Clone +
             .service(at("/v1/penalties/{subject:.+}").route(web::delete().to(penalties::lift)))
             .service(at("/v1/explain/{hotkey}").route(web::get().to(node::explain)))
             .service(at("/v1/table").route(web::get().to(node::table)))
+            .service(at("/v1/canaries").route(web::get().to(canaries::list)))
+            .service(at("/v1/canaries/{hotkey}").route(web::post().to(canaries::run)))
+            .service(at("/v1/candidates").route(web::post().to(leases::candidates)))
             .service(at("/v1/leases").route(web::get().to(leases::list)).route(web::post().to(leases::rent)))
+            .service(at("/v1/leases/{id}/change").route(web::post().to(leases::change)))
+            .service(at("/v1/leases/{id}/renew").route(web::post().to(leases::renew)))
             .service(at("/v1/leases/{id}").route(web::get().to(leases::show)).route(web::delete().to(leases::release)))
             .default_service(web::to(no_such_path));
     }

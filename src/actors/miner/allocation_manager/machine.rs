@@ -4,9 +4,9 @@
 use super::*;
 use crate::ids::Hash32;
 use crate::messages::miner::allocation_manager::{
-    Abandon, AllocateMachine, MachineHeard, NotKept, PauseError, PauseMachine, ReleaseMachine,
+    Abandon, AllocateMachine, MachineHeard, NotKept, NotRented, ReleaseMachine,
 };
-use crate::wire::synapse::ReleaseRequest;
+use crate::wire::synapse::{ReleaseReply, ReleaseRequest};
 
 /// Rentals to be ended, of which so many are remembered.
 const REMEMBER_ABANDONED: usize = 1024;
@@ -43,20 +43,11 @@ impl AllocationManager {
 }
 
 impl Handler<AllocateMachine> for AllocationManager {
-    type Result = ResponseActFuture<Self, AllocateReply>;
+    type Result = ResponseActFuture<Self, Result<Lease, NotRented>>;
     fn handle(&mut self, wish: AllocateMachine, _: &mut Ctx<Self>) -> Self::Result {
-        let AllocateMachine { caller, lease: id, owner_token, ssh_key, lasts } = wish;
-        let answer =
-            |act: &Self, reply: AllocateReply| -> Self::Result { Box::pin(async move { reply }.into_actor(act)) };
-        if !self.compared {
-            return answer(self, refused(LeaseRefusal::Degraded, "leases and engine have not been compared yet"));
-        }
-        if self.book.get(id).is_some() || self.book.is_busy(id) || self.withdrawn.contains(&(caller, id)) {
-            return answer(self, refused(LeaseRefusal::Other, "there was a lease of this id already"));
-        }
-        self.setup = self.live.get();
-        if let Some(why) = self.setup.duty.borrow().refuses_leases() {
-            return answer(self, refused(LeaseRefusal::Draining, why));
+        let AllocateMachine { caller, lease: id, owner_token, ssh_key, image, lasts } = wish;
+        if let Some(refusal) = self.cannot_open(caller, id) {
+            return self.answer(Err(refusal));
         }
         let now = self.setup.clock.now_ms();
         let terms = LeaseTerms {
@@ -69,6 +60,7 @@ impl Handler<AllocateMachine> for AllocationManager {
             expires_at_ms: now.saturating_add(millis(lasts.min(self.setup.longest))),
             owner_token_digest: owner_token.digest(),
             ssh_public_key: ssh_key,
+            image,
             wish: None,
             unheard: true,
         };
@@ -79,12 +71,9 @@ impl Handler<AllocateMachine> for AllocationManager {
 impl Handler<MachineHeard> for AllocationManager {
     type Result = ResponseActFuture<Self, Result<(), NotKept>>;
     fn handle(&mut self, MachineHeard { caller, lease: id }: MachineHeard, _: &mut Ctx<Self>) -> Self::Result {
-        let answer = |act: &Self, problem: &str| -> Self::Result {
-            let error = NotKept(problem.to_owned());
-            Box::pin(async move { Err(error) }.into_actor(act))
-        };
+        let answer = |act: &Self, problem: &str| act.answer(Err(NotKept(problem.to_owned())));
         if !self.compared {
-            return answer(self, "leases and engine have not been compared yet");
+            return answer(self, NOT_COMPARED);
         }
         match self.book.get(id) {
             Some(known) if known.lease.renter == caller => {}
@@ -162,62 +151,15 @@ impl Handler<ReleaseMachine> for AllocationManager {
     type Result = ResponseActFuture<Self, ReleaseReply>;
     fn handle(&mut self, ReleaseMachine { caller, owner_token }: ReleaseMachine, ctx: &mut Ctx<Self>) -> Self::Result {
         let reply = match self.book.of_token(caller, owner_token.digest()) {
-            _ if !self.compared => ReleaseReply::Refused {
-                reason: LeaseRefusal::Degraded,
-                detail: "leases and engine have not been compared yet".to_owned(),
-            },
+            _ if !self.compared => {
+                ReleaseReply::Refused { reason: LeaseRefusal::Degraded, detail: NOT_COMPARED.to_owned() }
+            }
             None => ReleaseReply::UnknownLease,
             Some(lease) => {
                 let request = ReleaseRequest { lease: lease.id, fencing_epoch: lease.fencing_epoch, owner_token };
                 return Handler::<Release>::handle(self, Release { caller, request }, ctx);
             }
         };
-        Box::pin(async move { reply }.into_actor(self))
-    }
-}
-
-impl Handler<PauseMachine> for AllocationManager {
-    type Result = ResponseActFuture<Self, Result<(), PauseError>>;
-    fn handle(&mut self, wish: PauseMachine, _: &mut Ctx<Self>) -> Self::Result {
-        let PauseMachine { caller, owner_token, paused } = wish;
-        let answer =
-            |act: &Self, error: PauseError| -> Self::Result { Box::pin(async move { Err(error) }.into_actor(act)) };
-        if !self.compared {
-            return answer(self, PauseError::Busy("leases and engine have not been compared yet"));
-        }
-        let id = match self.book.of_token(caller, owner_token.digest()) {
-            None => return answer(self, PauseError::Unknown),
-            Some(lease) => lease.id,
-        };
-        let Some(entry) = self.book.take(id) else {
-            return answer(self, PauseError::Busy("this lease is being changed"));
-        };
-        let command = if paused { Command::Pause } else { Command::Unpause };
-        let decision = match decide::decide(&entry.lease, &command, self.setup.clock.now_ms()) {
-            Ok(decision) => decision,
-            Err(error) => {
-                self.book.put(id, None);
-                return answer(self, PauseError::NotDone(error.to_string()));
-            }
-        };
-        let setup = self.setup.clone();
-        let work = async move {
-            let entry = match decision.events.is_empty() {
-                true => entry,
-                false => match write(&setup, &entry, &decision.events).await {
-                    Ok(entry) => entry,
-                    Err(error) => return (None, Err(PauseError::NotDone(error.to_string()))),
-                },
-            };
-            let Some(effect) = decision.effect else { return (Some(entry), Ok(())) };
-            match carry_out(&setup, Some(entry.clone()), Step::Effect(effect)).await {
-                Ok(next) => (next.or(Some(entry)), Ok(())),
-                Err(problem) => (Some(entry), Err(PauseError::NotDone(problem))),
-            }
-        };
-        Box::pin(work.into_actor(self).map(move |(entry, done), act, _| {
-            act.settle(id, Ok(entry));
-            done
-        }))
+        self.answer(reply)
     }
 }

@@ -1,16 +1,11 @@
 //! One thing to do for one lease: call the engine, write what came of it. Plain functions; the actor keeps the books.
 
-use std::time::Duration;
-
 use super::AllocationSetup;
 use crate::actors::lease_book::{Entry, StepError};
 use crate::lease::decide::{after_create, after_destroy};
 use crate::lease::{Container, Effect, Endpoint, EngineError, Event};
 use crate::store;
 use crate::telemetry::events::Recovered;
-
-/// How long one call of the engine may take.
-const ENGINE: Duration = Duration::from_secs(60);
 
 /// One thing to do for one lease.
 pub(super) enum Step {
@@ -31,13 +26,6 @@ impl Step {
     }
 }
 
-pub(super) async fn with_deadline<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
-    match tokio::time::timeout(ENGINE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(EngineError::Unclear(format!("no answer within {ENGINE:?}"))),
-    }
-}
-
 pub(super) fn endpoint(setup: &AllocationSetup, container: &Container) -> Option<Endpoint> {
     Some(Endpoint { host: setup.host, ssh_port: container.ssh_port })
 }
@@ -54,7 +42,9 @@ pub(super) async fn carry_out(
 ) -> Result<Option<Entry>, String> {
     let (entry, events) = match (entry, step) {
         (_, Step::Orphan(effect)) => {
-            return apply_effect(setup, None, &effect).await.map(|_| None);
+            apply_effect(setup, None, &effect).await?;
+            setup.metrics.orphan_destroyed();
+            return Ok(None);
         }
         (None, _) => return Ok(None),
         (Some(entry), Step::Events(events)) => (entry, events),
@@ -76,28 +66,52 @@ pub(super) async fn carry_out(
 }
 
 /// Calls the engine; the event says what its answer means for the lease.
-pub(super) async fn apply_effect(
+async fn apply_effect(
     setup: &AllocationSetup,
     entry: Option<&Entry>,
     effect: &Effect,
 ) -> Result<Option<Event>, String> {
-    let now = || setup.clock.now_ms();
-    match effect {
+    let engine = &setup.engine;
+    let done = match effect {
         Effect::Create(spec) => {
-            let made = with_deadline(setup.engine.create(spec)).await;
+            let made = called(setup, effect.label(), engine.create(spec)).await;
             let at = made.as_ref().ok().and_then(|c| endpoint(setup, c));
-            Ok(entry.and_then(|e| after_create(&e.lease, &made, at, now())))
+            return Ok(entry.and_then(|e| after_create(&e.lease, &made, at, setup.clock.now_ms())));
         }
         Effect::Destroy { lease, fencing_epoch } => {
-            let gone = with_deadline(setup.engine.destroy(*lease, *fencing_epoch)).await;
-            let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, now()));
-            gone.map(|_| event).map_err(|e| e.to_string())
+            let gone = called(setup, effect.label(), engine.destroy(*lease, *fencing_epoch)).await;
+            let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, setup.clock.now_ms()));
+            return gone.map(|_| event).map_err(|e| e.to_string());
         }
         Effect::Pause { lease, fencing_epoch } => {
-            with_deadline(setup.engine.pause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+            called(setup, effect.label(), engine.pause(*lease, *fencing_epoch)).await
         }
         Effect::Unpause { lease, fencing_epoch } => {
-            with_deadline(setup.engine.unpause(*lease, *fencing_epoch)).await.map(|_| None).map_err(|e| e.to_string())
+            called(setup, effect.label(), engine.unpause(*lease, *fencing_epoch)).await
         }
-    }
+        Effect::Restart { lease, fencing_epoch } => {
+            called(setup, effect.label(), engine.restart(*lease, *fencing_epoch)).await
+        }
+        Effect::Grant { lease, fencing_epoch, grant } => {
+            let granted = called(setup, effect.label(), engine.grant(*lease, *fencing_epoch, grant)).await;
+            return granted.map(|()| None).map_err(|e| e.to_string());
+        }
+    };
+    done.map(|_| None).map_err(|e| e.to_string())
+}
+
+/// A call of the engine, bounded and counted.
+pub(super) async fn called<T>(
+    setup: &AllocationSetup,
+    name: &'static str,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let limit = setup.engine_deadline;
+    let outcome = match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(EngineError::Unclear(format!("no answer within {limit:?}"))),
+    };
+    let label = outcome.as_ref().err().map_or("ok", EngineError::label);
+    setup.metrics.engine_call(name, label);
+    outcome
 }

@@ -3,7 +3,7 @@
 use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _, LineEnding};
 
 use super::*;
-use crate::actors::miner::original::{LeaseLimits, Original};
+use crate::actors::miner::original::{LeaseLimits, Original, OriginalPolicy};
 use crate::messages::miner::allocation_manager::Abandon;
 use crate::runtime::{Cause, Fault};
 use crate::wire::synapse::original::{Allocate, Output, PublicKey};
@@ -18,6 +18,8 @@ fn original(miner: &Miner, deadline: Duration) -> Original {
         offer: miner.offer.clone(),
         duty: watch::Sender::new(Default::default()).subscribe(),
         ssh_port: Live::fixed(Arc::new(PORT)),
+        policy: Live::fixed(Arc::new(OriginalPolicy { password: true, image: String::new() })),
+        tried: None,
         limits: Live::fixed(LeaseLimits { longest: DEADLINE * 100, test: DEADLINE * 10 }),
         deadline,
     }
@@ -49,9 +51,16 @@ impl Miner {
         let mut lease = LeaseId([0; 16]);
         getrandom::fill(&mut lease.0).unwrap();
         let owner_token = OwnerToken::of_public_key("key");
-        let wish = AllocateMachine { caller: A, lease, owner_token, ssh_key: None, lasts: DEADLINE * 100 };
+        let wish = AllocateMachine {
+            caller: A,
+            lease,
+            owner_token,
+            ssh_key: None,
+            image: String::new(),
+            lasts: DEADLINE * 100,
+        };
         let reply = self.leases.ask(wish, DEADLINE).await.unwrap();
-        assert!(matches!(reply, AllocateReply::Running { .. }), "{reply:?}");
+        assert!(reply.is_ok(), "{reply:?}");
         lease
     }
 
@@ -142,7 +151,7 @@ fn an_unheard_rental_is_ended_when_the_actor_or_the_process_starts_again() {
     // A process that ends at the call of the engine: before the container is made, and after.
     for after in [false, true] {
         run(async {
-            let crash = Crash::at(1, after);
+            let crash = Crash::at(End::Engine { at: 1, after });
             let miner = miner_in(tempfile::tempdir().unwrap(), crash.clone());
             miner.ready().await;
             let mut dead = crash.dead.subscribe();

@@ -12,6 +12,7 @@
 //! the journal's verdicts. Nobody is told of a void epoch: it has no scores and no weights.
 
 pub mod plan;
+mod receipts;
 pub mod recorder;
 pub mod round;
 pub mod trace;
@@ -37,11 +38,12 @@ use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
-use crate::messages::journal::{MemoryHistory, OpenRounds, RecentVerdicts, Rounds, Write};
+use crate::messages::journal::{CanaryFailures, MemoryHistory, OpenRounds, RecentVerdicts, Rounds, Write};
 use crate::messages::validator::allocation_manager::LeasedDevices;
 use crate::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use crate::messages::validator::specs_collector::{CollectSpecs, KnownSpecs, Target};
 use crate::runtime::{AskError, Ctx, Handle, Inspect, Supervised};
+use crate::scoring::receipt::ReceiptRules;
 use crate::scoring::{
     Counted, DeviceFinding, DuePenalty, HistoryRules, Judge, Judged, MemoryStandings, MinerFinding, ScoreTable,
 };
@@ -57,7 +59,7 @@ use crate::wire::dendrite::Dendrite;
 
 use serde::Deserialize as _;
 
-use crate::evidence::record::{OutageBody, Trace};
+use crate::evidence::record::{OutageBody, ReceiptsBody, Trace};
 use plan::{PlannedMiner, WorkTable};
 use recorder::{Closed, Recorder};
 use round::Finding;
@@ -86,6 +88,10 @@ pub struct ChallengeRunnerSetup {
     pub rules: round::Rules,
     /// How verdicts hold over time.
     pub history: HistoryRules,
+    /// Whether a device that failed its last canary rental fails until it passes one.
+    pub canaries_count: bool,
+    /// Which receipts of other validators count.
+    pub receipts: ReceiptRules,
     /// Whether nobody is challenged without a validator permit.
     pub require_permit: bool,
     /// Whether miners are asked for their specs; if not, no device is known.
@@ -116,6 +122,13 @@ struct Prepared {
     intent: RoundRecord,
     slot: Range<BlockNumber>,
     plans: Vec<PlannedMiner>,
+    receipts: Option<ReceiptsBody>,
+}
+
+/// What a round found.
+struct Found {
+    findings: Vec<Finding>,
+    receipts: Option<ReceiptsBody>,
 }
 
 /// An epoch whose verdicts are decided but not yet on disk.
@@ -260,7 +273,7 @@ impl ChallengeRunner {
         if let Some(round) = self.open.front() {
             const WHY: &str = "the validator was restarted during its window";
             let (epoch, block, findings) = (round.epoch, round.block, own_fault(&round.planned, WHY));
-            let unwritten = self.judge(epoch, block, &findings, HashMap::new());
+            let unwritten = self.judge(epoch, block, &findings, HashMap::new(), None);
             self.write(unwritten, ctx);
             return;
         }
@@ -320,15 +333,18 @@ impl ChallengeRunner {
         let begun = Instant::now();
         let prepared = self.prepared.take().filter(|p| p.intent.epoch == epoch);
         let block = prepared.as_ref().map_or(view.metagraph.head.number, |p| p.intent.block);
-        let work = run(self.setup.clone(), view, slot, prepared, self.epochs.last());
+        // The one before the epoch: nothing else changes it while a round runs.
+        let mut judge = self.judge.clone().unwrap_or_else(|| Judge::new(self.setup.history.clone()));
+        judge.set_rules(self.setup.history.clone());
+        let work = run(self.setup.clone(), view, slot, prepared, self.epochs.last(), judge);
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
             let problem = match done {
-                Ok(found) => {
+                Ok(Found { findings: found, receipts }) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
                     let traces = found.iter().filter_map(|f| Some((f.plan.hotkey, f.trace.clone()?))).collect();
                     let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
-                    let unwritten = act.judge(epoch, block, &findings, traces);
+                    let unwritten = act.judge(epoch, block, &findings, traces, receipts);
                     return act.write(unwritten, ctx);
                 }
                 Err(NotBegun::Nobody) => return,
@@ -359,7 +375,7 @@ impl ChallengeRunner {
         const WHY: &str = "the validator missed its own slot";
         let block = view.metagraph.head.number;
         if let Some(prepared) = self.prepared.take().filter(|p| p.intent.epoch == epoch) {
-            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY), HashMap::new());
+            let unwritten = self.judge(epoch, block, &own_fault(&prepared.intent.planned, WHY), HashMap::new(), None);
             return self.write(unwritten, ctx);
         }
         self.running = Some(epoch);
@@ -369,7 +385,7 @@ impl ChallengeRunner {
             match planned {
                 Ok(planned) => {
                     let planned: Vec<_> = planned.iter().flat_map(PlannedMiner::verdicts).collect();
-                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY), HashMap::new());
+                    let unwritten = act.judge(epoch, block, &own_fault(&planned, WHY), HashMap::new(), None);
                     act.write(unwritten, ctx);
                 }
                 Err(problem) => act.last_problem = Some(problem),
@@ -384,13 +400,15 @@ impl ChallengeRunner {
         block: BlockNumber,
         findings: &[MinerFinding],
         traces: HashMap<Hotkey, Trace>,
+        receipts: Option<ReceiptsBody>,
     ) -> Unwritten {
         let at_ms = self.setup.clock.now_ms();
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.setup.history.clone()));
         judge.set_rules(self.setup.history.clone());
         let begun = self.recorder.begin(judge, &self.setup.table, at_ms);
         let judged = judge.judge(epoch, at_ms, &self.setup.table, findings);
-        let closed = Closed { epoch, block, at_ms, findings, traces, judged: &judged, judge };
+        let rented = receipts.as_ref().map(|r| r.presented.devices(&r.standings)).unwrap_or_default();
+        let closed = Closed { epoch, block, at_ms, receipts, findings, traces, judged: &judged, judge };
         let evidence = begun.and_then(|begun| self.recorder.close(begun, closed)).map_err(|error| {
             // The verdicts count all the same; the next epoch's state shows the gap to whoever replays the log.
             tracing::error!(epoch, error = error_chain(&error), "the epoch cannot be logged as evidence");
@@ -413,7 +431,8 @@ impl ChallengeRunner {
         let records: Vec<VerdictRecord> = counted.into_iter().map(record).collect();
         // Nothing is to be made of an epoch with nobody in it either.
         let void = void.is_some() || miners.is_empty();
-        let judged = EpochJudged { epoch, block, miners: Arc::new(miners), void, table: self.setup.table.clone() };
+        let (miners, receipts, table) = (Arc::new(miners), Arc::new(rented), self.setup.table.clone());
+        let judged = EpochJudged { epoch, block, miners, receipts, void, table };
         Unwritten { epoch, records, penalties, evidence, judged, at_ms }
     }
 
@@ -542,10 +561,11 @@ async fn run(
     slot: Range<BlockNumber>,
     prepared: Option<Prepared>,
     last: Option<Epoch>,
-) -> Result<Vec<Finding>, NotBegun> {
+    judge: Judge,
+) -> Result<Found, NotBegun> {
     let prepared = match prepared {
         Some(prepared) => prepared,
-        None => prepare(&setup, &view, slot, last).await?,
+        None => prepare(&setup, &view, slot, last, judge).await?,
     };
     // Before the first challenge goes out: whoever comes after us must know that this epoch had its draw.
     let intent = Record::Round(prepared.intent.clone());
@@ -557,8 +577,9 @@ async fn run(
         }
         Err(error) => return Err(NotBegun::Unsure(Box::new(prepared), format!("journal: {error}"))),
     }
-    let Prepared { intent, slot, plans } = prepared;
-    Ok(round::judge_all(&setup, intent.epoch, slot, plans).await)
+    let Prepared { intent, slot, plans, receipts } = prepared;
+    let findings = round::judge_all(&setup, intent.epoch, slot, plans).await;
+    Ok(Found { findings, receipts })
 }
 
 /// The standing of every device by the last proofs of memory, as the journal has them.
@@ -577,13 +598,14 @@ async fn prepare(
     view: &ChainView,
     slot: Range<BlockNumber>,
     last: Option<Epoch>,
+    judge: Judge,
 ) -> Result<Prepared, NotBegun> {
     let failed = |who: &str, error: AskError| NotBegun::Failed(format!("{who}: {error}"));
     let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| failed("blacklist guard", e))?;
     if admitted.iter().all(|(_, _, admitted)| admitted.is_err()) {
         return Err(NotBegun::Nobody);
     }
-    let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| failed("allocation manager", e))?;
+    let mut leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| failed("allocation manager", e))?;
     let targets: Vec<Target> = admitted
         .iter()
         .filter(|(_, _, admitted)| admitted.is_ok())
@@ -601,18 +623,41 @@ async fn prepare(
     } else {
         HashMap::new()
     };
+    let receipts = match receipts::presented(setup, view, &admitted, &specs) {
+        Some(presented) => {
+            let check = move || {
+                let standings = presented.standings(&judge, crate::wallet::verify);
+                (presented, standings)
+            };
+            let checked = setup.rules.verifiers.run(check).await;
+            let (presented, standings) = checked.map_err(|error| NotBegun::Failed(format!("receipts: {error}")))?;
+            standings.iter().for_each(|standing| setup.metrics.receipt(standing.label()));
+            let (presented, standings) = presented.settled(standings);
+            Some(ReceiptsBody { presented, standings }).filter(|body| !body.standings.is_empty())
+        }
+        None => None,
+    };
+    for (miner, devices) in receipts.iter().flat_map(|r| r.presented.devices(&r.standings)) {
+        leased.entry(miner).or_default().extend(devices);
+    }
     // Last of all, so that a proof of memory that was judged meanwhile counts.
     let standings = memory_standings(&setup.journal).await;
     let standings = standings.map_err(|problem| NotBegun::Failed(format!("proofs of memory: {problem}")))?;
-    let plans =
-        plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works, &standings.costs(last));
+    let mut costs = standings.costs(last);
+    if setup.canaries_count {
+        let failures = setup.journal.ask(CanaryFailures, ASK).await.map_err(|e| failed("journal", e))?;
+        let failures =
+            failures.map_err(|error| NotBegun::Failed(format!("canary rentals: {}", error_chain(&error))))?;
+        costs.extend(crate::canary::standing::costs(failures));
+    }
+    let plans = plan::plan(&view.metagraph, &admitted, &specs, &leased, &setup.table, &setup.works, &costs);
     let intent = RoundRecord {
         epoch: view.epoch(),
         block: view.metagraph.head.number,
         planned: plans.iter().flat_map(PlannedMiner::verdicts).collect(),
         at_ms: setup.clock.now_ms(),
     };
-    Ok(Prepared { intent, slot, plans })
+    Ok(Prepared { intent, slot, plans, receipts })
 }
 
 /// What a round would judge, by what is known without asking a miner.

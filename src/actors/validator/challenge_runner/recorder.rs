@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::evidence::canon::{CanonError, value_of};
 use crate::evidence::record::{
-    EpochBody, MinerBody, OutageBody, RulesBody, StateBody, Trace, counted_digest, digest, digest_of_value, entry,
+    EpochBody, MinerBody, OutageBody, ReceiptsBody, RulesBody, StateBody, Trace, counted_digest, digest,
+    digest_of_value, entry,
 };
 use crate::evidence::{Entry, EvidenceRecord, Kind};
 use crate::ids::{BlockNumber, Epoch, Hash32, Hotkey};
@@ -45,6 +46,8 @@ pub struct Closed<'a> {
     pub block: BlockNumber,
     /// When it was judged.
     pub at_ms: u64,
+    /// The receipts that miners presented, and what became of them.
+    pub receipts: Option<ReceiptsBody>,
     /// What was found.
     pub findings: &'a [MinerFinding],
     /// How, by miner.
@@ -103,7 +106,11 @@ impl Recorder {
     /// [`CanonError`] if something has no canonical form.
     pub fn close(&mut self, begun: Begun, closed: Closed<'_>) -> Result<[Record; 2], CanonError> {
         let Begun { state, before, rules, mut entries } = begun;
-        let Closed { epoch, block, at_ms, findings, mut traces, judged, judge } = closed;
+        let Closed { epoch, block, at_ms, receipts, findings, mut traces, judged, judge } = closed;
+        // Before the findings: what is rented is left alone in them.
+        if let Some(receipts) = receipts {
+            entries.push(entry(Kind::Receipts, at_ms, &receipts)?);
+        }
         for finding in findings {
             let challenge = traces.remove(&finding.hotkey);
             let body = MinerBody { epoch, finding: finding.clone(), challenge };

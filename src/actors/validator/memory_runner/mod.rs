@@ -30,7 +30,7 @@ use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::evidence::record::{MemoryBody, MemoryDevice, entry};
 use crate::evidence::{EvidenceRecord, Kind};
-use crate::ids::{BlockNumber, Epoch, Hotkey};
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
 use crate::messages::blacklist_guard::AdmitMiners;
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{GetMemoryRounds, MemoryRounds, Write};
@@ -107,6 +107,8 @@ pub struct MemoryRunner {
     last: Option<Epoch>,
     /// The newest epoch whose proofs of work are judged.
     worked: Option<Epoch>,
+    /// The devices that other validators rent, as they were judged last.
+    rented: Arc<BTreeMap<Hotkey, Vec<DeviceId>>>,
     /// Rounds that were begun by an earlier life and never closed.
     open: VecDeque<RoundRecord>,
     busy: bool,
@@ -126,6 +128,7 @@ impl MemoryRunner {
             remembered: false,
             last: None,
             worked: None,
+            rented: Arc::default(),
             open: VecDeque::new(),
             busy: false,
             unwritten: None,
@@ -190,23 +193,25 @@ impl MemoryRunner {
     fn begin(&mut self, slot: Slot, view: Arc<ChainView>, ctx: &mut Ctx<Self>) {
         self.busy = true;
         let epoch = view.epoch();
-        ctx.spawn(run(self.setup.clone(), view, slot).into_actor(self).map(move |done, act, ctx| {
-            act.busy = false;
-            let problem = match done {
-                Ok((block, found)) => {
-                    act.last = act.last.max(Some(epoch));
-                    let unwritten = act.judged(epoch, block, found);
-                    return act.write(unwritten, ctx);
-                }
-                Err(NotBegun::Nobody) => return,
-                Err(NotBegun::Failed(problem)) => problem,
-                Err(NotBegun::Unsure(problem)) => {
-                    act.remember(ctx);
-                    problem
-                }
-            };
-            act.failed(epoch, problem, "memory is not proved, trying again with the next block");
-        }));
+        ctx.spawn(run(self.setup.clone(), view, slot, self.rented.clone()).into_actor(self).map(
+            move |done, act, ctx| {
+                act.busy = false;
+                let problem = match done {
+                    Ok((block, found)) => {
+                        act.last = act.last.max(Some(epoch));
+                        let unwritten = act.judged(epoch, block, found);
+                        return act.write(unwritten, ctx);
+                    }
+                    Err(NotBegun::Nobody) => return,
+                    Err(NotBegun::Failed(problem)) => problem,
+                    Err(NotBegun::Unsure(problem)) => {
+                        act.remember(ctx);
+                        problem
+                    }
+                };
+                act.failed(epoch, problem, "memory is not proved, trying again with the next block");
+            },
+        ));
     }
 
     /// Keeps a problem, and tells of it if it is another one than before.
@@ -317,10 +322,14 @@ async fn run(
     setup: Arc<MemoryRunnerSetup>,
     view: Arc<ChainView>,
     slot: Slot,
+    rented: Arc<BTreeMap<Hotkey, Vec<DeviceId>>>,
 ) -> Result<(BlockNumber, Vec<Finding>), NotBegun> {
     let failed = |who: &str, error: crate::runtime::AskError| NotBegun::Failed(format!("{who}: {error}"));
     let admitted = setup.guard.ask(AdmitMiners, ASK).await.map_err(|e| failed("blacklist guard", e))?;
-    let leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| failed("allocation manager", e))?;
+    let mut leased = setup.allocations.ask(LeasedDevices, ASK).await.map_err(|e| failed("allocation manager", e))?;
+    for (miner, devices) in &*rented {
+        leased.entry(*miner).or_default().extend(devices);
+    }
     let known = setup.specs.ask(KnownSpecs, ASK).await.map_err(|e| failed("specs collector", e))?;
     let plans = plan::plan(&view.metagraph, &admitted, &known, &leased, &setup.table, &setup.memories);
     if plans.is_empty() {
@@ -360,6 +369,7 @@ impl Handler<EpochJudged> for MemoryRunner {
     type Result = ();
     fn handle(&mut self, judged: EpochJudged, ctx: &mut Ctx<Self>) {
         self.worked = self.worked.max(Some(judged.epoch));
+        self.rented = judged.receipts;
         self.go_on(ctx);
     }
 }

@@ -128,7 +128,13 @@ mod tests {
             memory_bytes: 0,
         };
         let devices = (0..).zip(models).map(offer).collect();
-        Arc::new(SpecsReply { version: String::new(), specs: serde_json::Value::Null, devices, leases: Vec::new() })
+        Arc::new(SpecsReply {
+            version: String::new(),
+            specs: serde_json::Value::Null,
+            devices,
+            leases: Vec::new(),
+            receipts: Vec::new(),
+        })
     }
 
     #[test]

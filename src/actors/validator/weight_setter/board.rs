@@ -62,7 +62,13 @@ impl WeightSetter {
     }
 
     pub(super) fn score(&mut self, judged: &EpochJudged, leased: HashMap<Hotkey, Vec<DeviceId>>, ctx: &mut Ctx<Self>) {
-        let leased: BTreeMap<Hotkey, Vec<DeviceId>> = leased.into_iter().collect();
+        let mut leased: BTreeMap<Hotkey, Vec<DeviceId>> = leased.into_iter().collect();
+        // What others rent counts as what we rent.
+        for (miner, devices) in &*judged.receipts {
+            let all = leased.entry(*miner).or_default();
+            let more: Vec<DeviceId> = devices.iter().copied().filter(|device| !all.contains(device)).collect();
+            all.extend(more);
+        }
         let rows = scoring::score_all(&judged.table, &judged.miners, &leased);
         let scores = match self.records(judged, &rows, leased) {
             Ok(scores) => scores,
