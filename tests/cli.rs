@@ -464,7 +464,7 @@ async fn an_operator_commands_a_running_node_reloads_it_and_drains_it() {
     assert_eq!(json["pid"], miner.0.id());
     for (args, told) in [
         (&["actors"][..], "allocation_manager  running"),
-        (&["leases"], "no leases"),
+        (&["list"], "no leases"),
         (&["penalties"], "no penalties"),
         (&["config"], "axon.ip = 127.0.9.2  # flag --axon.ip"),
     ] {

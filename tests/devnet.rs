@@ -1,9 +1,13 @@
 //! A whole devnet in one process, over real HTTP, with real proofs of tiny work: scores, weights, rentals, and its end.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+#[path = "devnet/canary.rs"]
+mod canary;
 mod common;
 #[path = "devnet/exclusive.rs"]
 mod exclusive;
+#[path = "devnet/receipts.rs"]
+mod receipts;
 #[path = "devnet/validators.rs"]
 mod validators;
 
@@ -20,13 +24,15 @@ use compute_subnet::admission::Refusal;
 use compute_subnet::chain::ledger::LedgerHandle;
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{BlockNumber, Hotkey, LeaseId, Uid};
-use compute_subnet::lease::LeaseState;
 use compute_subnet::lease::engine::Deed;
+use compute_subnet::lease::{EndReason, LeaseState};
 use compute_subnet::messages::blacklist_guard::AdmitMiners;
 use compute_subnet::messages::validator::allocation_manager::{RentError, RentRequest};
+use compute_subnet::messages::validator::challenge_runner::{EpochJudged, LastJudged};
 use compute_subnet::messages::validator::weight_setter::{GetScoreboard, Scoreboard};
+use compute_subnet::rental::Requirements;
 use compute_subnet::runtime::Handle;
-use compute_subnet::scoring::{Points, Scaling};
+use compute_subnet::scoring::{DeviceJudgement, Points, Scaling};
 use compute_subnet::sim::audit;
 use compute_subnet::sim::devnet::{Devnet, DevnetOptions};
 use compute_subnet::sim::renter::Rentals as _;
@@ -34,6 +40,7 @@ use compute_subnet::store::explain::explain_from_db;
 use compute_subnet::store::read_only::open_read_only;
 use compute_subnet::store::{self, queries};
 use compute_subnet::telemetry::error_chain;
+use compute_subnet::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -437,8 +444,8 @@ fn a_rental_is_the_same_lease_however_often_it_is_asked_for_also_after_a_restart
         let wish = |n| RentRequest {
             id: Some(id(n)),
             renter: Hotkey([9; 32]),
-            model: None,
-            devices: 1,
+            miner: None,
+            requirements: Requirements::any(1),
             duration: std::time::Duration::from_secs(600),
             image: "ubuntu".into(),
             ssh_key: "ssh-ed25519 AAAA".into(),
@@ -448,7 +455,7 @@ fn a_rental_is_the_same_lease_however_often_it_is_asked_for_also_after_a_restart
         // The other device may be proved in a later epoch only.
         let second = until("another device is proved and rented", async || rentals.rent(wish(2)).await.ok()).await;
         assert_eq!((rentals.rent(wish(1)).await.unwrap().id, first.state), (id(1), LeaseState::Running));
-        let other = RentRequest { devices: 2, ..wish(1) };
+        let other = RentRequest { requirements: Requirements::any(2), ..wish(1) };
         assert_eq!(rentals.rent(other.clone()).await, Err(RentError::OtherWish(id(1))));
         let released = rentals.release(id(2)).await.unwrap();
         assert_eq!((released.miner, released.state), (second.miner, LeaseState::Released));
@@ -472,6 +479,72 @@ fn a_rental_is_the_same_lease_however_often_it_is_asked_for_also_after_a_restart
         let made: usize =
             sides.engines.iter().map(|e| e.history.done.iter().filter(|d| d.deed == Deed::Created).count()).sum();
         assert_eq!(made, 2, "each lease has had one container");
+    });
+}
+
+#[test]
+fn a_lease_ends_for_changed_hardware_by_three_proofs_of_it_and_by_nothing_less() {
+    let dir = tempfile::tempdir().unwrap();
+    inside(async |runtime: Arc<tokio::runtime::Runtime>| {
+        let settings = Arc::new(settings(dir.path()));
+        let options = DevnetOptions { miners: 1, ..options(dir.path()) };
+        let devnet = Devnet::start(&options, settings, "127.0.0.1:0".parse().unwrap(), runtime.clone()).await.unwrap();
+        let validator = devnet.validator.as_ref().unwrap();
+        let (rentals, challenges) = (validator.allocations.clone(), validator.challenges.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::task::spawn_local(devnet.run(0, async {
+            let _ = stopped.await;
+        }));
+        let wish = |n| RentRequest {
+            id: Some(LeaseId([n; 16])),
+            renter: Hotkey([9; 32]),
+            miner: None,
+            requirements: Requirements::any(1),
+            duration: std::time::Duration::from_secs(600),
+            image: String::new(),
+            ssh_key: "ssh-ed25519 AAAA".into(),
+        };
+        let lease = until("a device is proved and rented", async || rentals.rent(wish(1)).await.ok()).await;
+        let judged = challenges.ask(LastJudged, LONG).await.unwrap().unwrap();
+        let device = lease.devices[0];
+        // What epochs far ahead would say: the node's own are older and change nothing any more.
+        let epoch = |n: u64, verdict: Option<Verdict>, model: &str, void: bool| {
+            let mut miners = judged.miners.as_ref().clone();
+            let miner = miners.iter_mut().find(|m| m.hotkey == lease.miner).unwrap();
+            miner.devices.retain(|d| d.device != device);
+            let (model, rate, kept_rate) = (model.to_owned(), None, None);
+            miner.devices.extend(verdict.map(|verdict| DeviceJudgement { device, model, verdict, rate, kept_rate }));
+            EpochJudged { epoch: 1 << 40 | n, miners: Arc::new(miners), void, ..judged.clone() }
+        };
+        let pass = || Verdict::Pass { evidence: PassEvidence { operations: 1, elapsed_ns: 1, samples: 1 } };
+        let model = lease.proved[0].model.as_str();
+        for n in 0..10 {
+            // Specs without the device, no answer, a fail under its tenant's load, our own outage.
+            let nothing = match n % 4 {
+                0 => epoch(n, None, model, false),
+                1 => epoch(n, Some(Verdict::unknown(UnknownCause::Timeout, "late")), model, false),
+                2 => epoch(n, Some(Verdict::fail(FailReason::BelowFloor, "slow")), model, false),
+                _ => epoch(n, Some(pass()), "cpu-other", true),
+            };
+            rentals.ask(nothing, LONG).await.unwrap();
+        }
+        for (n, model) in [(10, "cpu-other"), (11, "cpu-other"), (12, model), (13, "cpu-other"), (14, "cpu-other")] {
+            rentals.ask(epoch(n, Some(pass()), model, false), LONG).await.unwrap();
+        }
+        // The same epoch is told with every block.
+        rentals.ask(epoch(14, Some(pass()), "cpu-other", false), LONG).await.unwrap();
+        assert_eq!(rentals.show(lease.id).await.unwrap().state, LeaseState::Running);
+        rentals.ask(epoch(15, Some(pass()), "cpu-other", false), LONG).await.unwrap();
+        let ended =
+            until("the lease ends", async || rentals.show(lease.id).await.ok().filter(|lease| lease.state.is_final()))
+                .await;
+        assert_eq!((ended.state, ended.end), (LeaseState::Released, Some(EndReason::HardwareChanged)));
+        let note = ended.note.unwrap();
+        assert!(note.contains(&device.to_string()) && note.contains("cpu-other"), "{note}");
+        stop.send(()).unwrap();
+        assert_eq!(task.await.unwrap(), Exit::Ok);
+        let (sides, _) = audit::read(dir.path());
+        assert!(sides.engines.iter().all(|engine| engine.containers.is_empty()), "its container is gone");
     });
 }
 

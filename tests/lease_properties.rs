@@ -2,7 +2,7 @@
 //!
 //! The world below has what survives a crash (the journal of events, the engine's containers) and what does not (the
 //! ledger of devices). A run is a random list of steps: wishes, crashes before, between and after their effects, time,
-//! containers of nobody we know. After every step the invariants of the lease rules are checked.
+//! an engine that is away, loses answers or comes back with all containers ended, containers of nobody we know. After every step the invariants of the lease rules are checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,9 +10,10 @@ use std::time::Duration;
 use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};
 use compute_subnet::lease::decide::{after_create, after_destroy, call};
 use compute_subnet::lease::reconcile::{Action, ReconcileRules, reconcile};
+use compute_subnet::lease::revival::{Revival, RevivalPolicy, Revive};
 use compute_subnet::lease::{
     Claim, Command, Container, ContainerSpec, ContainerState, DeviceLedger, Effect, EndReason, EngineError, Event,
-    Labels, Lease, LeaseState, LeaseTerms, OwnerToken, Role, apply,
+    Grant, Labels, Lease, LeaseState, LeaseTerms, OwnerToken, Role, apply,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -22,6 +23,13 @@ const RULES: ReconcileRules = ReconcileRules {
     request_grace: Duration::from_millis(50),
     unheard_grace: Duration::from_millis(50),
     orphan_grace: Duration::from_millis(100),
+};
+
+const REVIVAL: RevivalPolicy = RevivalPolicy {
+    attempts: 8,
+    first_wait: Duration::from_millis(5),
+    longest_wait: Duration::from_millis(50),
+    calm: Duration::from_millis(1),
 };
 
 /// Where the miner dies.
@@ -40,6 +48,10 @@ enum Step {
     Call { lease: u8, command: Command, epoch: u64, crash: Crash },
     /// The engine's next answer is lost, after the call was carried out or before.
     LoseNextReply { done: bool },
+    /// The engine's daemon is away for so many calls, and changes nothing meanwhile.
+    Away { calls: u8 },
+    /// The daemon or the host went down: the processes of every container, or of one lease's, have ended.
+    End { lease: Option<u8> },
     /// The miner boots on a host with a container that its journal does not explain.
     Stranger { lease: u8, epoch: u64, renter: u8, device: u8, lasts_ms: u64 },
     /// Time passes.
@@ -55,6 +67,8 @@ struct World {
     containers: Vec<Container>,
     made: u64,
     lose_next_reply: Option<bool>,
+    away: u8,
+    revivals: BTreeMap<LeaseId, Revival>,
     strangers: BTreeMap<String, u64>,
     ledger: DeviceLedger,
 }
@@ -96,6 +110,7 @@ impl World {
     fn crash(&mut self) {
         let devices = (0..DEVICES).map(DeviceId::cpu);
         let leases = self.leases();
+        self.revivals.clear();
         self.ledger = DeviceLedger::from_leases(devices, &leases).expect("no device has two leases");
         for action in reconcile(&leases, &self.containers, self.now_ms, &RULES) {
             if let Action::Quarantine { container, .. } = action {
@@ -123,6 +138,10 @@ impl World {
 
     /// Loses the reply if that was asked for; `done` tells the moment apart.
     fn reply_lost(&mut self, done: bool) -> Result<(), EngineError> {
+        if !done && self.away > 0 {
+            self.away -= 1;
+            return Err(EngineError::Unavailable { why: "away".into(), source: None });
+        }
         if self.lose_next_reply != Some(done) {
             return Ok(());
         }
@@ -159,7 +178,9 @@ impl World {
             renter: spec.renter,
         };
         let id = format!("c{}", self.made);
-        let container = Container { id, labels, state: ContainerState::Running, ssh_port: 1, devices: spec.devices };
+        let host_key = Some(format!("ssh-ed25519 {id}"));
+        let state = ContainerState::Running;
+        let container = Container { id, labels, state, ssh_port: 1, devices: spec.devices, host_key };
         self.containers.push(container.clone());
         container
     }
@@ -174,10 +195,21 @@ impl World {
         Ok(found.is_some())
     }
 
-    fn set_state(&mut self, lease: LeaseId, epoch: u64, state: ContainerState) {
-        if let Ok(Some(i)) = self.position(lease, epoch) {
-            self.containers[i].state = state;
+    /// `restart` runs a container that has ended, which a pause or its end cannot.
+    fn set_state(
+        &mut self,
+        lease: LeaseId,
+        epoch: u64,
+        state: ContainerState,
+        restart: bool,
+    ) -> Result<(), EngineError> {
+        self.reply_lost(false)?;
+        let i = self.position(lease, epoch)?.ok_or(EngineError::NoContainer(lease))?;
+        if self.containers[i].state == ContainerState::Exited && !restart {
+            return Err(EngineError::Refused("it has ended".into()));
         }
+        self.containers[i].state = state;
+        self.reply_lost(true)
     }
 
     // === the miner ===
@@ -194,8 +226,17 @@ impl World {
             Effect::Destroy { lease, fencing_epoch } => {
                 destroyed = Some((*fencing_epoch, self.destroy(*lease, *fencing_epoch)));
             }
-            Effect::Pause { lease, fencing_epoch } => self.set_state(*lease, *fencing_epoch, ContainerState::Paused),
-            Effect::Unpause { lease, fencing_epoch } => self.set_state(*lease, *fencing_epoch, ContainerState::Running),
+            Effect::Pause { lease, fencing_epoch } => {
+                _ = self.set_state(*lease, *fencing_epoch, ContainerState::Paused, false);
+            }
+            Effect::Unpause { lease, fencing_epoch } => {
+                _ = self.set_state(*lease, *fencing_epoch, ContainerState::Running, false);
+            }
+            Effect::Restart { lease, fencing_epoch } => {
+                _ = self.set_state(*lease, *fencing_epoch, ContainerState::Running, true);
+            }
+            // Nothing that a crash could leave undone shows in the world.
+            Effect::Grant { .. } => _ = self.reply_lost(false).and_then(|()| self.reply_lost(true)),
         }
         if crash == Crash::BeforeItsResultIsWritten {
             self.crash();
@@ -234,17 +275,30 @@ impl World {
 
     /// One pass; `true` when it changed something.
     fn reconcile(&mut self, crash: Crash) -> bool {
+        // An engine that is away lists nothing, which is no empty list.
+        if self.reply_lost(false).is_err() {
+            return false;
+        }
         let before = (self.leases(), self.containers.clone());
         for action in reconcile(&before.0, &before.1, self.now_ms, &RULES) {
             match action {
                 Action::Adopt { lease, container } => {
-                    self.write(lease, Event::Started { container: container.id, endpoint: None, at_ms: self.now_ms });
+                    let Container { id: container, host_key, .. } = container;
+                    self.write(lease, Event::Started { container, endpoint: None, host_key, at_ms: self.now_ms });
                 }
                 Action::Record { lease, event } => self.write(lease, event),
                 Action::FinishCreate { lease, effect }
                 | Action::FinishDestroy { lease, effect }
                 | Action::SetPaused { lease, effect } => {
                     if !self.carry_out(lease, &effect, crash) {
+                        return true;
+                    }
+                }
+                Action::Revive { lease, effect } => {
+                    let now = self.now_ms;
+                    if self.revivals.entry(lease).or_default().ended(&REVIVAL, now) == Revive::Now
+                        && !self.carry_out(lease, &effect, crash)
+                    {
                         return true;
                     }
                 }
@@ -280,6 +334,7 @@ impl World {
                     expires_at_ms: self.now_ms + lasts_ms,
                     owner_token_digest: token(lease).digest(),
                     ssh_public_key: None,
+                    image: String::new(),
                     wish: None,
                     unheard: false,
                 };
@@ -289,6 +344,11 @@ impl World {
             }
             Step::Call { lease, command, epoch, crash } => self.command(id(*lease), command, *epoch, *crash),
             Step::LoseNextReply { done } => self.lose_next_reply = Some(*done),
+            Step::Away { calls } => self.away = *calls,
+            Step::End { lease } => {
+                let hit = |c: &&mut Container| lease.is_none_or(|lease| c.labels.lease == id(lease));
+                self.containers.iter_mut().filter(hit).for_each(|c| c.state = ContainerState::Exited);
+            }
             Step::Stranger { lease, epoch, renter, device, lasts_ms } => {
                 let device = DeviceId::cpu(*device);
                 // The journal knows each of the miner's own containers, and an engine has one for a lease and epoch.
@@ -307,6 +367,7 @@ impl World {
                     renter: Hotkey([*renter; 32]),
                     devices: vec![device],
                     ssh_public_key: None,
+                    image: String::new(),
                 };
                 let name = self.put(spec).id;
                 self.strangers.insert(name, expires_at_ms + RULES.orphan_grace.as_millis() as u64);
@@ -366,6 +427,15 @@ impl World {
             assert!(owner.is_some() || quarantined, "a container has no owner: {container:?}");
         }
         for lease in self.leases() {
+            let own = self
+                .containers
+                .iter()
+                .find(|c| c.labels.lease == lease.id && Some(c.labels.fencing_epoch) == lease.container_epoch);
+            match lease.state {
+                LeaseState::Running => assert_eq!(own.map(|c| c.state), Some(ContainerState::Running), "{lease:?}"),
+                LeaseState::Paused => assert_eq!(own.map(|c| c.state), Some(ContainerState::Paused), "{lease:?}"),
+                _ => {}
+            }
             let settled = lease.state.is_final() || lease.state.is_live();
             assert!(settled || lease.state == LeaseState::Requested || self.blocked(&lease), "unfinished: {lease:?}");
         }
@@ -393,6 +463,8 @@ fn command() -> impl Strategy<Value = Command> {
         1 => Just(Command::Reserve),
         1 => Just(Command::Pause),
         1 => Just(Command::Unpause),
+        1 => Just(Command::Restart),
+        1 => Just(Command::Grant(Grant::TerminalKey(None))),
         1 => (1_000u64..1_600).prop_map(|expires_at_ms| Command::Extend { expires_at_ms }),
     ]
 }
@@ -406,6 +478,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (lease.clone(), command(), 1u64..4, crash())
             .prop_map(|(lease, command, epoch, crash)| Step::Call { lease, command, epoch, crash }),
         1 => any::<bool>().prop_map(|done| Step::LoseNextReply { done }),
+        1 => (1u8..4).prop_map(|calls| Step::Away { calls }),
+        1 => prop::option::of(lease.clone()).prop_map(|lease| Step::End { lease }),
         1 => (0u8..8, 1u64..6, 1u8..3, 0..DEVICES, 0u64..200).prop_map(|(lease, epoch, renter, device, lasts_ms)| {
             Step::Stranger { lease, epoch, renter, device, lasts_ms }
         }),
@@ -416,7 +490,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 512,
+        cases: if std::env::var_os("COMPUTE_TEST_LONG").is_some() { 8_192 } else { 512 },
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         ..ProptestConfig::default()
     })]
@@ -431,7 +505,8 @@ proptest! {
             world.check_strangers(&before);
         }
         // Left alone, journal and engine come to agree in a few passes, and then nothing changes any more.
-        world.lose_next_reply = None;
+        (world.lose_next_reply, world.away) = (None, 0);
+        world.now_ms += REVIVAL.calm.as_millis() as u64;
         let passes = (0..8).take_while(|_| world.reconcile(Crash::Never)).count();
         prop_assert!(passes < 8, "reconciliation does not come to rest");
         world.check_always();

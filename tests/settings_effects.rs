@@ -54,6 +54,7 @@ fn on_devnet<F: Future<Output = Devnet>>(keys: &[(&str, &str)], web: &str, look:
         ledger: "127.0.0.1:0".parse().unwrap(),
         validators: 1,
         without_validator: false,
+        remote: Default::default(),
         prover: (PathBuf::from(env!("CARGO_BIN_EXE_compute-prover")), Vec::new()),
     };
     let settings = settings(dir.path(), keys);

@@ -12,6 +12,7 @@ use compute_subnet::settings::{Cli, FLAGS, Role, load};
 
 const NODE: &str = "src/actors/node.rs";
 const MINER: &str = "src/actors/miner/node.rs";
+const ENGINE: &str = "src/actors/miner/engine.rs";
 const VALIDATOR: &str = "src/actors/validator/node.rs";
 const LAUNCH: &str = "src/launch/mod.rs";
 const ADDRESS: &str = "src/launch/address.rs";
@@ -128,13 +129,52 @@ const READERS: &[(&str, &str, &str)] = &[
     ("leases.max_duration", VALIDATOR, "settings.leases.max_duration"),
     ("leases.original_max_duration", MINER, "settings.leases.original_max_duration"),
     ("leases.test_duration", MINER, "settings.leases.test_duration"),
+    ("leases.original_password", MINER, "settings.leases.original_password"),
+    ("leases.original_image", MINER, "settings.leases.original_image"),
     ("leases.request_timeout", VALIDATOR, "settings.leases.request_timeout"),
     ("leases.health_interval", VALIDATOR, "settings.leases.health_interval"),
     ("leases.misses_to_lose", MINER, "settings.leases.misses_to_lose"),
     ("leases.of_checks", MINER, "settings.leases.of_checks"),
     ("leases.grace", MINER, "settings.leases.grace"),
     ("leases.grace", VALIDATOR, "settings.leases.grace"),
+    ("docker.engine", ENGINE, "settings.docker.engine"),
+    ("docker.socket", ENGINE, "settings.docker.socket"),
+    ("docker.sshd", ENGINE, "settings.docker.sshd"),
+    ("docker.ssh_ports", ENGINE, "settings.docker.ssh_ports"),
+    ("docker.ssh_ready", ENGINE, "settings.docker.ssh_ready"),
+    ("docker.runtime", ENGINE, "settings.docker.runtime"),
+    ("docker.subnets", ENGINE, "settings.docker.subnets"),
+    ("docker.cpu_share", ENGINE, "settings.docker.cpu_share"),
+    ("docker.memory_share", ENGINE, "settings.docker.memory_share"),
+    ("docker.shm_share", ENGINE, "settings.docker.shm_share"),
+    ("docker.pids", ENGINE, "settings.docker.pids"),
+    ("docker.disk_gib", ENGINE, "settings.docker.disk_gib"),
+    ("docker.disk_quota", ENGINE, "settings.docker.disk_quota"),
+    ("docker.egress", ENGINE, "settings.docker.egress"),
+    ("docker.images.*.reference", ENGINE, "row.reference"),
+    ("docker.default_image", ENGINE, "settings.docker.default_image"),
+    ("docker.allow", ENGINE, "settings.docker.allow"),
+    ("docker.require_digest", ENGINE, "settings.docker.require_digest"),
+    ("docker.max_image_gib", ENGINE, "settings.docker.max_image_gib"),
+    ("docker.pull_timeout", ENGINE, "settings.docker.pull_timeout"),
+    ("docker.pull_wait", ENGINE, "settings.docker.pull_wait"),
+    ("canary.interval", VALIDATOR, "settings.canary.interval"),
+    ("canary.retry", VALIDATOR, "settings.canary.retry"),
+    ("canary.per_epoch", VALIDATOR, "settings.canary.per_epoch"),
+    ("canary.prover", VALIDATOR, "settings.canary.prover"),
+    ("canary.images", VALIDATOR, "settings.canary.images"),
+    ("canary.original", VALIDATOR, "settings.canary.original"),
+    ("canary.login_timeout", VALIDATOR, "settings.canary.login_timeout"),
+    ("canary.upload_timeout", VALIDATOR, "settings.canary.upload_timeout"),
+    ("canary.run_timeout", VALIDATOR, "settings.canary.run_timeout"),
+    ("leases.ssh_probe", VALIDATOR, "settings.leases.ssh_probe"),
+    ("leases.candidates", VALIDATOR, "settings.leases.candidates"),
+    ("leases.rent_timeout", VALIDATOR, "settings.leases.rent_timeout"),
+    ("leases.trouble_half_life", VALIDATOR, "settings.leases.trouble_half_life"),
+    ("leases.hardware_confirmations", VALIDATOR, "settings.leases.hardware_confirmations"),
     ("scoring.allocated_bonus", VALIDATOR, "settings.scoring.allocated_bonus"),
+    ("scoring.receipt_min_stake", VALIDATOR, "settings.scoring.receipt_min_stake"),
+    ("scoring.receipts_per_coldkey", VALIDATOR, "settings.scoring.receipts_per_coldkey"),
     ("scoring.max_devices", VALIDATOR, "settings.scoring.max_devices"),
     ("scoring.gpus.*.base", DERIVED, "self.base"),
     ("scoring.gpus.*.base", VALIDATOR, "row.model(name)"),
@@ -217,7 +257,8 @@ fn keys() -> BTreeSet<String> {
     let home = [("HOME".to_owned(), "/home/op".to_owned())];
     let loaded = load(Role::Devnet, &Cli::default(), home).unwrap();
     let any_row = |key: &String| {
-        let table = ["scoring.gpus.", "devnet.gpu_scores."].into_iter().find(|table| key.starts_with(table));
+        let table =
+            ["scoring.gpus.", "devnet.gpu_scores.", "docker.images."].into_iter().find(|table| key.starts_with(table));
         let Some((table, row)) = table.map(|table| (table, &key[table.len()..])) else { return key.clone() };
         let (_, field) = match row.strip_prefix('"') {
             Some(quoted) => quoted.split_once("\".").unwrap(),
@@ -228,8 +269,8 @@ fn keys() -> BTreeSet<String> {
     loaded.sources.keys().map(any_row).collect()
 }
 
-/// Names of files in a node's directory that look like keys, or begin so.
-const FILES: &[&str] = &["devnet.previous", "devnet.seed", "node.db", "node.lock"];
+/// Names of files in a node's directory, and of others' packages and services, that look like keys, or begin so.
+const FILES: &[&str] = &["devnet.previous", "devnet.seed", "docker.io", "docker.service", "node.db", "node.lock"];
 
 /// What a text for people calls a key: `SECTION.KEY` within backticks, where there is such a section; `*` is any key.
 fn named_keys<'a>(text: &'a str, sections: &BTreeSet<&str>) -> Vec<&'a str> {

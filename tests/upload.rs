@@ -137,12 +137,14 @@ fn every_other_target_needs_the_nodes() {
     let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let package = packages.iter().find(|package| package["name"] == "compute-subnet").unwrap();
-    let free: BTreeSet<&str> = package["targets"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|target| target["required-features"] != serde_json::json!(["node"]))
-        .map(|target| target["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(free, BTreeSet::from(["build-script-build", "compute-prover", "compute_subnet", "prover"]));
+    let named = |feature: Option<&str>| -> BTreeSet<&str> {
+        let wanted = feature.map_or(serde_json::Value::Null, |feature| serde_json::json!([feature]));
+        let targets = package["targets"].as_array().unwrap().iter();
+        targets.filter(|t| t["required-features"] == wanted).map(|t| t["name"].as_str().unwrap()).collect()
+    };
+    assert_eq!(named(None), BTreeSet::from(["build-script-build", "compute-prover", "compute_subnet", "prover"]));
+    assert_eq!(named(Some("sshd")), BTreeSet::from(["compute-sshd", "sshd"]));
+    let all: BTreeSet<&str> =
+        package["targets"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(named(None).len() + named(Some("sshd")).len() + named(Some("node")).len(), all.len());
 }

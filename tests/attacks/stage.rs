@@ -55,7 +55,9 @@ fn effects(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, u64> {
         "AllocateMachine",
         "MachineHeard",
         "ReleaseMachine",
-        "PauseMachine",
+        "ChangeMachine",
+        "ChangeLease",
+        "Renew",
         "Abandon",
     ];
     let counts = |name: &str| {
@@ -102,6 +104,7 @@ impl Stage {
             ssh_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHV0YmFzZTY0a2V5bWF0ZXJpYWxmb3J0ZXN0c29ubHkh x".to_owned(),
             devices: vec![DeviceId::cpu(0)],
             owner_token: OwnerToken::from_bytes([3; 32]),
+            reply_key: None,
         };
         serde_json::to_vec(&request).unwrap()
     }

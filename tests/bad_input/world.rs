@@ -126,7 +126,11 @@ impl World {
 
     pub(crate) fn validator(&self, node: NodeInput) -> Result<Running, NodeError> {
         let (name, hotkey) = (node.name.clone(), node.keypair.hotkey());
-        let started = validator::start(ValidatorInput { node, local_address: None })?;
+        let started = validator::start(ValidatorInput {
+            node,
+            local_address: None,
+            remote: Arc::new(compute_subnet::canary::ssh::Ssh),
+        })?;
         Ok(Running::run(name, hotkey, started.node))
     }
 }

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
-mod wait;
+pub(crate) mod wait;
 
 use compute_subnet::exit::Exit;
 use compute_subnet::launch;

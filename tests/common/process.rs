@@ -89,6 +89,17 @@ impl Subnet {
 
     /// As [`Self::miner`], at this port and the next one.
     pub(crate) async fn miner_at(&self, port: u16, data: &Path, further: &[String]) -> Miner {
+        let mut miner = self.spawn(port, data, further);
+        until("the miner is ready", async || {
+            assert!(!miner.has_ended(), "the miner ended:\n{}", miner.said());
+            miner.is_ready().await.then_some(())
+        })
+        .await;
+        miner
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(&self, port: u16, data: &Path, further: &[String]) -> Miner {
         let mut command = Command::new(env!("CARGO_BIN_EXE_compute-miner"));
         command.env_clear().env("HOME", &self.dir).stdin(Stdio::null());
         command.args(["--subtensor.network", &format!("ledger=http://{}", self.rpc.address())]);
@@ -103,21 +114,14 @@ impl Subnet {
         command.stderr(file.try_clone().unwrap()).stdout(file);
         let child = command.spawn().unwrap();
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut miner = Miner {
+        Miner {
             pages: reqwest::Client::builder().pool_max_idle_per_host(0).timeout(LONG).build().unwrap(),
             child,
             axon: local(port),
             web: local(port + 1),
             hotkey: self.miner,
             log,
-        };
-        until("the miner is ready", async || {
-            let ended = miner.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the miner ended: {ended:?}\n{}", miner.said());
-            (miner.page("/readyz").await?.0 == 200).then_some(())
-        })
-        .await;
-        miner
+        }
     }
 }
 
@@ -157,6 +161,16 @@ pub(crate) struct Memory {
 }
 
 impl Miner {
+    /// Whether its process is over.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Whether its page says that it is ready.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.page("/readyz").await.is_some_and(|(status, _)| status == 200)
+    }
+
     /// A page's status and text; `None` if it is not served.
     pub(crate) async fn page(&self, path: &str) -> Option<(u16, String)> {
         let reply = self.pages.get(format!("http://{}{path}", self.web)).send().await.ok()?;

@@ -151,8 +151,14 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
         );
         given.entry((verdict.epoch, verdict.hotkey)).or_default().push(what);
     }
+    // Of the epoch before it was ended, what it had not written is gone too: a slot that it missed while the round before went on. It
+    // tells so itself when it is back.
+    let told = told_as_not_judged(listing);
     let validator_down = |at: Epoch| {
-        let overlaps = |down: &&Down| (epoch(down.from)..=epoch(down.to)).contains(&at);
+        let overlaps = |down: &&Down| {
+            let before = (at + 1 == epoch(down.from)) && told.iter().any(|epochs| epochs.contains(&at));
+            before || (epoch(down.from)..=epoch(down.to)).contains(&at)
+        };
         downs.iter().filter(|down| down.role == ChildRole::Validator).any(|down| overlaps(&down))
     };
     let scored = |epoch, hotkey| {
@@ -175,6 +181,17 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
         }
     }
     found
+}
+
+/// The epochs of which the validator's log says that nobody was judged in them while it was out.
+fn told_as_not_judged(listing: &Listing) -> Vec<Range<Epoch>> {
+    let log = std::fs::read_to_string(&validator(listing).log).unwrap();
+    let number = |line: &str, name: &str| line.split_once(name)?.1.split_whitespace().next()?.parse::<Epoch>().ok();
+    let lines = log.lines().filter(|line| line.contains("no epoch was judged while this validator was out"));
+    lines
+        .filter_map(|line| Some((number(line, "first=")?, number(line, "count=")?)))
+        .map(|(at, n)| at..at + n)
+        .collect()
 }
 
 /// Renters, validator, miners and engines tell the same of every lease. How many leases there were, by state.

@@ -10,7 +10,7 @@ use compute_subnet::chain::Chain as _;
 use compute_subnet::chain::epoch_of;
 use compute_subnet::chain::ledger::{Deadlines, LedgerClient, LedgerEndpoint};
 use compute_subnet::ids::{BlockNumber, Epoch, Netuid};
-use compute_subnet::sim::processes::{ChildInfo, ChildRole, Listing};
+use compute_subnet::sim::processes::{self, ChildInfo, ChildRole, Listing};
 use compute_subnet::wallet::Keypair;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ pub(crate) const MINERS: usize = 3;
 const NETUID: Netuid = Netuid(27);
 /// Blocks of an epoch, less one. Blocks come every 50 ms (1 s, 20 times faster).
 const TEMPO: u16 = 11;
+const TEMPO_SPEED: &str = "20";
 /// Proofs that cost nothing beside starting the prover.
 const TINY: &str = "devnet:\n  gpu_scores:\n    cpu-1: { base: 1, n: 128, k: 64, rounds: 1 }\n    cpu-2: { base: 2, n: 128, k: 64, rounds: 1 }\n    cpu-3: { base: 3, n: 128, k: 64, rounds: 1 }\n    cpu-4: { base: 4, n: 128, k: 64, rounds: 1 }\n";
 
@@ -37,15 +38,15 @@ pub(crate) struct Down {
 }
 
 pub(crate) struct Net {
-    devnet: Devnet,
-    dir: Dir,
+    pub(crate) devnet: Devnet,
+    pub(crate) dir: Dir,
     ledger: LedgerClient,
     /// The first epoch that is looked at.
     first: Epoch,
 }
 
 /// The process; killed if the test does not end it. Its children end with it.
-struct Devnet(Child);
+pub(crate) struct Devnet(pub(crate) Child);
 impl Drop for Devnet {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -54,7 +55,7 @@ impl Drop for Devnet {
 }
 
 /// The test's directory; kept, and named, if the test fails.
-struct Dir(Option<tempfile::TempDir>);
+pub(crate) struct Dir(pub(crate) Option<tempfile::TempDir>);
 impl Dir {
     fn path(&self) -> &Path {
         self.0.as_ref().unwrap().path()
@@ -72,7 +73,7 @@ impl Drop for Dir {
 
 /// What a devnet left.
 pub(crate) struct Left {
-    dir: Dir,
+    pub(crate) dir: Dir,
     pub(crate) listing: Listing,
     epochs: Range<Epoch>,
 }
@@ -99,11 +100,18 @@ impl Net {
 
     /// With epochs of `tempo` blocks and one more, and further arguments.
     pub(crate) async fn start_with(tempo: u16, further: &[&str]) -> Self {
-        let dir = Dir(Some(tempfile::tempdir().unwrap()));
+        Self::start_in(tempfile::tempdir().unwrap(), TEMPO_SPEED, tempo, further).await
+    }
+
+    /// In this directory, where one that was there goes on if `further` says so; blocks come so many times faster.
+    pub(crate) async fn start_in(dir: tempfile::TempDir, speed: &str, tempo: u16, further: &[&str]) -> Self {
+        let dir = Dir(Some(dir));
         std::fs::write(dir.path().join("tiny.yaml"), TINY).unwrap();
         let data = dir.path().join("net");
+        // Of a devnet that went before: its processes are others.
+        let _ = std::fs::remove_file(data.join(processes::FILE));
         let mut command = Command::new(env!("CARGO_BIN_EXE_compute-devnet"));
-        command.args(["--processes", "--speed", "20", "--rentals", "2", "--miners", &MINERS.to_string()]);
+        command.args(["--processes", "--speed", speed, "--rentals", "2", "--miners", &MINERS.to_string()]);
         command.args(["--tempo", &tempo.to_string()]).args(further);
         command.args(["--config", dir.path().join("tiny.yaml").to_str().unwrap()]);
         command.args(["--node.data_dir", data.to_str().unwrap()]);

@@ -98,8 +98,8 @@ fn wish() -> Rent {
     Rent(RentRequest {
         id: None,
         renter: Hotkey([9; 32]),
-        model: None,
-        devices: 1,
+        miner: None,
+        requirements: compute_subnet::rental::Requirements::any(1),
         duration: secs(36_000),
         image: "ubuntu".into(),
         ssh_key: "ssh-ed25519 AAAA".into(),

@@ -7,12 +7,14 @@
 //!
 //! * [`restarts`]: a panic, an error, a wait that never ends. The node stays up.
 //! * [`away`]: no fault of an actor: the chain is away, from the start or while both nodes run.
+//! * [`leases`]: nor is it one that a miner is away, or says nothing.
 //! * [`blocked`]: a blocked thread, in a process of its own for each actor, because the process must end.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a panic is a failed test")]
 
 mod away;
 mod blocked;
+mod leases;
 mod probe;
 mod restarts;
 mod subnet;

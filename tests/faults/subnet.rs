@@ -74,6 +74,7 @@ impl Role {
                 "allocation_manager",
                 "auto_updater",
                 "blacklist_guard",
+                "canary_runner",
                 "chain_watcher",
                 "challenge_runner",
                 "control",
@@ -170,6 +171,17 @@ impl Subnet {
         self.chain(&other).register(other.hotkey(), &self.keys.validator_owner(1)).await.unwrap();
     }
 
+    /// Announces an axon of that second validator, which it has not.
+    pub(crate) async fn announce_second(&self, axon: SocketAddr) -> Hotkey {
+        let other = self.keys.validator(1);
+        self.chain(&other).serve_axon(axon.ip(), axon.port(), 1).await.unwrap();
+        other.hotkey()
+    }
+
+    pub(crate) fn validator_hotkey(&self) -> Hotkey {
+        self.keys.validator(0).hotkey()
+    }
+
     fn chain(&self, key: &Keypair) -> Arc<dyn Chain> {
         let key = Arc::new(key.clone());
         let inner = LedgerClient::in_process(self.ledger.clone(), self.settings.netuid, key, Deadlines::default());
@@ -222,6 +234,11 @@ impl Subnet {
 
     pub(crate) fn validator(&self, placement: Placement) -> ValidatorNode {
         let node = self.input(Role::Validator, self.keys.validator(0), placement);
-        validator::start(ValidatorInput { node, local_address: None }).unwrap()
+        validator::start(ValidatorInput {
+            node,
+            local_address: None,
+            remote: Arc::new(compute_subnet::canary::ssh::Ssh),
+        })
+        .unwrap()
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::common::LONG;
+use crate::wait::LONG;
 
 /// What the driver and its SDK say beside their answers, in its home.
 const SAID: &str = "stderr";

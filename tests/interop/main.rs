@@ -17,3 +17,5 @@ mod driver;
 mod node;
 mod their_axon;
 mod their_dendrite;
+
+use common::wait;

@@ -14,6 +14,7 @@ use compute_subnet::ids::{ChallengeId, DeviceId, Hash32, Hotkey};
 use compute_subnet::lease::engine::SimulatedEngine;
 use compute_subnet::lease::health::HealthPolicy;
 use compute_subnet::lease::reconcile::ReconcileRules;
+use compute_subnet::lease::revival::RevivalPolicy;
 use compute_subnet::messages::miner::challenge_runner::{Open, OpenError, Prove};
 use compute_subnet::proof::budget::BudgetLimits;
 use compute_subnet::proof::frames::{self, Frame};
@@ -169,7 +170,9 @@ impl Stage {
             host: std::net::Ipv4Addr::LOCALHOST.into(),
             longest: Duration::from_secs(3600),
             period: Duration::from_secs(3600),
+            engine_deadline: Duration::from_secs(60),
             health: HealthPolicy::default(),
+            revival: RevivalPolicy::default(),
             rules: ReconcileRules::default(),
             specs: specs.clone(),
             offer: watch::channel(None).0,

@@ -85,6 +85,10 @@ impl Node {
         args.push(home.join("wallets").display().to_string());
         args.extend(["--node.data_dir".to_owned(), data.display().to_string()]);
         args.extend(["--metrics.port".to_owned(), web.to_string()]);
+        if role == Role::Miner {
+            // The chain is what is real here.
+            args.extend(["--set", "docker.engine=simulated"].map(str::to_owned));
+        }
         args.extend_from_slice(further);
         let child = spawn(home, name, role, &args);
         let pages = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(PAGE).build().unwrap();

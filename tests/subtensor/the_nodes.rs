@@ -112,7 +112,12 @@ fn no_actor_misses_a_heartbeat_whatever_the_chain_does() {
             device_classes: Some(Vec::new()),
         })
         .unwrap();
-        let validator = validator::start(ValidatorInput { node: of("validator", 0), local_address: None }).unwrap();
+        let validator = validator::start(ValidatorInput {
+            node: of("validator", 0),
+            local_address: None,
+            remote: Arc::new(compute_subnet::canary::ssh::Ssh),
+        })
+        .unwrap();
         let nodes = [miner.node, validator.node];
         let webs = [nodes[0].web, nodes[1].web];
         let views = nodes.each_ref().map(|node| node.chain.clone());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::LeaseId;
 use compute_subnet::lease::{Lease, LeaseState};
+use compute_subnet::rental::Requirements;
 use compute_subnet::web::control::api::RentWish;
 use compute_subnet::wire::dendrite::{CallError, Dendrite, Peer};
 use compute_subnet::wire::synapse::{ChallengeRequest, SpecsRequest, Synapse};
@@ -32,8 +33,8 @@ async fn rent(subnet: &Subnet) -> Lease {
     let wish = RentWish {
         id: None,
         renter: subnet.nodes[0].key.hotkey(),
-        model: Some("cpu-4".to_owned()),
-        devices: 1,
+        miner: None,
+        requirements: Requirements { model: Some("cpu-4".to_owned()), ..Requirements::any(1) },
         duration_s: 3_600,
         image: "ubuntu".to_owned(),
         ssh_key: "ssh-ed25519 AAAA".to_owned(),

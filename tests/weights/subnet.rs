@@ -89,7 +89,12 @@ impl Subnet {
     pub(crate) fn validator(&self, chain: Arc<dyn Chain>) -> Validator {
         let key = self.keys.validator(0);
         let node = input(&self.dir, "validator", &self.settings, chain.clone(), key, self.runtime.clone());
-        let node = validator::start(ValidatorInput { node, local_address: None }).unwrap();
+        let node = validator::start(ValidatorInput {
+            node,
+            local_address: None,
+            remote: Arc::new(compute_subnet::canary::ssh::Ssh),
+        })
+        .unwrap();
         Validator { node: Some(node), chain }
     }
 
