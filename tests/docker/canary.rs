@@ -94,9 +94,9 @@ pub(crate) async fn a_canary_names_what_is_wrong_with_a_container(bed: &mut Bed)
     assert_eq!((report.outcome.label(), report.outcome.stage()), ("unknown", Stage::Allocate));
 }
 
-/// Ten of them, fifty in the long form.
+/// Five of them, fifty in the long form.
 pub(crate) async fn many_canaries_leave_no_container(bed: &mut Bed) {
-    let canaries = if std::env::var_os("COMPUTE_TEST_LONG").is_some() { 50 } else { 10 };
+    let canaries = if std::env::var_os("COMPUTE_TEST_LONG").is_some() { 50 } else { 5 };
     let mut took = Vec::new();
     for number in 1..=canaries {
         let report = canary(bed, number, "bookworm", None).await;

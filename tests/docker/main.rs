@@ -130,7 +130,7 @@ async fn tests_of_this_program() -> ExitCode {
         images::the_pull_of_an_oversized_image_is_ended_before_it_fills_the_disk,
         images::an_image_that_a_wish_brought_is_removed_when_nobody_wants_it,
         many::twenty_leases_at_once_on_one_host,
-        many::fifty_leases_one_after_the_other,
+        many::many_leases_one_after_the_other,
         canary::a_canary_passes_in_every_image_that_can_run_the_prover,
         canary::a_canary_names_what_is_wrong_with_a_container,
         canary::many_canaries_leave_no_container,
