@@ -329,12 +329,12 @@ impl Landlord for House {
 }
 
 const LIMITS: Limits = Limits {
-    allocate: Duration::from_secs(5),
-    login: Duration::from_secs(10),
+    allocate: Duration::from_secs(30),
+    login: Duration::from_secs(30),
     upload: Duration::from_secs(60),
     run: Duration::from_secs(30),
     verify: Duration::from_secs(30),
-    release: Duration::from_secs(5),
+    release: Duration::from_secs(30),
     samples: 8,
 };
 
@@ -384,7 +384,7 @@ async fn the_real_prover_is_uploaded_whole_and_proves_every_device_over_ssh() {
     assert!(scene.house.rented.lock().unwrap().is_empty());
     // With the login everything ends that was started through it.
     let ended = scene.server.running.acquire_many(PROGRAMS as u32);
-    let _all = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("a prover is left running").unwrap();
+    let _all = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("a prover is left running").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -449,7 +449,7 @@ async fn what_a_server_does_otherwise_is_told_with_its_stage() {
     ];
     for (quirk, stage, reason) in cases {
         let scene = scene(quirk, &program).await;
-        let limits = Limits { upload: Duration::from_secs(15), ..LIMITS };
+        let limits = Limits { upload: Duration::from_secs(30), ..LIMITS };
         let report = drive(&scene.tools, &limits, &plan(1)).await;
         let Outcome::Fail { stage: at, reason: why, detail } = &report.outcome else { panic!("{quirk:?}: {report:?}") };
         assert_eq!((*at, *why), (stage, reason), "{quirk:?}: {detail}");
@@ -628,9 +628,7 @@ async fn at_old_miner(manners: Manners, key: &Arc<RenterKey>) -> (compute_subnet
         verifiers: Verifiers::new(2),
         models: Arc::default(),
     };
-    // Longer than all attempts to return it take.
-    let limits = Limits { release: Duration::from_secs(30), ..LIMITS };
-    (drive(&tools, &limits, &plan(1)).await, miner)
+    (drive(&tools, &LIMITS, &plan(1)).await, miner)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

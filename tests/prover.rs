@@ -23,7 +23,8 @@ mod memory;
 const PROVER: &str = env!("CARGO_BIN_EXE_compute-prover");
 /// Longer than any test may take; a test that meets it fails.
 const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(300);
+/// Too short for what never ends; long enough for a script to begin on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
 /// A shell's `printf` of the prover's hello.
 const HELLO: &str = r"printf 'cproofP\001'";
 

@@ -16,7 +16,7 @@ use compute_subnet::store::{OpenError, Record, Role, Writer, WriterConfig, open,
 use compute_subnet::verdict::{FailReason, Verdict};
 
 const NOW: u64 = 1_790_000_000_000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Names the data directory to the child that is to be killed.
 const CHILD_DIR: &str = "COMPUTE_TEST_STORE_DIR";
 

@@ -9,13 +9,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::actors::journal::Journal;
 use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::{EndReason, Event, Lease, LeaseState, TransitionError, apply};
-use crate::messages::journal::Write;
+use crate::messages::journal::{EndedLeases, LiveLeases, Write};
 use crate::runtime::{AskError, Handle};
 use crate::store::records::{LeaseEventRecord, LeaseRecord};
 use crate::store::{Record, Role, StoreError};
@@ -23,7 +24,7 @@ use crate::telemetry::events::LeaseTransition;
 use crate::telemetry::{NodeMetrics, error_chain};
 
 /// How long the journal may take to acknowledge a step.
-const JOURNAL: std::time::Duration = std::time::Duration::from_secs(10);
+const JOURNAL: Duration = Duration::from_secs(10);
 
 /// A lease with the number of its last step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,6 +162,24 @@ impl Entry {
     }
 }
 
+/// What the journal knows of this node's leases: those that are live, and the latest that ended.
+///
+/// A live one that cannot be read fails all: it may hold devices. One that ended holds nothing, and is left out.
+///
+/// # Errors
+/// Why the journal did not tell, in words. It is asked twice, `limit` each.
+pub async fn stored(journal: &Handle<Journal>, limit: Duration) -> Result<(Vec<Entry>, Vec<Entry>), String> {
+    let live = journal.ask(LiveLeases, limit).await.map_err(|e| e.to_string())?.map_err(|e| error_chain(&e))?;
+    let ended = journal.ask(EndedLeases(REMEMBER_ENDED), limit).await;
+    let ended = ended.map_err(|e| e.to_string())?.map_err(|e| error_chain(&e))?;
+    let live = live.iter().map(|r| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id)));
+    let ended = ended.iter().filter_map(|r| {
+        let read = Entry::from_record(r);
+        read.inspect_err(|error| tracing::error!(lease = %r.id, %error, "an ended lease cannot be read")).ok()
+    });
+    Ok((live.collect::<Result<_, _>>()?, ended.collect()))
+}
+
 /// Why a lease changed its state, for the log.
 fn cause(event: &Event) -> &str {
     match event {
@@ -178,7 +197,7 @@ pub struct LeaseBook {
 }
 
 /// Ended leases that are remembered, so that a repeated call is answered the same.
-pub const REMEMBER_ENDED: u32 = 1024;
+const REMEMBER_ENDED: u32 = 1024;
 
 impl LeaseBook {
     /// The lease, busy or not.

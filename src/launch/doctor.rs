@@ -7,7 +7,7 @@ mod elf;
 mod engine;
 mod judge;
 
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::lines::{Line, Status};
 use super::selftest::surroundings;
+use super::told::{complain, say};
 use super::{DevnetKey, address};
 use crate::actors::miner::engine::docker_options;
 use crate::exit::Exit;
@@ -53,7 +54,8 @@ pub(super) fn main(args: Args, before: Cli, devnet: Option<&DevnetKey>) -> Exit 
         Err(problems) => {
             complain(&problems.to_string());
             let line = Line::ok("settings", problems.to_string());
-            say(&Report::of(vec![line.needs(Status::Fail, "put the configuration right first")]), json);
+            let report = Report::of(vec![line.needs(Status::Fail, "put the configuration right first")]);
+            say(&report, Report::text, json);
             return problems.exit();
         }
     };
@@ -78,7 +80,7 @@ pub(super) fn main(args: Args, before: Cli, devnet: Option<&DevnetKey>) -> Exit 
     lines.extend(judge::lines(&facts));
     lines.push(surroundings::address(settings, address::own_for(settings.axon.ip)));
     let report = Report::of(lines);
-    say(&report, json);
+    say(&report, Report::text, json);
     if report.works { Exit::Ok } else { Exit::WouldNotPass }
 }
 
@@ -225,19 +227,4 @@ async fn clock() -> Option<bool> {
         Ok("no") => Some(false),
         _ => None,
     }
-}
-
-fn say(report: &Report, json: bool) {
-    let text = match json {
-        true => serde_json::to_string_pretty(report).map(|text| text + "\n").unwrap_or_else(|error| {
-            complain(&format!("the report cannot be written as JSON: {error}"));
-            String::new()
-        }),
-        false => report.text(),
-    };
-    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // a closed pipe is no reason to fail
-}
-
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

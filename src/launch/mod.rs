@@ -10,6 +10,7 @@ mod doctor;
 mod lines;
 pub mod miner;
 mod selftest;
+mod told;
 pub mod validator;
 
 use std::ffi::OsString;

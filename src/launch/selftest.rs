@@ -9,10 +9,10 @@ mod prove;
 mod report;
 pub(super) mod surroundings;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::told::{complain, say};
 use super::{DevnetKey, ProverProgram, address};
 use crate::actors::miner::node::budget;
 use crate::actors::validator::memory_runner::plan::PlannedDevice;
@@ -72,7 +72,7 @@ pub(super) fn main(args: Args, input: Input) -> Exit {
             complain(&problems.to_string());
             let line =
                 Line::ok("settings", problems.to_string()).needs(Status::Fail, "put the configuration right first");
-            say(&Report::of(vec![line], quick), json);
+            say(&Report::of(vec![line], quick), Report::text, json);
             return problems.exit();
         }
     };
@@ -87,7 +87,7 @@ pub(super) fn main(args: Args, input: Input) -> Exit {
     let report = runtime.block_on(gather(&loaded, asked));
     // A driver that hangs keeps its thread: the answer is there, nobody waits for it.
     runtime.shutdown_background();
-    say(&report, json);
+    say(&report, Report::text, json);
     if report.passes { Exit::Ok } else { Exit::WouldNotPass }
 }
 
@@ -334,21 +334,6 @@ async fn starts<P: Prover>(prover: Result<(String, P), String>, device: Option<D
             )
         }
     }
-}
-
-fn say(report: &Report, json: bool) {
-    let text = match json {
-        true => serde_json::to_string_pretty(report).map(|text| text + "\n").unwrap_or_else(|error| {
-            complain(&format!("the report cannot be written as JSON: {error}"));
-            String::new()
-        }),
-        false => report.text(),
-    };
-    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // a closed pipe is no reason to fail
-}
-
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 #[cfg(test)]

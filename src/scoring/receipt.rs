@@ -5,6 +5,7 @@
 //! checked by the function the caller passes in; nothing here does I/O or reads a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,15 +18,26 @@ const DOMAIN: &[u8] = b"compute-subnet lease receipt/1";
 /// The most devices a receipt names.
 const MAX_DEVICES: usize = crate::lease::machine::MAX_DEVICES;
 
-/// A renting validator's word that it holds a lease. Times are milliseconds since the Unix epoch.
+/// A renting validator's word that it holds a lease: what it says, and the signature under it. In JSON both are one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseReceipt {
+    /// What it says; a receipt reads like it.
+    #[serde(flatten)]
+    pub says: Unsigned,
+    /// The validator's sr25519 signature over [`Unsigned::signed_bytes`].
+    #[serde(with = "hex::serde")]
+    pub signature: [u8; 64],
+}
+
+/// What a receipt says. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsigned {
     /// The lease.
     pub lease: LeaseId,
     /// The miner that is rented.
     pub miner: Hotkey,
-    /// The devices, sorted, each once.
+    /// The devices: sorted, each once, when it is signed.
     pub devices: Vec<DeviceId>,
     /// The lease's fencing epoch.
     pub fencing_epoch: u64,
@@ -37,30 +49,13 @@ pub struct LeaseReceipt {
     pub expires_ms: u64,
     /// The renting validator.
     pub validator: Hotkey,
-    /// Its sr25519 signature over [`LeaseReceipt::signed_bytes`].
-    #[serde(with = "hex::serde")]
-    pub signature: [u8; 64],
 }
 
-/// What a receipt is made of. Times are milliseconds since the Unix epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsigned {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The miner that is rented.
-    pub miner: Hotkey,
-    /// The devices.
-    pub devices: Vec<DeviceId>,
-    /// The lease's fencing epoch.
-    pub fencing_epoch: u64,
-    /// When the lease began.
-    pub began_ms: u64,
-    /// Now.
-    pub issued_ms: u64,
-    /// When the receipt ends.
-    pub expires_ms: u64,
-    /// Who rents.
-    pub validator: Hotkey,
+impl Deref for LeaseReceipt {
+    type Target = Unsigned;
+    fn deref(&self) -> &Unsigned {
+        &self.says
+    }
 }
 
 /// Why a receipt is not genuine, or not valid now.
@@ -110,28 +105,7 @@ impl ReceiptProblem {
     }
 }
 
-impl LeaseReceipt {
-    /// A receipt of this validator, signed by `sign`. The devices are put in order.
-    pub fn issue(unsigned: Unsigned, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Self {
-        let Unsigned { lease, miner, mut devices, fencing_epoch, began_ms, issued_ms, expires_ms, validator } =
-            unsigned;
-        devices.sort_unstable();
-        devices.dedup();
-        let mut receipt = LeaseReceipt {
-            lease,
-            miner,
-            devices,
-            fencing_epoch,
-            began_ms,
-            issued_ms,
-            expires_ms,
-            validator,
-            signature: [0; 64],
-        };
-        receipt.signature = sign(&receipt.signed_bytes());
-        receipt
-    }
-
+impl Unsigned {
     /// The bytes that are signed: the domain, then every field in order, integers little-endian, the devices preceded
     /// by their number.
     pub fn signed_bytes(&self) -> Vec<u8> {
@@ -148,6 +122,16 @@ impl LeaseReceipt {
         }
         out.extend_from_slice(&self.validator.0);
         out
+    }
+}
+
+impl LeaseReceipt {
+    /// A receipt of this validator, signed by `sign`. The devices are put in order.
+    pub fn issue(mut says: Unsigned, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Self {
+        says.devices.sort_unstable();
+        says.devices.dedup();
+        let signature = sign(&says.signed_bytes());
+        LeaseReceipt { says, signature }
     }
 
     /// Checks shape, times and signature. `longest` is the length of two epochs, `skew` how far clocks may differ,

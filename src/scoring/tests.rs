@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::history::{DeviceHistory, HistoryRules, Sight};
-use super::receipt::{Ineligible, Party, ReceiptProblem, ReceiptRules, count};
+use super::receipt::{Ineligible, Party, ReceiptProblem, ReceiptRules, Unsigned, count};
 use super::*;
 use crate::ids::{Coldkey, DeviceId, Hotkey, LeaseId, Uid};
 use crate::verdict::{FailReason, PassEvidence, UnknownCause, Verdict};
@@ -607,7 +608,7 @@ fn a_device_counts_for_a_lease_when_it_was_proved_before_the_lease_began() {
 const TWO_EPOCHS: Duration = Duration::from_secs(8_640);
 
 fn receipt(lease: u8) -> LeaseReceipt {
-    LeaseReceipt {
+    let says = Unsigned {
         lease: LeaseId([lease; 16]),
         miner: Hotkey([lease; 32]),
         devices: vec![DeviceId([lease; 16])],
@@ -616,8 +617,8 @@ fn receipt(lease: u8) -> LeaseReceipt {
         issued_ms: 10_000,
         expires_ms: 20_000,
         validator: Hotkey([200; 32]),
-        signature: [9; 64],
-    }
+    };
+    LeaseReceipt { says, signature: [9; 64] }
 }
 
 fn verified(r: &LeaseReceipt, now_ms: u64) -> Result<(), ReceiptProblem> {
@@ -636,10 +637,10 @@ fn a_receipt_is_valid_in_its_time_with_its_signature_only() {
         f(&mut r);
         verified(&r, 10_000)
     };
-    assert_eq!(change(|r| r.devices.clear()), Err(ReceiptProblem::Devices));
-    assert_eq!(change(|r| r.devices.push(DeviceId([1; 16]))), Err(ReceiptProblem::Devices));
-    assert_eq!(change(|r| r.began_ms = 10_001), Err(ReceiptProblem::Times));
-    assert_eq!(change(|r| r.expires_ms = r.issued_ms + 8_640_001), Err(ReceiptProblem::TooLong));
+    assert_eq!(change(|r| r.says.devices.clear()), Err(ReceiptProblem::Devices));
+    assert_eq!(change(|r| r.says.devices.push(DeviceId([1; 16]))), Err(ReceiptProblem::Devices));
+    assert_eq!(change(|r| r.says.began_ms = 10_001), Err(ReceiptProblem::Times));
+    assert_eq!(change(|r| r.says.expires_ms = r.issued_ms + 8_640_001), Err(ReceiptProblem::TooLong));
     assert_eq!(change(|r| r.signature[0] = 0), Err(ReceiptProblem::Signature));
 }
 
@@ -647,7 +648,7 @@ fn a_receipt_is_valid_in_its_time_with_its_signature_only() {
 fn the_signed_bytes_cover_every_field_and_nothing_else() {
     let base = receipt(1);
     assert_eq!(base.signed_bytes().len(), 30 + 16 + 32 + 8 + 16 + 4 * 8 + 32);
-    let changes: [fn(&mut LeaseReceipt); 8] = [
+    let changes: [fn(&mut Unsigned); 8] = [
         |r| r.lease = LeaseId([0; 16]),
         |r| r.miner = Hotkey([0; 32]),
         |r| r.devices = vec![DeviceId([0; 16])],
@@ -658,14 +659,41 @@ fn the_signed_bytes_cover_every_field_and_nothing_else() {
         |r| r.validator = Hotkey([0; 32]),
     ];
     for change in changes {
-        let mut changed = base.clone();
+        let mut changed = base.says.clone();
         change(&mut changed);
         assert_ne!(changed.signed_bytes(), base.signed_bytes());
     }
-    let text = serde_json::to_string(&base).unwrap();
-    let back: LeaseReceipt = serde_json::from_str(&text).unwrap();
-    assert_eq!(back, base);
     assert_eq!(LeaseReceipt { signature: [0; 64], ..base.clone() }.signed_bytes(), base.signed_bytes());
+}
+
+#[test]
+fn a_receipt_is_one_json_object_without_missing_unknown_or_repeated_fields() {
+    let r = receipt(1);
+    let (lease, miner, device) = (json!(r.lease), json!(r.miner), json!(r.devices[0]));
+    let (validator, signature) = (json!(r.validator), json!("09".repeat(64)));
+    let fields = [
+        format!(r#""lease":{lease}"#),
+        format!(r#""miner":{miner}"#),
+        format!(r#""devices":[{device}]"#),
+        r#""fencing_epoch":1"#.to_owned(),
+        r#""began_ms":1001"#.to_owned(),
+        r#""issued_ms":10000"#.to_owned(),
+        r#""expires_ms":20000"#.to_owned(),
+        format!(r#""validator":{validator}"#),
+        format!(r#""signature":{signature}"#),
+    ];
+    let object = |fields: &[String]| format!("{{{}}}", fields.join(","));
+    let read = |text: &str| serde_json::from_str::<LeaseReceipt>(text);
+    assert_eq!(serde_json::to_string(&r).unwrap(), object(&fields));
+    assert_eq!(read(&object(&fields)).unwrap(), r);
+    let and = |further: &str| [&fields[..], &[further.to_owned()]].concat();
+    for (at, field) in fields.iter().enumerate() {
+        let missing = [&fields[..at], &fields[at + 1..]].concat();
+        assert!(read(&object(&missing)).is_err(), "without {field}");
+        assert!(read(&object(&and(field))).is_err(), "twice {field}");
+    }
+    let further = and(r#""paid":1"#);
+    assert!(read(&object(&further)).is_err(), "what is not signed is not in it");
 }
 
 const RULES: ReceiptRules = ReceiptRules { min_stake_rao: 100, max_per_validator_and_coldkey: 2 };
@@ -678,7 +706,8 @@ fn metagraph(hotkey: &Hotkey) -> Option<Party> {
 
 #[test]
 fn receipts_above_the_cap_or_for_the_same_lease_do_not_count() {
-    let renewed = LeaseReceipt { issued_ms: 11_000, ..receipt(1) };
+    let mut renewed = receipt(1);
+    renewed.says.issued_ms = 11_000;
     let receipts = [receipt(3), receipt(1), renewed, receipt(2), receipt(30)];
     let counted = count(&receipts, &RULES, metagraph, |_, _, _| true);
     let expected = [Err(Ineligible::TooMany), Err(Ineligible::Superseded), Ok(()), Ok(()), Ok(())];
@@ -687,7 +716,8 @@ fn receipts_above_the_cap_or_for_the_same_lease_do_not_count() {
 
 #[test]
 fn one_device_has_one_lease_that_counts() {
-    let second = LeaseReceipt { lease: LeaseId([9; 16]), began_ms: 5_000, ..receipt(1) };
+    let mut second = receipt(1);
+    (second.says.lease, second.says.began_ms) = (LeaseId([9; 16]), 5_000);
     let counted = count(&[second, receipt(1)], &RULES, metagraph, |_, _, _| true);
     assert_eq!(counted, [Err(Ineligible::Superseded), Ok(())]);
 }

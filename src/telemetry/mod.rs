@@ -21,6 +21,7 @@ pub mod names;
 mod neuron;
 mod redact;
 mod rentals;
+mod series;
 mod uids;
 
 pub use crate::error::error_chain;

@@ -2,8 +2,8 @@
 
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
-use super::metrics::{gauge, registered};
 use super::names::Metric;
+use super::series::{gauge, registered};
 use crate::chain::RAO_PER_TAO;
 use crate::chain::standing::{OwnNeuron, OwnStanding};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, Registry};
 
-use super::metrics::{Counts, histogram};
 use super::names::Metric;
+use super::series::{Counts, histogram};
 use crate::rental::Outcome;
 
 /// From a request to a running container: 50 ms to 10 min.

@@ -3,7 +3,8 @@
 //! Run one after the other against one miner, so that what an attack leaves behind meets the next; each is a function named
 //! after what it promises. Words on the command line choose those whose name holds one of them. `COMPUTE_TEST_LONG` runs
 //! the long forms. What cannot be done on this machine is left out and says so, also as a line for each in the file that
-//! `COMPUTE_TEST_LEFT_OUT` names. The table at the end says what was sent, what refused it, and the miner's memory around it.
+//! `COMPUTE_TEST_LEFT_OUT` names. The table at the end says what was sent, what refused it, the miner's memory around it, and how
+//! long the slowest honest call took.
 //!
 //! Around each attack: no handler ran, no lease was made, `/healthz` and `/readyz` are 200, no actor was restarted, the
 //! memory is bounded, and an honest caller is answered in time.
@@ -119,10 +120,11 @@ fn main() -> ExitCode {
         let less = rows.iter().filter_map(|(name, row)| Some(format!("{name}: {}\n", row.less.as_ref()?)));
         std::fs::write(file, less.collect::<String>()).unwrap();
     }
-    println!("\n{:<66} {:>9} {:>16}  refused by", "attack", "sent", "RSS KiB");
-    for (name, Row { sent, refused_by, less, before, after }) in rows {
+    println!("\n{:<66} {:>9} {:>16} {:>9}  refused by", "attack", "sent", "RSS KiB", "honest");
+    for (name, Row { sent, refused_by, less, slowest, before, after }) in rows {
         let less = less.map(|less| format!("LEFT OUT {less}; ")).unwrap_or_default();
-        println!("{name:<66} {sent:>9} {before:>7} > {after:>6}  {less}{refused_by}");
+        let honest = slowest.as_secs_f64();
+        println!("{name:<66} {sent:>9} {before:>7} > {after:>6} {honest:>7.2} s  {less}{refused_by}");
     }
     if exit == Exit::Ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

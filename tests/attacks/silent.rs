@@ -15,10 +15,6 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::stage::Stage;
-
-/// Connections are made as fast as this machine can, on the cores that the miner has: where the system's queue of them runs
-/// over, a caller's own try is lost, and its system tries again after 1 s and 2 s more.
-const THROUGH_A_FLOOD: Duration = Duration::from_secs(5);
 use crate::wait::LONG;
 
 /// The first argument that makes this program the attacker.
@@ -123,6 +119,8 @@ async fn open_more(
     }
 }
 
+/// Connections are made as fast as this machine can, on the cores that the miner has: where the system's queue of them runs
+/// over, an honest caller's own try is lost, and his system tries again after 1 s and 2 s more.
 pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: Stage) -> Stage {
     let seconds = if stage.long { 60 } else { 10 };
     // From one address, and from so many that each has few.
@@ -134,7 +132,7 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
         let mut lines = tokio::io::BufReader::new(attacker.stdout.take().unwrap()).lines();
         let mut said = Said::default();
         let begun = Instant::now();
-        let (mut answered, mut worst, mut refused) = (0u32, Duration::ZERO, Vec::new());
+        let (mut answered, mut refused) = (0u32, Vec::new());
         let mut fds = 0;
         // On a busy machine it takes longer to make them all.
         let going = |said: &Said, elapsed: Duration| {
@@ -143,10 +141,7 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
         };
         while going(&said, begun.elapsed()) {
             match stage.honest_call(Ipv4Addr::new(127, 0, 0, 2)).await {
-                Ok(took) => {
-                    answered += 1;
-                    worst = worst.max(took);
-                }
+                Ok(()) => answered += 1,
                 Err(problem) => refused.push(problem),
             }
             fds = fds.max(std::fs::read_dir(format!("/proc/{}/fd", stage.miner.pid())).unwrap().count());
@@ -159,8 +154,13 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
         let _ = attacker.wait().await;
         println!(
             "     silent connections from {addresses} address(es): limit of open files {}, {} made, {} open at a time, {} \
-             of them alive at last, {} failed; the miner held {fds} files; {answered} honest calls, the slowest {worst:?}",
-            said.limit, said.made, said.open, said.alive, said.failed
+             of them alive at last, {} failed; the miner held {fds} files; {answered} honest calls, the slowest {:?}",
+            said.limit,
+            said.made,
+            said.open,
+            said.alive,
+            said.failed,
+            stage.slowest()
         );
         let wanted = room(said.limit);
         assert!(said.made >= wanted as u64 && answered > 0, "of {wanted}: {said:?}");
@@ -172,7 +172,6 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
             ));
         }
         assert!(refused.is_empty(), "{} honest calls failed: {}", refused.len(), refused[0]);
-        assert!(worst < THROUGH_A_FLOOD, "an honest caller waited {worst:?}");
         stage.note(said.made, &format!("{addresses} address(es): {} made, {fds} files held", said.made));
     }
     stage

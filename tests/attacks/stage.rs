@@ -1,5 +1,6 @@
 //! The miner that is attacked, and what is asserted of it around each attack.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -18,8 +19,9 @@ use crate::wait::until;
 
 /// What one attack may leave the miner's memory larger by, in KiB. A debug build's first use of each path is in it.
 const GROWTH: u64 = 24 * 1024;
-/// An honest caller is answered within this time while the miner is attacked.
-pub(crate) const IN_TIME: Duration = Duration::from_secs(1);
+/// An honest caller is answered within this time while the miner is attacked: the SDK's own timeout, after which he is gone.
+/// How long it took is in the table.
+const IN_TIME: Duration = Duration::from_secs(12);
 
 /// The stage.
 pub(crate) struct Stage {
@@ -31,6 +33,8 @@ pub(crate) struct Stage {
     sent: u64,
     refused_by: BTreeMap<String, u64>,
     less: Option<String>,
+    /// What the slowest honest call took.
+    slowest: Cell<Duration>,
 }
 
 /// Something that was measured, for the table.
@@ -39,6 +43,8 @@ pub(crate) struct Row {
     pub(crate) refused_by: String,
     /// What of it was left out, and why.
     pub(crate) less: Option<String>,
+    /// What the slowest honest call took.
+    pub(crate) slowest: Duration,
     pub(crate) before: u64,
     pub(crate) after: u64,
 }
@@ -74,7 +80,8 @@ impl Stage {
     pub(crate) async fn start(subnet: Subnet, long: bool, further: Vec<String>) -> Self {
         let miner = subnet.miner(&further).await;
         subnet.real_pace(true);
-        let stage = Stage { subnet, miner, long, further, sent: 0, refused_by: BTreeMap::new(), less: None };
+        let (refused_by, slowest) = (BTreeMap::new(), Cell::default());
+        let stage = Stage { subnet, miner, long, further, sent: 0, refused_by, less: None, slowest };
         stage.admitted().await;
         stage
     }
@@ -146,9 +153,8 @@ impl Stage {
         reply
     }
 
-    /// An honest probe from this address, under both schemes: what the slower one took.
-    pub(crate) async fn honest_call(&self, from: Ipv4Addr) -> Result<Duration, String> {
-        let mut slowest = Duration::ZERO;
+    /// An honest probe from this address, under both schemes: each is served while its caller still waits.
+    pub(crate) async fn honest_call(&self, from: Ipv4Addr) -> Result<(), String> {
         let (key, us) = (self.honest(), self.us());
         let requests = [
             Request::own(key, &us, "/ComputeSpecs", b"{}", now_ns()),
@@ -160,15 +166,24 @@ impl Stage {
             if reply.status != 200 {
                 return Err(format!("{}: {}", request.path, reply.text));
             }
-            slowest = slowest.max(begun.elapsed());
+            let took = begun.elapsed();
+            self.slowest.set(self.slowest.get().max(took));
+            if took > IN_TIME {
+                return Err(format!("{}: answered after {took:?}", request.path));
+            }
         }
-        Ok(slowest)
+        Ok(())
+    }
+
+    /// What the slowest honest call took since the attack began.
+    pub(crate) fn slowest(&self) -> Duration {
+        self.slowest.get()
     }
 
     async fn admitted(&self) {
         let last = std::cell::RefCell::new(String::new());
         until("the miner admits validators", async || match self.honest_call(HOME).await {
-            Ok(_) => Some(()),
+            Ok(()) => Some(()),
             Err(refused) => {
                 assert!(!refused.contains("404"), "{refused}");
                 *last.borrow_mut() = refused;
@@ -186,11 +201,11 @@ impl Stage {
 
     /// Ends the miner in order and starts it again with this data directory.
     pub(crate) async fn moved(self, data: &Path) -> Self {
-        let Stage { subnet, miner, long, further, sent, refused_by, less } = self;
+        let Stage { subnet, miner, long, further, sent, refused_by, less, slowest } = self;
         let port = miner.axon.port();
         miner.end().await;
         let miner = subnet.miner_at(port, data, &further).await;
-        let stage = Stage { subnet, miner, long, further, sent, refused_by, less };
+        let stage = Stage { subnet, miner, long, further, sent, refused_by, less, slowest };
         stage.admitted().await;
         stage
     }
@@ -209,8 +224,7 @@ impl Stage {
         let restarts: f64 =
             metrics.iter().filter(|(n, _)| n.starts_with("compute_actor_restarts_total")).map(|(_, v)| v).sum();
         assert_eq!(restarts, 0.0, "{what}: an actor was restarted\n{}", self.miner.said());
-        let took = self.honest_call(HOME).await.unwrap_or_else(|e| panic!("{what}: afterwards: {e}"));
-        assert!(took < IN_TIME, "{what}: an answer took {took:?}");
+        self.honest_call(HOME).await.unwrap_or_else(|e| panic!("{what}: afterwards: {e}"));
     }
 
     /// Begins a row of the table.
@@ -218,6 +232,7 @@ impl Stage {
         self.sent = 0;
         self.refused_by.clear();
         self.less = None;
+        self.slowest.set(Duration::ZERO);
         self.miner.memory().now
     }
 
@@ -226,7 +241,8 @@ impl Stage {
         let after = self.miner.memory().now;
         assert!(after <= before + GROWTH, "{what}: {before} KiB before, {after} KiB after");
         let kinds = self.refused_by.iter().map(|(by, n)| if *n == 1 { by.clone() } else { format!("{n}x {by}") });
-        Row { sent: self.sent, refused_by: kinds.collect::<Vec<_>>().join("; "), less: self.less.take(), before, after }
+        let (refused_by, slowest) = (kinds.collect::<Vec<_>>().join("; "), self.slowest());
+        Row { sent: self.sent, refused_by, less: self.less.take(), slowest, before, after }
     }
 }
 

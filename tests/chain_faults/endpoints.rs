@@ -222,7 +222,7 @@ async fn another_chain() -> Duration {
         if error.to_string().contains("another chain") {
             break error.to_string();
         }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert!(error.contains(&other[2..12]) && error.contains("check subtensor.network"), "{error}");
@@ -260,7 +260,7 @@ async fn flapping() -> Duration {
     let begin = Instant::now();
     while bench.node().connections() < 6 {
         bench.read().await.unwrap_err();
-        assert!(begin.elapsed() < Duration::from_secs(30), "it is no longer tried");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it is no longer tried");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // The second is made at once, then after pauses of 50, 100, 200 and 400 ms.

@@ -269,7 +269,7 @@ impl Bed {
             sshd: self.sshd.clone(),
             bind: "127.0.0.1".parse().unwrap(),
             ports: "46000-46099".parse().unwrap(),
-            ssh_ready: Duration::from_secs(20),
+            ssh_ready: LONG,
             runtime: None,
             subnets: "10.214.0.0/20".parse().unwrap(),
             share: SharePolicy { cpu: 0.9, memory: 0.5, shm: 0.5, pids: 256 },
@@ -396,7 +396,7 @@ impl Bed {
             if now.containers == before.containers && now == *before {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "left behind:\n{before:#?}\n{now:#?}");
+            assert!(begun.elapsed() < LONG, "left behind:\n{before:#?}\n{now:#?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -600,7 +600,7 @@ impl World {
             // A bridge without a network: the engine ended between making it and writing that down.
             let bridges: Vec<_> = left.iter().filter_map(|l| l.strip_prefix("bridge ")).collect();
             let alone = bridges.len() == left.len();
-            assert!(begun.elapsed() < Duration::from_secs(20), "left behind: {left:#?}\n{}", self.said());
+            assert!(begun.elapsed() < LONG, "left behind: {left:#?}\n{}", self.said());
             if alone && begun.elapsed() > Duration::from_secs(3) {
                 for bridge in bridges {
                     run("ip", &["link", "del", bridge]);
@@ -703,5 +703,5 @@ async fn greets(port: u16) -> bool {
         stream.read_exact(&mut first).await.ok()?;
         Some(first == *b"SSH-2.0-")
     };
-    matches!(tokio::time::timeout(Duration::from_secs(10), greeting).await, Ok(Some(true)))
+    matches!(tokio::time::timeout(Duration::from_secs(30), greeting).await, Ok(Some(true)))
 }

@@ -270,7 +270,7 @@ async fn end(strike: &Option<Strike>, state: &Mutex<State>) {
     if kill_process(victim, Signal::KILL).is_err() {
         return;
     }
-    while is_alive(victim) && begun.elapsed() < Duration::from_secs(10) {
+    while is_alive(victim) && begun.elapsed() < Duration::from_secs(30) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     state.lock().unwrap_or_else(PoisonError::into_inner).struck = Some(begun);

@@ -1,7 +1,7 @@
 //! The chain is away. Nodes that start then know their subnet from the database, and go on with what does not depend on the
 //! present block; nodes that have seen the epoch's blocks keep to its slots.
 
-use crate::probe::{Metrics, Pages, until};
+use crate::probe::{LONG, Metrics, Pages, until};
 use crate::restarts::Running;
 use crate::subnet::{Subnet, quick, secs};
 use async_trait::async_trait;
@@ -113,7 +113,7 @@ fn kept(dir: &Path) -> Option<BlockNumber> {
 }
 
 async fn metrics(node: &Running) -> Metrics {
-    until(secs(5), async || Pages::of(node.web).metrics().await).await.expect("metrics are served")
+    until(LONG, async || Pages::of(node.web).metrics().await).await.expect("metrics are served")
 }
 
 #[test]
@@ -125,11 +125,11 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
             let (miner, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
             let (axon, rentals) = (miner.node.axon_address.unwrap(), validator.allocations.clone());
             let (miner, validator) = (Running::new(miner.node), Running::new(validator.node));
-            let lease = until(secs(20), async || rentals.ask(wish(), secs(5)).await.unwrap().ok()).await;
+            let lease = until(LONG, async || rentals.ask(wish(), LONG).await.unwrap().ok()).await;
             assert_eq!(lease.expect("a device is proved and rented").state, LeaseState::Running);
             let head = subnet.ledger.state().head().number;
             let directories = ["miner", "validator"].map(|role| dir.path().join(role));
-            let shown = until(secs(5), async || {
+            let shown = until(LONG, async || {
                 // It is written once an epoch. The miner's axon, by which it was found, is in it.
                 let all = directories.iter().all(|dir| kept(dir) > Some(head));
                 all.then_some(())
@@ -149,7 +149,7 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
         let (miner, validator) = (Running::new(miner.node), Running::new(validator.node));
         for node in [&miner, &validator] {
             let pages = Pages::of(node.web);
-            let told = until(secs(5), async || {
+            let told = until(LONG, async || {
                 let page = pages.text("/readyz").await?;
                 page.contains("the chain was not read since the start; the subnet is known as it was stored 6")
                     .then_some(())
@@ -163,13 +163,13 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
 
         // Epochs pass on the chain: there is no round, no weights, no new lease, and the old one is not lost.
         let head = subnet.ledger.state().head().number;
-        until(secs(10), async || (subnet.ledger.state().head().number > head + 15).then_some(())).await.unwrap();
-        let lease = rentals.ask(ListLeases, secs(5)).await.unwrap().pop().expect("the lease is known");
+        until(LONG, async || (subnet.ledger.state().head().number > head + 15).then_some(())).await.unwrap();
+        let lease = rentals.ask(ListLeases, LONG).await.unwrap().pop().expect("the lease is known");
         assert_eq!(lease.state, LeaseState::Running);
         assert!(
-            matches!(rentals.ask(wish(), secs(5)).await.unwrap(), Err(RentError::NoneFree(why)) if why.contains("chain"))
+            matches!(rentals.ask(wish(), LONG).await.unwrap(), Err(RentError::NoneFree(why)) if why.contains("chain"))
         );
-        assert!(judge.ask(LastJudged, secs(5)).await.unwrap().is_none());
+        assert!(judge.ask(LastJudged, LONG).await.unwrap().is_none());
         let shown = metrics(&validator).await;
         assert_eq!((shown.sum("compute_epochs_total"), shown.sum("compute_weights_set_total")), (0.0, 0.0));
         let specs = async || subnet.call(&hotkey, axon, &SpecsRequest::default()).await.map(|_| ());
@@ -180,8 +180,8 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
         let answered = "compute_axon_requests_total{outcome=\"ok\",path=\"/ComputeLease\"}";
         let checks = async || metrics(&miner).await.sum(answered);
         let before = checks().await;
-        assert!(until(secs(10), async || (checks().await > before + 5.0).then_some(())).await.is_some(), "it is asked");
-        let lease = rentals.ask(ListLeases, secs(5)).await.unwrap().pop().expect("the lease is known");
+        assert!(until(LONG, async || (checks().await > before + 5.0).then_some(())).await.is_some(), "it is asked");
+        let lease = rentals.ask(ListLeases, LONG).await.unwrap().pop().expect("the lease is known");
         assert_eq!(lease.state, LeaseState::Running);
         assert_eq!(specs().await, Ok(()));
 
@@ -190,19 +190,19 @@ fn nodes_that_start_while_the_chain_is_away_know_their_subnet_and_judge_nobody()
         assert_eq!(specs().await, Err(Some(503)));
 
         // The validator is known to the miner by what it stored: it may end the lease.
-        let ended = rentals.ask(Release(lease.id), secs(5)).await.unwrap().unwrap();
+        let ended = rentals.ask(Release(lease.id), LONG).await.unwrap().unwrap();
         assert_eq!(ended.state, LeaseState::Released);
 
         // The chain is back, and so is everything else.
         subnet.away.store(false, Ordering::SeqCst);
-        let judged = until(secs(20), async || judge.ask(LastJudged, secs(5)).await.ok().flatten()).await;
+        let judged = until(LONG, async || judge.ask(LastJudged, LONG).await.ok().flatten()).await;
         assert!(judged.is_some_and(|judged| !judged.void), "an epoch is judged");
         for node in [&miner, &validator] {
             let shown = metrics(node).await;
             assert_eq!(shown.sum("compute_chain_view_stored"), 0.0);
             assert!(shown.sum("compute_chain_finalized_block") > 0.0);
             assert_eq!(shown.sum("compute_chain_reorgs_total"), 0.0);
-            assert!(Pages::of(node.web).get("/readyz").await.is_some());
+            assert!(until(LONG, async || Pages::of(node.web).get("/readyz").await).await.is_some());
         }
         assert_eq!((validator.stop().await, miner.stop().await), (Exit::Ok, Exit::Ok));
         subnet.ledger.stop().await;
@@ -223,8 +223,8 @@ fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
         let (miner, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
         let judge = validator.challenges.clone();
         let (miner, validator) = (Running::new(miner.node), Running::new(validator.node));
-        let judged = async || judge.ask(LastJudged, secs(5)).await.ok().flatten();
-        assert!(until(secs(40), async || judged().await.filter(|judged| !judged.void)).await.is_some());
+        let judged = async || judge.ask(LastJudged, LONG).await.ok().flatten();
+        assert!(until(LONG, async || judged().await.filter(|judged| !judged.void)).await.is_some());
 
         let waits = async || metrics(&validator).await.sum("compute_challenge_slot{state=\"wait\"}") == 1.0;
         let unseen = async || {
@@ -247,11 +247,7 @@ fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
 
         subnet.away.store(false, Ordering::SeqCst);
         let next = async || judged().await.filter(|judged| judged.epoch > round.epoch);
-        assert_eq!(
-            until(secs(30), next).await.map(|next| next.epoch),
-            Some(round.epoch + 1),
-            "once, and none is left out"
-        );
+        assert_eq!(until(LONG, next).await.map(|next| next.epoch), Some(round.epoch + 1), "once, and none is left out");
         assert_eq!((validator.stop().await, miner.stop().await), (Exit::Ok, Exit::Ok));
         subnet.ledger.stop().await;
         Exit::Ok

@@ -1,6 +1,6 @@
 //! No fault of an actor: miners that are gone, or say nothing, while a validator has leases there.
 
-use crate::probe::until;
+use crate::probe::{LONG, until};
 use crate::restarts::Running;
 use crate::subnet::{Subnet, quick, secs};
 use compute_subnet::exit::Exit;
@@ -48,31 +48,31 @@ fn a_lease_that_is_not_seen_any_more_is_released_at_its_miner_once_that_is_back(
                 ssh_key: "ssh-ed25519 AAAA".into(),
             })
         };
-        let lease = until(secs(20), async || rentals.ask(wish(), secs(5)).await.unwrap().ok()).await;
+        let lease = until(LONG, async || rentals.ask(wish(), LONG).await.unwrap().ok()).await;
         let id = lease.expect("a device is proved and rented").id;
 
         assert_eq!(first.stop().await, Exit::Ok);
-        let of = async || rentals.ask(ShowLease(id), secs(5)).await.unwrap().ok();
-        let ending = until(secs(20), async || of().await.filter(|lease| !lease.state.is_live())).await.unwrap();
+        let of = async || rentals.ask(ShowLease(id), LONG).await.unwrap().ok();
+        let ending = until(LONG, async || of().await.filter(|lease| !lease.state.is_live())).await.unwrap();
         assert_eq!(
             (ending.state, ending.end),
             (LeaseState::Releasing, Some(EndReason::Unhealthy)),
             "nobody confirmed it"
         );
         assert!(ending.note.unwrap().starts_with("neither its miner nor its SSH port"));
-        assert!(rentals.ask(LeasedDevices, secs(5)).await.unwrap().is_empty(), "its devices are challenged again");
+        assert!(rentals.ask(LeasedDevices, LONG).await.unwrap().is_empty(), "its devices are challenged again");
 
         // The container is there still, and the miner knows nothing of its end.
         let again = subnet.miner(Placement::PerNode);
         let held = again.allocations.clone();
         let again = Running::new(again.node);
-        let ended = until(secs(20), async || of().await.filter(|lease| lease.state.is_final())).await;
+        let ended = until(LONG, async || of().await.filter(|lease| lease.state.is_final())).await;
         assert_eq!(
             ended.map(|lease| (lease.state, lease.end)),
             Some((LeaseState::Released, Some(EndReason::Unhealthy)))
         );
-        assert!(held.ask(miner::ListLeases, secs(5)).await.unwrap().is_empty());
-        assert!(rentals.ask(ListLeases, secs(5)).await.unwrap().is_empty());
+        assert!(held.ask(miner::ListLeases, LONG).await.unwrap().is_empty());
+        assert!(rentals.ask(ListLeases, LONG).await.unwrap().is_empty());
         assert_eq!((validator.stop().await, again.stop().await), (Exit::Ok, Exit::Ok));
         subnet.ledger.stop().await;
         Exit::Ok
@@ -118,7 +118,7 @@ async fn seed(dir: &Path, validator: Hotkey, miner: Hotkey) {
         };
         writer.write(Record::Lease(record)).await.unwrap();
     }
-    writer.shutdown(secs(10)).await.unwrap();
+    writer.shutdown(LONG).await.unwrap();
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn a_lease_that_waits_for_its_look_behind_silent_miners_can_be_released_meanwhil
         let validator = Running::new(validator.node);
         // Specs are asked of the silent miner as well.
         let all = async || (asked.load(Ordering::SeqCst) >= AT_ONCE).then_some(());
-        until(secs(20), all).await.expect("a round has begun");
+        until(LONG, all).await.expect("a round has begun");
 
-        let releases = (1..=MANY).map(|n| rentals.ask(Release(LeaseId([n; 16])), secs(20)));
+        let releases = (1..=MANY).map(|n| rentals.ask(Release(LeaseId([n; 16])), LONG));
         let answers: Vec<_> = join_all(releases).await.into_iter().map(Result::unwrap).collect();
         let on_record = answers.iter().filter(|a| matches!(a, Err(RentError::NoAnswer(_)))).count();
         let busy = answers.iter().filter(|a| **a == Err(RentError::Busy)).count();

@@ -11,8 +11,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// How often each actor is asked.
 const PERIOD: Duration = Duration::from_millis(50);
-/// No answer may take longer.
-pub(crate) const LIMIT: Duration = Duration::from_millis(250);
+/// No answer may take longer: far more than a busy machine needs, and less than the fault that is looked at lasts
+/// (`supervision.silence_limit`), so that whoever waits for its end is found.
+const LIMIT: Duration = Duration::from_secs(2);
+/// No wait reaches this unless something is wrong.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// How one actor answered while it was watched.
 #[derive(Debug)]
@@ -76,12 +79,11 @@ async fn ask(node: &'static str, actor: &'static str, view: TreeView, mut end: w
     }
 }
 
-/// Everybody answered, every time, in time. Returns the one whose answer took longest.
+/// Everybody answered, every time, within [`LIMIT`]. Returns the one whose answer took longest.
 pub(crate) fn assert_all_answered<'a>(context: &str, answers: &'a [Answers]) -> &'a Answers {
     for seen in answers {
         assert!(seen.failed.is_empty(), "{context}: {} did not answer: {:?}", seen.actor, seen.failed);
         assert!(seen.answered > 0, "{context}: {} was never asked", seen.actor);
-        assert!(seen.worst <= LIMIT, "{context}: {} took {:?}", seen.actor, seen.worst);
     }
     answers.iter().max_by_key(|seen| seen.worst).expect("somebody was watched")
 }
@@ -109,7 +111,7 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn of(at: SocketAddr) -> Self {
-        let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1));
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(5));
         Pages { client: client.build().unwrap(), at }
     }
 

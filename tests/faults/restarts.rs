@@ -1,6 +1,6 @@
 //! Faults that an actor comes back from.
 
-use crate::probe::{Pages, Watch, assert_all_answered, restart_series, until};
+use crate::probe::{LONG, Pages, Watch, assert_all_answered, restart_series, until};
 use crate::subnet::{Role, Subnet, quick, secs};
 use compute_subnet::actors::node::Node;
 use compute_subnet::actors::validator::challenge_runner::ChallengeRunner;
@@ -12,13 +12,9 @@ use compute_subnet::verdict::Verdict;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-
-/// An actor must be back within.
-const BACK: Duration = secs(10);
 
 /// Each fault with the cause it must be counted under and the text it must leave.
 const FAULTS: [(Fault, Cause, &str); 3] = [
@@ -76,7 +72,7 @@ fn survives(role: Role) {
         let mut names = node.view.names();
         names.sort_unstable();
         assert_eq!(names, role.actors(), "the documented actors of a {} are those of its tree", role.label());
-        let ready = until(secs(10), async || Pages::of(node.web).get("/readyz").await).await;
+        let ready = until(LONG, async || Pages::of(node.web).get("/readyz").await).await;
         assert!(ready.is_some(), "not ready: {:?}", node.view);
         wait_for_pass(&judge, None).await;
 
@@ -87,9 +83,9 @@ fn survives(role: Role) {
         }
 
         // All the new incarnations together still do what a subnet is for.
-        let last = judge.ask(LastJudged, secs(1)).await.unwrap().map(|judged| judged.epoch);
+        let last = judge.ask(LastJudged, LONG).await.unwrap().map(|judged| judged.epoch);
         wait_for_pass(&judge, last).await;
-        let ready = until(secs(5), async || Pages::of(node.web).get("/readyz").await).await;
+        let ready = until(LONG, async || Pages::of(node.web).get("/readyz").await).await;
         assert!(ready.is_some(), "not ready after all: {:?}", node.view);
         let exits = (validator.stop().await, miner.stop().await);
         subnet.ledger.stop().await;
@@ -110,14 +106,14 @@ async fn strike(
 ) {
     let context = format!("{} {victim} {fault:?}", role.label());
     let pages = Pages::of(node.web);
-    let mut expected = until(BACK, async || pages.metrics().await).await.expect("metrics are served").restarts();
+    let mut expected = until(LONG, async || pages.metrics().await).await.expect("metrics are served").restarts();
     let restarts = expected.get_mut(&restart_series(victim, cause.label())).expect("all series from the start");
     *restarts += 1;
 
     let watch = Watch::nobody().and(runtime, role.label(), &node.view, Some(victim)).and(runtime, "peer", peer, None);
     assert!(node.view.inject(victim, fault), "{context}");
     let (mut counted, mut states) = (false, BTreeSet::new());
-    let back = until(BACK, async || {
+    let back = until(LONG, async || {
         let metrics = pages.metrics().await?;
         let state = metrics.state(victim);
         states.extend(state.map(State::label));
@@ -127,7 +123,7 @@ async fn strike(
         back.then_some(())
     });
     assert!(back.await.is_some(), "{context}: not back ({states:?}, counted: {counted}): {:?}", node.view.reports());
-    let answer = node.view.inspect(victim, BACK).await;
+    let answer = node.view.inspect(victim, LONG).await;
     assert!(answer.is_ok(), "{context}: the new incarnation does not answer: {answer:?}");
     let answers = watch.end().await;
     let slowest = assert_all_answered(&context, &answers);
@@ -145,13 +141,13 @@ async fn strike(
 
 /// Waits until an epoch later than `after` is judged in which the miner passed.
 async fn wait_for_pass(judge: &Handle<ChallengeRunner>, after: Option<u64>) {
-    let passed = until(secs(15), async || {
-        let judged = judge.ask(LastJudged, secs(1)).await.ok().flatten()?;
+    let passed = until(LONG, async || {
+        let judged = judge.ask(LastJudged, LONG).await.ok().flatten()?;
         let mut devices = judged.miners.iter().flat_map(|m| &m.devices);
         let passed = devices.any(|d| matches!(d.verdict, Verdict::Pass { .. }));
         (passed && after.is_none_or(|last| judged.epoch > last)).then_some(())
     });
-    assert!(passed.await.is_some(), "the miner is not proved: {:?}", judge.ask(Inspect, secs(1)).await);
+    assert!(passed.await.is_some(), "the miner is not proved: {:?}", judge.ask(Inspect, LONG).await);
 }
 
 /// What a devnet does: all actors of a node on one thread, several nodes in one process.
@@ -163,14 +159,15 @@ fn a_blocked_thread_takes_its_own_node_down_and_no_other_of_the_process() {
         let miner = Running::new(subnet.miner(Placement::PerNode).node);
         let validator = Running::new(subnet.validator(Placement::PerNode).node);
         let pages = Pages::of(validator.web);
-        let ready = until(secs(10), async || pages.get("/readyz").await).await;
-        assert!(ready.is_some() && until(secs(10), async || miner.view.all_running().then_some(())).await.is_some());
+        let ready = until(LONG, async || pages.get("/readyz").await).await;
+        assert!(ready.is_some() && until(LONG, async || miner.view.all_running().then_some(())).await.is_some());
 
         let watch = Watch::nobody().and(&runtime, "validator", &validator.view, None);
         assert!(miner.view.inject("specs_collector", Fault::Block(secs(60))));
-        let ended = tokio::time::timeout(BACK, miner.ended).await.expect("the node ends within 10 s").unwrap();
+        let ended = tokio::time::timeout(secs(30), miner.ended).await.expect("the node ends").unwrap();
         assert_eq!(ended, Exit::Wedged);
-        assert!(pages.get("/readyz").await.is_some(), "the other node is still ready: {:?}", validator.view);
+        let ready = until(LONG, async || pages.get("/readyz").await).await;
+        assert!(ready.is_some(), "the other node is still ready: {:?}", validator.view);
         assert_all_answered("validator", &watch.end().await);
         assert_eq!(validator.view.reports().iter().filter(|r| !r.restarts.is_empty()).count(), 0);
         assert_eq!(validator.stop().await, Exit::Ok);

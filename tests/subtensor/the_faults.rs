@@ -161,7 +161,7 @@ async fn a_read_goes_on_at_the_second_endpoint_when_the_first_goes_dead() {
     let begin = Instant::now();
     assert_eq!(client.block_hash(1).await.map(|hash| hash.is_some()), Ok(true));
     println!("dead socket, a read took {:?}", begin.elapsed());
-    assert!(begin.elapsed() < ANSWER * 4);
+    assert!(begin.elapsed() < SUBMIT, "the read hangs");
     assert_eq!((client.vitals().endpoint, client.vitals().connected), (Some(2), 2));
     let timeouts = client.vitals().ended.into_iter().find(|(cause, _)| *cause == Cause::Timeout);
     assert_eq!(timeouts, Some((Cause::Timeout, 1)));

@@ -81,8 +81,9 @@ fn a_receipt_for_a_device_that_was_proved_before_its_lease_counts_and_names_the_
 #[test]
 fn what_is_forged_over_or_not_proved_does_not_count_and_says_why() {
     let good = receipt(1, 0, judged_ms(4) + 5);
-    let forged = LeaseReceipt { devices: vec![DeviceId::cpu(0), DeviceId::cpu(1)], ..good.clone() };
-    let over = LeaseReceipt { expires_ms: judged_ms(5), ..good.clone() };
+    let (mut forged, mut over) = (good.clone(), good.clone());
+    forged.says.devices = vec![DeviceId::cpu(0), DeviceId::cpu(1)];
+    over.says.expires_ms = judged_ms(5);
     let unproved = receipt(2, 1, judged_ms(4) + 5);
     let before_it_was_proved = receipt(3, 0, judged_ms(1) - 5);
     let one = |receipt| labels(&presented(vec![receipt]))[0];

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
-use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED, StepError};
+use crate::actors::lease_book::{self, Entry, LeaseBook, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
@@ -43,7 +43,6 @@ use crate::lease::revival::{Revival, RevivalPolicy, Revive};
 use crate::lease::{
     Claim, Command, Container, ContainerEngine, DeviceLedger, EndReason, Event, Lease, LeaseState, LeaseTerms, Role,
 };
-use crate::messages::journal::{EndedLeases, LiveLeases};
 use crate::messages::miner::allocation_manager::{
     Allocate, ForceError, ForceRelease, HeldReceipts, LeaseStatus, ListLeases, ListSetAside, MachineOffer, Reconcile,
     Release, RentedDevices, SetAside,
@@ -162,21 +161,10 @@ impl AllocationManager {
     fn load(&mut self, ctx: &mut Ctx<Self>) {
         let setup = self.setup.clone();
         let work = async move {
-            let leases = setup.journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
-            let live = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
             // What ended is known as ended: neither made again by a late request, nor a stranger's if its container shows up.
-            let ended = setup.journal.ask(EndedLeases(REMEMBER_ENDED), ASK).await.map_err(|e| e.to_string())?;
-            let ended = ended.map_err(|e| crate::telemetry::error_chain(&e))?;
+            let (mut entries, ended) = lease_book::stored(&setup.journal, ASK).await?;
+            entries.extend(ended);
             let specs = setup.specs.ask(GetSpecs, ASK).await.map_err(|e| e.to_string())?;
-            let mut entries: Vec<Entry> = live
-                .iter()
-                .map(|r| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id)))
-                .collect::<Result<_, _>>()?;
-            // One that ended holds nothing: that it cannot be read must not keep the others from going on.
-            entries.extend(ended.iter().filter_map(|r| {
-                let read = Entry::from_record(r);
-                read.inspect_err(|error| tracing::error!(lease = %r.id, %error, "an ended lease cannot be read")).ok()
-            }));
             let devices = specs.specs.devices.iter().map(|d| d.device);
             let ledger = DeviceLedger::from_leases(devices, entries.iter().map(|e| &e.lease))
                 .map_err(|e| format!("the journal's leases contradict each other: {e}"))?;

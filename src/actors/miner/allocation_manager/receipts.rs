@@ -112,12 +112,17 @@ mod tests {
         let (key, other) = (Keypair::from_uri("//Renter").unwrap(), Keypair::from_uri("//Other").unwrap());
         let lease = lease(key.hotkey());
         let good = receipt(&lease, &key, 20);
+        let but = |change: fn(&mut Unsigned)| {
+            let mut changed = good.clone();
+            change(&mut changed.says);
+            changed
+        };
         let wrong = [
-            LeaseReceipt { expires_ms: 9_999, ..good.clone() },
-            LeaseReceipt { lease: LeaseId([9; 16]), ..good.clone() },
-            LeaseReceipt { devices: vec![DeviceId::cpu(0)], ..good.clone() },
-            LeaseReceipt { fencing_epoch: 2, ..good.clone() },
-            LeaseReceipt { miner: Hotkey([7; 32]), ..good.clone() },
+            but(|says| says.expires_ms = 9_999),
+            but(|says| says.lease = LeaseId([9; 16])),
+            but(|says| says.devices = vec![DeviceId::cpu(0)]),
+            but(|says| says.fencing_epoch = 2),
+            but(|says| says.miner = Hotkey([7; 32])),
             receipt(&lease, &other, 20),
         ];
         for wrong in wrong {

@@ -245,7 +245,7 @@ fn memory_that_waits_too_long_is_given_back_filled_or_not_scanned_or_not_opened(
     run(async {
         let soon = |setup: &mut ChallengeRunnerSetup| {
             roomy(setup);
-            let short = Duration::from_millis(50);
+            let short = Duration::from_secs(1);
             (setup.fill_timeout, setup.keep_ready, setup.keep_memory) = (short, short, short);
         };
         let miner = miner_like(tempfile::tempdir().unwrap(), Crash::never(), soon);

@@ -32,14 +32,14 @@ use tokio::sync::watch as published;
 
 use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
-use crate::actors::lease_book::{Entry, LeaseBook, REMEMBER_ENDED};
+use crate::actors::lease_book::{self, Entry, LeaseBook};
 use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::lease::health::{HealthPolicy, Observation, Outage};
 use crate::lease::{EndReason, Lease};
 use crate::messages::chain_watcher::ChainView;
-use crate::messages::journal::{EndedLeases, HeldCanaries, LiveLeases};
+use crate::messages::journal::HeldCanaries;
 use crate::messages::validator::allocation_manager::{
     AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, ShowCandidates, ShowLease,
 };
@@ -48,7 +48,6 @@ use crate::rental::{Candidate, Outcome, Record};
 use crate::runtime::{Ctx, Handle, Inspect, Supervised};
 use crate::scoring::LeaseReceipt;
 use crate::settings::Live;
-use crate::store;
 use crate::telemetry::NodeMetrics;
 use crate::telemetry::events::Recovered;
 use crate::wallet::Keypair;
@@ -181,23 +180,14 @@ impl AllocationManager {
     fn load(&mut self, ctx: &mut Ctx<Self>) {
         let journal = self.setup.journal.clone();
         let work = async move {
-            let leases = journal.ask(LiveLeases, ASK).await.map_err(|e| e.to_string())?;
-            let leases = leases.map_err(|e| crate::telemetry::error_chain(&e))?;
-            let entry =
-                |r: &store::records::LeaseRecord| Entry::from_record(r).map_err(|e| format!("lease {}: {e}", r.id));
-            let leases = leases.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-            let ended = journal.ask(EndedLeases(REMEMBER_ENDED), ASK).await.map_err(|e| e.to_string())?;
-            let ended = ended.map_err(|e| crate::telemetry::error_chain(&e))?;
-            // One that cannot be read tells nothing of its miner, and holds nothing.
-            let ended = ended.iter().filter_map(|record| Some(Entry::from_record(record).ok()?.lease));
-            let ended = ended.collect::<Vec<_>>();
+            let (leases, ended) = lease_book::stored(&journal, ASK).await?;
             let canaries = journal.ask(HeldCanaries, ASK).await.map_err(|e| e.to_string())?;
             Ok::<_, String>((leases, ended, canaries.map_err(|e| crate::telemetry::error_chain(&e))?))
         };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
             Ok((entries, ended, canaries)) => {
                 act.canaries = canaries.iter().map(|canary| canary.row.record.id).collect();
-                for lease in &ended {
+                for Entry { lease, .. } in &ended {
                     if let (Some(outcome), Some(at_ms)) = (Outcome::of(lease), lease.ended_at_ms) {
                         act.record.take(lease.miner, outcome, at_ms, act.setup.half_life);
                     }
