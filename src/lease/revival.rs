@@ -66,6 +66,11 @@ impl Revival {
         Revive::Now
     }
 
+    /// The start that was counted last was not tried: the engine or the machine was not ready for it.
+    pub fn not_tried(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
     fn wait_ms(&self, policy: &RevivalPolicy) -> u64 {
         let doubled = 1u64.checked_shl(self.attempts.saturating_sub(1)).unwrap_or(u64::MAX);
         millis(policy.first_wait).saturating_mul(doubled).min(millis(policy.longest_wait))
