@@ -538,7 +538,10 @@ fn the_container_of_a_lost_lease_that_is_back_is_set_aside_until_its_end() {
     // The end on its label is the first one: what the journal knows counts, too.
     let renewed = Lease { expires_at_ms: 2 * END, ..lost.clone() };
     let there = std::slice::from_ref(&back);
-    assert!(matches!(steps(std::slice::from_ref(&renewed), there, 2 * END + grace - 1)[..], [Action::Quarantine { .. }]));
+    assert!(matches!(
+        steps(std::slice::from_ref(&renewed), there, 2 * END + grace - 1)[..],
+        [Action::Quarantine { .. }]
+    ));
     assert!(matches!(steps(&[renewed], there, 2 * END + grace)[..], [Action::DestroyOrphan { .. }]));
     assert!(matches!(steps(&[lost], std::slice::from_ref(&back), END + grace)[..], [Action::DestroyOrphan { .. }]));
     // One that was released is over.

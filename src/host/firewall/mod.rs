@@ -313,11 +313,8 @@ mod tests {
     fn a_lease_named_after_another_has_a_bridge_of_its_own() {
         let mut alike = [0xab; 16];
         alike[15] = 0;
-        let bridges = [
-            Bridge::of(LeaseId([0xab; 16]), 1),
-            Bridge::of(LeaseId([0xab; 16]), 2),
-            Bridge::of(LeaseId(alike), 1),
-        ];
+        let bridges =
+            [Bridge::of(LeaseId([0xab; 16]), 1), Bridge::of(LeaseId([0xab; 16]), 2), Bridge::of(LeaseId(alike), 1)];
         let different: std::collections::BTreeSet<&Bridge> = bridges.iter().collect();
         assert_eq!(different.len(), bridges.len(), "{bridges:?}");
     }

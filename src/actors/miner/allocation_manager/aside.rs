@@ -33,13 +33,7 @@ impl AllocationManager {
 
     /// The renter of a container that is set aside shows that it is still its own, and when its lease ends: it is kept for longer, and the
     /// lease goes on where nothing speaks against it. `true` where it is being taken back.
-    pub(super) fn shown(
-        &mut self,
-        aside: &SetAside,
-        claim: &Claim,
-        said_ms: Option<u64>,
-        ctx: &mut Ctx<Self>,
-    ) -> bool {
+    pub(super) fn shown(&mut self, aside: &SetAside, claim: &Claim, said_ms: Option<u64>, ctx: &mut Ctx<Self>) -> bool {
         let (id, now) = (aside.lease, self.setup.clock.now_ms());
         if self.sightings.shown(&aside.container, now) {
             self.keep_sightings();

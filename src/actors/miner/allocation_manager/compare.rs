@@ -60,7 +60,6 @@ impl AllocationManager {
         let mut steps = Vec::new();
         let mut recovered = Recovered::default();
         let mut set_aside = Vec::new();
-        let mut revived = false;
         for action in reconcile(&leases, &containers, now, &rules, &self.sightings) {
             match action {
                 Action::Observe { lease, seen } => {
@@ -78,7 +77,6 @@ impl AllocationManager {
                         Revive::Now => {
                             tracing::warn!(%lease, "the container of a running lease has ended, it is started again");
                             steps.push((lease, Step::Revive(effect)));
-                            revived = true;
                         }
                         Revive::Later => {}
                         Revive::No if round => self.observe(lease, EngineView::Exited, now, &mut steps),
@@ -123,16 +121,17 @@ impl AllocationManager {
             })
             .collect();
         ctx.spawn(join_all(work).into_actor(self).map(move |done, act, ctx| {
-            // What was started again may have to be paused.
-            let mut progress = revived;
+            let mut progress = false;
             for (id, taken, revival, kind, result) in done {
-                if revival && result.as_ref().is_err_and(|failed| failed.not_tried)
+                if revival
+                    && result.as_ref().is_err_and(|failed| failed.not_tried)
                     && let Some(known) = act.revivals.get_mut(&id)
                 {
                     known.not_tried();
                 }
                 let result = result.map_err(|failed| failed.to_string());
-                progress |= matches!(result, Ok(Some(_)));
+                // What was started again may have to be paused.
+                progress |= matches!(result, Ok(Some(_))) || revival && result.is_ok();
                 *if result.is_ok() { kind(&mut recovered) } else { &mut recovered.open } += 1;
                 match result {
                     result if taken => act.settle(id, result),
