@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};
+use compute_subnet::lease::aside::Sightings;
 use compute_subnet::lease::decide::{after_create, after_destroy, call};
 use compute_subnet::lease::reconcile::{Action, ReconcileRules, reconcile};
 use compute_subnet::lease::revival::{Revival, RevivalPolicy, Revive};
@@ -23,6 +24,7 @@ const RULES: ReconcileRules = ReconcileRules {
     request_grace: Duration::from_millis(50),
     unheard_grace: Duration::from_millis(50),
     orphan_grace: Duration::from_millis(100),
+    claim_grace: Duration::from_millis(100),
 };
 
 const REVIVAL: RevivalPolicy = RevivalPolicy {
@@ -70,6 +72,7 @@ struct World {
     away: u8,
     revivals: BTreeMap<LeaseId, Revival>,
     strangers: BTreeMap<String, u64>,
+    sightings: Sightings,
     ledger: DeviceLedger,
 }
 
@@ -112,7 +115,7 @@ impl World {
         let leases = self.leases();
         self.revivals.clear();
         self.ledger = DeviceLedger::from_leases(devices, &leases).expect("no device has two leases");
-        for action in reconcile(&leases, &self.containers, self.now_ms, &RULES) {
+        for action in reconcile(&leases, &self.containers, self.now_ms, &RULES, &self.sightings) {
             if let Action::Quarantine { container, .. } = action {
                 self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
             }
@@ -280,7 +283,8 @@ impl World {
             return false;
         }
         let before = (self.leases(), self.containers.clone());
-        for action in reconcile(&before.0, &before.1, self.now_ms, &RULES) {
+        let mut aside = Vec::new();
+        for action in reconcile(&before.0, &before.1, self.now_ms, &RULES, &self.sightings) {
             match action {
                 Action::Adopt { lease, container } => {
                     let Container { id: container, host_key, .. } = container;
@@ -309,11 +313,14 @@ impl World {
                 }
                 Action::Quarantine { container, .. } => {
                     self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
+                    aside.push(container.id);
                 }
                 Action::Observe { .. } => {}
             }
         }
-        self.ledger.end_quarantine(&self.containers.iter().map(|c| c.id.clone()).collect());
+        let there = self.containers.iter().map(|c| c.id.clone()).collect();
+        self.sightings.note(aside.iter().map(String::as_str), &there, self.now_ms);
+        self.ledger.end_quarantine(&there);
         before != (self.leases(), self.containers.clone())
     }
 

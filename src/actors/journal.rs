@@ -17,7 +17,7 @@ use crate::ids::{DeviceId, Hotkey};
 use crate::messages::journal::{
     CanaryFailures, CanaryTimes, EndedLeases, Explain, GetLastWeights, GetLease, GetMemoryRounds, HeldCanaries,
     LastCanaries, LastProof, LastView, LastWeights, LeaseWithEvents, LiveLeases, MemoryHistory, MemoryRounds, Note,
-    OpenRounds, PenaltiesAt, RecentVerdicts, Rounds, Write,
+    OpenRounds, PenaltiesAt, ReadMeta, RecentVerdicts, Rounds, Write,
 };
 use crate::runtime::{Ctx, Inspect, Supervised};
 use crate::store::explain::{Explanation, gather};
@@ -121,6 +121,7 @@ impl Supervised for Journal {
         "PenaltiesAt",
         "GetLastWeights",
         "LastView",
+        "ReadMeta",
     ];
 }
 
@@ -283,6 +284,13 @@ impl Handler<LastView> for Journal {
     type Result = ResponseActFuture<Self, Result<Option<SubnetViewRecord>, StoreError>>;
     fn handle(&mut self, _: LastView, _: &mut Ctx<Self>) -> Self::Result {
         self.read(queries::subnet_view)
+    }
+}
+
+impl Handler<ReadMeta> for Journal {
+    type Result = ResponseActFuture<Self, Result<Option<String>, StoreError>>;
+    fn handle(&mut self, ReadMeta(key): ReadMeta, _: &mut Ctx<Self>) -> Self::Result {
+        self.read(move |conn| queries::meta(conn, key))
     }
 }
 

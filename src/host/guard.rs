@@ -3,6 +3,10 @@
 //! [`Guard::before_create`] → the engine makes the container → [`Guard::before_start`] → it starts it → [`Guard::after_start`] → … →
 //! it removes it → [`Guard::after_remove`]. What a crash leaves in between [`Guard::keep`] clears away; it also brings back rules that another
 //! service flushed. What the machine can hold is found out at the first call, and again at each until it can.
+//!
+//! Whether a new volume can be had is one question, what volumes there are is another: a disk that is full or does not answer leaves the
+//! first open, and never makes a volume that is there one that is not. What cannot be seen is an error, and nothing is started,
+//! made anew or called gone.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -12,7 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::Policy;
 use super::firewall::{Bridge, Firewall, FirewallError, resolvers};
-use super::quota::{EngineStorage, NameFiles, Prepared, Quota, QuotaError, VolumeKey};
+use super::quota::{EngineStorage, NameFiles, Prepared, Quota, QuotaError, VolumeKey, needs_volume};
 use crate::ids::Hotkey;
 use crate::telemetry::error_chain;
 
@@ -54,6 +58,8 @@ pub struct Guard {
     options: GuardOptions,
     firewall: OnceCell<Firewall>,
     quota: OnceCell<Quota>,
+    /// The volumes that there are, once their directory was seen.
+    volumes: OnceCell<Quota>,
     /// What has been said of what is missing, so that it is said once.
     said: [AtomicBool; 2],
     /// What a policy wants and the machine did not give when it was last needed.
@@ -69,6 +75,7 @@ impl Guard {
             options,
             firewall: OnceCell::new(),
             quota: OnceCell::new(),
+            volumes: OnceCell::new(),
             said: Default::default(),
             missing: Default::default(),
             cleared: AtomicBool::new(false),
@@ -99,7 +106,7 @@ impl Guard {
     /// What holds a tenant's disk, if anything is to; `engine` is what the container engine tells of its storage.
     ///
     /// # Errors
-    /// Where the policy enforces it, and nothing can, or nothing that holds against malice.
+    /// Where the policy enforces it, and nothing can, or nothing that holds against malice; and where the disk has no room to find out.
     pub async fn quota(&self, engine: &EngineStorage) -> Result<Option<&Quota>, GuardError> {
         let policy = self.options.disk_quota;
         if policy == Policy::Off {
@@ -114,6 +121,8 @@ impl Guard {
             }
             Ok(found) => Ok(Some(found)),
             Err(error) if policy == Policy::Enforce => Err(error.into()),
+            // That says nothing of what the machine can hold, and a full disk is no place for a tenant without a limit.
+            Err(error @ QuotaError::NoRoom { .. }) => Err(error.into()),
             Err(error) => {
                 self.say(DISK, "nothing limits what tenants write", &error);
                 Ok(None)
@@ -130,13 +139,14 @@ impl Guard {
         self.quota.get_or_try_init(|| Quota::detect(&self.options.volumes, engine)).await
     }
 
-    /// What holds the volumes that there are, of whatever policy's time.
-    async fn volumes(&self, engine: &EngineStorage) -> Option<&Quota> {
-        match self.options.disk_quota {
-            // Nothing is tried where nothing ever was.
-            Policy::Off if !tokio::fs::try_exists(&self.options.volumes).await.unwrap_or(true) => None,
-            _ => self.found_quota(engine).await.ok(),
+    /// What holds the volumes that there are, of whatever policy's time; `None` where there certainly are none.
+    async fn volumes(&self) -> Result<Option<&Quota>, QuotaError> {
+        if self.volumes.get().is_none() {
+            let Some(found) = Quota::existing(&self.options.volumes).await? else { return Ok(None) };
+            // Somebody else may have seen it meanwhile: it is the same directory.
+            let _ = self.volumes.set(found);
         }
+        Ok(self.volumes.get())
     }
 
     fn note(&self, which: usize, missing: bool) {
@@ -168,21 +178,22 @@ impl Guard {
         bytes: u64,
         hostname: &str,
     ) -> Result<Prepared, GuardError> {
-        self.close(&[Bridge::of(key.lease)]).await?;
+        self.close(&[Bridge::of(key.lease, key.epoch)]).await?;
         let Some(quota) = self.quota(engine).await? else { return Ok(Prepared::default()) };
         let names = NameFiles { hostname: hostname.to_owned(), resolvers: system_resolvers().await };
         Ok(quota.prepare(key, bytes, &names).await?)
     }
 
-    /// Before every start of the container; `upper` is what the engine tells as `GraphDriver.Data.UpperDir`. `true`: its volume was
-    /// not mounted, so the container has not run since the machine started, or never.
+    /// Before every start of the container; `bridge` is its network's, `upper` what the engine tells as `GraphDriver.Data.UpperDir`. `true`:
+    /// its volume was not mounted, so the container has not run since the machine started, or never.
     ///
     /// # Errors
-    /// See [`GuardError`]: do not start it.
-    pub async fn before_start(&self, key: VolumeKey, engine: &EngineStorage, upper: &Path) -> Result<bool, GuardError> {
-        self.close(&[Bridge::of(key.lease)]).await?;
-        match self.volumes(engine).await {
+    /// See [`GuardError`]: do not start it. [`QuotaError::NoVolume`]: it had a volume, which is not there now.
+    pub async fn before_start(&self, key: VolumeKey, bridge: Bridge, upper: &Path) -> Result<bool, GuardError> {
+        self.close(&[bridge]).await?;
+        match self.volumes().await? {
             Some(quota) if quota.has(key).await? => Ok(quota.attach(key, upper).await?),
+            _ if needs_volume(upper).await? => Err(QuotaError::NoVolume { key }.into()),
             // It was made while nothing held it, or by another policy.
             _ => Ok(false),
         }
@@ -192,8 +203,8 @@ impl Guard {
     ///
     /// # Errors
     /// [`GuardError::Disk`]: destroy it.
-    pub async fn after_start(&self, key: VolumeKey, engine: &EngineStorage, pid: u32) -> Result<(), GuardError> {
-        match self.volumes(engine).await {
+    pub async fn after_start(&self, key: VolumeKey, pid: u32) -> Result<(), GuardError> {
+        match self.volumes().await? {
             Some(quota) if quota.has(key).await? => Ok(quota.verify(key, pid).await?),
             _ => Ok(()),
         }
@@ -203,26 +214,30 @@ impl Guard {
     ///
     /// # Errors
     /// See [`GuardError`]; a repeat goes on where it stopped.
-    pub async fn after_remove(&self, key: VolumeKey, engine: &EngineStorage) -> Result<(), GuardError> {
-        if let Some(quota) = self.volumes(engine).await {
+    pub async fn after_remove(&self, key: VolumeKey) -> Result<(), GuardError> {
+        if let Some(quota) = self.volumes().await? {
             quota.release(key).await?;
         }
         // Rules of a bridge that is gone hold nobody: those that cannot be reached now, or that are of a time with another policy,
-        // go with the next `keep`, and need not hold up the end of a lease.
+        // go with the next `keep`, and need not hold up the end of a lease. So do those of a bridge that an older version named.
         if let Ok(Some(firewall)) = self.firewall().await {
-            firewall.remove(&Bridge::of(key.lease)).await?;
+            firewall.remove(&Bridge::of(key.lease, key.epoch)).await?;
         }
         Ok(())
     }
 
-    /// Makes what there is match these leases, which are all that have a container or are being given one: takes away what is
-    /// nobody's, and brings rules back that are gone. Returns the volumes that were nobody's.
+    /// Makes what there is match these leases and their networks' bridges, which are all that have a container or are being given one:
+    /// takes away what is nobody's, and brings rules back that are gone. Returns the volumes that were nobody's.
     ///
     /// # Errors
     /// See [`GuardError`].
-    pub async fn keep(&self, keys: &[VolumeKey], engine: &EngineStorage) -> Result<Vec<VolumeKey>, GuardError> {
+    pub async fn keep(
+        &self,
+        leases: &[(VolumeKey, Bridge)],
+        engine: &EngineStorage,
+    ) -> Result<Vec<VolumeKey>, GuardError> {
         if let Some(firewall) = self.firewall().await? {
-            let mut bridges: Vec<Bridge> = keys.iter().map(|key| Bridge::of(key.lease)).collect();
+            let mut bridges: Vec<Bridge> = leases.iter().map(|(_, bridge)| bridge.clone()).collect();
             bridges.sort();
             bridges.dedup();
             firewall.retain(&bridges).await?;
@@ -237,8 +252,9 @@ impl Guard {
         }
         // So that it is known whether it can be had before anybody rents.
         let _ = self.quota(engine).await;
-        match self.volumes(engine).await {
-            Some(quota) => Ok(quota.sweep(keys).await?),
+        let keys: Vec<VolumeKey> = leases.iter().map(|(key, _)| *key).collect();
+        match self.volumes().await? {
+            Some(quota) => Ok(quota.sweep(&keys).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -301,12 +317,51 @@ mod tests {
         for policy in [Policy::BestEffort, Policy::Off] {
             let guard = guard(policy, &volumes);
             assert_eq!(guard.before_create(key, &engine, 1 << 30, "x").await.unwrap(), Prepared::default());
-            assert!(!guard.before_start(key, &engine, Path::new("/x/overlay2/1/diff")).await.unwrap());
-            guard.after_start(key, &engine, 1).await.unwrap();
-            guard.after_remove(key, &engine).await.unwrap();
+            let bridge = Bridge::of(key.lease, key.epoch);
+            assert!(!guard.before_start(key, bridge, Path::new("/x/overlay2/1/diff")).await.unwrap());
+            guard.after_start(key, 1).await.unwrap();
+            guard.after_remove(key).await.unwrap();
             let missing: &[&str] = if policy == Policy::Off { &[] } else { &["disk_quota"] };
             assert_eq!(guard.missing(), missing, "{policy:?}: what is wanted and cannot be had is told");
         }
         assert!(!volumes.exists(), "nothing was made");
+    }
+
+    #[tokio::test]
+    async fn volumes_that_cannot_be_looked_for_are_not_taken_for_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        // What cannot be looked into, as a disk that gives errors.
+        let broken = dir.path().join("broken");
+        std::fs::write(&broken, "").unwrap();
+        let engine = EngineStorage { driver: "vfs".into(), root: dir.path().to_owned(), status: vec![] };
+        let key = VolumeKey { lease: LeaseId([7; 16]), epoch: 1 };
+        for policy in [Policy::Enforce, Policy::BestEffort, Policy::Off] {
+            let guard = guard(policy, &broken.join("volumes"));
+            let bridge = Bridge::of(key.lease, key.epoch);
+            let upper = Path::new("/x/overlay2/1/diff");
+            assert!(guard.before_start(key, bridge, upper).await.is_err(), "{policy:?}: it may have one");
+            assert!(guard.after_start(key, 1).await.is_err(), "{policy:?}: nor is it seen to be held");
+            assert!(guard.after_remove(key).await.is_err(), "{policy:?}: nor to be gone");
+            assert!(guard.keep(&[], &engine).await.is_err(), "{policy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_that_had_a_volume_is_not_started_without_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = dir.path().join("overlay2/0a1b");
+        std::fs::create_dir_all(layer.join("diff")).unwrap();
+        let key = VolumeKey { lease: LeaseId([7; 16]), epoch: 1 };
+        // The disk with the volumes is not mounted.
+        let guard = guard(Policy::BestEffort, &dir.path().join("volumes"));
+        let start = async || {
+            let bridge = Bridge::of(key.lease, key.epoch);
+            guard.before_start(key, bridge, &layer.join("diff")).await
+        };
+        std::fs::write(layer.join("lower"), "l/ABC").unwrap();
+        assert!(!start().await.unwrap(), "one that never had a volume");
+        std::fs::write(layer.join("lower"), "0a1b/no-volume").unwrap();
+        let refused = start().await.unwrap_err();
+        assert!(matches!(refused, GuardError::Disk(QuotaError::NoVolume { .. })), "{refused:?}");
     }
 }

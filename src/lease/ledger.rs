@@ -121,6 +121,24 @@ impl DeviceLedger {
         }
     }
 
+    /// Gives the devices of a quarantined container to its lease, all or none: the lease is in the books again.
+    ///
+    /// # Errors
+    /// [`LedgerError::InUse`] when another lease holds one of them, and nothing was changed.
+    pub fn take_back(&mut self, lease: LeaseId, container: &str, devices: &[DeviceId]) -> Result<(), LedgerError> {
+        for device in devices {
+            match self.held.get(device) {
+                Some(Holder::Quarantined { container: held_by, .. }) if held_by == container => {}
+                Some(holder) if *holder != Holder::Lease(lease) => {
+                    return Err(LedgerError::InUse { device: *device, holder: holder.lease() });
+                }
+                _ => {}
+            }
+        }
+        self.take(&Holder::Lease(lease), devices);
+        Ok(())
+    }
+
     /// Ends the hold of quarantined containers that are not in `still_there`, by the engine's name.
     pub fn end_quarantine(&mut self, still_there: &BTreeSet<String>) {
         self.held.retain(|_, holder| match holder {

@@ -46,7 +46,7 @@ pub enum LeaseState {
     Releasing,
     /// The container was destroyed, or was never made. Final.
     Released,
-    /// The container is gone without our doing. Final.
+    /// The container is gone without our doing. Final, but for [`Event::Found`].
     Lost,
     /// The lease never began. Final.
     Refused,
@@ -85,7 +85,7 @@ impl LeaseState {
     pub fn is_live(self) -> bool {
         matches!(self, LeaseState::Running | LeaseState::Paused)
     }
-    /// Whether nothing can follow.
+    /// Whether nothing is to be done any more, and nothing can follow but [`Event::Found`].
     pub fn is_final(self) -> bool {
         matches!(self, LeaseState::Released | LeaseState::Lost | LeaseState::Refused)
     }
@@ -486,6 +486,11 @@ pub enum Event {
         /// When, in milliseconds since the Unix epoch.
         at_ms: u64,
     },
+    /// On the miner's side: the container of a lost lease is there again and runs, and its renter showed that the lease goes on.
+    Found {
+        /// When the lease ends, as its renter says; never before the end that was known.
+        expires_at_ms: u64,
+    },
 }
 
 impl Event {
@@ -507,6 +512,7 @@ impl Event {
             Event::ReleaseWanted { .. } => "release_wanted",
             Event::Destroyed { .. } => "destroyed",
             Event::Lost { .. } => "lost",
+            Event::Found { .. } => "found",
         }
     }
 }
@@ -586,6 +592,11 @@ pub fn apply(lease: &Lease, event: &Event) -> Result<Lease, TransitionError> {
             next.note = Some(note.clone());
             next.end(S::Lost, *at_ms);
         }
+        (S::Lost, Event::Found { expires_at_ms }) if lease.role == Role::Provider => {
+            next.state = S::Running;
+            next.expires_at_ms = lease.expires_at_ms.max(*expires_at_ms);
+            (next.ended_at_ms, next.note) = (None, None);
+        }
         (from, event) => {
             return Err(TransitionError::NotAllowed { lease: lease.id, from, event: event.label() });
         }
@@ -604,7 +615,9 @@ fn is_repeat(lease: &Lease, event: &Event) -> bool {
         (_, Event::Noted { note }) => lease.note.as_ref() == Some(note),
         (S::Running | S::Paused, Event::Started { container, .. }) => lease.container.as_ref() == Some(container),
         (S::Paused, Event::Paused) | (S::Running, Event::Unpaused) => true,
-        (S::Running | S::Paused, Event::Extended { expires_at_ms }) => lease.expires_at_ms == *expires_at_ms,
+        (S::Running | S::Paused, Event::Extended { expires_at_ms } | Event::Found { expires_at_ms }) => {
+            lease.expires_at_ms == *expires_at_ms
+        }
         (_, Event::EpochRaised { epoch }) => lease.fencing_epoch == *epoch,
         (S::Releasing | S::Released, Event::ReleaseWanted { .. }) => true,
         (S::Released, Event::Destroyed { .. })

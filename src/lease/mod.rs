@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`machine`] (what a lease is and which changes it may take), [`decide`] (commands become events
 //! to write down and effects to carry out), [`fencing`] (who may command), [`ledger`] (which device belongs to whom),
-//! [`health`] (when a lease is lost), [`revival`] (when an ended container is started again), [`reconcile`] (what to do after a crash) and [`engine`] (where containers live).
+//! [`health`] (when a lease is lost), [`revival`] (when an ended container is started again), [`reconcile`] (what to do after a crash),
+//! [`aside`] (containers that no record explains) and [`engine`] (where containers live).
 //!
 //! Everything but [`engine`] and [`banner`] is pure: it takes `now` and returns values. The order of work is always the same: write
 //! the event, carry out the effect, write what came of it. A crash between any two of these steps is repaired by
@@ -14,6 +15,7 @@
 //! - Every container that was created has an owner or is destroyed in the end.
 //! - [`LeaseState::Released`] is reached only by [`Event::Destroyed`]: a release is reported when it happened.
 
+pub mod aside;
 pub mod banner;
 pub mod decide;
 pub mod engine;

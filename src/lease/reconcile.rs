@@ -6,11 +6,12 @@
 //!
 //! # Invariants
 //! - The container of a lease that is live in the journal is destroyed by expiry only, or when nobody heard of it.
-//! - The container of a lost lease that shows up again is set aside: only its renter, or the end on its label, destroys it.
+//! - The container of a lost lease that shows up again is set aside: its renter takes it back, or ends it.
 //! - A container of a fencing epoch above the journal's, or of a lease (by id and renter) that the journal does not
 //!   know, or that it knows never to have made a container, is set aside
-//!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it. It ends when its own label says
-//!   so, after a grace that covers an extension which only the lost journal knew.
+//!   ([`Action::Quarantine`]): another node, or one with a newer journal, may own it.
+//! - What is set aside is kept for [`ReconcileRules::claim_grace`] from when it was first seen so, whatever its label says: the lease may
+//!   have been extended, which only the lost journal knew. Then it ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::millis;
 use crate::ids::LeaseId;
 
+use super::aside::Sightings;
 use super::decide::{Effect, effect_of, expire};
 use super::engine::{Container, ContainerState};
 use super::health::EngineView;
@@ -33,8 +35,10 @@ pub struct ReconcileRules {
     /// A lease that nobody heard of ([`LeaseTerms::unheard`](super::LeaseTerms::unheard)) ends so long after it was asked
     /// for.
     pub unheard_grace: Duration,
-    /// A container without a record is destroyed so long after the end on its label.
+    /// A container without a record is destroyed so long after the latest end that is known of it, its label's mostly.
     pub orphan_grace: Duration,
+    /// But not before so long after it was first seen without a record, or its renter was last heard of.
+    pub claim_grace: Duration,
 }
 
 impl Default for ReconcileRules {
@@ -43,14 +47,18 @@ impl Default for ReconcileRules {
             request_grace: Duration::from_secs(60),
             unheard_grace: Duration::from_secs(5 * 60),
             orphan_grace: Duration::from_secs(24 * 60 * 60),
+            claim_grace: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
 
 impl ReconcileRules {
-    /// When a container without a record is destroyed, in milliseconds since the Unix epoch.
-    pub fn orphan_until_ms(&self, container: &Container) -> u64 {
-        container.labels.expires_at_ms.saturating_add(millis(self.orphan_grace))
+    /// When a container that is set aside since `since_ms` is destroyed, in milliseconds since the Unix epoch; `lease` is what is known of
+    /// its renter's lease.
+    fn orphan_until_ms(&self, container: &Container, lease: Option<&Lease>, since_ms: u64) -> u64 {
+        let known = container.labels.expires_at_ms.max(lease.map_or(0, |lease| lease.expires_at_ms));
+        let shown = since_ms.saturating_add(millis(self.claim_grace));
+        known.saturating_add(millis(self.orphan_grace)).max(shown)
     }
 }
 
@@ -83,7 +91,7 @@ pub enum Action {
         /// The creation.
         effect: Effect,
     },
-    /// The intent to destroy is written and the container is there: destroy it.
+    /// The intent to destroy is written: destroy the container, or what is left of it.
     FinishDestroy {
         /// The lease.
         lease: LeaseId,
@@ -124,6 +132,8 @@ pub enum Action {
         container: Container,
         /// Why.
         why: QuarantineReason,
+        /// When it is destroyed unless its renter is heard of, in milliseconds since the Unix epoch.
+        until_ms: u64,
     },
     /// Nobody owns the container any more: destroy it.
     DestroyOrphan {
@@ -134,27 +144,36 @@ pub enum Action {
     },
 }
 
-/// The next steps, leases first, each in the order of their ids. Records of [`Role::Renter`] are skipped.
+/// The next steps, leases first, each in the order of their ids. Records of [`Role::Renter`] are skipped. `seen` is since when containers
+/// are set aside.
 ///
 /// After the steps were carried out a second call names only observations, quarantines and starts of what ended again, or the step that a lease
 /// takes next (recording a destruction after destroying, say).
-pub fn reconcile(leases: &[Lease], containers: &[Container], now_ms: u64, rules: &ReconcileRules) -> Vec<Action> {
+pub fn reconcile(
+    leases: &[Lease],
+    containers: &[Container],
+    now_ms: u64,
+    rules: &ReconcileRules,
+    seen: &Sightings,
+) -> Vec<Action> {
     let ours: BTreeMap<LeaseId, &Lease> =
         leases.iter().filter(|l| l.role == Role::Provider).map(|l| (l.id, l)).collect();
     let mut actions: Vec<Action> = ours
         .values()
         .filter_map(|lease| {
             let own = containers.iter().find(|c| is_own(lease, c));
-            step_of_lease(lease, own, now_ms, rules)
+            let nothing = !containers.iter().any(|c| c.labels.lease == lease.id);
+            step_of_lease(lease, own, nothing, now_ms, rules)
         })
         .collect();
     let mut rest: Vec<&Container> = containers.iter().collect();
     rest.sort_by(|a, b| {
         (a.labels.lease, a.labels.fencing_epoch, &a.id).cmp(&(b.labels.lease, b.labels.fencing_epoch, &b.id))
     });
-    actions.extend(
-        rest.into_iter().filter_map(|c| step_of_container(c, ours.get(&c.labels.lease).copied(), now_ms, rules)),
-    );
+    actions.extend(rest.into_iter().filter_map(|c| {
+        let since_ms = seen.since_ms(&c.id, now_ms);
+        step_of_container(c, ours.get(&c.labels.lease).copied(), now_ms, since_ms, rules)
+    }));
     actions
 }
 
@@ -164,7 +183,14 @@ fn is_own(lease: &Lease, container: &Container) -> bool {
     labels.lease == lease.id && Some(labels.fencing_epoch) == lease.container_epoch && labels.renter == lease.renter
 }
 
-fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &ReconcileRules) -> Option<Action> {
+/// The step of a lease with this container of its own; `nothing`: no container at all bears its name.
+fn step_of_lease(
+    lease: &Lease,
+    own: Option<&Container>,
+    nothing: bool,
+    now_ms: u64,
+    rules: &ReconcileRules,
+) -> Option<Action> {
     let id = lease.id;
     if let Some(event) = expire(lease, now_ms) {
         return Some(Action::Record { lease: id, event });
@@ -187,8 +213,12 @@ fn step_of_lease(lease: &Lease, own: Option<&Container>, now_ms: u64, rules: &Re
         }
         // One without processes may be half-made: the engine finishes it, or says that it is there.
         (LeaseState::Reserving, _) => effect_of(lease).map(|effect| Action::FinishCreate { lease: id, effect }),
-        (LeaseState::Releasing, Some(_)) => effect_of(lease).map(|effect| Action::FinishDestroy { lease: id, effect }),
-        (LeaseState::Releasing, None) => Some(Action::Record { lease: id, event: Event::Destroyed { at_ms: now_ms } }),
+        // Also where there is no container any more: its disk and its rules may be left, and it is released when they are gone.
+        (LeaseState::Releasing, own) if own.is_some() || nothing => {
+            effect_of(lease).map(|effect| Action::FinishDestroy { lease: id, effect })
+        }
+        // What is there is another's, and not to be touched.
+        (LeaseState::Releasing, _) => Some(Action::Record { lease: id, event: Event::Destroyed { at_ms: now_ms } }),
         (LeaseState::Running | LeaseState::Paused, own) => {
             let fencing_epoch = own.map(|c| c.labels.fencing_epoch).unwrap_or_default();
             match (lease.state, own.map(|c| c.state)) {
@@ -213,16 +243,22 @@ fn step_of_container(
     container: &Container,
     lease: Option<&Lease>,
     now_ms: u64,
+    since_ms: u64,
     rules: &ReconcileRules,
 ) -> Option<Action> {
     let labels = container.labels;
     let effect = Effect::Destroy { lease: labels.lease, fencing_epoch: labels.fencing_epoch };
     let destroy = Action::DestroyOrphan { container: container.clone(), effect };
+    let lease = lease.filter(|l| l.renter == labels.renter);
     let set_aside = |why| {
-        let over = now_ms >= rules.orphan_until_ms(container);
-        if over { destroy.clone() } else { Action::Quarantine { container: container.clone(), why } }
+        let until_ms = rules.orphan_until_ms(container, lease, since_ms);
+        if now_ms >= until_ms {
+            destroy.clone()
+        } else {
+            Action::Quarantine { container: container.clone(), why, until_ms }
+        }
     };
-    let Some(lease) = lease.filter(|l| l.renter == labels.renter) else {
+    let Some(lease) = lease else {
         return Some(set_aside(QuarantineReason::UnknownLease));
     };
     if labels.fencing_epoch > lease.fencing_epoch {

@@ -66,6 +66,11 @@ impl Revival {
         Revive::Now
     }
 
+    /// The start that was counted last was not tried: the engine or the machine was not ready for it. One stays counted, for the first wait.
+    pub fn not_tried(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1).max(1);
+    }
+
     fn wait_ms(&self, policy: &RevivalPolicy) -> u64 {
         let doubled = 1u64.checked_shl(self.attempts.saturating_sub(1)).unwrap_or(u64::MAX);
         millis(policy.first_wait).saturating_mul(doubled).min(millis(policy.longest_wait))
@@ -98,6 +103,19 @@ mod tests {
         // One that ran for long begins anew.
         assert_eq!(revival.ended(&policy, 1_154), Revive::No);
         assert_eq!(revival.ended(&policy, 1_155), Revive::Now);
+    }
+
+    #[test]
+    fn starts_that_the_machine_was_not_ready_for_are_no_reason_to_give_up() {
+        let policy = RevivalPolicy::default();
+        let mut revival = Revival::default();
+        let mut now = 1_000_000;
+        for _ in 0..10 * policy.attempts {
+            assert_eq!(revival.ended(&policy, now), Revive::Now);
+            revival.not_tried();
+            assert_eq!(revival.ended(&policy, now), Revive::Later, "but there is a wait");
+            now += millis(policy.first_wait);
+        }
     }
 
     #[test]

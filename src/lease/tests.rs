@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::aside::{START_GRACE, Shown, Sightings, end_of, lost_lease, unknown_lease};
 use super::decide::{after_create, after_destroy, call, decide, effect_of, expire};
 use super::fencing::{Repeat, Repeats, Standing, check};
 use super::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation, ProbeView};
@@ -125,6 +126,7 @@ fn every_state_takes_exactly_the_events_of_the_table() {
     assert_eq!(states.each_ref().map(|l| l.state).as_slice(), LeaseState::ALL);
     let extended = Event::Extended { expires_at_ms: END + 1 };
     let raised = Event::EpochRaised { epoch: 2 };
+    let found = Event::Found { expires_at_ms: END + 1 };
     // Rows: events. Columns: the states in their order; `-` is refused, `=` changes nothing.
     let table: &[(Event, [Option<S>; 8])] = &[
         (Event::Reserved, [Some(S::Reserving), Some(S::Reserving), None, None, None, None, None, None]),
@@ -161,6 +163,7 @@ fn every_state_takes_exactly_the_events_of_the_table() {
         ),
         (Event::Destroyed { at_ms }, [None, None, None, None, Some(S::Released), Some(S::Released), None, None]),
         (lost, [None, None, Some(S::Lost), Some(S::Lost), None, None, Some(S::Lost), None]),
+        (found, [None, None, None, None, None, None, Some(S::Running), None]),
     ];
     for (event, expected) in table {
         for (lease, expected) in states.iter().zip(expected) {
@@ -461,8 +464,16 @@ fn a_miner_trusts_its_own_engine_but_not_an_engine_it_could_not_ask() {
 
 // === reconciliation ===
 
+/// All of these containers were first seen without a record then.
+fn first_seen(at_ms: u64) -> Sightings {
+    let names: Vec<String> = (0..4).map(|n| format!("c{n}")).collect();
+    let mut seen = Sightings::default();
+    seen.note(names.iter().map(String::as_str), &names.iter().cloned().collect(), at_ms);
+    seen
+}
+
 fn steps(leases: &[Lease], containers: &[Container], now_ms: u64) -> Vec<Action> {
-    reconcile(leases, containers, now_ms, &ReconcileRules::default())
+    reconcile(leases, containers, now_ms, &ReconcileRules::default(), &first_seen(0))
 }
 
 #[test]
@@ -483,9 +494,9 @@ fn a_crash_while_releasing_ends_in_a_release() {
     let (lease, id) = (releasing(), LeaseId([1; 16]));
     let effect = Effect::Destroy { lease: id, fencing_epoch: 1 };
     let there = [container(1, 1, ContainerState::Running)];
-    assert_eq!(steps(std::slice::from_ref(&lease), &there, NOW), [Action::FinishDestroy { lease: id, effect }]);
-    let done = Action::Record { lease: id, event: Event::Destroyed { at_ms: NOW } };
-    assert_eq!(steps(&[lease], &[], NOW), [done]);
+    let finish = Action::FinishDestroy { lease: id, effect };
+    assert_eq!(steps(std::slice::from_ref(&lease), &there, NOW), std::slice::from_ref(&finish));
+    assert_eq!(steps(&[lease], &[], NOW), [finish], "its disk and its rules may be left");
 }
 
 #[test]
@@ -505,27 +516,117 @@ fn a_running_lease_is_observed_and_ends_by_expiry_only() {
 fn what_another_epoch_may_own_is_set_aside_and_never_killed_before_its_time() {
     let newer = container(1, 2, ContainerState::Running);
     let unknown = container(3, 1, ContainerState::Running);
-    let aside = |container: &Container, why| Action::Quarantine { container: container.clone(), why };
+    let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
+    let aside =
+        |container: &Container, why| Action::Quarantine { container: container.clone(), why, until_ms: END + grace };
     let seen = Action::Observe { lease: LeaseId([1; 16]), seen: EngineView::Gone };
     let containers = [unknown.clone(), newer.clone()];
     let expected = [seen, aside(&newer, QuarantineReason::NewerEpoch), aside(&unknown, QuarantineReason::UnknownLease)];
     assert_eq!(steps(&[running()], &containers, NOW), expected);
-    let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
     assert!(matches!(steps(&[], std::slice::from_ref(&unknown), END + grace - 1)[..], [Action::Quarantine { .. }]));
     assert!(matches!(steps(&[], &[unknown], END + grace)[..], [Action::DestroyOrphan { .. }]));
 }
 
 #[test]
-fn the_container_of_a_lost_lease_that_is_back_is_set_aside_until_the_end_on_its_label() {
+fn the_container_of_a_lost_lease_that_is_back_is_set_aside_until_its_end() {
     let lost = apply(&running(), &Event::Lost { note: "gone".into(), at_ms: NOW }).unwrap();
     let back = container(1, 1, ContainerState::Running);
-    let aside = Action::Quarantine { container: back.clone(), why: QuarantineReason::LostLease };
-    assert_eq!(steps(std::slice::from_ref(&lost), std::slice::from_ref(&back), NOW), [aside]);
     let grace = ReconcileRules::default().orphan_grace.as_millis() as u64;
+    let (why, until_ms) = (QuarantineReason::LostLease, END + grace);
+    let aside = Action::Quarantine { container: back.clone(), why, until_ms };
+    assert_eq!(steps(std::slice::from_ref(&lost), std::slice::from_ref(&back), NOW), [aside]);
+    // The end on its label is the first one: what the journal knows counts, too.
+    let renewed = Lease { expires_at_ms: 2 * END, ..lost.clone() };
+    let there = std::slice::from_ref(&back);
+    assert!(matches!(
+        steps(std::slice::from_ref(&renewed), there, 2 * END + grace - 1)[..],
+        [Action::Quarantine { .. }]
+    ));
+    assert!(matches!(steps(&[renewed], there, 2 * END + grace)[..], [Action::DestroyOrphan { .. }]));
     assert!(matches!(steps(&[lost], std::slice::from_ref(&back), END + grace)[..], [Action::DestroyOrphan { .. }]));
     // One that was released is over.
     let released = Lease { state: LeaseState::Released, ..running() };
     assert!(matches!(steps(&[released], &[back], NOW)[..], [Action::DestroyOrphan { .. }]));
+}
+
+#[test]
+fn a_container_whose_label_is_long_over_is_kept_until_its_renter_had_time_to_show_itself() {
+    let there = [container(3, 1, ContainerState::Running)];
+    let rules = ReconcileRules::default();
+    let at = |now_ms, seen: &Sightings| reconcile(&[], &there, now_ms, &rules, seen);
+    let (later, grace) = (END + 365 * 86_400_000, rules.claim_grace.as_millis() as u64);
+    let aside = Action::Quarantine {
+        container: there[0].clone(),
+        why: QuarantineReason::UnknownLease,
+        until_ms: later + grace,
+    };
+    assert_eq!(at(later, &Sightings::default()), [aside], "it may have been renewed, which the lost journal knew");
+    let mut seen = first_seen(later);
+    assert!(matches!(at(later + grace - 1, &seen)[..], [Action::Quarantine { .. }]));
+    assert!(matches!(at(later + grace, &seen)[..], [Action::DestroyOrphan { .. }]), "but not for ever");
+    assert!(seen.shown("c3", later + grace - 1), "its renter was heard of");
+    assert!(matches!(at(later + grace, &seen)[..], [Action::Quarantine { .. }]));
+}
+
+#[test]
+fn the_time_that_a_container_is_kept_goes_on_over_a_start_and_leaves_an_hour_after_it() {
+    let rules = ReconcileRules::default();
+    let (grace, hour) = (rules.claim_grace.as_millis() as u64, START_GRACE.as_millis() as u64);
+    let since = |now_ms| first_seen(NOW).at_start(now_ms, &rules).since_ms("c1", now_ms);
+    assert_eq!(since(NOW + 1), NOW);
+    assert_eq!(since(NOW + 10 * grace) + grace, NOW + 10 * grace + hour, "it was away when the time ran out");
+    let text = serde_json::json!(first_seen(NOW)).to_string();
+    assert_eq!(serde_json::from_str::<Sightings>(&text).unwrap(), first_seen(NOW));
+    let mut seen = first_seen(NOW);
+    assert!(seen.note(std::iter::once("c1"), &["c1".to_owned()].into(), NOW + 1), "others are gone");
+    assert_eq!((seen.since_ms("c1", 7), seen.since_ms("c2", 7)), (NOW, 7), "what is gone is forgotten");
+    assert!(!seen.shown("c1", NOW + 1), "not worth a note so soon");
+    assert!(!seen.shown("c2", NOW + 1) && seen.forget("c1") && !seen.forget("c1"));
+}
+
+#[test]
+fn a_container_that_no_record_knows_becomes_the_lease_that_its_labels_and_its_renter_tell() {
+    let paused = container(1, 2, ContainerState::Paused);
+    let shown = Shown { lease: LeaseId([1; 16]), epoch: 5, token: token().digest(), expires_at_ms: 3 * END };
+    let (opened, events) = unknown_lease(&paused, Hotkey([2; 32]), &shown, None, NOW);
+    let lease = events.iter().fold(opened, |lease, event| apply(&lease, event).unwrap());
+    assert_eq!((lease.state, lease.container_epoch, lease.fencing_epoch), (LeaseState::Paused, Some(2), 5));
+    assert_eq!((lease.expires_at_ms, lease.renter, &lease.devices), (3 * END, Hotkey([1; 32]), &paused.devices));
+    assert_eq!(check(&lease, &claim(5)), Ok(Standing::Current));
+    assert_eq!(Lease::replay(&events), Ok(lease.clone()));
+    assert!(matches!(steps(&[lease], &[paused], NOW)[..], [Action::Observe { seen: EngineView::Paused, .. }]));
+
+    let day = Duration::from_secs(86_400);
+    assert_eq!(end_of(END, 3 * END, NOW, day), Some(3 * END));
+    assert_eq!(end_of(END, u64::MAX, NOW, day), Some(NOW + 86_400_000), "no longer than a renewal could give");
+    assert_eq!(end_of(3 * END, 2 * END, NOW, day), Some(3 * END), "what is known is the least");
+    assert_eq!(end_of(3 * END, NOW, NOW, day), None, "its renter says that it is over");
+}
+
+#[test]
+fn a_lost_lease_goes_on_where_its_renter_says_so_and_a_renters_own_does_not() {
+    let lost = apply(&running(), &Event::Lost { note: "gone".into(), at_ms: NOW }).unwrap();
+    let back = container(1, 1, ContainerState::Running);
+    let shown = Shown { lease: lost.id, epoch: 2, token: token().digest(), expires_at_ms: END + 1 };
+    let events = lost_lease(&lost, &back, &shown);
+    let found = events.iter().fold(lost.clone(), |lease, event| apply(&lease, event).unwrap());
+    assert_eq!((found.state, found.fencing_epoch, found.expires_at_ms), (LeaseState::Running, 2, END + 1));
+    assert_eq!((found.ended_at_ms, found.note), (None, None));
+    let renters = Lease { role: Role::Renter, ..lost };
+    assert!(apply(&renters, &events[0]).is_err());
+}
+
+#[test]
+fn the_devices_of_a_container_that_is_taken_back_are_its_leases_unless_another_has_one() {
+    let mut ledger = DeviceLedger::new((0..2).map(DeviceId::cpu));
+    let (id, devices) = (LeaseId([1; 16]), [DeviceId::cpu(0)]);
+    ledger.quarantine(id, "c1", &devices);
+    assert!(ledger.take_back(id, "c2", &devices).is_err(), "another container has it");
+    ledger.take_back(id, "c1", &devices).unwrap();
+    assert_eq!(ledger.holder(devices[0]), Some(&Holder::Lease(id)));
+    ledger.reserve(LeaseId([2; 16]), &[DeviceId::cpu(1)]).unwrap();
+    let both = [DeviceId::cpu(0), DeviceId::cpu(1)];
+    assert!(matches!(ledger.take_back(id, "c1", &both), Err(LedgerError::InUse { .. })));
 }
 
 #[test]
@@ -576,7 +677,7 @@ fn a_lease_that_nobody_heard_of_ends_after_its_grace_and_one_that_was_heard_of_s
     let there = [container(1, 1, ContainerState::Running)];
     let grace = ReconcileRules { unheard_grace: Duration::from_millis(100), ..ReconcileRules::default() };
     let ended = |lease: &Lease, now_ms| {
-        let actions = reconcile(std::slice::from_ref(lease), &there, now_ms, &grace);
+        let actions = reconcile(std::slice::from_ref(lease), &there, now_ms, &grace, &Sightings::default());
         matches!(actions[..], [Action::Record { event: Event::ReleaseWanted { why: EndReason::Unheard }, .. }])
     };
     let begun = [after(&[Event::Reserved]), after(&[Event::Reserved, started()])];

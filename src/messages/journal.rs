@@ -120,6 +120,11 @@ pub struct PenaltiesAt(pub u64);
 #[rtype(result = "Result<LastWeights, StoreError>")]
 pub struct GetLastWeights;
 
+/// What is kept under this key of the table `meta`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<String>, StoreError>")]
+pub struct ReadMeta(pub &'static str);
+
 /// The subnet as it was last read from the chain.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Option<SubnetViewRecord>, StoreError>")]

@@ -253,7 +253,7 @@ fn history_text(LeaseHistory { lease, history }: &LeaseHistory, now_ms: u64) -> 
 pub(super) mod tests {
     use super::*;
     use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
-    use crate::lease::{Endpoint, Event, LeaseTerms, ProvedDevice, Role, apply};
+    use crate::lease::{ContainerState, Endpoint, Event, LeaseTerms, ProvedDevice, Role, apply};
 
     /// A lease of two cards that runs since minute 1.
     pub(in crate::register) fn running() -> Lease {
@@ -322,6 +322,8 @@ pub(super) mod tests {
             fencing_epoch: 3,
             renter: Hotkey([2; 32]),
             devices: vec![DeviceId::cpu(1)],
+            state: ContainerState::Running,
+            expires_at_ms: 60_000,
             why: QuarantineReason::UnknownLease,
             until_ms: 90_000,
         };

@@ -123,7 +123,13 @@ fn inspect(path: &Path, role: Role) -> Result<Found, OpenError> {
     };
     if length == 0 {
         // SQLite would delete a log without its database; there may be something in it.
-        let log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|m| m.len() > 0);
+        let beside = with_suffix(path, "-wal");
+        let log = match fs::metadata(&beside) {
+            Ok(meta) => meta.len() > 0,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            // A log that cannot be seen may be there.
+            Err(source) => return Err(OpenError::File { what: "read", path: beside, source }),
+        };
         return Ok(if log {
             Found::Damaged("there is a write-ahead log but no database".to_owned())
         } else {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use compute_subnet::host::Policy;
-use compute_subnet::lease::{Container, ContainerEngine as _, ContainerState, EngineError};
+use compute_subnet::host::firewall::Bridge;
+use compute_subnet::lease::{Container, ContainerEngine as _, ContainerSpec, ContainerState, EngineError};
 
 use crate::bed::{self, Bed, DISK, run, until};
 use crate::tenants::the_next_lease_works;
@@ -151,7 +152,8 @@ const OPEN: &[(&str, u16)] = &[("1.1.1.1", 80), ("8.8.8.8", 443)];
 
 pub(crate) async fn a_tenant_reaches_the_internet_and_nothing_else(bed: &mut Bed) {
     let (spec, other) = (bed.spec(1, 0), bed.spec(2, 1));
-    let world = World::behind("cs01010101");
+    let [bridge, others] = [&spec, &other].map(|spec| Bridge::of(spec.lease, 1));
+    let world = World::behind(bridge.name());
     let on_host = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = on_host.local_addr().unwrap().port();
     let gateway = "ip route show default | cut -d' ' -f3";
@@ -182,7 +184,7 @@ pub(crate) async fn a_tenant_reaches_the_internet_and_nothing_else(bed: &mut Bed
     assert!(!reaches(bed, &made, address.trim(), 22), "another lease is reached");
     assert_eq!(bed.login(&made, &bed.key, "echo in").as_deref(), Some("in"), "who calls it gets its answers");
     let table = run("nft", &["list", "table", "inet", "compute_subnet_01010101"]);
-    assert!(table.contains("cs01010101") && table.contains("cs02020202"), "{table}");
+    assert!(table.contains(bridge.name()) && table.contains(others.name()), "{table}");
     assert!(engine.destroy(other.lease, 1).await.unwrap());
     assert!(!reaches(bed, &made, "169.254.169.254", 80), "the end of one lease opens nothing for another");
     assert!(engine.destroy(spec.lease, 1).await.unwrap());
@@ -209,7 +211,8 @@ pub(crate) async fn a_miner_that_starts_again_keeps_volumes_and_rules_and_clears
     let wanted = [file(kept.lease), format!("{}.img", file(kept.lease))].into();
     until("only the volume of the lease is there", async || bed.in_volumes(1) == wanted).await;
     let table = run("nft", &["list", "table", "inet", "compute_subnet_01010101"]);
-    assert!(table.contains("cs01010101") && !table.contains("cs02020202"), "{table}");
+    let bridge = |spec: &ContainerSpec| Bridge::of(spec.lease, 1);
+    assert!(table.contains(bridge(&kept).name()) && !table.contains(bridge(&lost).name()), "{table}");
     assert_eq!(bed.login(&made, &bed.key, "cat /root/file").as_deref(), Some("mine"));
     assert!(following.destroy(kept.lease, 1).await.unwrap());
     assert!(!following.destroy(lost.lease, 1).await.unwrap());

@@ -313,7 +313,7 @@ impl World {
         loop {
             assert!(begun.elapsed() < LONG, "nothing is ever rented");
             let id = LeaseId(random());
-            self.bridges.insert(Bridge::of(id).name().to_owned());
+            self.bridges.insert(Bridge::of(id, 1).name().to_owned());
             let request = self.wish(id, lasts);
             let made = self
                 .insist(&request, |reply| match reply {
@@ -407,7 +407,7 @@ impl World {
             Step::Expiry => Some(self.rent(SHORT).await),
             Step::Sweep => {
                 let id = LeaseId(random());
-                self.bridges.insert(Bridge::of(id).name().to_owned());
+                self.bridges.insert(Bridge::of(id, 1).name().to_owned());
                 let spec = ContainerSpec {
                     lease: id,
                     fencing_epoch: 1,
@@ -491,8 +491,14 @@ impl World {
 
     async fn status(&self, lease: &Rented) -> Result<LeaseStatusReply, String> {
         let owner_token = token();
-        let request =
-            LeaseStatusRequest { lease: lease.id, fencing_epoch: 1, owner_token, receipt: None, reply_key: None };
+        let request = LeaseStatusRequest {
+            lease: lease.id,
+            fencing_epoch: 1,
+            owner_token,
+            receipt: None,
+            reply_key: None,
+            expires_at_ms: None,
+        };
         self.call(&request).await
     }
 

@@ -162,7 +162,7 @@ async fn nothing_left(bed: &Bed, listing: &Listing, data: &Path) {
     let links = run("ip", &["-o", "link", "show", "type", "bridge"]);
     let miners = audit::read(data).0.miners;
     let bridges: Vec<String> =
-        miners.iter().flat_map(|miner| miner.leases.keys()).map(|id| Bridge::of(*id).name().to_owned()).collect();
+        miners.iter().flat_map(|miner| miner.leases.keys()).map(|id| Bridge::of(*id, 1).name().to_owned()).collect();
     for name in links.lines().filter_map(|l| l.split(": ").nth(1)).filter(|l| bridges.iter().any(|b| b == l)) {
         run("ip", &["link", "del", name]);
         println!("       left by the killed engine itself: the bridge {name}");

@@ -19,7 +19,7 @@ const MINER: Hotkey = Hotkey([0xa1; 32]);
 const RESOLVER: &str = "192.168.50.7";
 
 fn lease(n: u8) -> Bridge {
-    Bridge::of(LeaseId([n; 16]))
+    Bridge::of(LeaseId([n; 16]), 1)
 }
 
 /// What a tenant must not reach, and by what it is named in a failure.
@@ -265,11 +265,11 @@ async fn guard(dir: PathBuf) {
         assert_eq!(prepared.binds.len(), 3, "{prepared:?}");
     }
     assert_eq!((held().await, there()), (vec![lease(1), lease(2)], 4));
-    guard.after_remove(first, &engine).await.unwrap();
+    guard.after_remove(first).await.unwrap();
     assert_eq!((held().await, there()), (vec![lease(2)], 2));
     // The second's container was never made, and a miner that starts again finds what is left.
     firewall.remove_all().await.unwrap();
-    assert_eq!(guard.keep(&[second], &engine).await.unwrap(), []);
+    assert_eq!(guard.keep(&[(second, lease(2))], &engine).await.unwrap(), []);
     assert_eq!((held().await, there()), (vec![lease(2)], 2), "rules that were gone are back");
     assert_eq!(guard.keep(&[], &engine).await.unwrap(), [second]);
     assert_eq!((held().await, there()), (vec![], 0));

@@ -355,6 +355,7 @@ impl Miner {
             owner_token: token(),
             receipt: None,
             reply_key: None,
+            expires_at_ms: None,
         };
         self.leases.ask(LeaseStatus { caller: A, request }, DEADLINE).await.unwrap()
     }

@@ -30,14 +30,26 @@ use crate::ids::{Hotkey, LeaseId};
 /// How long one program may take.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// The name of a lease's bridge: `cs` and eight hexadecimal digits, so that no other interface has it.
+/// What a bridge's name is made of, all that fits into an interface's name beside `cs`: 13 letters of 5 bits.
+const LETTERS: usize = 13;
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+const BRIDGE_CONTEXT: &str = "compute-subnet/1 name of a lease's bridge";
+
+/// The name of a lease's bridge: `cs` and 13 letters or digits of a hash, so that no other interface has it. Renters choose the names of
+/// their leases, so the whole of a lease's name counts: nobody finds one whose bridge is another's. Those that an older version
+/// made have `cs` and eight hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bridge(String);
 
 impl Bridge {
-    /// The bridge of this lease, by the first four bytes of its random name.
-    pub fn of(lease: LeaseId) -> Bridge {
-        Bridge(format!("cs{}", hex::encode(&lease.0[..4])))
+    /// The bridge of this lease's container of this fencing epoch, as it is made now.
+    pub fn of(lease: LeaseId, fencing_epoch: u64) -> Bridge {
+        let mut hasher = blake3::Hasher::new_derive_key(BRIDGE_CONTEXT);
+        hasher.update(&lease.0);
+        hasher.update(&fencing_epoch.to_le_bytes());
+        let digest = *hasher.finalize().as_bytes();
+        let letters = digest.iter().take(LETTERS).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+        Bridge(std::iter::once("cs".to_owned()).chain(letters.map(String::from)).collect())
     }
     /// As the kernel knows it.
     pub fn name(&self) -> &str {
@@ -54,8 +66,12 @@ impl fmt::Display for Bridge {
 impl FromStr for Bridge {
     type Err = FirewallError;
     fn from_str(text: &str) -> Result<Self, FirewallError> {
-        let digits = text.strip_prefix("cs").filter(|rest| rest.len() == 8);
-        match digits.is_some_and(|rest| rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))) {
+        let is_one = |rest: &str| match rest.len() {
+            LETTERS => rest.bytes().all(|b| ALPHABET.contains(&b)),
+            8 => rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+            _ => false,
+        };
+        match text.strip_prefix("cs").is_some_and(is_one) {
             true => Ok(Bridge(text.to_owned())),
             false => Err(FirewallError::NotABridge(text.chars().take(32).collect())),
         }
@@ -80,7 +96,7 @@ pub enum FirewallError {
     #[error("the rules were written, but {0} cannot be found in them: does another service change them?")]
     NotThere(String),
     /// No name of a lease's bridge.
-    #[error("'{0}' is no bridge of a lease: cs and eight hexadecimal digits")]
+    #[error("'{0}' is no bridge of a lease: cs and 13 letters or digits, or eight hexadecimal digits")]
     NotABridge(String),
 }
 
@@ -273,13 +289,34 @@ mod tests {
 
     #[test]
     fn only_a_lease_s_own_bridge_is_ever_named_in_a_rule() {
-        let lease = LeaseId([0xab; 16]);
-        assert_eq!(Bridge::of(lease).name(), "csabababab");
-        assert!(Bridge::of(lease).name().len() <= 15, "the kernel takes 15 characters");
-        assert_eq!("csabababab".parse::<Bridge>().unwrap(), Bridge::of(lease));
-        for wrong in ["docker0", "cs", "csABABABAB", "csabababab0", "cs\" } drop", "csabababa\n", "br-0123456789ab"] {
+        let bridge = Bridge::of(LeaseId([0xab; 16]), 1);
+        assert_eq!(bridge.name().len(), 15, "the kernel takes 15 characters: {bridge}");
+        assert_eq!(bridge.name().parse::<Bridge>().unwrap(), bridge);
+        assert!("csabababab".parse::<Bridge>().is_ok(), "an older version's");
+        let wrong = [
+            "docker0",
+            "cs",
+            "csABABABAB",
+            "csabababab0",
+            "cs\" } drop",
+            "csabababa\n",
+            "br-0123456789ab",
+            "csabcdefghijkl1",
+            "csabcdefghijkl\n",
+        ];
+        for wrong in wrong {
             assert!(wrong.parse::<Bridge>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_lease_named_after_another_has_a_bridge_of_its_own() {
+        let mut alike = [0xab; 16];
+        alike[15] = 0;
+        let bridges =
+            [Bridge::of(LeaseId([0xab; 16]), 1), Bridge::of(LeaseId([0xab; 16]), 2), Bridge::of(LeaseId(alike), 1)];
+        let different: std::collections::BTreeSet<&Bridge> = bridges.iter().collect();
+        assert_eq!(different.len(), bridges.len(), "{bridges:?}");
     }
 
     #[test]

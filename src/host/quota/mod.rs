@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::CommandError;
 
+pub(crate) use volumes::needs_volume;
 pub use volumes::{VolumeKey, Volumes};
 
 /// What the container engine tells of its storage.
@@ -106,7 +107,7 @@ pub enum QuotaError {
         why: String,
     },
     /// There is no such volume.
-    #[error("lease {lease}, epoch {epoch}, has no volume", lease = .key.lease, epoch = .key.epoch)]
+    #[error("the volume of lease {lease}, epoch {epoch}, is not there (is its disk mounted?)", lease = .key.lease, epoch = .key.epoch)]
     NoVolume {
         /// Whose.
         key: VolumeKey,
@@ -145,12 +146,14 @@ impl Quota {
     /// for root alone; it should lie on the disk whose room is meant for tenants.
     ///
     /// # Errors
-    /// [`QuotaError::Unavailable`], with all reasons.
+    /// [`QuotaError::Unavailable`], with all reasons; [`QuotaError::NoRoom`] where that could not be tried.
     pub async fn detect(dir: &Path, engine: &EngineStorage) -> Result<Quota, QuotaError> {
         let why = match layers(engine) {
             Ok(()) => match Volumes::open(dir.to_owned()).await {
                 Ok(volumes) => match volumes.try_out().await {
                     Ok(()) => return Ok(Quota::Volumes(volumes)),
+                    // A full disk says nothing of what this machine can hold.
+                    Err(error @ QuotaError::NoRoom { .. }) => return Err(error),
                     Err(error) => crate::telemetry::error_chain(&error),
                 },
                 Err(error) => crate::telemetry::error_chain(&error),
@@ -162,6 +165,15 @@ impl Quota {
             Ok(()) => Ok(Quota::Project),
             Err(project) => Err(QuotaError::Unavailable(format!("no volumes ({why}), no project quotas ({project})"))),
         }
+    }
+
+    /// What holds the volumes that are in `dir` from before, whatever could be made now; `None` where there certainly are none. Nothing is
+    /// made or tried: a disk that is full now, or a setting that is another, says nothing of what is there.
+    ///
+    /// # Errors
+    /// [`QuotaError::Io`] where that cannot be seen: there may be volumes.
+    pub async fn existing(dir: &Path) -> Result<Option<Quota>, QuotaError> {
+        Ok(Volumes::existing(dir).await?.map(Quota::Volumes))
     }
 
     /// What is held, for people.

@@ -87,6 +87,20 @@ impl Volumes {
         Ok(Volumes { dir: real })
     }
 
+    /// Those that are in this directory from before; `None` where there certainly is no such directory. Nothing is made or tried.
+    pub(super) async fn existing(dir: &Path) -> Result<Option<Volumes>, QuotaError> {
+        let real = {
+            let dir = dir.to_owned();
+            blocking(move || match dir.canonicalize() {
+                Ok(real) => Ok(Some(real)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            })
+        };
+        let real = real.await.map_err(failed("looking for", dir))?;
+        Ok(real.map(|dir| Volumes { dir }))
+    }
+
     fn image(&self, key: VolumeKey) -> PathBuf {
         self.dir.join(format!("{key}.img"))
     }
@@ -231,11 +245,7 @@ impl Volumes {
     pub(super) async fn attach(&self, key: VolumeKey, upper: &Path) -> Result<bool, QuotaError> {
         let volume = self.mount(key).await?;
         let refused = |why: &str| QuotaError::Layer { path: upper.to_owned(), why: why.to_owned() };
-        // `…/overlay2/ID/diff`, or the same below the directory of a remapped user.
-        let layer = upper.parent().filter(|_| upper.file_name().is_some_and(|name| name == "diff"));
-        let layer =
-            layer.filter(|layer| layer.parent().and_then(Path::file_name).is_some_and(|name| name == "overlay2"));
-        let layer = layer.ok_or_else(|| refused("it does not end in overlay2/ID/diff"))?.to_owned();
+        let layer = layer_of(upper).ok_or_else(|| refused("it does not end in overlay2/ID/diff"))?.to_owned();
         let over = all_mounts().await?.into_iter().rfind(|mount| mount.at == layer);
         match over {
             Some(mount) if mount.device == volume.device => return Ok(false),
@@ -407,6 +417,20 @@ async fn all_mounts() -> Result<Vec<Mount>, QuotaError> {
 async fn exists(path: &Path) -> Result<bool, QuotaError> {
     let asked = path.to_owned();
     blocking(move || asked.try_exists()).await.map_err(failed("looking for", path))
+}
+
+/// The engine's directory of a layer: `…/overlay2/ID` of `…/overlay2/ID/diff`, or the same below the directory of a remapped user.
+fn layer_of(upper: &Path) -> Option<&Path> {
+    let layer = upper.parent().filter(|_| upper.file_name().is_some_and(|name| name == "diff"))?;
+    layer.parent()?.file_name().is_some_and(|name| name == "overlay2").then_some(layer)
+}
+
+/// Whether this container, by its writable layer, had a volume and is nothing without it.
+pub(crate) async fn needs_volume(upper: &Path) -> Result<bool, QuotaError> {
+    match layer_of(upper) {
+        Some(layer) => is_barred(layer).await,
+        None => Ok(false),
+    }
 }
 
 /// What a layer's `lower` says that cannot be started: the name, from the engine's directory of layers, of a link in it to nothing.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Hash32, Hotkey, LeaseId};
 use crate::lease::reconcile::QuarantineReason;
-use crate::lease::{Command, Lease, OwnerToken};
+use crate::lease::{Command, ContainerState, Lease, OwnerToken};
 use crate::scoring::LeaseReceipt;
 use crate::wire::synapse::{
     AllocateReply, AllocateRequest, LeaseChangeReply, LeaseChangeRequest, LeaseRefusal, LeaseStatusReply,
@@ -226,6 +226,10 @@ pub struct SetAside {
     pub renter: Hotkey,
     /// Its devices; no lease gets them meanwhile.
     pub devices: Vec<DeviceId>,
+    /// What it does.
+    pub state: ContainerState,
+    /// The end on its labels, in milliseconds since the Unix epoch; its lease may have been extended since.
+    pub expires_at_ms: u64,
     /// Why.
     pub why: QuarantineReason,
     /// When it is destroyed unless somebody claims it, in milliseconds since the Unix epoch.

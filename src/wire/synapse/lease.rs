@@ -136,6 +136,9 @@ pub struct LeaseStatusRequest {
     /// The key under which the reply hides where to log in; none where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_key: Option<ReplyKey>,
+    /// When the lease ends, as its renter has it: a miner that lost its records takes the container that is there back until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
 }
 
 /// How a lease is on its miner.

@@ -1,6 +1,7 @@
 //! Changes of leases that exist: by their owner, by the operator, by a caller of the original's protocol. Each is a
 //! decision of the lease rules, written, carried out and answered by [`AllocationManager::perform`].
 
+use super::aside::told;
 use super::*;
 use crate::ids::Hash32;
 use crate::lease::Grant;
@@ -35,7 +36,7 @@ impl AllocationManager {
                     let lease = next.lease.clone();
                     (Some(next), Ok(lease))
                 }
-                Err(problem) => (Some(entry), Err(ChangeError::NotDone(problem))),
+                Err(problem) => (Some(entry), Err(ChangeError::NotDone(problem.to_string()))),
             }
         };
         Box::pin(work.into_actor(self).map(move |(entry, done), act, _| {
@@ -86,6 +87,10 @@ impl AllocationManager {
             }
         };
         if self.book.get(id).is_some_and(|known| known.lease.state.is_final()) {
+            if self.book.is_busy(id) {
+                let detail = "the lease is being taken back, ask again".to_owned();
+                return self.answer(ReleaseReply::Refused { reason: LeaseRefusal::Other, detail });
+            }
             // What is over on record may be there all the same: only what is seen to be gone is released.
             return match self.aside_of(id, caller) {
                 Some(aside) => self.end_set_aside(aside, claim.epoch),
@@ -103,37 +108,6 @@ impl AllocationManager {
                 ReleaseReply::Refused { reason: LeaseRefusal::Other, detail }
             }
             Err(error) => ReleaseReply::Refused { reason: LeaseRefusal::Other, detail: error.to_string() },
-        }))
-    }
-
-    /// The container of this lease that is set aside, if it is this renter's by its label.
-    pub(super) fn aside_of(&self, id: LeaseId, renter: Hotkey) -> Option<SetAside> {
-        self.set_aside.iter().find(|aside| aside.lease == id && aside.renter == renter).cloned()
-    }
-
-    /// Destroys a container that is set aside, for the renter that its label names.
-    fn end_set_aside(&mut self, aside: SetAside, epoch: u64) -> ResponseActFuture<Self, ReleaseReply> {
-        let SetAside { container, lease, fencing_epoch, .. } = aside;
-        if epoch < fencing_epoch {
-            let detail = format!("the lease's container belongs to fencing epoch {fencing_epoch}, not {epoch}");
-            return self.answer(ReleaseReply::Refused { reason: LeaseRefusal::StaleEpoch, detail });
-        }
-        tracing::warn!(%lease, container, "its renter ends a lease whose container was set aside");
-        let setup = self.setup.clone();
-        let work = async move { called(&setup, "destroy", setup.engine.destroy(lease, fencing_epoch)).await };
-        Box::pin(work.into_actor(self).map(move |gone, act, _| match gone {
-            Ok(_) => {
-                act.set_aside.retain(|other| other.container != container);
-                let still_there = act.set_aside.iter().map(|other| other.container.clone()).collect();
-                act.ledger.end_quarantine(&still_there);
-                act.setup.metrics.containers_set_aside(act.set_aside.len());
-                act.publish();
-                ReleaseReply::Released
-            }
-            Err(error) => {
-                let detail = format!("the lease's container is still there: {error}");
-                ReleaseReply::Refused { reason: LeaseRefusal::Other, detail }
-            }
         }))
     }
 
@@ -160,7 +134,12 @@ impl AllocationManager {
         };
         let decision = match self.decided(caller, &claim, &command) {
             Ok(decision) => decision,
-            Err(NotDecided::Unknown) => return self.answer(LeaseChangeReply::UnknownLease),
+            Err(NotDecided::Unknown) => {
+                return self.answer(match self.aside_of(id, caller) {
+                    Some(aside) => refuse(LeaseRefusal::Degraded, &told(&aside)),
+                    None => LeaseChangeReply::UnknownLease,
+                });
+            }
             Err(NotDecided::Refused(reason, detail)) => return self.answer(refuse(reason, &detail)),
         };
         Box::pin(self.perform(id, decision).map(move |done, act, _| match done {
@@ -232,7 +211,12 @@ impl Handler<Renew> for AllocationManager {
         let claim = Claim { lease: id, epoch: request.fencing_epoch, token: request.owner_token };
         let decision = match self.decided(caller, &claim, &Command::Extend { expires_at_ms }) {
             Ok(decision) => decision,
-            Err(NotDecided::Unknown) => return self.answer(RenewReply::UnknownLease),
+            Err(NotDecided::Unknown) => {
+                return self.answer(match self.aside_of(id, caller) {
+                    Some(aside) => refuse(LeaseRefusal::Degraded, told(&aside)),
+                    None => RenewReply::UnknownLease,
+                });
+            }
             Err(NotDecided::Refused(reason, detail)) => return self.answer(refuse(reason, detail)),
         };
         self.setup = self.live.get();

@@ -1,8 +1,11 @@
 //! What is done without being asked: journal and engine are compared, and what was interrupted is finished.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 
 use super::*;
+use crate::lease::Labels;
 use crate::lease::reconcile::{Action, QuarantineReason, reconcile};
 
 impl AllocationManager {
@@ -44,7 +47,7 @@ impl AllocationManager {
 
     fn carry_out(&mut self, leases: &[Lease], containers: &[Container], ctx: &mut Ctx<Self>) {
         let now = self.setup.clock.now_ms();
-        let still_there = containers.iter().map(|c| c.id.clone()).collect();
+        let still_there: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).collect();
         self.ledger.end_quarantine(&still_there);
         let (leases, containers) = self.unchanged(leases, containers);
         // K of N are periods: an engine that tells of many changes must not use them up.
@@ -57,8 +60,7 @@ impl AllocationManager {
         let mut steps = Vec::new();
         let mut recovered = Recovered::default();
         let mut set_aside = Vec::new();
-        let mut revived = false;
-        for action in reconcile(&leases, &containers, now, &rules) {
+        for action in reconcile(&leases, &containers, now, &rules, &self.sightings) {
             match action {
                 Action::Observe { lease, seen } => {
                     match seen {
@@ -74,8 +76,7 @@ impl AllocationManager {
                     match self.revivals.entry(lease).or_default().ended(&self.setup.revival, now) {
                         Revive::Now => {
                             tracing::warn!(%lease, "the container of a running lease has ended, it is started again");
-                            steps.push((lease, Step::Effect(effect)));
-                            revived = true;
+                            steps.push((lease, Step::Revive(effect)));
                         }
                         Revive::Later => {}
                         Revive::No if round => self.observe(lease, EngineView::Exited, now, &mut steps),
@@ -87,10 +88,10 @@ impl AllocationManager {
                 | Action::FinishDestroy { lease, effect }
                 | Action::SetPaused { lease, effect } => steps.push((lease, Step::Effect(effect))),
                 Action::Record { lease, event } => steps.push((lease, Step::Events(vec![event]))),
-                Action::Quarantine { container, why } => {
+                Action::Quarantine { container, why, until_ms } => {
                     recovered.set_aside += 1;
                     self.ledger.quarantine(container.labels.lease, &container.id, &container.devices);
-                    set_aside.push(self.aside(container, why));
+                    set_aside.push(self.aside(container, why, until_ms));
                 }
                 Action::DestroyOrphan { container, effect } => {
                     tracing::warn!(container = container.id, lease = %container.labels.lease, "destroying a container that nobody owns");
@@ -99,6 +100,10 @@ impl AllocationManager {
             }
         }
         self.set_aside = set_aside;
+        let aside = self.set_aside.iter().map(|aside| aside.container.as_str());
+        if self.sightings.note(aside, &still_there, now) {
+            self.keep_sightings();
+        }
         self.setup.metrics.containers_set_aside(self.set_aside.len());
         self.publish();
         let work: Vec<_> = steps
@@ -111,14 +116,22 @@ impl AllocationManager {
                     return None;
                 }
                 let (setup, kind) = (self.setup.clone(), step.recovery());
-                Some(async move { (id, taken, kind, carry_out(&setup, entry, step).await) })
+                let revival = matches!(step, Step::Revive(_));
+                Some(async move { (id, taken, revival, kind, carry_out(&setup, entry, step).await) })
             })
             .collect();
         ctx.spawn(join_all(work).into_actor(self).map(move |done, act, ctx| {
-            // What was started again may have to be paused.
-            let mut progress = revived;
-            for (id, taken, kind, result) in done {
-                progress |= matches!(result, Ok(Some(_)));
+            let mut progress = false;
+            for (id, taken, revival, kind, result) in done {
+                if revival
+                    && result.as_ref().is_err_and(|failed| failed.not_tried)
+                    && let Some(known) = act.revivals.get_mut(&id)
+                {
+                    known.not_tried();
+                }
+                let result = result.map_err(|failed| failed.to_string());
+                // What was started again may have to be paused.
+                progress |= matches!(result, Ok(Some(_))) || revival && result.is_ok();
                 *if result.is_ok() { kind(&mut recovered) } else { &mut recovered.open } += 1;
                 match result {
                     result if taken => act.settle(id, result),
@@ -156,12 +169,12 @@ impl AllocationManager {
     }
 
     /// A container that is set aside; the log hears of it the first time.
-    fn aside(&self, container: Container, why: QuarantineReason) -> SetAside {
-        let until_ms = self.setup.rules.orphan_until_ms(&container);
-        let Container { id: container, labels, devices, .. } = container;
-        let (lease, fencing_epoch, renter) = (labels.lease, labels.fencing_epoch, labels.renter);
-        let aside = SetAside { container, lease, fencing_epoch, renter, devices, why, until_ms };
-        if !self.set_aside.contains(&aside) {
+    fn aside(&self, container: Container, why: QuarantineReason, until_ms: u64) -> SetAside {
+        let Container { id: container, labels, devices, state, .. } = container;
+        let Labels { lease, fencing_epoch, renter, expires_at_ms } = labels;
+        let is_new = !self.set_aside.iter().any(|other| other.container == container && other.why == why);
+        let aside = SetAside { container, lease, fencing_epoch, renter, devices, state, expires_at_ms, why, until_ms };
+        if is_new {
             tracing::warn!(container = aside.container, %lease, fencing_epoch, ?why, until_ms, "container set aside");
         }
         aside

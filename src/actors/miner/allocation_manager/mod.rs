@@ -9,8 +9,10 @@
 //! served before the first comparison. On restart the journal is read again; containers are never touched by that.
 //!
 //! Read `open` (how a lease begins), `change` (how it is changed and ended), `compare` (what is done without being asked),
+//! `aside` (containers that no record explains),
 //! `machine` (callers of the original's protocol), `show` (who may see what).
 
+mod aside;
 mod change;
 mod compare;
 mod machine;
@@ -35,6 +37,7 @@ use crate::actors::lease_book::{self, Entry, LeaseBook, StepError};
 use crate::actors::miner::specs_collector::SpecsCollector;
 use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::lease::aside::Sightings;
 use crate::lease::decide::{self, CallError};
 use crate::lease::fencing::Repeats;
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation};
@@ -43,6 +46,7 @@ use crate::lease::revival::{Revival, RevivalPolicy, Revive};
 use crate::lease::{
     Claim, Command, Container, ContainerEngine, DeviceLedger, EndReason, Event, Lease, LeaseState, LeaseTerms, Role,
 };
+use crate::messages::journal::ReadMeta;
 use crate::messages::miner::allocation_manager::{
     Allocate, ForceError, ForceRelease, HeldReceipts, LeaseStatus, ListLeases, ListSetAside, MachineOffer, Reconcile,
     Release, RentedDevices, SetAside,
@@ -55,7 +59,7 @@ use crate::telemetry::events::Recovered;
 use crate::wire::synapse::{LeaseChangeReply, LeaseRefusal};
 use receipts::Receipts;
 use replies::{device_refused, engine_refused, fenced, login, not_rented, refused, running, shown, terms_refused};
-use steps::{Step, called, carry_out, write};
+use steps::{Step, called, carry_out, endpoint, write};
 
 /// How long the miner's own actors may take to answer.
 const ASK: Duration = Duration::from_secs(5);
@@ -115,6 +119,8 @@ pub struct AllocationManager {
     loaded: watch::Sender<bool>,
     compared: bool,
     set_aside: Vec<SetAside>,
+    /// Since when they are; the journal keeps it.
+    sightings: Sightings,
     comparing: bool,
     /// The engine changed while it was compared.
     compare_again: bool,
@@ -146,6 +152,7 @@ impl AllocationManager {
             loaded: watch::Sender::new(false),
             compared: false,
             set_aside: Vec::new(),
+            sightings: Sightings::default(),
             comparing: false,
             withdrawn: VecDeque::new(),
             abandoned: HashMap::new(),
@@ -164,18 +171,23 @@ impl AllocationManager {
             // What ended is known as ended: neither made again by a late request, nor a stranger's if its container shows up.
             let (mut entries, ended) = lease_book::stored(&setup.journal, ASK).await?;
             entries.extend(ended);
+            let kept = setup.journal.ask(ReadMeta(aside::META_SET_ASIDE), ASK).await.map_err(|e| e.to_string())?;
+            let kept = kept.map_err(|e| crate::telemetry::error_chain(&e))?;
             let specs = setup.specs.ask(GetSpecs, ASK).await.map_err(|e| e.to_string())?;
             let devices = specs.specs.devices.iter().map(|d| d.device);
             let ledger = DeviceLedger::from_leases(devices, entries.iter().map(|e| &e.lease))
                 .map_err(|e| format!("the journal's leases contradict each other: {e}"))?;
-            Ok::<_, String>((entries, ledger))
+            // What cannot be read is counted from now on.
+            let kept: Sightings = kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            Ok::<_, String>((entries, ledger, kept.at_start(setup.clock.now_ms(), &setup.rules)))
         };
         ctx.spawn(work.into_actor(self).map(|loaded, act, ctx| match loaded {
-            Ok((entries, ledger)) => {
+            Ok((entries, ledger, sightings)) => {
                 for entry in entries {
                     act.book.put(entry.lease.id, Some(entry));
                 }
                 act.ledger = ledger;
+                act.sightings = sightings;
                 act.setup.engine.offers(act.ledger.devices().count());
                 act.loaded.send_replace(true);
                 act.compare(ctx);

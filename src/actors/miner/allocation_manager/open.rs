@@ -61,7 +61,7 @@ impl AllocationManager {
                     Ok(entry)
                 }
                 Ok(None) => Err((Some(entry), "the lease moved on".to_owned())),
-                Err(problem) => Err((Some(entry), problem)),
+                Err(problem) => Err((Some(entry), problem.to_string())),
             }
         };
         Box::pin(work.into_actor(self).map(move |made, act, ctx| {

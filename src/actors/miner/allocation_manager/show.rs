@@ -1,43 +1,53 @@
 //! What others may see of the leases.
 
+use super::aside::told;
 use super::*;
-use crate::wire::synapse::LeaseStatusReply;
+use crate::wire::synapse::{LeaseStatusReply, LeaseStatusRequest};
 
 impl Handler<LeaseStatus> for AllocationManager {
     type Result = MessageResult<LeaseStatus>;
-    fn handle(&mut self, LeaseStatus { caller, request }: LeaseStatus, _: &mut Ctx<Self>) -> Self::Result {
+    fn handle(&mut self, LeaseStatus { caller, request }: LeaseStatus, ctx: &mut Ctx<Self>) -> Self::Result {
+        let LeaseStatusRequest { lease: id, fencing_epoch, owner_token, receipt, reply_key, expires_at_ms } = request;
+        let refuse = |reason, detail: String| MessageResult(LeaseStatusReply::Refused { reason, detail });
         // Not knowing is no answer: a renter takes an unknown lease for a lost one.
-        if !*self.loaded.borrow() || self.book.is_opening(request.lease) {
+        if !*self.loaded.borrow() || self.book.is_opening(id) {
             let detail = "leases are not loaded, or this one is being made; ask again".to_owned();
-            return MessageResult(LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, detail });
+            return refuse(LeaseRefusal::Degraded, detail);
         }
-        let Some(known) = self.book.get(request.lease).filter(|e| e.lease.renter == caller) else {
+        let claim = Claim { lease: id, epoch: fencing_epoch, token: owner_token };
+        let aside = self.aside_of(id, caller);
+        let Some(known) = self.book.get(id).map(|e| &e.lease).filter(|l| l.renter == caller).cloned() else {
             // A container may be there all the same.
-            let detail = match self.aside_of(request.lease, caller) {
+            return match aside {
+                Some(aside) if claim.epoch < aside.fencing_epoch => {
+                    let detail = format!("the lease's container belongs to fencing epoch {}", aside.fencing_epoch);
+                    refuse(LeaseRefusal::StaleEpoch, detail)
+                }
                 Some(aside) => {
-                    format!("the records do not know this lease, its container {} is there", aside.container)
+                    self.shown(&aside, &claim, expires_at_ms, ctx);
+                    refuse(LeaseRefusal::Degraded, told(&aside))
                 }
-                None if !self.compared => NOT_COMPARED.to_owned(),
-                None => return MessageResult(LeaseStatusReply::UnknownLease),
+                None if !self.compared => refuse(LeaseRefusal::Degraded, NOT_COMPARED.to_owned()),
+                None => MessageResult(LeaseStatusReply::UnknownLease),
             };
-            return MessageResult(LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, detail });
         };
-        let claim = Claim { lease: request.lease, epoch: request.fencing_epoch, token: request.owner_token };
-        MessageResult(match crate::lease::fencing::check(&known.lease, &claim) {
-            Ok(_) => {
-                if let Some(receipt) = request.receipt {
-                    let now = self.setup.clock.now_ms();
-                    let outcome = self.receipts.take(receipt, &known.lease, self.setup.hotkey, now);
-                    self.setup.metrics.receipt(outcome);
-                }
-                LeaseStatusReply::Known {
-                    state: shown(known.lease.state),
-                    expires_at_ms: known.lease.expires_at_ms,
-                    // A key that seals nothing is the caller's: it learns the rest all the same.
-                    login: request.reply_key.and_then(|key| key.seal(&login(&known.lease)?).ok()),
-                }
-            }
-            Err(error) => LeaseStatusReply::Refused { reason: fenced(&error), detail: error.to_string() },
+        if let Err(error) = crate::lease::fencing::check(&known, &claim) {
+            return refuse(fenced(&error), error.to_string());
+        }
+        let shown_now = aside.is_some_and(|aside| self.shown(&aside, &claim, expires_at_ms, ctx));
+        // While it is taken back it is in no list.
+        if shown_now || known.state == LeaseState::Lost && self.book.is_busy(id) {
+            return refuse(LeaseRefusal::Degraded, "the lease was lost and is taken back; ask again".to_owned());
+        }
+        if let Some(receipt) = receipt {
+            let outcome = self.receipts.take(receipt, &known, self.setup.hotkey, self.setup.clock.now_ms());
+            self.setup.metrics.receipt(outcome);
+        }
+        MessageResult(LeaseStatusReply::Known {
+            state: shown(known.state),
+            expires_at_ms: known.expires_at_ms,
+            // A key that seals nothing is the caller's: it learns the rest all the same.
+            login: reply_key.and_then(|key| key.seal(&login(&known)?).ok()),
         })
     }
 }

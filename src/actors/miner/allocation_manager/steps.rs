@@ -12,6 +12,8 @@ pub(super) enum Step {
     Events(Vec<Event>),
     Adopt(Container),
     Effect(Effect),
+    /// A start of a container that has ended.
+    Revive(Effect),
     Orphan(Effect),
 }
 
@@ -20,9 +22,24 @@ impl Step {
     pub(super) fn recovery(&self) -> fn(&mut Recovered) -> &mut u64 {
         match self {
             Step::Adopt(_) => |r| &mut r.adopted,
-            Step::Events(_) | Step::Effect(_) => |r| &mut r.finished,
+            Step::Events(_) | Step::Effect(_) | Step::Revive(_) => |r| &mut r.finished,
             Step::Orphan(_) => |r| &mut r.destroyed,
         }
+    }
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct StepFailed {
+    why: String,
+    /// The engine or the machine was not ready, and nothing was changed: that says nothing of the container.
+    pub(super) not_tried: bool,
+}
+
+impl From<EngineError> for StepFailed {
+    fn from(error: EngineError) -> Self {
+        StepFailed { why: error.to_string(), not_tried: matches!(error, EngineError::Unavailable { .. }) }
     }
 }
 
@@ -39,7 +56,7 @@ pub(super) async fn carry_out(
     setup: &AllocationSetup,
     entry: Option<Entry>,
     step: Step,
-) -> Result<Option<Entry>, String> {
+) -> Result<Option<Entry>, StepFailed> {
     let (entry, events) = match (entry, step) {
         (_, Step::Orphan(effect)) => {
             apply_effect(setup, None, &effect).await?;
@@ -54,7 +71,7 @@ pub(super) async fn carry_out(
                 after_create(&entry.lease, &Ok(container.clone()), endpoint(setup, &container), setup.clock.now_ms());
             (entry, event.into_iter().collect())
         }
-        (Some(entry), Step::Effect(effect)) => {
+        (Some(entry), Step::Effect(effect) | Step::Revive(effect)) => {
             let event = apply_effect(setup, Some(&entry), &effect).await?;
             (entry, event.into_iter().collect::<Vec<_>>())
         }
@@ -62,7 +79,8 @@ pub(super) async fn carry_out(
     if events.is_empty() {
         return Ok(None);
     }
-    write(setup, &entry, &events).await.map(Some).map_err(|e| e.to_string())
+    let written = write(setup, &entry, &events).await;
+    written.map(Some).map_err(|error| StepFailed { why: error.to_string(), not_tried: false })
 }
 
 /// Calls the engine; the event says what its answer means for the lease.
@@ -70,7 +88,7 @@ async fn apply_effect(
     setup: &AllocationSetup,
     entry: Option<&Entry>,
     effect: &Effect,
-) -> Result<Option<Event>, String> {
+) -> Result<Option<Event>, StepFailed> {
     let engine = &setup.engine;
     let done = match effect {
         Effect::Create(spec) => {
@@ -81,7 +99,7 @@ async fn apply_effect(
         Effect::Destroy { lease, fencing_epoch } => {
             let gone = called(setup, effect.label(), engine.destroy(*lease, *fencing_epoch)).await;
             let event = entry.and_then(|e| after_destroy(&e.lease, *fencing_epoch, &gone, setup.clock.now_ms()));
-            return gone.map(|_| event).map_err(|e| e.to_string());
+            return Ok(gone.map(|_| event)?);
         }
         Effect::Pause { lease, fencing_epoch } => {
             called(setup, effect.label(), engine.pause(*lease, *fencing_epoch)).await
@@ -94,10 +112,10 @@ async fn apply_effect(
         }
         Effect::Grant { lease, fencing_epoch, grant } => {
             let granted = called(setup, effect.label(), engine.grant(*lease, *fencing_epoch, grant)).await;
-            return granted.map(|()| None).map_err(|e| e.to_string());
+            return Ok(granted.map(|()| None)?);
         }
     };
-    done.map(|_| None).map_err(|e| e.to_string())
+    Ok(done.map(|_| None)?)
 }
 
 /// A call of the engine, bounded and counted.

@@ -170,6 +170,7 @@ fn the_login_is_told_to_who_asked_and_to_nobody_else() {
             owner_token: token(),
             reply_key: Some(others.public()),
             receipt: None,
+            expires_at_ms: None,
         };
         let known = miner.leases.ask(LeaseStatus { caller: A, request: asked }, DEADLINE).await.unwrap();
         let LeaseStatusReply::Known { login: Some(sealed), .. } = known else { panic!("{known:?}") };
@@ -384,6 +385,108 @@ fn a_container_that_the_records_do_not_know_is_neither_unknown_to_its_renter_nor
         assert_eq!(release(A, 2).await, ReleaseReply::Released);
         assert_eq!(miner.engine.list().await.unwrap(), []);
         assert_eq!(miner.status(5).await, LeaseStatusReply::UnknownLease);
+    });
+}
+
+/// Asks how a lease is, as a renter that has it until then.
+async fn shown(miner: &Miner, caller: Hotkey, owner_token: OwnerToken, expires_at_ms: u64) -> LeaseStatusReply {
+    let lease = LeaseId([1; 16]);
+    let (receipt, reply_key, expires_at_ms) = (None, None, Some(expires_at_ms));
+    let request = LeaseStatusRequest { lease, fencing_epoch: 1, owner_token, receipt, reply_key, expires_at_ms };
+    miner.leases.ask(LeaseStatus { caller, request }, DEADLINE).await.unwrap()
+}
+
+/// Shows that the lease goes on until it is in the books again.
+async fn until_taken_back(miner: &Miner, expires_at_ms: u64) {
+    tokio::time::timeout(DEADLINE, async {
+        loop {
+            match shown(miner, A, token(), expires_at_ms).await {
+                LeaseStatusReply::Known { state: Shown::Running, expires_at_ms: ends, .. } => {
+                    assert_eq!(ends, expires_at_ms);
+                    return;
+                }
+                LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, .. } => {}
+                other => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it is taken back");
+}
+
+#[test]
+fn a_renewed_lease_outlives_a_journal_that_is_lost_and_is_taken_back_by_its_renter() {
+    run(async {
+        let miner = miner();
+        miner.ready().await;
+        // The first end, which is on its label, is long over: it was renewed since.
+        let now = miner.clock.now_ms();
+        let spec = ContainerSpec {
+            lease: LeaseId([1; 16]),
+            fencing_epoch: 1,
+            expires_at_ms: now - 30 * 86_400_000,
+            renter: A,
+            devices: vec![DeviceId::cpu(0)],
+            ssh_public_key: None,
+            image: String::new(),
+        };
+        let container = miner.engine.create(&spec).await.unwrap();
+        let miner = miner.restarted().await;
+        assert_eq!(miner.engine.list().await.unwrap(), [container], "it is not destroyed");
+        let aside = miner.leases.ask(ListSetAside, DEADLINE).await.unwrap();
+        let first = aside[0].until_ms;
+        assert!(first >= now + 23 * 3_600_000, "{aside:?}");
+        // The time does not begin anew with each start.
+        let miner = miner.restarted().await;
+        assert_eq!(miner.leases.ask(ListSetAside, DEADLINE).await.unwrap()[0].until_ms, first);
+
+        let end = now + 600_000;
+        assert_eq!(shown(&miner, B, token(), end).await, LeaseStatusReply::UnknownLease, "no lease of B's");
+        // Its renter says that it is over: nothing goes on.
+        let over = shown(&miner, A, token(), now).await;
+        assert!(matches!(over, LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, .. }), "{over:?}");
+        assert!(miner.leases.ask(ListLeases, DEADLINE).await.unwrap().is_empty());
+
+        until_taken_back(&miner, end).await;
+        assert!(miner.leases.ask(ListSetAside, DEADLINE).await.unwrap().is_empty());
+        assert_eq!(miner.leases.ask(RentedDevices, DEADLINE).await.unwrap(), [(DeviceId::cpu(0), LeaseId([1; 16]))]);
+        let stranger = shown(&miner, A, OwnerToken::from_bytes([8; 32]), end).await;
+        assert!(matches!(stranger, LeaseStatusReply::Refused { reason: LeaseRefusal::NotOwner, .. }), "{stranger:?}");
+        // It is on record, and ends as any other.
+        let miner = miner.restarted().await;
+        until_known(&miner, 1, Shown::Running).await;
+        assert_eq!(miner.release(1).await, ReleaseReply::Released);
+        assert_eq!(miner.deeds(), [Deed::Created, Deed::Destroyed]);
+    });
+}
+
+#[test]
+fn a_lost_lease_whose_container_is_back_goes_on_when_its_renter_shows_that_it_has_it() {
+    run(async {
+        let miner = miner_with(tempfile::tempdir().unwrap(), Crash::never(), Duration::from_millis(20), |_| {});
+        miner.ready().await;
+        miner.rent(1).await;
+        let disk = std::fs::read(miner.engine.path()).unwrap();
+        assert!(miner.engine.disappear(LeaseId([1; 16])).await.unwrap());
+        until_known(&miner, 1, Shown::Gone).await;
+        std::fs::write(miner.engine.path(), disk).unwrap();
+        tokio::time::timeout(DEADLINE, async {
+            while miner.leases.ask(ListSetAside, DEADLINE).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("it is set aside");
+        let end = miner.clock.now_ms() + 600_000;
+        let stranger = shown(&miner, A, OwnerToken::from_bytes([8; 32]), end).await;
+        assert!(matches!(stranger, LeaseStatusReply::Refused { reason: LeaseRefusal::NotOwner, .. }), "{stranger:?}");
+        until_taken_back(&miner, end).await;
+        let miner = miner.restarted().await;
+        until_known(&miner, 1, Shown::Running).await;
+        assert!(miner.leases.ask(ListSetAside, DEADLINE).await.unwrap().is_empty());
+        assert_eq!(miner.release(1).await, ReleaseReply::Released);
+        assert_eq!(miner.engine.list().await.unwrap(), []);
     });
 }
 

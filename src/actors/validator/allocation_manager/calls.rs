@@ -101,6 +101,7 @@ pub(super) async fn status(setup: &AllocationSetup, lease: &Lease, receipt: Opti
         owner_token: token(setup, lease.id),
         receipt,
         reply_key: None,
+        expires_at_ms: Some(lease.expires_at_ms),
     };
     match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
         Ok(reply) => match reply.body {

@@ -20,6 +20,7 @@ use super::fault::{Fault, one_line};
 use super::host_key::HostKey;
 use super::labels::{self, Found};
 use super::ports::can_bind;
+use super::protect::BRIDGE_NAME;
 use super::pulls::Tally;
 use super::session::{CHANGE, LOOK, Session, within};
 use super::share::{Share, share};
@@ -153,12 +154,19 @@ impl DockerEngine {
         if let Some((device, lease)) = in_use(spec, self.options.miner, &all) {
             return Err(EngineError::DeviceInUse { device, lease });
         }
+        // Before anything is held or let go by that name.
+        if let Some(other) = same_bridge(spec, self.options.miner, &all) {
+            return Err(EngineError::Refused(format!(
+                "the network of lease {} would have the bridge of lease {other}; choose a new lease id",
+                spec.lease
+            )));
+        }
         let hostname = format!("lease-{}", hex::encode(&spec.lease.0[..4]));
         let prepared = self.prepare(session, key(spec), spec.devices.len(), &hostname).await?;
         let reserved = self.reserve_prepared(session, spec, image, share, refused_ports, hostname, prepared).await;
         if !matches!(reserved, Ok(Reserved::Made { .. } | Reserved::There(_))) {
             // A container that shows up all the same is half-made: it is removed before it ever runs.
-            self.unprotect(session, key(spec)).await?;
+            self.unprotect(key(spec)).await?;
         }
         reserved
     }
@@ -278,7 +286,7 @@ impl DockerEngine {
     async fn network(&self, session: &Session, spec: &ContainerSpec) -> Result<(), Fault> {
         let name = labels::name(spec.lease, spec.fencing_epoch);
         let options = [
-            ("com.docker.network.bridge.name", Bridge::of(spec.lease).name().to_owned()),
+            (BRIDGE_NAME, Bridge::of(spec.lease, spec.fencing_epoch).name().to_owned()),
             ("com.docker.network.bridge.enable_icc", "false".to_owned()),
         ];
         let mut attempt = 0;
@@ -373,6 +381,14 @@ fn same(found: Option<Found>, spec: &ContainerSpec) -> Result<Option<Container>,
     Ok((!found.half_made).then_some(there))
 }
 
+/// A lease of another container whose network has the bridge that this one's would get: another miner's of the same id, say.
+fn same_bridge(spec: &ContainerSpec, miner: Hotkey, containers: &[Found]) -> Option<LeaseId> {
+    let wanted = Bridge::of(spec.lease, spec.fencing_epoch);
+    let own = |found: &Found| found.miner == miner && labels::key_of(found) == key(spec);
+    let mut others = containers.iter().filter(|found| !own(found)).map(labels::key_of);
+    others.find(|other| Bridge::of(other.lease, other.epoch) == wanted).map(|other| other.lease)
+}
+
 /// A device of the wish that a container has, with that container's lease. A GPU is the same one whoever rents it out; processors
 /// are numbered by each miner for itself.
 fn in_use(spec: &ContainerSpec, miner: Hotkey, containers: &[Found]) -> Option<(DeviceId, LeaseId)> {
@@ -425,6 +441,13 @@ mod tests {
         let host_key = HostKey { private: Vec::new(), public: "ssh-ed25519 AAAA".into() };
         let container = container(&spec(lease, devices), "c".into(), 4444, host_key);
         Found { container, miner, half_made: false }
+    }
+
+    #[test]
+    fn a_lease_gets_no_bridge_that_another_container_has() {
+        let wish = spec(1, &[GPU]);
+        assert_eq!(same_bridge(&wish, OURS, &[found(OURS, 1, &[GPU]), found(OTHERS, 2, &[GPU])]), None);
+        assert_eq!(same_bridge(&wish, OURS, &[found(OTHERS, 1, &[])]), Some(LeaseId([1; 16])), "of another miner");
     }
 
     #[test]

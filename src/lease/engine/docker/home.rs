@@ -28,13 +28,11 @@ pub(super) struct Root {
 }
 
 impl Identity {
-    /// Whether both may be the same engine with the same data. A directory that could not be seen says nothing.
-    fn is(&self, other: &Identity) -> bool {
-        let same_root = match (self.root, other.root) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        };
-        self.engine == other.engine && same_root
+    /// Whether `now` is the engine on record with the same data. Where the directory was never seen its name must do; where it was, and
+    /// cannot be now, that is no sign that it is the same: its list may be empty because its disk is away.
+    fn is(&self, now: &Identity) -> bool {
+        let same_root = self.root.is_none() || self.root == now.root;
+        self.engine == now.engine && same_root
     }
 }
 
@@ -101,7 +99,7 @@ impl Home {
 
     fn stranger(&self) -> EngineError {
         let why = format!(
-            "this is not the Docker Engine that this miner's containers are in, or it was started with another data directory: is \
+            "this is not the Docker Engine that this miner's containers are in, or its data directory is another one, or cannot be seen: is \
              its disk mounted? Until it is back, leases stay as they are and nothing is rented; if those containers are gone for \
              good, delete {}",
             self.file.display()
@@ -150,8 +148,7 @@ mod tests {
         let home = Home::at(dir.path().join("data/engine.json"));
         home.is(&engine("one", Some(1))).await.unwrap();
         home.is(&engine("one", Some(1))).await.unwrap();
-        home.is(&engine("one", None)).await.expect("a directory that cannot be seen says nothing");
-        for other in [engine("one", Some(2)), engine("two", Some(1))] {
+        for other in [engine("one", Some(2)), engine("two", Some(1)), engine("one", None)] {
             let refused = home.shows(&other, &[]).await.unwrap_err();
             assert!(refused.to_string().contains("engine.json") && refused.to_string().contains("is its disk mounted"));
         }
@@ -164,6 +161,15 @@ mod tests {
         home.expects(&[]);
         assert!(home.is(&engine("one", Some(1))).await.is_err(), "only a list makes another one the right one");
         home.shows(&engine("one", Some(1)), &[]).await.expect("nothing is expected");
+    }
+
+    #[tokio::test]
+    async fn an_engine_whose_directory_was_never_seen_is_known_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("engine.json"));
+        home.is(&engine("one", None)).await.unwrap();
+        home.is(&engine("one", Some(1))).await.unwrap();
+        assert!(home.is(&engine("two", None)).await.is_err());
     }
 
     #[tokio::test]

@@ -343,7 +343,16 @@ impl DockerEngine {
         self.end_processes(&session, id, lease).await?;
         // From here on the container is not what it was: whatever fails leaves the outcome open.
         let unclear = |what: &str, why: &str| EngineError::Unclear(format!("restarting, {what}: {why}"));
-        self.hold(&session, key, id).await.map_err(|f| unclear("its protections", f.text()))?;
+        if let Err(fault) = self.hold(&session, key, id).await {
+            return Err(match found.container.state {
+                // It had ended, and is as it was. What its volume or its rules lack is not the tenant's doing.
+                ContainerState::Exited => {
+                    let why = format!("lease {}: its protections: {}", key.lease, fault.text());
+                    EngineError::Unavailable { why, source: None }
+                }
+                ContainerState::Running | ContainerState::Paused => unclear("its protections", fault.text()),
+            });
+        }
         // What is there is started first: where the tenant filled its disk there is no room to put anything.
         if let Err(why) = self.started(&session, id, found.container.ssh_port, OWN_SSHD).await {
             tracing::info!(%lease, why, "the SSH server in the container does not start, it is put there anew");

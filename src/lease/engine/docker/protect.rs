@@ -4,17 +4,19 @@
 //! it, `DockerEngine::unprotect` when it is gone; [`DockerEngine::keep_protections`] now and then for all of them, and
 //! `DockerEngine::bring_back` after the machine's start, when no volume is mounted.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::KillContainerOptions;
+use bollard::query_parameters::{KillContainerOptions, ListNetworksOptions};
 use tokio::time::Instant;
 
 use super::DockerEngine;
 use super::fault::{Fault, one_line};
-use super::labels::{Found, key_of};
+use super::labels::{self, Found, key_of};
 use super::session::{CHANGE, LOOK, Session, within};
+use crate::host::firewall::Bridge;
 use crate::host::guard::GuardError;
 use crate::host::quota::{Prepared, QuotaError, VolumeKey};
 use crate::lease::engine::{ContainerState, EngineError};
@@ -24,6 +26,8 @@ use crate::telemetry::error_chain;
 const BUSY: Duration = Duration::from_secs(5);
 /// How long it may take until a container that was started has a process to look at.
 const STARTED: Duration = Duration::from_secs(5);
+/// The option of a network that names its bridge.
+pub(super) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// Time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -37,7 +41,7 @@ impl DockerEngine {
         devices: usize,
         hostname: &str,
     ) -> Result<Prepared, EngineError> {
-        self.unprotect(session, key).await?;
+        self.unprotect(key).await?;
         let bytes = self.options.disk.saturating_mul(devices.max(1) as u64);
         let prepared = self.guard.before_create(key, &session.host.storage, bytes, hostname).await;
         self.tell_protections();
@@ -49,7 +53,7 @@ impl DockerEngine {
             GuardError::Disk(QuotaError::NoRoom { .. }) => "; make room, or lower docker.disk_gib",
             _ => "; compute-miner doctor says what to do",
         };
-        self.unprotect(session, key).await?;
+        self.unprotect(key).await?;
         Err(EngineError::Refused(format!("{}{more}", error_chain(&error))))
     }
 
@@ -60,7 +64,8 @@ impl DockerEngine {
         // Of drivers that have no such directory nothing is asked.
         let upper =
             seen.graph_driver.and_then(|driver| driver.data.get("UpperDir").map(PathBuf::from)).unwrap_or_default();
-        let held = self.guard.before_start(key, &session.host.storage, &upper).await;
+        let bridge = self.bridge(session, key).await?;
+        let held = self.guard.before_start(key, bridge, &upper).await;
         self.tell_protections();
         held.map_err(|error| Fault::Failed(error_chain(&error)))
     }
@@ -73,7 +78,7 @@ impl DockerEngine {
             let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
             let why = match pid {
                 None => "the container has no process".to_owned(),
-                Some(pid) => match self.guard.after_start(key, &session.host.storage, pid).await {
+                Some(pid) => match self.guard.after_start(key, pid).await {
                     Ok(()) => return Ok(()),
                     // Its first process ended, and the engine starts another.
                     Err(GuardError::Disk(error @ QuotaError::Io { .. })) => error_chain(&error),
@@ -88,6 +93,25 @@ impl DockerEngine {
                 return Err(Fault::Failed(format!("where the container writes cannot be seen: {why}")));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The bridge of a container's network: what the engine has, or else what is about to be made.
+    async fn bridge(&self, session: &Session, key: VolumeKey) -> Result<Bridge, Fault> {
+        let name = labels::name(key.lease, key.epoch);
+        match within(LOOK, session.docker.inspect_network(&name, None)).await {
+            Ok(network) => Ok(bridge_of(network.options.as_ref(), key)),
+            Err(Fault::Missing(_)) => Ok(bridge_of(None, key)),
+            Err(fault) => Err(self.fault(fault).await),
+        }
+    }
+
+    /// The bridges of this miner's networks, by the networks' names.
+    async fn bridges(&self, session: &Session) -> Result<HashMap<String, HashMap<String, String>>, EngineError> {
+        let options = ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), vec![self.mine()])])) };
+        match within(LOOK, session.docker.list_networks(Some(options))).await {
+            Ok(networks) => Ok(networks.into_iter().filter_map(|n| Some((n.name?, n.options?))).collect()),
+            Err(fault) => Err(self.fault(fault).await.reading("listing networks")),
         }
     }
 
@@ -106,10 +130,10 @@ impl DockerEngine {
     }
 
     /// Takes back the volume and the rules of a container that is gone, or was never made.
-    pub(super) async fn unprotect(&self, session: &Session, key: VolumeKey) -> Result<(), EngineError> {
+    pub(super) async fn unprotect(&self, key: VolumeKey) -> Result<(), EngineError> {
         let begun = Instant::now();
         loop {
-            match self.guard.after_remove(key, &session.host.storage).await {
+            match self.guard.after_remove(key).await {
                 Ok(()) => return Ok(()),
                 // The kernel lets go of a container's mounts a moment after its last process.
                 Err(_) if begun.elapsed() < BUSY => tokio::time::sleep(LOOK_AGAIN).await,
@@ -126,8 +150,10 @@ impl DockerEngine {
         // A volume is there before its container: what is nobody's is known only while none is made.
         let Some(_only) = self.making.take_if_free().await? else { return Ok(()) };
         let found = self.find(session, &[self.mine()]).await?;
-        let keys: Vec<VolumeKey> = found.iter().map(key_of).collect();
-        let kept = self.guard.keep(&keys, &session.host.storage).await;
+        let bridges = self.bridges(session).await?;
+        let bridge = |key: VolumeKey| bridge_of(bridges.get(&labels::name(key.lease, key.epoch)), key);
+        let leases: Vec<(VolumeKey, Bridge)> = found.iter().map(key_of).map(|key| (key, bridge(key))).collect();
+        let kept = self.guard.keep(&leases, &session.host.storage).await;
         self.tell_protections();
         match kept {
             Ok(swept) => {
@@ -178,6 +204,28 @@ impl DockerEngine {
     pub(super) fn tell_protections(&self) {
         if let Some(metrics) = self.metrics.get() {
             metrics.protections_missing(|name| self.guard.missing().contains(&name));
+        }
+    }
+}
+
+/// The bridge by a network's options. One that an older version made has the name that it gave it.
+fn bridge_of(options: Option<&HashMap<String, String>>, key: VolumeKey) -> Bridge {
+    let named = options.and_then(|options| options.get(BRIDGE_NAME)?.parse().ok());
+    named.unwrap_or_else(|| Bridge::of(key.lease, key.epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LeaseId;
+
+    #[test]
+    fn rules_go_by_the_bridge_that_a_network_really_has() {
+        let key = VolumeKey { lease: LeaseId([7; 16]), epoch: 1 };
+        let named = |name: &str| bridge_of(Some(&HashMap::from([(BRIDGE_NAME.to_owned(), name.to_owned())])), key);
+        assert_eq!(named("cs07070707").name(), "cs07070707", "made by an older version");
+        for other in [named("docker0"), bridge_of(None, key), bridge_of(Some(&HashMap::new()), key)] {
+            assert_eq!(other, Bridge::of(key.lease, 1));
         }
     }
 }

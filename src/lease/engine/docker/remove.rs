@@ -39,7 +39,7 @@ impl DockerEngine {
                 if self.owns_network(&session, &name).await? {
                     self.drop_network(&session, &name).await?;
                 }
-                self.unprotect(&session, key).await?;
+                self.unprotect(key).await?;
                 Ok(false)
             }
         }
@@ -67,7 +67,7 @@ impl DockerEngine {
         }
         self.drop_network(session, &labels::name(key.lease, key.epoch)).await?;
         self.drop_container(session, id).await?;
-        self.unprotect(session, key).await
+        self.unprotect(key).await
     }
 
     /// Removes a container, and sees that it is gone.
