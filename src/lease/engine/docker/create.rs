@@ -253,6 +253,7 @@ impl DockerEngine {
             files.push(Entry { name: "user_key", mode: 0o600, content: key.as_bytes() });
         }
         let filled = async {
+            self.note(key(spec), id).await?;
             // Its volume first, or the files would lie below it.
             self.hold(session, key(spec), id).await?;
             self.put(session, id, &files).await

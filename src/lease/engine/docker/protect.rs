@@ -105,8 +105,9 @@ impl DockerEngine {
         }
     }
 
-    /// Takes back the volume and the rules of a container that is gone, or was never made.
+    /// Takes back the volume and the rules of a container that is gone, or was never made, once no process of it is left.
     pub(super) async fn unprotect(&self, session: &Session, key: VolumeKey) -> Result<(), EngineError> {
+        self.end_forgotten(session, key).await?;
         let begun = Instant::now();
         loop {
             match self.guard.after_remove(key, &session.host.storage).await {
@@ -121,12 +122,13 @@ impl DockerEngine {
         }
     }
 
-    /// Makes volumes and rules match the containers that are there: takes away what is nobody's, brings back what is gone.
+    /// Makes processes, volumes and rules match the containers that are there: takes away what is nobody's, brings back what is gone.
     pub(super) async fn keep_protections(&self, session: &Session) -> Result<(), EngineError> {
         // A volume is there before its container: what is nobody's is known only while none is made.
         let Some(_only) = self.making.take_if_free().await? else { return Ok(()) };
         let found = self.find(session, &[self.mine()]).await?;
-        let keys: Vec<VolumeKey> = found.iter().map(key_of).collect();
+        let mut keys: Vec<VolumeKey> = found.iter().map(key_of).collect();
+        keys.extend(self.keep_record(session, &found).await?);
         let kept = self.guard.keep(&keys, &session.host.storage).await;
         self.tell_protections();
         match kept {
@@ -164,6 +166,7 @@ impl DockerEngine {
             Err(Fault::Missing(_)) => return Ok(()),
             Err(fault) => return Err(self.fault(fault).await),
         }
+        self.end_all(id).await.map_err(|error| Fault::Failed(error.to_string()))?;
         let was_missing = self.hold(session, key, id).await?;
         if let Err(fault) = within(CHANGE, session.docker.start_container(id, None)).await {
             return Err(self.fault(fault).await);
