@@ -140,7 +140,10 @@ impl DockerEngine {
             // It is not ours any more, and the engine's to end.
             Ok(_) => return Ok(()),
             Err(Fault::Missing(_)) => {}
-            Err(fault) => return Err(self.fault(fault).await.reading("looking for a container on record")),
+            Err(fault) => {
+                let fault = self.fault(fault).await;
+                return Err(EngineError::Unclear(format!("looking for a container on record: {}", fault.text())));
+            }
         }
         end(id).await?;
         self.record.forget(key, id).await.map_err(|error| EngineError::Unclear(self.unusable(&error)))
