@@ -1,8 +1,9 @@
 //! What a rental needs of the machine beside the container engine: rules for what a tenant may reach ([`firewall`]) and a
-//! limit of what it may write ([`quota`]); [`guard`] has both in the order of a container's life.
+//! limit of what it may write ([`quota`]); [`guard`] has both in the order of a container's life. [`processes`] ends what an engine that
+//! was killed leaves running.
 //!
-//! Both work with the system's own programs (`nft` or `iptables`, `mkfs.ext4`, `mount`), by lists of arguments and never
-//! through a shell, each with a deadline ([`command`]). Both find their state on the machine itself, in the kernel's tables and
+//! The first two work with the system's own programs (`nft` or `iptables`, `mkfs.ext4`, `mount`), by lists of arguments and never
+//! through a shell, each with a deadline ([`command`]). All find their state on the machine itself, in the kernel's tables and
 //! in the names of files, so that a node that was killed at any point goes on where the machine is.
 //!
 //! What a machine cannot do is said with its reason; a [`Policy`] decides whether that refuses rentals.
@@ -10,6 +11,7 @@
 pub mod command;
 pub mod firewall;
 pub mod guard;
+pub mod processes;
 pub mod quota;
 
 use serde::{Deserialize, Serialize};

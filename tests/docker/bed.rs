@@ -56,6 +56,8 @@ pub(crate) struct Traces {
     mounts: BTreeSet<String>,
     /// Loop devices of volumes.
     loops: BTreeSet<String>,
+    /// The miners' own record of containers.
+    record: BTreeSet<String>,
 }
 
 fn root() -> PathBuf {
@@ -97,8 +99,51 @@ fn mounts(dir: &Path) -> Vec<String> {
     ours
 }
 
+/// The names of what is in this directory.
+fn names_in(dir: &Path) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeSet::new() };
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
 fn unmount(dir: &Path) {
     mounts(dir).iter().for_each(|at| drop(Command::new("umount").arg(at).status()));
+}
+
+/// What the kernel tells of each process that has not ended: its number, and the text of this file.
+fn processes(file: &str) -> impl Iterator<Item = (i32, String)> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(move |pid: i32| {
+        let read = |name: &str| {
+            Some(String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{name}")).ok()?).into_owned())
+        };
+        let ended = read("stat")?.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+        if ended { None } else { Some((pid, read(file)?)) }
+    })
+}
+
+/// Which of these containers this text names.
+fn named<'a>(containers: &'a BTreeSet<String>, text: &str) -> Option<&'a String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).find_map(|word| containers.get(word))
+}
+
+/// The processes in the control groups of these containers, in words.
+pub(crate) fn processes_of(containers: &BTreeSet<String>) -> Vec<String> {
+    if containers.is_empty() {
+        return Vec::new();
+    }
+    let own =
+        |(pid, groups): (i32, String)| Some(format!("process {pid} of container {}", named(containers, &groups)?));
+    processes("cgroup").filter_map(own).collect()
+}
+
+/// Ends what is left of these containers, also what runs beside each of them for the engine.
+pub(crate) fn end_processes_of(containers: &BTreeSet<String>) {
+    let inside = processes("cgroup").filter(|(_, groups)| named(containers, groups).is_some());
+    let beside = processes("cmdline")
+        .filter(|(_, words)| words.contains("containerd-shim") && named(containers, words).is_some());
+    for (pid, _) in inside.chain(beside) {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+    }
 }
 
 /// Starts what runs containers for the engine.
@@ -217,6 +262,19 @@ impl Bed {
         let _ = std::fs::remove_file(self.dir.join("docker.pid"));
     }
 
+    /// Ends the engine and what runs containers for it with `kill -9`, and has both back without the engine's record of this container:
+    /// its processes run on.
+    pub(crate) async fn forget(&mut self, container: &str) {
+        self.kill_engine();
+        self.containerd.kill().unwrap();
+        self.containerd.wait().unwrap();
+        let record = self.data.join("containers").join(container);
+        drop(Command::new("umount").arg(record.join("mounts/shm")).stderr(Stdio::null()).status());
+        std::fs::remove_dir_all(record).unwrap();
+        self.containerd = containerd(&self.dir);
+        self.start_engine(true).await;
+    }
+
     /// Ends the engine in order.
     pub(crate) fn stop_engine(&mut self) {
         if let Some(mut dockerd) = self.dockerd.take() {
@@ -302,8 +360,13 @@ impl Bed {
 
     /// The names of the files there.
     pub(crate) fn in_volumes(&self, miner: u8) -> BTreeSet<String> {
-        let Ok(entries) = std::fs::read_dir(self.volumes(miner)) else { return BTreeSet::new() };
-        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+        names_in(&self.volumes(miner))
+    }
+
+    /// The loop devices of volumes, by their files.
+    pub(crate) fn loops(&self) -> BTreeSet<String> {
+        let listed = run("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]);
+        listed.lines().filter(|file| file.contains(self.dir.to_str().unwrap())).map(str::to_owned).collect()
     }
 
     /// Takes all mounts of volumes away, as the end of the machine does. No container may run.
@@ -381,10 +444,8 @@ impl Bed {
                 .collect(),
             files: (1..=2).flat_map(|miner| self.in_volumes(miner)).collect(),
             mounts: mounts(&self.dir).into_iter().collect(),
-            loops: lines(run("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]))
-                .into_iter()
-                .filter(|file| file.contains(self.dir.to_str().unwrap()))
-                .collect(),
+            loops: self.loops(),
+            record: (1..=2).flat_map(|miner| names_in(&self.options(miner).state.join("containers"))).collect(),
         }
     }
 
@@ -420,7 +481,13 @@ impl Bed {
         }
         self.docker(&["network", "prune", "-f"]);
         unmount(&self.dir);
-        (1..=2).for_each(|miner| drop(std::fs::remove_dir_all(self.volumes(miner))));
+        for miner in 1..=2 {
+            let _ = std::fs::remove_dir_all(self.volumes(miner));
+            let record = self.options(miner).state.join("containers");
+            let ids = names_in(&record).iter().filter_map(|name| Some(name.split_once('.')?.1.to_owned())).collect();
+            end_processes_of(&ids);
+            let _ = std::fs::remove_dir_all(record);
+        }
         for miner in ["01010101", "02020202"] {
             // There are none where no test failed.
             let table = format!("compute_subnet_{miner}");

@@ -1,10 +1,11 @@
 //! The engine and its callers end in the middle.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use compute_subnet::lease::{ContainerEngine as _, ContainerState, EngineError};
 
-use crate::bed::{Bed, until};
+use crate::bed::{Bed, end_processes_of, processes_of, until};
 
 pub(crate) async fn a_creation_that_is_cut_off_at_any_moment_is_finished_or_removed(bed: &mut Bed) {
     // Each caller ends a little later in the course of its creation than the one before.
@@ -177,4 +178,47 @@ pub(crate) async fn networks_without_a_container_are_swept_at_the_start(bed: &mu
     assert_eq!(following.list().await.unwrap(), std::slice::from_ref(&kept));
     assert!(bed.login(&kept, &bed.key, "true").is_some(), "the other's network stays");
     assert!(engine.destroy(stays.lease, 1).await.unwrap());
+}
+
+pub(crate) async fn processes_that_the_engine_forgot_end_with_their_lease(bed: &mut Bed) {
+    // What is frozen does not end by a signal alone, under the first version of control groups.
+    for (lease, paused) in [(1, false), (2, true)] {
+        let (engine, spec) = (bed.engine(1), bed.spec(lease, 0));
+        let made = engine.create(&spec).await.unwrap();
+        let own = BTreeSet::from([made.id.clone()]);
+        // One that makes others all the time.
+        bed.docker(&["exec", "-d", &made.id, "sh", "-c", "while true; do sleep 0.01; done"]);
+        if paused {
+            engine.pause(spec.lease, 1).await.unwrap();
+        }
+        bed.forget(&made.id).await;
+        assert_eq!(bed.found(1, spec.lease).await, None, "the engine forgot it");
+        assert!(processes_of(&own).len() > 1, "its processes run on");
+        let begun = tokio::time::Instant::now();
+        assert!(!bed.engine(1).destroy(spec.lease, 1).await.unwrap(), "the engine has no such container");
+        println!("       released in {:.2} s", begun.elapsed().as_secs_f64());
+        assert_eq!(processes_of(&own), [""; 0]);
+        until("the loop device is free", async || bed.loops().is_empty()).await;
+        assert!(!bed.engine(1).destroy(spec.lease, 1).await.unwrap(), "a repeat finds nothing");
+        end_processes_of(&own);
+    }
+    bed.restart_after_kills().await;
+}
+
+pub(crate) async fn containers_that_the_engine_forgot_are_swept_with_their_processes(bed: &mut Bed) {
+    let engine = bed.engine(1);
+    let (gone, stays) = (bed.spec(1, 0), bed.spec(2, 1));
+    let lost = engine.create(&gone).await.unwrap();
+    let kept = engine.create(&stays).await.unwrap();
+    let own = BTreeSet::from([lost.id.clone()]);
+    bed.forget(&lost.id).await;
+    assert!(!processes_of(&own).is_empty(), "its processes run on");
+    let following = bed.following(1);
+    until("no process is left", async || processes_of(&own).is_empty()).await;
+    assert!(bed.login(&kept, &bed.key, "true").is_some(), "the other's processes stay");
+    assert!(following.destroy(stays.lease, 1).await.unwrap());
+    until("the loop devices are free", async || bed.loops().is_empty()).await;
+    drop(following);
+    end_processes_of(&own);
+    bed.restart_after_kills().await;
 }

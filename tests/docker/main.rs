@@ -2,7 +2,7 @@
 //!
 //! Starts an engine of its own below `target/docker` (root, Debian's docker.io, and the images that `scripts/docker images`
 //! makes), in a network of its own, and runs one test after the other, each a function named after what it promises; words on the command line choose
-//! those whose name holds one of them. After each test nothing may be left: no container, network, volume, interface, image or
+//! those whose name holds one of them. After each test nothing may be left: no container, process of one, network, volume, interface, image or
 //! firewall rule. Times are printed, never asserted.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "prints what became of each test")]
@@ -115,6 +115,8 @@ async fn tests_of_this_program() -> ExitCode {
         crashes::a_tenant_keeps_running_through_a_crash_and_a_restart_of_the_engine,
         crashes::an_engine_with_another_data_directory_is_not_believed,
         crashes::networks_without_a_container_are_swept_at_the_start,
+        crashes::processes_that_the_engine_forgot_end_with_their_lease,
+        crashes::containers_that_the_engine_forgot_are_swept_with_their_processes,
         tenants::a_fork_bomb_ends_at_the_limit_of_processes,
         tenants::a_memory_bomb_ends_at_the_limit_of_memory,
         tenants::a_tenant_that_ends_everything_inside_is_started_again,

@@ -24,7 +24,7 @@ use rustix::process::Pid;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep};
 
-use crate::bed::{Bed, run};
+use crate::bed::{Bed, end_processes_of, processes_of, run};
 use crate::process::{Miner, Subnet};
 use crate::proxy::{Proxy, Strike, Victim, is_alive};
 use crate::wait::{LONG, free_ports};
@@ -254,6 +254,7 @@ impl World {
             self.engine_is_back();
         }
         self.bed.clear();
+        end_processes_of(&self.watch.forget());
         for mount in self.mounts() {
             let _ = Command::new("umount").arg(mount).status();
         }
@@ -376,6 +377,9 @@ impl World {
             ReleaseReply::Refused { .. } => None,
         })
         .await;
+        self.watch.released(&lease.container);
+        let running = processes_of(&BTreeSet::from([lease.container.clone()]));
+        assert!(running.is_empty(), "released was told of a lease whose processes run: {running:?}");
         // The engine may have been ended with the miner's last call.
         self.up().await;
         let there: Vec<_> = self.listed().await.into_iter().filter(|c| c.lease == lease.id.to_string()).collect();
@@ -394,6 +398,7 @@ impl World {
             subnets: "10.216.0.0/20".parse().unwrap(),
             volumes: self.data().join("volumes"),
             egress: Policy::BestEffort,
+            state: self.data(),
             ..options
         });
         engine.offers(1);
@@ -422,6 +427,12 @@ impl World {
             }
             Step::Start => {
                 let rented = self.rent(LEASE).await;
+                // Before there is the network: a miner that runs takes it away whenever it looks.
+                let miner = self.miner_pid();
+                rustix::process::kill_process(miner, rustix::process::Signal::KILL).unwrap();
+                while is_alive(miner) {
+                    sleep(AGAIN).await;
+                }
                 let miner = format!("compute-subnet.miner={}", self.subnet.miner);
                 let lease = format!("compute-subnet.lease={}", LeaseId([0; 16]));
                 let labels: [&str; 4] = ["--label", &miner, "--label", &lease];
@@ -445,11 +456,10 @@ impl World {
         match step {
             Step::Allocate => {}
             Step::Start => {
-                let miner = self.miner_pid();
-                rustix::process::kill_process(miner, rustix::process::Signal::KILL).unwrap();
-                // The first comparison, and the sweep, are part of the start.
+                // The first comparison, and the sweep, are part of the start. The network is not listed any more before the engine has
+                // answered the call that takes it away: whoever ends at that answer ends within the step.
                 let begun = Instant::now();
-                while is_alive(miner) || !self.knows(&lease).await || self.is_network(ORPHAN).await {
+                while !self.knows(&lease).await || self.is_network(ORPHAN).await || self.proxy.is_striking() {
                     assert!(begun.elapsed() < LONG, "the started miner never knows its lease, or {ORPHAN} stays");
                     self.up().await;
                     sleep(AGAIN).await;
@@ -574,13 +584,17 @@ impl World {
     /// All that is on the host of leases, in words.
     async fn traces(&mut self) -> Vec<String> {
         let lines = |what: &str, text: &str| text.lines().map(|l| format!("{what} {l}")).collect::<Vec<_>>();
-        let mut left: Vec<String> = self.listed().await.iter().map(|c| format!("{c:?}")).collect();
+        let listed = self.listed().await;
+        let mut left: Vec<String> = listed.iter().map(|c| format!("{c:?}")).collect();
+        left.extend(self.watch.left_running(&listed));
         let miner = format!("label=compute-subnet.miner={}", self.subnet.miner);
         left.extend(lines("network", &self.bed.docker(&["network", "ls", "-q", "-f", &miner])));
         left.extend(lines("volume", &self.bed.docker(&["volume", "ls", "-q"])));
         left.extend(self.mounts().iter().map(|at| format!("mount {at}")));
         let files = std::fs::read_dir(self.data().join("volumes")).into_iter().flatten();
         left.extend(files.map(|file| format!("file {:?}", file.unwrap().file_name())));
+        let record = std::fs::read_dir(self.data().join("containers")).into_iter().flatten();
+        left.extend(record.map(|file| format!("record {:?}", file.unwrap().file_name())));
         let dir = self.data().display().to_string();
         let loops = run("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]);
         left.extend(loops.lines().filter(|file| file.contains(&dir)).map(|file| format!("loop {file}")));

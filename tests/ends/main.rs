@@ -2,8 +2,8 @@
 //! chain's ledger, uniformly over time and once at each call that a lease's life makes of the engine and of the journal.
 //!
 //! After each end whoever ended is started again, as a service would be. Then no lease that was told to run is lost, none is
-//! doubled, nothing is left once it was swept, and `released` was told of no lease that has a container: by what a watch
-//! beside them sees all the time, by the host's traces after each life, and by the books of all sides at the end. A table
+//! doubled, nothing is left once it was swept, and `released` was told of no lease that has a container, or a process in its container's
+//! control group: by what a watch beside them sees all the time, by the host's traces after each life, and by the books of all sides at the end. A table
 //! says for each boundary what was ended there and how long it took until the step was done.
 //!
 //! Runs as root (`scripts/test` does) with Debian's docker.io and strace, the images of `scripts/docker images` and the server of

@@ -71,8 +71,19 @@ struct State {
     /// The processes of this moment: whoever was ended has another one then.
     processes: BTreeMap<Victim, Pid>,
     struck: Option<Instant>,
+    /// The call at which somebody ends is under way.
+    striking: bool,
     /// What the proxy cannot hand on; a test that has some shows nothing.
     broken: Option<String>,
+}
+
+/// Held while the call at which somebody ends is under way.
+struct Striking<'a>(&'a Mutex<State>);
+
+impl Drop for Striking<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).striking = false;
+    }
 }
 
 pub(crate) struct Proxy {
@@ -141,6 +152,11 @@ impl Proxy {
         state.armed = strike;
     }
 
+    /// Whether the call at which somebody ends has come, and nobody has ended yet.
+    pub(crate) fn is_striking(&self) -> bool {
+        self.state().striking
+    }
+
     /// Strikes no more: the calls since it was armed, and when it struck.
     pub(crate) fn disarm(&self) -> (Vec<Call>, Option<Instant>) {
         let mut state = self.state();
@@ -168,8 +184,10 @@ async fn hand_on(mut client: UnixStream, engine: &Path, state: &Mutex<State>) ->
         *nth += 1;
         let call = Call { form, nth: *nth };
         let hit = state.armed.as_ref().is_some_and(|armed| armed.call == call);
+        state.striking |= hit;
         if hit { state.armed.take() } else { None }
     };
+    let _striking = strike.as_ref().map(|_| Striking(state));
     let strikes = |moment| strike.as_ref().is_some_and(|s| s.moment == moment);
     if strikes(Moment::Before) {
         end(&strike, state).await;

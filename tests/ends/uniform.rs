@@ -95,7 +95,7 @@ pub(crate) async fn kills_at_random_moments(bed: &mut Bed, long: bool) {
     let net = Net::start_in(dir, SPEED, TEMPO, &resumed).await;
     net.weights_go_on().await;
     let left = net.end().await;
-    nothing_left(bed, &left.listing, &data).await;
+    nothing_left(bed, &watch, &left.listing, &data).await;
     println!(
         "uniform: {} kills in {:.0} s, looked at from beside {looks} times",
         kills as usize * (names.len() + 1),
@@ -145,8 +145,9 @@ async fn books_agree(bed: &Bed, listing: &Listing, data: &Path) {
 }
 
 /// Of the devnet's miners nothing is on the host any more.
-async fn nothing_left(bed: &Bed, listing: &Listing, data: &Path) {
+async fn nothing_left(bed: &Bed, watch: &Watch, listing: &Listing, data: &Path) {
     assert_eq!(watch::list(&bed.socket()).await.unwrap().len(), 0);
+    assert_eq!(watch.left_running(&[]), [""; 0]);
     for miner in listing.children.iter().filter(|child| child.role == ChildRole::Miner) {
         let label = format!("label=compute-subnet.miner={}", miner.hotkey);
         assert_eq!(bed.docker(&["network", "ls", "-q", "-f", &label]), "");

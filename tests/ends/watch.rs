@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use compute_subnet::ids::LeaseId;
 
+use crate::bed::processes_of;
+
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_millis(150);
 
@@ -25,6 +27,10 @@ pub(crate) struct Listed {
 struct State {
     /// Leases that somebody was told to run, with their containers, and whether their processes must be there.
     held: BTreeMap<String, (String, bool)>,
+    /// Containers of leases that were told to be released: no process may be in their control groups.
+    released: BTreeSet<String>,
+    /// Containers that were ever listed.
+    seen: BTreeSet<String>,
     looks: u64,
     wrong: BTreeSet<String>,
 }
@@ -66,7 +72,13 @@ impl Watch {
         let (seen, socket) = (state.clone(), socket.to_owned());
         let looking = runtime.spawn(async move {
             loop {
-                let before = lock(&seen).held.clone();
+                let (before, released) = {
+                    let state = lock(&seen);
+                    (state.held.clone(), state.released.clone())
+                };
+                // Also while there is no engine.
+                let running = processes_of(&released);
+                lock(&seen).wrong.extend(running.into_iter().map(|what| format!("after its release was told: {what}")));
                 if let Some(listed) = list(&socket).await {
                     judge(&mut lock(&seen), &before, &listed);
                 }
@@ -86,6 +98,25 @@ impl Watch {
         lock(&self.state).held.clear();
     }
 
+    /// This container's lease was told to be released.
+    pub(crate) fn released(&self, container: &str) {
+        lock(&self.state).released.insert(container.to_owned());
+    }
+
+    /// The processes of containers that were listed once and are not among these.
+    pub(crate) fn left_running(&self, listed: &[Listed]) -> Vec<String> {
+        let mut gone = lock(&self.state).seen.clone();
+        gone.retain(|id| listed.iter().all(|row| row.id != *id));
+        processes_of(&gone)
+    }
+
+    /// Every container that was ever listed; from now on none was.
+    pub(crate) fn forget(&self) -> BTreeSet<String> {
+        let mut state = lock(&self.state);
+        state.released.clear();
+        std::mem::take(&mut state.seen)
+    }
+
     /// What was seen that must not be, and how often it was looked.
     pub(crate) fn told(&self) -> (Vec<String>, u64) {
         let mut state = lock(&self.state);
@@ -99,6 +130,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 fn judge(state: &mut State, before: &BTreeMap<String, (String, bool)>, listed: &[Listed]) {
     state.looks += 1;
+    state.seen.extend(listed.iter().map(|row| row.id.clone()));
     let (mut leases, mut devices) = (BTreeSet::new(), BTreeSet::new());
     let mut wrong = Vec::new();
     for row in listed {

@@ -274,6 +274,16 @@ pub(crate) fn a_container_without_its_volume_does_not_start_on_the_hosts_disk() 
     machine.assert_empty();
 }
 
+pub(crate) fn what_a_killed_engine_left_mounted_goes_with_the_volume() {
+    let machine = Machine::new();
+    machine.prepare(key(1), 64 * MIB).unwrap();
+    assert!(machine.attach(key(1)).unwrap());
+    let left = machine.started().unwrap();
+    assert!(machine.release(key(1)), "nobody is in it");
+    machine.assert_empty();
+    drop(left);
+}
+
 pub(crate) fn a_lease_that_the_disk_has_no_room_for_is_refused() {
     let machine = Machine::new();
     let refused = machine.prepare(key(1), free(&machine.disk)).unwrap_err();

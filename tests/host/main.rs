@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         disk::a_tenant_that_fills_its_disk_fills_its_own,
         disk::what_a_killed_miner_left_half_made_is_swept,
         disk::a_container_without_its_volume_does_not_start_on_the_hosts_disk,
+        disk::what_a_killed_engine_left_mounted_goes_with_the_volume,
         disk::a_lease_that_the_disk_has_no_room_for_is_refused,
     }
     match failed {

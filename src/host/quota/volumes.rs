@@ -335,8 +335,12 @@ impl Volumes {
                 break;
             };
             there = true;
+            let places: Vec<PathBuf> =
+                mounts.iter().filter(|mount| mount.device == device).map(|mount| mount.at.clone()).collect();
+            // An engine that was killed leaves the container's root below.
+            let ours = |mount: &Mount| places.iter().any(|place| mount.at.starts_with(place));
             // The last first: a bind before what it was bound from.
-            for mount in mounts.into_iter().rev().filter(|mount| mount.device == device) {
+            for mount in mounts.into_iter().rev().filter(ours) {
                 let arguments: [OsString; 2] = ["--".into(), mount.at.into()];
                 run("umount", &arguments, "", LIMIT).await.map_err(|source| QuotaError::Command { key, source })?;
             }

@@ -166,7 +166,7 @@ impl DockerEngine {
         let reserved = self.reserve_prepared(session, spec, image, share, refused_ports, hostname, prepared).await;
         if !matches!(reserved, Ok(Reserved::Made { .. } | Reserved::There(_))) {
             // A container that shows up all the same is half-made: it is removed before it ever runs.
-            self.unprotect(key(spec)).await?;
+            self.unprotect(session, key(spec)).await?;
         }
         reserved
     }
@@ -261,6 +261,7 @@ impl DockerEngine {
             files.push(Entry { name: "user_key", mode: 0o600, content: key.as_bytes() });
         }
         let filled = async {
+            self.note(key(spec), id).await?;
             // Its volume first, or the files would lie below it.
             self.hold(session, key(spec), id).await?;
             self.put(session, id, &files).await

@@ -4,8 +4,10 @@
 //! gets), `protect` (what holds its disk and network), then `create` and `remove`.
 //!
 //! # Invariants
-//! - The labels tell everything; nothing about a container is kept on our side. Its name is made of lease and fencing epoch,
+//! - The labels tell everything; of a container only its id is kept on our side. Its name is made of lease and fencing epoch,
 //!   so a second one of the same cannot be made.
+//! - That a container is gone says nothing of its processes: an engine that was killed may forget it while they run on. They are ended by
+//!   their control group, which that id names, before anything that holds them goes (`left`).
 //! - The container comes first and goes last: its network and files are never without it for long, and what a crash leaves
 //!   behind is found by listing containers. What it leaves behind of networks is swept at the start.
 //! - Who gets which device and port is decided under a lock that all engines of this machine share (`lock`).
@@ -26,6 +28,7 @@ mod home;
 mod host_key;
 pub mod images;
 mod labels;
+mod left;
 mod lock;
 pub mod ports;
 pub mod profile;
@@ -60,6 +63,7 @@ use fault::Fault;
 use home::Home;
 use images::{ImagePolicy, Reference};
 use labels::{Found, key_of};
+use left::Record;
 use lock::HostLock;
 use ports::PortRange;
 use profile::Tried;
@@ -75,6 +79,8 @@ pub const WORK: Duration = Duration::from_secs(20);
 const HOME: &str = "container-engine.json";
 /// The file that says which images renters' wishes brought.
 const PULLED: &str = "pulled-images.json";
+/// The directory that says which containers there may be processes of.
+const RECORD: &str = "containers";
 /// The file of the lock that is shared by those who make a container.
 const MAKING: &str = "container-making.lock";
 /// How long the SSH server of a container that is started again may take before its program is put there anew.
@@ -127,7 +133,7 @@ pub struct DockerOptions {
     pub disk_quota: Policy,
     /// Whether rules for what tenants reach are needed.
     pub egress: Policy,
-    /// The node's own directory: which engine its containers are in, and which images renters' wishes brought, is kept there.
+    /// The node's own directory: which engine its containers are in, their ids, and which images renters' wishes brought, is kept there.
     pub state: PathBuf,
 }
 
@@ -151,6 +157,7 @@ pub struct DockerEngine {
     /// Shared by those who make a container, from its volume on; what is nobody's is swept while nobody does.
     making: HostLock,
     home: Home,
+    record: Record,
     pulls: Pulls,
     guard: Guard,
     me: Weak<DockerEngine>,
@@ -171,6 +178,7 @@ impl DockerEngine {
             lock: HostLock::at(options.lock.clone()),
             making: HostLock::at(options.state.join(MAKING)),
             home: Home::at(options.state.join(HOME)),
+            record: Record::at(options.state.join(RECORD)),
             pulls: Pulls::new(options.pulls, &kept, options.state.join(PULLED)),
             guard: Guard::new(GuardOptions {
                 miner: options.miner,
@@ -373,8 +381,8 @@ impl DockerEngine {
     async fn end_processes(&self, session: &Session, id: &str, lease: LeaseId) -> Result<(), EngineError> {
         let kill = KillContainerOptions { signal: "SIGKILL".to_owned() };
         match within(CHANGE, session.docker.kill_container(id, Some(kill))).await {
-            // It has ended already.
-            Ok(()) | Err(Fault::Conflict(_)) => Ok(()),
+            // It has ended already, or an engine that was killed thinks so.
+            Ok(()) | Err(Fault::Conflict(_)) => self.end_all(id).await,
             Err(Fault::Missing(_)) => Err(EngineError::NoContainer(lease)),
             Err(fault) => Err(self.fault(fault).await.changing("ending the container's processes")),
         }

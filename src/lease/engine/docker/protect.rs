@@ -41,7 +41,7 @@ impl DockerEngine {
         devices: usize,
         hostname: &str,
     ) -> Result<Prepared, EngineError> {
-        self.unprotect(key).await?;
+        self.unprotect(session, key).await?;
         let bytes = self.options.disk.saturating_mul(devices.max(1) as u64);
         let prepared = self.guard.before_create(key, &session.host.storage, bytes, hostname).await;
         self.tell_protections();
@@ -53,7 +53,7 @@ impl DockerEngine {
             GuardError::Disk(QuotaError::NoRoom { .. }) => "; make room, or lower docker.disk_gib",
             _ => "; compute-miner doctor says what to do",
         };
-        self.unprotect(key).await?;
+        self.unprotect(session, key).await?;
         Err(EngineError::Refused(format!("{}{more}", error_chain(&error))))
     }
 
@@ -129,8 +129,9 @@ impl DockerEngine {
         }
     }
 
-    /// Takes back the volume and the rules of a container that is gone, or was never made.
-    pub(super) async fn unprotect(&self, key: VolumeKey) -> Result<(), EngineError> {
+    /// Takes back the volume and the rules of a container that is gone, or was never made, once no process of it is left.
+    pub(super) async fn unprotect(&self, session: &Session, key: VolumeKey) -> Result<(), EngineError> {
+        self.end_forgotten(session, key).await?;
         let begun = Instant::now();
         loop {
             match self.guard.after_remove(key).await {
@@ -145,14 +146,16 @@ impl DockerEngine {
         }
     }
 
-    /// Makes volumes and rules match the containers that are there: takes away what is nobody's, brings back what is gone.
+    /// Makes processes, volumes and rules match the containers that are there: takes away what is nobody's, brings back what is gone.
     pub(super) async fn keep_protections(&self, session: &Session) -> Result<(), EngineError> {
         // A volume is there before its container: what is nobody's is known only while none is made.
         let Some(_only) = self.making.take_if_free().await? else { return Ok(()) };
         let found = self.find(session, &[self.mine()]).await?;
+        let mut keys: Vec<VolumeKey> = found.iter().map(key_of).collect();
+        keys.extend(self.keep_record(session, &found).await?);
         let bridges = self.bridges(session).await?;
         let bridge = |key: VolumeKey| bridge_of(bridges.get(&labels::name(key.lease, key.epoch)), key);
-        let leases: Vec<(VolumeKey, Bridge)> = found.iter().map(key_of).map(|key| (key, bridge(key))).collect();
+        let leases: Vec<(VolumeKey, Bridge)> = keys.into_iter().map(|key| (key, bridge(key))).collect();
         let kept = self.guard.keep(&leases, &session.host.storage).await;
         self.tell_protections();
         match kept {
@@ -190,6 +193,7 @@ impl DockerEngine {
             Err(Fault::Missing(_)) => return Ok(()),
             Err(fault) => return Err(self.fault(fault).await),
         }
+        self.end_all(id).await.map_err(|error| Fault::Failed(error.to_string()))?;
         let was_missing = self.hold(session, key, id).await?;
         if let Err(fault) = within(CHANGE, session.docker.start_container(id, None)).await {
             return Err(self.fault(fault).await);

@@ -33,20 +33,22 @@ impl DockerEngine {
             None => {
                 // An engine that is not ours has none of ours, and ours may still have it.
                 self.at_home(&session).await?;
+                // One that it forgot may have processes.
+                self.end_forgotten(&session, key).await?;
                 // Of one that somebody else removed, network, volume and rules are left. Another miner's network of the same
                 // name is not ours.
                 let name = labels::name(lease, fencing_epoch);
                 if self.owns_network(&session, &name).await? {
                     self.drop_network(&session, &name).await?;
                 }
-                self.unprotect(key).await?;
+                self.unprotect(&session, key).await?;
                 Ok(false)
             }
         }
     }
 
-    /// Kills a container, takes its network away, then the container itself with what it wrote, sees that it is gone, and
-    /// takes back its volume and rules. What is left of those is found by their names.
+    /// Kills a container, sees that no process of it is left, takes its network away, then the container itself with what it wrote, sees that
+    /// it is gone, and takes back its volume and rules. What is left of those is found by their names.
     pub(super) async fn demolish(&self, session: &Session, id: &str, key: VolumeKey) -> Result<(), EngineError> {
         // The engine must not start it again in between.
         let never = RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None };
@@ -65,9 +67,11 @@ impl DockerEngine {
             Ok(()) | Err(Fault::Missing(_) | Fault::Conflict(_) | Fault::Refused(_) | Fault::Failed(_)) => {}
             Err(fault) => return Err(self.fault(fault).await.changing("killing the container")),
         }
+        // An engine that was killed may think that it has ended.
+        self.end_all(id).await?;
         self.drop_network(session, &labels::name(key.lease, key.epoch)).await?;
         self.drop_container(session, id).await?;
-        self.unprotect(key).await
+        self.unprotect(session, key).await
     }
 
     /// Removes a container, and sees that it is gone.
