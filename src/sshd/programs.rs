@@ -49,10 +49,7 @@ impl Programs {
     /// # Errors
     ///
     /// It cannot be started, or the server is ending.
-    pub(crate) fn start(
-        self: &Arc<Self>,
-        spawn: impl FnOnce() -> Result<Child, String>,
-    ) -> Result<Program, String> {
+    pub(crate) fn start(self: &Arc<Self>, spawn: impl FnOnce() -> Result<Child, String>) -> Result<Program, String> {
         // Held until it is on the list: the end must not come between.
         let mut list = self.list();
         if list.closed {

@@ -522,6 +522,8 @@ mod tests {
         assert_eq!(code(&mut files, SYMLINK, &[&string(b"file"), &string(b"link")]), 0);
         let wanted = [&[0, 0, 0, 13][..], &2u64.to_be_bytes(), &[0, 0, 1, 0o200], &[0, 0, 0, 7, 0, 0, 0, 8]].concat();
         assert_eq!(code(&mut files, SETSTAT, &[&string(b"link"), &wanted]), 0);
+        let size = [&string(b"lsetstat@openssh.com")[..], &string(b"link"), &1u32.to_be_bytes(), &[0; 8]].concat();
+        assert_eq!(code(&mut files, EXTENDED, &[&size]), Code::Failure as u32, "a link has no size");
         let metadata = std::fs::metadata(dir.path().join("file")).unwrap();
         assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (2, 0o600 & 0o777));
         assert_eq!(std::os::unix::fs::MetadataExt::mtime(&metadata), 8);
