@@ -14,6 +14,7 @@ use super::access::Access;
 use super::account::Account;
 use super::inlet::{self, Inlet, Outlet, Queued};
 use super::launch::Launcher;
+use super::programs::Programs;
 use super::session::{self, Wanted};
 use super::terminal::{self, Terminal};
 use super::{environment, forward, log, sftp};
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     /// How programs are started.
     pub(crate) launcher: Launcher,
+    /// Those that run.
+    pub(crate) programs: Arc<Programs>,
 }
 
 /// Why a connection is ended by this server.
@@ -73,6 +76,7 @@ impl Channels {
     /// Forgets a channel: its task sees that it is gone.
     pub(crate) fn remove(&self, id: ChannelId) {
         lock(&self.open).remove(&id);
+        lock(&self.opened).remove(&id);
     }
 
     /// The end of a channel that this server has opened, once the client has confirmed it.
@@ -166,7 +170,7 @@ impl Connection {
     fn run(&mut self, id: ChannelId, wanted: &Wanted, session: &Session) -> bool {
         let (Some(prepared), Some(account)) = (self.prepared.remove(&id), &self.account) else { return false };
         let Prepared { channel, outlet, terminal, set } = prepared;
-        match session::start(&self.shared.launcher, wanted, account, &self.ends, &set, terminal) {
+        match session::start(&self.shared, wanted, account, &self.ends, &set, terminal) {
             Ok(running) => {
                 tokio::spawn(session::attend(running, outlet, channel, session.handle()));
             }

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`server`] (connections, and how many), `access` with `keys` (who may log in), `connection` (what
 //! a client asks for), `inlet` (what it sends, and how much of that waits), `session` with `terminal`, `account`,
-//! `environment`, `argv` and [`launch`] (programs), `sftp` (files), `forward` with `resolve` (ports).
+//! `environment`, `argv`, `programs` and [`launch`] (programs), `sftp` (files), `forward` with `resolve` (ports).
 //!
 //! Design notes:
 //! - Everyone who gets in is the user that this process runs as; there is nobody else to become. So a login is no boundary
@@ -13,7 +13,8 @@
 //!   is an attacker's: connections, time and memory are bounded there.
 //! - Nothing is remembered between logins: the files are read at each attempt, so who may log in changes with a file.
 //! - Nothing goes to a client that its program did not write, except why its program could not be started.
-//! - A session's processes are sent SIGHUP when their connection ends, and are reaped when they end.
+//! - A session's processes are sent SIGHUP when their connection ends, and are reaped when they end. What they write then is
+//!   read for a while, so that they are not ended by that. The server ends after them: it kills those that SIGHUP does not end.
 
 mod access;
 mod account;
@@ -25,6 +26,7 @@ mod inlet;
 mod keys;
 pub mod launch;
 mod log;
+mod programs;
 mod resolve;
 pub mod server;
 mod session;

@@ -33,20 +33,23 @@ pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
         return Ok(vec![address]);
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let text = |path: &str| {
-        read_bounded(Path::new(path), MOST).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
-    };
-    let mut found = in_hosts(&text("/etc/hosts"), &name);
+    let mut found = in_hosts(&text("/etc/hosts").await, &name);
     if found.is_empty() && name == "localhost" {
         found = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     }
     if found.is_empty() {
-        found = ask_all(&name_servers(&text("/etc/resolv.conf")), &name).await?;
+        found = ask_all(&name_servers(&text("/etc/resolv.conf").await), &name).await?;
     }
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(found)
+}
+
+/// A file's text; none where it cannot be read.
+async fn text(path: &'static str) -> String {
+    let read = tokio::task::spawn_blocking(|| read_bounded(Path::new(path), MOST)).await;
+    read.ok().and_then(Result::ok).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// The addresses of a name, in lower case, in a file in the form of `/etc/hosts`.

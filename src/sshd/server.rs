@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::access::Access;
 use super::connection::{Connection, Ended, Shared};
 use super::launch::Launcher;
+use super::programs::Programs;
 use super::{inlet, log};
 
 /// Connections at once, and those among them that have not logged in. One too many ends the oldest that has not logged in:
@@ -56,7 +57,7 @@ pub enum Failure {
     Signals(std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, and then ends all connections.
+/// Serves until SIGTERM or SIGINT, and then ends all connections and, within a few seconds, their programs.
 ///
 /// # Errors
 ///
@@ -70,7 +71,7 @@ pub async fn serve(dir: PathBuf, listen: SocketAddr) -> Result<(), Failure> {
     log::say(format_args!("listening on {own}, host key {}", host_key.fingerprint(russh::keys::HashAlg::Sha256)));
 
     let config = Arc::new(config(host_key));
-    let shared = Arc::new(Shared { access, launcher: Launcher::prepare() });
+    let shared = Arc::new(Shared { access, launcher: Launcher::prepare(), programs: Arc::new(Programs::default()) });
     let (guests, (ending, end)) = (Arc::new(Guests::default()), watch::channel(false));
     let mut connections = JoinSet::new();
     loop {
@@ -95,6 +96,7 @@ pub async fn serve(dir: PathBuf, listen: SocketAddr) -> Result<(), Failure> {
     log::say(format_args!("ending {} connections", connections.len()));
     ending.send_replace(true);
     let _ = tokio::time::timeout(END, async { while connections.join_next().await.is_some() {} }).await;
+    shared.programs.end().await;
     Ok(())
 }
 

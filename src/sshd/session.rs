@@ -9,15 +9,16 @@ use std::time::Duration;
 use pty_process::{OwnedWritePty, Size};
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Child;
+use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::account::Account;
+use super::connection::Shared;
 use super::environment::{self, Login};
 use super::inlet::{Outlet, feed};
-use super::launch::Launcher;
+use super::programs::Program;
 use super::terminal::Terminal;
 use super::{argv, log};
 
@@ -25,6 +26,8 @@ use super::{argv, log};
 const READ: usize = 32 << 10;
 /// How long a terminal may be silent after its program's end before it is closed, though other programs hold it still.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long what a program writes is read, and forgotten, when its client is gone.
+const UNREAD: Duration = Duration::from_secs(10);
 
 /// What a session is to run.
 #[derive(Debug, Clone)]
@@ -69,7 +72,7 @@ fn program(wanted: &Wanted, account: &Account) -> Result<(OsString, OsString, Ve
 
 /// A program that runs.
 pub(crate) struct Running {
-    child: Child,
+    program: Program,
     terminal: Option<pty_process::Pty>,
 }
 
@@ -79,7 +82,7 @@ pub(crate) struct Running {
 ///
 /// It cannot be started.
 pub(crate) fn start(
-    launcher: &Launcher,
+    shared: &Shared,
     wanted: &Wanted,
     account: &Account,
     connection: &[String; 4],
@@ -89,90 +92,97 @@ pub(crate) fn start(
     let (program, name, arguments) = program(wanted, account)?;
     let login =
         Login { account, connection, terminal: terminal.as_ref().map(|t| (t.kind.as_str(), t.path.as_path())), set };
-    let mut command = launcher.command(&program, &name, &arguments);
+    let mut command = shared.launcher.command(&program, &name, &arguments);
     command.env_clear().envs(environment::of(&login, std::env::vars_os()));
     match terminal {
         Some(Terminal { pty, pts, .. }) => {
-            let child = pty_process::Command::from(command).spawn(pts).map_err(|e| e.to_string())?;
-            Ok(Running { child, terminal: Some(pty) })
+            let command = pty_process::Command::from(command);
+            let program = shared.programs.start(|| command.spawn(pts).map_err(|e| e.to_string()))?;
+            Ok(Running { program, terminal: Some(pty) })
         }
         None => {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let child = command.spawn().map_err(|e| e.to_string())?;
-            Ok(Running { child, terminal: None })
+            let program = shared.programs.start(|| command.spawn().map_err(|e| e.to_string()))?;
+            Ok(Running { program, terminal: None })
         }
     }
 }
 
-/// Sees to a program until it has ended and its client has all of its output, or the client is gone.
+/// Sees to a program until it has ended and its client has all of its output; to one whose client is gone until it has ended.
 pub(crate) async fn attend(running: Running, outlet: Outlet, channel: ChannelWriteHalf<Msg>, handle: Handle) {
-    let Running { mut child, terminal } = running;
+    let Running { mut program, terminal } = running;
     let Outlet { mut chunks, signals, size, gone } = outlet;
     let (has_ended, ended) = watch::channel(false);
-    let status = if let Some(pty) = terminal {
+    let (status, pipes) = if let Some(pty) = terminal {
         let (reader, writer) = pty.into_split();
         let input = typed(&mut chunks, writer, size);
         let output = copy(reader, &channel, None, Some(ended));
-        until_ended(child, signals, gone, input, output, &has_ended).await
+        (until_ended(&mut program, signals, gone, input, output, &has_ended).await, None)
     } else {
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else { return };
+        let Some((stdin, mut stdout, mut stderr)) = program.pipes() else { return outlast(program, None).await };
         let input = feed(&mut chunks, stdin);
         let output = async {
-            tokio::join!(copy(stdout, &channel, None, None), copy(stderr, &channel, Some(1), None));
+            tokio::join!(copy(&mut stdout, &channel, None, None), copy(&mut stderr, &channel, Some(1), None));
         };
-        until_ended(child, signals, gone, input, output, &has_ended).await
+        (until_ended(&mut program, signals, gone, input, output, &has_ended).await, Some((stdout, stderr)))
     };
     if let Some(status) = status {
-        say_farewell(status, &channel, &handle).await;
+        return say_farewell(status, &channel, &handle).await;
     }
+    // However long it goes on: what it did not take of what it was sent is not kept.
+    drop((chunks, channel, handle));
+    outlast(program, pipes).await;
 }
 
-/// Passes bytes and signals until the program has ended and its output is sent. `None`: the client is gone; the program was
-/// sent SIGHUP, and is reaped by the runtime when it ends.
+/// Passes bytes and signals until the program has ended and its output is sent. `None`: the client is gone, and the program was
+/// sent SIGHUP. Its terminal is closed.
 async fn until_ended(
-    mut child: Child,
+    program: &mut Program,
     mut signals: mpsc::Receiver<Signal>,
     gone: oneshot::Receiver<()>,
     input: impl Future<Output = ()>,
     output: impl Future<Output = ()>,
     has_ended: &watch::Sender<bool>,
 ) -> Option<ExitStatus> {
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let send = |signal: Signal| {
-        if let Some(group) = group {
-            let _ = kill_process_group(group, signal);
-        }
-    };
     let mut status: Option<ExitStatus> = None;
     let (mut fed, mut copied, mut heard) = (false, false, true);
     tokio::pin!(input, output, gone);
     while status.is_none() || !copied {
         tokio::select! {
-            ended = child.wait(), if status.is_none() => {
-                // Nothing can be said of a child that cannot be waited for.
-                status = Some(ended.unwrap_or_else(|_| ExitStatus::from_raw(255 << 8)));
+            ended = program.ended(), if status.is_none() => {
+                status = Some(ended);
                 has_ended.send_replace(true);
             }
             () = &mut output, if !copied => copied = true,
             () = &mut input, if !fed => fed = true,
             wanted = signals.recv(), if heard => match wanted {
-                Some(wanted) if status.is_none() => send(wanted),
-                // After its end the number may be another's.
-                Some(_) => {}
+                Some(wanted) => program.signal(wanted),
                 None => heard = false,
             },
             _ = &mut gone => {
-                if status.is_none() {
-                    send(Signal::HUP);
-                    // One that is stopped sees the first only when it goes on.
-                    send(Signal::CONT);
-                }
+                program.hang_up();
                 return None;
             }
         }
     }
     status
+}
+
+/// Waits for a program whose client is gone. What it writes is read for a while: one that writes where nobody reads is ended
+/// by that (SIGPIPE), in the middle of what it does when it is hung up.
+async fn outlast(mut program: Program, pipes: Option<(ChildStdout, ChildStderr)>) {
+    if let Some((stdout, stderr)) = pipes {
+        let unread = async { tokio::join!(forget(stdout), forget(stderr)) };
+        tokio::select! {
+            _ = program.ended() => {}
+            _ = tokio::time::timeout(UNREAD, unread) => {}
+        }
+    }
+    program.ended().await;
+}
+
+async fn forget(mut from: impl AsyncRead + Unpin) {
+    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
 }
 
 /// Tells the client how the program ended, and closes the channel.

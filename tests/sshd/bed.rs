@@ -27,6 +27,13 @@ pub(crate) fn program() -> &'static Path {
     })
 }
 
+/// Copies a program that is to be run. Another process does it: what is open here to be written, a program that another test
+/// starts may hold open for a moment, and so long it cannot be run.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "{}: {copied}", to.display());
+}
+
 /// Makes a key without a passphrase; its public half is beside it.
 pub(crate) fn key(path: &Path, kind: &[&str]) {
     let made = Command::new("ssh-keygen")
@@ -67,7 +74,7 @@ impl Bed {
     pub(crate) fn prepare(dir: &Path) {
         let compute = dir.join(".compute");
         fs::create_dir(&compute).unwrap();
-        fs::copy(program(), compute.join("sshd")).unwrap();
+        copy_program(program(), &compute.join("sshd"));
         key(&compute.join("host_key"), &["ed25519"]);
         fs::create_dir(dir.join("keys")).unwrap();
         key(&dir.join("keys/user"), &["ed25519"]);

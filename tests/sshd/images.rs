@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bed::{Bed, left_out};
+use crate::bed::{Bed, copy_program, left_out};
 
 /// What shuts a program into a directory as this user; `None` where that is not allowed.
 fn shut_in(dir: &Path, user: Option<&str>) -> Option<Vec<String>> {
@@ -82,7 +82,7 @@ fn small_image() -> Option<tempfile::TempDir> {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(busybox, dir.path().join("bin/busybox")).unwrap();
+    copy_program(&busybox, &dir.path().join("bin/busybox"));
     for name in ["sh", "ash", "ls", "cat", "id", "pwd", "wc"] {
         symlink("busybox", dir.path().join("bin").join(name)).unwrap();
     }

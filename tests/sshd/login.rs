@@ -7,7 +7,7 @@ use std::process::Output;
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Argon2, Params};
 
-use crate::bed::{Bed, key};
+use crate::bed::{Bed, copy_program, key};
 
 /// Tries to log in with the key of this name.
 fn with_key(bed: &Bed, name: &str) -> Output {
@@ -138,9 +138,10 @@ fn keys_with_options_and_what_is_no_key_let_nobody_in_and_are_named_in_the_log()
 
 /// Tries to log in with a password alone.
 fn with_password(bed: &Bed, password: &str) -> Output {
-    let answer = bed.path("answer");
-    fs::write(&answer, format!("#!/bin/sh\necho '{password}'\n")).unwrap();
-    fs::set_permissions(&answer, fs::Permissions::from_mode(0o700)).unwrap();
+    let (text, answer) = (bed.path("text"), bed.path("answer"));
+    fs::write(&text, format!("#!/bin/sh\necho '{password}'\n")).unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o700)).unwrap();
+    copy_program(&text, &answer);
     let mut ssh = bed.client_without_a_login("ssh");
     ssh.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", "root@127.0.0.1", "echo in"]);
     ssh.env("SSH_ASKPASS", answer).env("SSH_ASKPASS_REQUIRE", "force").output().unwrap()

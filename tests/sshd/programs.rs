@@ -1,7 +1,8 @@
 //! Programs of sessions: their bytes, their end, and what they find.
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Child, Stdio};
 
 use sha2::{Digest, Sha256};
 
@@ -127,22 +128,29 @@ async fn watch_memory(bed: &Bed) -> u64 {
     most
 }
 
-/// A shell that is hung up tells of its child's end on stderr, where nobody reads any more, and a broken pipe ends it before its trap.
-const QUIET: &str = "exec 2>/dev/null";
+/// A command that says that it is ready, and does `last` when it is hung up.
+fn until_hung_up(last: &str) -> String {
+    format!("trap '{last}; exit' HUP; echo ready; while :; do sleep 0.05; done")
+}
+
+/// A session whose command has said that it is ready.
+fn ready(bed: &Bed, options: &[&str], command: &str) -> Child {
+    let mut ssh = bed.ssh_with(options, command).stdout(Stdio::piped()).spawn().unwrap();
+    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    ssh
+}
+
+/// Ends a client at once.
+fn leave(mut ssh: Child) {
+    // `timeout` passes it on.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&ssh), rustix::process::Signal::TERM).unwrap();
+    ssh.wait().unwrap();
+}
 
 #[tokio::test]
 async fn a_session_is_hung_up_when_its_client_is_gone() {
     let bed = Bed::start();
-    let file = bed.path("said");
-    let command = format!(
-        "{QUIET}; trap 'echo hung up > {}; exit' HUP; echo ready; while :; do sleep 0.05; done",
-        file.display()
-    );
-    let mut ssh = bed.ssh_with(&[], &command).stdout(Stdio::piped()).spawn().unwrap();
-    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-    // `timeout` passes it on.
-    rustix::process::kill_process(rustix::process::Pid::from_child(&ssh), rustix::process::Signal::TERM).unwrap();
-    ssh.wait().unwrap();
+    leave(ready(&bed, &[], &until_hung_up(&format!("echo hung up > {}", bed.path("said").display()))));
     assert_eq!(bed.written("said").await, "hung up\n");
     until("no child of the server is left, not even a dead one", async || {
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bed.server.id())).unwrap();
@@ -151,22 +159,55 @@ async fn a_session_is_hung_up_when_its_client_is_gone() {
     .await;
 }
 
+/// More than a pipe holds, and where nobody reads any more.
+#[tokio::test]
+async fn a_program_is_not_ended_by_what_it_writes_when_its_client_is_gone() {
+    let bed = Bed::start();
+    let file = bed.path("said");
+    let last = format!("head -c 3000000 /dev/zero && echo last words >&2 && echo done > {}", file.display());
+    leave(ready(&bed, &[], &until_hung_up(&last)));
+    assert_eq!(bed.written("said").await, "done\n");
+}
+
 #[tokio::test]
 async fn the_server_ends_in_order_when_it_is_told_to_and_hangs_up() {
     let mut bed = Bed::start();
-    let file = bed.path("said");
-    let command = format!(
-        "{QUIET}; trap 'echo hung up > {}; exit' HUP; echo ready; while :; do sleep 0.05; done",
-        file.display()
-    );
-    let mut ssh = bed.ssh_with(&[], &command).stdout(Stdio::piped()).spawn().unwrap();
-    ssh.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let command = |name: &str| until_hung_up(&format!("sleep 0.2; echo hung up > {}", bed.path(name).display()));
+    let sessions: Vec<(String, Child)> = (0..4)
+        .map(|index| {
+            let (name, options) = (format!("said{index}"), if index % 2 == 0 { &[][..] } else { &["-tt"][..] });
+            let ssh = ready(&bed, options, &command(&name));
+            (name, ssh)
+        })
+        .collect();
     let _silent = bed.connect();
     bed.signal(rustix::process::Signal::TERM);
     let ended = until("the server ends", async || bed.server.try_wait().unwrap()).await;
     assert_eq!(ended.code(), Some(0));
-    assert_eq!(bed.written("said").await, "hung up\n");
-    assert_eq!(ssh.wait().unwrap().code(), Some(255));
+    for (name, mut ssh) in sessions {
+        // Its programs have ended before it has.
+        assert_eq!(std::fs::read_to_string(bed.path(&name)).unwrap(), "hung up\n", "{name}");
+        assert_eq!(ssh.wait().unwrap().code(), Some(255));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_end_when_it_is_hung_up_is_killed_with_the_server() {
+    let mut bed = Bed::start();
+    let file = bed.path("pid");
+    let command = format!("trap '' HUP; echo $$ > {}; echo ready; while :; do sleep 0.05; done", file.display());
+    // The client of one is there, that of the other is not.
+    let mut there = ready(&bed, &[], &command);
+    let first = std::fs::read_to_string(&file).unwrap();
+    leave(ready(&bed, &[], &command));
+    let second = std::fs::read_to_string(&file).unwrap();
+    let runs = |pid: &str| Path::new("/proc").join(pid.trim()).exists();
+    assert!(first != second && runs(&first) && runs(&second));
+    bed.signal(rustix::process::Signal::TERM);
+    let ended = until("the server ends", async || bed.server.try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
+    assert!(!runs(&first) && !runs(&second), "{}", bed.log());
+    there.wait().unwrap();
 }
 
 #[test]

@@ -379,7 +379,10 @@ fn rename(from: &Path, to: &Path) -> Result<(), Refused> {
 
 fn change(path: &Path, wanted: &Wanted, flags: AtFlags) -> Result<(), Refused> {
     if let Some(size) = wanted.size {
-        File::options().write(true).open(path)?.set_len(size)?;
+        // Never waits for the other end of a FIFO, which has no size either. Nor has a link.
+        let mut how = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        how.set(OFlags::NOFOLLOW, flags.contains(AtFlags::SYMLINK_NOFOLLOW));
+        fs::ftruncate(fs::open(path, how, Mode::empty())?, size)?;
     }
     if let Some(mode) = wanted.mode() {
         if flags.is_empty() { fs::chmod(path, mode)? } else { fs::chmodat(CWD, path, mode, flags)? }
@@ -519,6 +522,8 @@ mod tests {
         assert_eq!(code(&mut files, SYMLINK, &[&string(b"file"), &string(b"link")]), 0);
         let wanted = [&[0, 0, 0, 13][..], &2u64.to_be_bytes(), &[0, 0, 1, 0o200], &[0, 0, 0, 7, 0, 0, 0, 8]].concat();
         assert_eq!(code(&mut files, SETSTAT, &[&string(b"link"), &wanted]), 0);
+        let size = [&string(b"lsetstat@openssh.com")[..], &string(b"link"), &1u32.to_be_bytes(), &[0; 8]].concat();
+        assert_eq!(code(&mut files, EXTENDED, &[&size]), Code::Failure as u32, "a link has no size");
         let metadata = std::fs::metadata(dir.path().join("file")).unwrap();
         assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (2, 0o600 & 0o777));
         assert_eq!(std::os::unix::fs::MetadataExt::mtime(&metadata), 8);
@@ -567,6 +572,8 @@ mod tests {
         assert_eq!(code(&mut files, READ, &[&handle, &[0; 8], &[0, 0, 0, 9]]), Code::Eof as u32);
         assert_eq!(code(&mut files, CLOSE, &[&handle]), 0);
         assert_eq!(code(&mut files, OPEN, &[&string(b"fifo"), &[0, 0, 0, 2], &[0; 4]]), Code::Failure as u32);
+        let to_a_size = [&1u32.to_be_bytes()[..], &[0; 8]].concat();
+        assert_eq!(code(&mut files, SETSTAT, &[&string(b"fifo"), &to_a_size]), Code::Failure as u32);
     }
 
     proptest::proptest! {
