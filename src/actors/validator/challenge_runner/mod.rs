@@ -34,8 +34,9 @@ use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
+use crate::actors::validator::under_proof::UnderProof;
 use crate::clock::SharedClock;
-use crate::ids::{BlockNumber, Epoch, Hotkey};
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
 use crate::messages::blacklist_guard::{AdmitMiners, Penalise};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{CanaryFailures, MemoryHistory, OpenRounds, RecentVerdicts, Rounds, Write};
@@ -104,6 +105,8 @@ pub struct ChallengeRunnerSetup {
     pub guard: Handle<BlacklistGuard>,
     /// What they offer.
     pub specs: Handle<SpecsCollector>,
+    /// What this validator's own proofs and rentals tell each other.
+    pub under_proof: UnderProof,
     /// What is leased.
     pub allocations: Handle<AllocationManager>,
     /// Keeps the verdicts.
@@ -129,6 +132,8 @@ struct Prepared {
 struct Found {
     findings: Vec<Finding>,
     receipts: Option<ReceiptsBody>,
+    /// What this validator has leased at its end.
+    leased: HashMap<Hotkey, Vec<DeviceId>>,
 }
 
 /// An epoch whose verdicts are decided but not yet on disk.
@@ -340,10 +345,11 @@ impl ChallengeRunner {
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
             let problem = match done {
-                Ok(Found { findings: found, receipts }) => {
+                Ok(Found { findings: found, receipts, leased }) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
                     let traces = found.iter().filter_map(|f| Some((f.plan.hotkey, f.trace.clone()?))).collect();
-                    let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    let mut findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    rented_meanwhile(&mut findings, &leased);
                     let unwritten = act.judge(epoch, block, &findings, traces, receipts);
                     return act.write(unwritten, ctx);
                 }
@@ -579,7 +585,24 @@ async fn run(
     }
     let Prepared { intent, slot, plans, receipts } = prepared;
     let findings = round::judge_all(&setup, intent.epoch, slot, plans).await;
-    Ok(Found { findings, receipts })
+    // Where that is not known, a device that was rented meanwhile stays unknown, and is not paid.
+    let leased = setup.allocations.ask(LeasedDevices, ASK).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was rented while the round ran is not known");
+        HashMap::new()
+    });
+    Ok(Found { findings, receipts, leased })
+}
+
+/// A device that its miner called rented, and that a lease of ours holds at the end of the round, is paid like one that was
+/// leased before it: the miner gave up its proof for us. That the miner says so alone changes nothing.
+fn rented_meanwhile(findings: &mut [MinerFinding], leased: &HashMap<Hotkey, Vec<DeviceId>>) {
+    for MinerFinding { hotkey, devices, .. } in findings {
+        let of = leased.get(hotkey).map(Vec::as_slice).unwrap_or_default();
+        let rented = |d: &&mut DeviceFinding| {
+            matches!(d.verdict, Some(Verdict::Unknown { cause: UnknownCause::Rented, .. })) && of.contains(&d.device)
+        };
+        devices.iter_mut().filter(rented).for_each(|d| d.leased = true);
+    }
 }
 
 /// The standing of every device by the last proofs of memory, as the journal has them.

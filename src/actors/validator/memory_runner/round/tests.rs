@@ -207,7 +207,9 @@ fn bench() -> Bench {
         opening_deadline: Duration::from_millis(1_000),
         verifiers: Verifiers::new(2),
     };
-    Bench { setup: Arc::new(RoundSetup { dendrite, rules, view, clock: clock.clone(), metrics }), publish, clock }
+    let under_proof = UnderProof::default();
+    let setup = Arc::new(RoundSetup { dendrite, under_proof, rules, view, clock: clock.clone(), metrics });
+    Bench { setup, publish, clock }
 }
 
 const OWN: Slot = Slot { blocks: 24..28, shared: false };
