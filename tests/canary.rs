@@ -15,7 +15,8 @@ use compute_subnet::actors::validator::verifiers::Verifiers;
 use compute_subnet::canary::original::Original;
 use compute_subnet::canary::ssh::{Ssh, fresh_key};
 use compute_subnet::canary::{
-    Access, Fault, Landlord, Limits, Login, Others, Outcome, Plan, Reason, Remote as _, Rented, Stage, Task, Tools, drive,
+    Access, Fault, Landlord, Limits, Login, Others, Outcome, Plan, Reason, Remote as _, Rented, Stage, Task, Tools,
+    drive,
 };
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};

@@ -261,9 +261,10 @@ impl CanaryRunner {
         let view = self.setup.view.borrow().clone();
         let (Some(view), Some(judged)) = (view, &self.judged) else { return Vec::new() };
         let own = view.metagraph.axon_address(&miner).map(|addr| addr.ip());
-        let proved = judged.miners.iter().filter(|m| {
-            m.hotkey != miner && m.devices.iter().any(|d| matches!(d.verdict, Verdict::Pass { .. }))
-        });
+        let proved = judged
+            .miners
+            .iter()
+            .filter(|m| m.hotkey != miner && m.devices.iter().any(|d| matches!(d.verdict, Verdict::Pass { .. })));
         let addrs = proved.filter_map(|m| view.metagraph.axon_address(&m.hotkey));
         addrs.filter(|addr| Some(addr.ip()) != own).collect()
     }

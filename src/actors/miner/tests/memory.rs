@@ -241,7 +241,11 @@ fn memory_that_is_scanned_when_its_device_is_rented_is_opened_and_then_given_bac
         let made = miner.leases.ask(miner.allocate(2, &[1]), DEADLINE).await.unwrap();
         assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
         miner.given_back().await;
-        assert_eq!(miner.open_blocks(A, 2, 1, &[[0, 0]]).await, Err(OpenError::Unknown), "a tenant does not wait for long");
+        assert_eq!(
+            miner.open_blocks(A, 2, 1, &[[0, 0]]).await,
+            Err(OpenError::Unknown),
+            "a tenant does not wait for long"
+        );
     });
 }
 

@@ -38,8 +38,8 @@ use crate::actors::validator::specs_collector::SpecsCollector;
 use crate::actors::validator::under_proof::UnderProof;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
-use crate::lease::health::{HealthPolicy, Observation, Outage};
 use crate::lease::Lease;
+use crate::lease::health::{HealthPolicy, Observation, Outage};
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::journal::{EndedLeases, HeldCanaries, LiveLeases};
 use crate::messages::validator::allocation_manager::{

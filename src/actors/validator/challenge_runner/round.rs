@@ -517,6 +517,22 @@ mod tests {
     }
 
     #[test]
+    fn a_device_given_up_for_a_lease_of_ours_counts_as_leased_and_one_that_is_only_called_rented_does_not() {
+        let rented = || Some(Verdict::unknown(UnknownCause::Rented, "it is rented"));
+        let leased = HashMap::from([(Hotkey([1; 32]), vec![gpu()])]);
+        let counts = |miner, device, verdict| {
+            let mut findings = [MinerFinding::from(finding(miner, device, verdict))];
+            super::super::rented_meanwhile(&mut findings, &leased);
+            findings[0].devices[0].leased
+        };
+        assert!(counts(1, gpu(), rented()));
+        assert!(!counts(1, DeviceId::cpu(0), rented()) && !counts(2, gpu(), rented()), "no lease of ours");
+        assert!(!counts(1, gpu(), pass()), "what was proved is paid as proved");
+        let withheld = Verdict::fail(FailReason::OpeningWithheld, "seen");
+        assert!(!counts(1, gpu(), Some(withheld)));
+    }
+
+    #[test]
     fn a_miner_whose_judging_failed_is_our_fault_and_keeps_its_leases() {
         let leased = unjudged(finding(1, gpu(), None).plan);
         assert_eq!(leased.verdicts, [None]);
