@@ -15,7 +15,8 @@ use compute_subnet::actors::validator::verifiers::Verifiers;
 use compute_subnet::canary::original::Original;
 use compute_subnet::canary::ssh::{Ssh, fresh_key};
 use compute_subnet::canary::{
-    Access, Fault, Landlord, Limits, Login, Outcome, Plan, Reason, Remote as _, Rented, Stage, Task, Tools, drive,
+    Access, Fault, Landlord, Limits, Login, Others, Outcome, Plan, Reason, Remote as _, Rented, Stage, Task, Tools,
+    drive,
 };
 use compute_subnet::clock::SystemClock;
 use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};
@@ -357,6 +358,7 @@ async fn scene(quirk: Quirk, program: &[u8]) -> Scene {
         program: Arc::from(program),
         verifiers: Verifiers::new(2),
         models: Arc::default(),
+        witness: Arc::new(Others::default()),
     };
     Scene { _tmp: tmp, server, house, tools }
 }
@@ -431,6 +433,7 @@ async fn a_password_opens_as_well_where_no_key_was_told() {
         program: Arc::from(prover()),
         verifiers: Verifiers::new(2),
         models: Arc::default(),
+        witness: Arc::new(Others::default()),
     };
     let report = drive(&tools, &LIMITS, &plan(1)).await;
     assert_eq!((report.outcome, report.host_key_pinned), (Outcome::Pass, false));
@@ -627,6 +630,7 @@ async fn at_old_miner(manners: Manners, key: &Arc<RenterKey>) -> (compute_subnet
         program: Arc::from(prover()),
         verifiers: Verifiers::new(2),
         models: Arc::default(),
+        witness: Arc::new(Others::default()),
     };
     (drive(&tools, &LIMITS, &plan(1)).await, miner)
 }

@@ -12,6 +12,7 @@ use super::course::{Course, Report, Stage};
 use super::prove::{self, Committed, Models, Proved, Task};
 use super::reason::{Fault, Reason};
 use super::remote::{Access, Remote, Session};
+use super::witness::{Seen, Witness};
 use crate::actors::validator::verifiers::Verifiers;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
 use crate::verdict::Side;
@@ -106,6 +107,8 @@ pub struct Tools {
     pub verifiers: Verifiers,
     /// What the GPUs of a container are asked that are not known before.
     pub models: Arc<Models>,
+    /// Tells whether it is we who are cut off.
+    pub witness: Arc<dyn Witness>,
 }
 
 /// What the stages hand on.
@@ -122,12 +125,21 @@ struct Hands {
 
 /// Drives a canary through all stages. It takes no longer than its limits together.
 pub async fn drive(tools: &Tools, limits: &Limits, plan: &Plan) -> Report {
+    let seen = Seen::by(&*tools.witness);
+    tokio::select! {
+        biased;
+        report = walk(tools, limits, plan, &seen) => report,
+        never = seen.look() => match never {},
+    }
+}
+
+async fn walk(tools: &Tools, limits: &Limits, plan: &Plan, seen: &Seen<'_>) -> Report {
     let mut course = Course::default();
     let mut hands = Hands { tasks: plan.tasks.clone(), ..Hands::default() };
     while let Some(stage) = course.stage() {
         let begun = Instant::now();
         let limit = limits.of(stage);
-        let result = match timeout(limit, carry_out(stage, tools, limits, plan, &mut hands)).await {
+        let result = match timeout(limit, carry_out(stage, tools, limits, plan, seen, &mut hands)).await {
             Ok(result) => result,
             // The openings have a deadline of their own.
             Err(_) if stage == Stage::Verify => {
@@ -135,7 +147,13 @@ pub async fn drive(tools: &Tools, limits: &Limits, plan: &Plan) -> Report {
             }
             Err(_) => Err(late(limit)),
         };
-        course.ended(result, begun.elapsed());
+        let took = begun.elapsed();
+        let result = match result {
+            // That a release failed says nothing of the miner in any case.
+            Err(fault) if stage != Stage::Release => Err(seen.judge(fault).await),
+            result => result,
+        };
+        course.ended(result, took);
     }
     let devices = hands.tasks.iter().map(|task| task.device).collect();
     course.report(devices, hands.proved, hands.failed, hands.pinned)
@@ -158,7 +176,14 @@ fn out_of_order() -> Fault {
     Fault::new(Reason::OwnFault, "the stage before left nothing to go on with")
 }
 
-async fn carry_out(stage: Stage, tools: &Tools, limits: &Limits, plan: &Plan, hands: &mut Hands) -> Result<(), Fault> {
+async fn carry_out(
+    stage: Stage,
+    tools: &Tools,
+    limits: &Limits,
+    plan: &Plan,
+    seen: &Seen<'_>,
+    hands: &mut Hands,
+) -> Result<(), Fault> {
     match stage {
         Stage::Allocate => {
             let Rented { access } = tools.landlord.rent(plan).await?;
@@ -211,7 +236,9 @@ async fn carry_out(stage: Stage, tools: &Tools, limits: &Limits, plan: &Plan, ha
                 match made {
                     Ok(proved) => hands.proved.push(proved),
                     Err(fault) => {
-                        // The roots were here: that they are not opened, or opened wrong, is the miner's doing. Nothing else is.
+                        // The roots were here: that they are not opened, or opened wrong, is the miner's doing. Nothing else is,
+                        // nor that, if it is we who were cut off.
+                        let fault = seen.judge(fault).await;
                         if fault.reason.side() == Side::Miner {
                             hands.failed.push(device);
                         }

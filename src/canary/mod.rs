@@ -8,7 +8,7 @@
 //!
 //! Read in this order: [`course`] (the stages as a pure state machine, and what they come to), [`reason`] (why a stage fails,
 //! and on whose side), [`standing`] (what it costs), [`schedule`] (whose turn it is), [`remote`] (what is needed of SSH, as a trait), [`ssh`] (the
-//! real one), [`original`] (renting over the original's protocol), [`prove`] (the proof over the login), [`mod@drive`] (all stages, each with its deadline), [`simulated`] (a remote
+//! real one), [`original`] (renting over the original's protocol), [`prove`] (the proof over the login), [`witness`] (whether it is we who are cut off), [`mod@drive`] (all stages, each with its deadline), [`simulated`] (a remote
 //! machine within this process, with every fault there is).
 
 pub mod course;
@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod simulated;
 pub mod ssh;
 pub mod standing;
+pub mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -30,3 +31,4 @@ pub use drive::{Landlord, Limits, Plan, Rented, Tools, drive};
 pub use prove::{Models, Proved, Task};
 pub use reason::{Fault, Reason};
 pub use remote::{Access, Login, Process, Remote, Session};
+pub use witness::{Others, Witness};

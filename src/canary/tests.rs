@@ -66,7 +66,8 @@ fn set_up() -> (Arc<House>, SimulatedRemote, Tools) {
     let (house, remote) = (Arc::new(House::default()), SimulatedRemote::default());
     let program: Arc<[u8]> = Arc::from(&b"a program"[..]);
     let (landlord, verifiers, models) = (house.clone(), Verifiers::new(2), Arc::default());
-    let tools = Tools { landlord, remote: Arc::new(remote.clone()), program, verifiers, models };
+    let witness = Arc::new(Others::default());
+    let tools = Tools { landlord, remote: Arc::new(remote.clone()), program, verifiers, models, witness };
     (house, remote, tools)
 }
 
@@ -122,6 +123,47 @@ async fn every_fault_ends_at_its_stage_with_its_reason_and_the_devices_are_alway
         let failed = if costs { plan(1).devices() } else { Vec::new() };
         assert_eq!((report.failed.clone(), report.proved.len()), (failed, 0), "{trouble:?}");
     }
+}
+
+/// Says that we are cut off.
+struct CutOff;
+
+#[async_trait]
+impl Witness for CutOff {
+    async fn cut_off(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn what_fails_while_we_are_cut_off_is_unknown_and_counts_against_no_device_but_a_wrong_answer_is_one() {
+    for trouble in Trouble::ALL {
+        let (house, remote, tools) = set_up();
+        let tools = Tools { witness: Arc::new(CutOff), ..tools };
+        remote.set_trouble(Some(trouble));
+        let limits = match trouble {
+            Trouble::Silent => Limits { run: Duration::from_millis(200), ..LIMITS },
+            Trouble::SilentAtOpenings => Limits { verify: Duration::from_millis(200), ..LIMITS },
+            _ => LIMITS,
+        };
+        let report = drive(&tools, &limits, &plan(1)).await;
+        assert!(house.rented.lock().unwrap().is_empty(), "{trouble:?}");
+        let answered = matches!(
+            trouble,
+            Trouble::OtherKey | Trouble::NoLogin | Trouble::Altered | Trouble::Babble | Trouble::WrongOpenings
+        );
+        if answered {
+            assert_eq!(report.outcome.label(), "fail", "{trouble:?}: {report:?}");
+            continue;
+        }
+        assert_eq!((report.outcome.label(), report.outcome.reason()), ("unknown", Some(Reason::OwnFault)));
+        assert!(report.failed.is_empty(), "{trouble:?}: {report:?}");
+        let row = [(3, &report), (2, &report), (1, &report)];
+        assert_eq!(standing::unreached(row.into_iter()), None, "{trouble:?}: none of three in a row");
+    }
+    let (_, _, tools) = set_up();
+    let report = drive(&Tools { witness: Arc::new(CutOff), ..tools }, &LIMITS, &plan(1)).await;
+    assert_eq!(report.outcome, Outcome::Pass, "what was proved is proved");
 }
 
 #[tokio::test]

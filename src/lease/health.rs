@@ -39,9 +39,9 @@ pub enum EngineView {
     Exited,
     /// It is not there.
     Gone,
-    /// The miner did not answer.
+    /// The miner did not answer, or would not say: its refusal is an answer that shows no container.
     Unreachable,
-    /// We could not ask (our own fault, or the engine is down): says nothing.
+    /// We could not ask (our own fault; of one's own engine, that it is down): says nothing.
     NotSeen,
 }
 
@@ -62,9 +62,9 @@ impl From<Option<ContainerState>> for EngineView {
 pub enum ProbeView {
     /// The SSH server answered.
     Answered,
-    /// It did not.
+    /// It did not: silence, a closed port, or word from the far side's network that there is no way.
     NoAnswer,
-    /// We could not probe (our own fault): says nothing.
+    /// We could not probe (our own fault, seen on this machine): says nothing.
     NotSeen,
     /// There is no second vantage point: the miner's own records, and engines whose endpoints are not real.
     NotApplicable,

@@ -47,7 +47,7 @@ pub struct DeviceFinding {
     pub model: String,
     /// A lease of ours (or a receipt that counts) covers it.
     pub leased: bool,
-    /// What the round found; `None` for a device that was left alone.
+    /// What the round found; `None` for a device that was left alone. One whose lease began in the round may have both.
     pub verdict: Option<Verdict>,
 }
 
@@ -300,6 +300,11 @@ impl Judge {
                             failed_release = failed_release.or(Some(device));
                         }
                         let verdict = recorded.verdict;
+                        let gave_up = matches!(verdict, Verdict::Unknown { cause: UnknownCause::Rented, .. });
+                        if leased && gave_up {
+                            history.rests();
+                            history.freeze(epoch, 1, 0, &self.rules);
+                        }
                         let counted = Counted { uid, hotkey, device: Some(device), model: model.clone(), verdict };
                         judged.counted.push(counted);
                     }
@@ -452,8 +457,12 @@ impl Judge {
     /// nothing, nor does proving it with a slow machine, and must not cost the other its pay.
     fn settle_duplicates(&self, table: &ScoreTable, findings: &mut [MinerFinding]) {
         let claims = findings.iter().flat_map(|f| f.devices.iter().map(|d| (&f.hotkey, d))).filter(|(hotkey, d)| {
-            let Some(verdict) = &d.verdict else { return d.leased };
-            let Verdict::Pass { evidence } = verdict else { return false };
+            let evidence = match &d.verdict {
+                // Left alone for a lease, or given up for one that began meanwhile: its last Pass is paid.
+                None | Some(Verdict::Unknown { cause: UnknownCause::Rented, .. }) => return d.leased,
+                Some(Verdict::Pass { evidence }) => evidence,
+                Some(_) => return false,
+            };
             let unseen = DeviceHistory::default();
             let history = self.history(**hotkey, Some(d.device)).unwrap_or(&unseen);
             history.would_hold(&d.model, table.find(&d.model), evidence.rate())

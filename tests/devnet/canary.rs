@@ -7,7 +7,7 @@ use crate::common::{LONG, PROVER, inside, settings, until};
 use compute_subnet::actors::validator::verifiers::Verifiers;
 use compute_subnet::canary::original::Original;
 use compute_subnet::canary::simulated::{SimulatedRemote, Trouble};
-use compute_subnet::canary::{Landlord as _, Limits, Outcome, Plan, Reason, Stage, Task, Tools, drive};
+use compute_subnet::canary::{Landlord as _, Limits, Others, Outcome, Plan, Reason, Stage, Task, Tools, drive};
 use compute_subnet::clock::{Clock as _, SystemClock};
 use compute_subnet::exit::Exit;
 use compute_subnet::ids::{DeviceId, Hash32, Hotkey, LeaseId};
@@ -233,6 +233,7 @@ fn a_miner_of_ours_is_rented_by_the_originals_protocol_too_and_holds_nothing_aft
             program: Arc::from(&b"a program"[..]),
             verifiers: Verifiers::new(1),
             models: Arc::default(),
+            witness: Arc::new(Others::default()),
         };
         let limits =
             Limits { allocate: LONG, login: LONG, upload: LONG, run: LONG, verify: LONG, release: LONG, samples: 8 };

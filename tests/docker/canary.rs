@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use compute_subnet::actors::validator::verifiers::Verifiers;
 use compute_subnet::canary::ssh::{Ssh, fresh_key};
 use compute_subnet::canary::{
-    Access, Fault, Landlord, Limits, Outcome, Plan, Reason, Rented, Report, Stage, Task, Tools, drive,
+    Access, Fault, Landlord, Limits, Others, Outcome, Plan, Reason, Rented, Report, Stage, Task, Tools, drive,
 };
 use compute_subnet::ids::{DeviceId, Hotkey, LeaseId};
 use compute_subnet::lease::engine::docker::DockerEngine;
@@ -67,7 +67,8 @@ async fn canary(bed: &Bed, number: u8, image: &str, told: Option<String>) -> Rep
     let landlord = Arc::new(House { engine: bed.engine(1), spec, told });
     let program = Arc::from(std::fs::read(stripped(bed)).unwrap());
     let (verifiers, models) = (Verifiers::new(2), Arc::default());
-    let tools = Tools { landlord, remote: Arc::new(Ssh), program, verifiers, models };
+    let witness = Arc::new(Others::default());
+    let tools = Tools { landlord, remote: Arc::new(Ssh), program, verifiers, models, witness };
     let task = Task { device: DeviceId::cpu(0), work: Work::new(256, 256, 2).unwrap(), floor_ops: None };
     let plan = Plan { id: LeaseId([number; 16]), miner: Hotkey([1; 32]), tasks: vec![task] };
     drive(&tools, &LIMITS, &plan).await

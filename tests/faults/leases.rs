@@ -9,7 +9,7 @@ use compute_subnet::launch;
 use compute_subnet::lease::{EndReason, Event, Lease, LeaseState, LeaseTerms, Role, apply};
 use compute_subnet::messages::miner::allocation_manager as miner;
 use compute_subnet::messages::validator::allocation_manager::{
-    LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest, ShowLease,
+    AllocatedDevices, LeasedDevices, ListLeases, Release, Rent, RentError, RentRequest, ShowLease,
 };
 use compute_subnet::runtime::Placement;
 use compute_subnet::store::records::LeaseRecord;
@@ -73,6 +73,51 @@ fn a_lease_that_is_not_seen_any_more_is_released_at_its_miner_once_that_is_back(
         );
         assert!(held.ask(miner::ListLeases, LONG).await.unwrap().is_empty());
         assert!(rentals.ask(ListLeases, LONG).await.unwrap().is_empty());
+        assert_eq!((validator.stop().await, again.stop().await), (Exit::Ok, Exit::Ok));
+        subnet.ledger.stop().await;
+        Exit::Ok
+    });
+    assert_eq!(exit, Exit::Ok);
+}
+
+#[test]
+fn devices_of_a_release_that_their_miner_does_not_confirm_are_proved_again_and_rented_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let exit = launch::run(|runtime| async move {
+        let mut subnet = Subnet::start(dir.path(), quick(), runtime.clone()).await;
+        let (first, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
+        subnet.axon = first.node.axon_address.unwrap();
+        let rentals = validator.allocations.clone();
+        let (first, validator) = (Running::new(first.node), Running::new(validator.node));
+        let wish = || {
+            Rent(RentRequest {
+                id: None,
+                renter: Hotkey([9; 32]),
+                miner: None,
+                requirements: compute_subnet::rental::Requirements::any(1),
+                duration: secs(36_000),
+                image: String::new(),
+                ssh_key: "ssh-ed25519 AAAA".into(),
+            })
+        };
+        let lease = until(secs(20), async || rentals.ask(wish(), secs(5)).await.unwrap().ok()).await;
+        let id = lease.expect("a device is proved and rented").id;
+        assert_eq!(first.stop().await, Exit::Ok);
+        let released = rentals.ask(Release(id), secs(20)).await.unwrap();
+        assert!(matches!(released, Err(RentError::NoAnswer(_) | RentError::Busy)), "{released:?}");
+        let proved = async || rentals.ask(LeasedDevices, secs(5)).await.unwrap().is_empty().then_some(());
+        until(secs(20), proved).await.expect("its devices are proved again");
+        let lease = rentals.ask(ShowLease(id), secs(5)).await.unwrap().unwrap();
+        assert_eq!(lease.state, LeaseState::Releasing, "nobody confirmed it");
+        assert!(rentals.ask(AllocatedDevices, secs(5)).await.unwrap().is_empty());
+        let again = rentals.ask(wish(), secs(5)).await.unwrap();
+        assert!(matches!(again, Err(RentError::NoneFree(_))), "{again:?}");
+
+        let again = subnet.miner(Placement::PerNode);
+        let again = Running::new(again.node);
+        let of = async || rentals.ask(ShowLease(id), secs(5)).await.unwrap().ok();
+        let ended = until(secs(30), async || of().await.filter(|lease| lease.state.is_final())).await;
+        assert_eq!(ended.map(|lease| lease.state), Some(LeaseState::Released));
         assert_eq!((validator.stop().await, again.stop().await), (Exit::Ok, Exit::Ok));
         subnet.ledger.stop().await;
         Exit::Ok

@@ -118,6 +118,8 @@ pub struct ChallengeRunner {
     answered: HashMap<Hotkey, Epoch>,
     /// The proof of memory that is under way.
     memory: Option<memory::Held>,
+    /// The proof of memory that a rental ended last, by one of its devices.
+    ousted: Option<(Hotkey, ChallengeId, DeviceId)>,
     /// The last epoch for which a validator had memory filled.
     filled: HashMap<Hotkey, Epoch>,
     proofs: u64,
@@ -137,6 +139,7 @@ impl ChallengeRunner {
             kept: HashMap::new(),
             answered: HashMap::new(),
             memory: None,
+            ousted: None,
             filled: HashMap::new(),
             proofs: 0,
             refusals: 0,

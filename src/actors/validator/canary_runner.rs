@@ -32,13 +32,13 @@ use crate::canary::original::Original;
 use crate::canary::schedule::{Candidate, Rhythm, lasts, next, some};
 use crate::canary::ssh::fresh_key;
 use crate::canary::{
-    Access, Fault, Landlord, Limits, Models, Plan, Reason, Remote, Rented, Report, Task, Tools, drive,
+    Access, Fault, Landlord, Limits, Models, Others, Plan, Reason, Remote, Rented, Report, Task, Tools, drive,
 };
 use crate::clock::{SharedClock, millis};
 use crate::ids::{DeviceId, Epoch, Hotkey, LeaseId};
 use crate::messages::chain_watcher::{ChainView, NewBlock};
 use crate::messages::journal::{CanaryTimes, HeldCanaries, Write};
-use crate::messages::validator::allocation_manager::{LeasedDevices, Release, RentCanary, RentError};
+use crate::messages::validator::allocation_manager::{ListLeases, Release, RentCanary, RentError};
 use crate::messages::validator::canary_runner::{CanaryError, RunCanary};
 use crate::messages::validator::challenge_runner::EpochJudged;
 use crate::runtime::{AskError, Backoff, Ctx, Handle, Inspect, Supervised};
@@ -256,6 +256,19 @@ impl CanaryRunner {
         judged.miners.iter().filter_map(|m| Some((m.hotkey, of(m)?))).collect()
     }
 
+    /// Where other miners are that proved themselves in the last judged epoch.
+    fn others(&self, miner: Hotkey) -> Vec<std::net::SocketAddr> {
+        let view = self.setup.view.borrow().clone();
+        let (Some(view), Some(judged)) = (view, &self.judged) else { return Vec::new() };
+        let own = view.metagraph.axon_address(&miner).map(|addr| addr.ip());
+        let proved = judged
+            .miners
+            .iter()
+            .filter(|m| m.hotkey != miner && m.devices.iter().any(|d| matches!(d.verdict, Verdict::Pass { .. })));
+        let addrs = proved.filter_map(|m| view.metagraph.axon_address(&m.hotkey));
+        addrs.filter(|addr| Some(addr.ip()) != own).collect()
+    }
+
     /// Begins the canary that is due, if one is.
     fn go_on(&mut self, epoch: Epoch, ctx: &mut Ctx<Self>) {
         if self.begun.0 != epoch {
@@ -280,7 +293,8 @@ impl CanaryRunner {
     fn begin(&mut self, miner: Hotkey, way: Way, all: bool, answer: Option<Answer>, ctx: &mut Ctx<Self>) {
         self.running = Some(miner);
         let setup = self.setup.clone();
-        let work = async move { run(&setup, miner, way, all).await };
+        let others = Others::new(self.others(miner), setup.view.clone());
+        let work = async move { run(&setup, miner, way, all, others).await };
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
             act.setup.metrics.canary_running(false);
@@ -381,10 +395,13 @@ async fn run(
     miner: Hotkey,
     way: Way,
     all: bool,
+    others: Others,
 ) -> Result<(CanaryRow, Option<PublicKey>), CanaryError> {
-    let leased = setup.allocations.ask(LeasedDevices, ASK).await;
-    let leased = leased.map_err(|_| CanaryError::Busy("the leases are not known at this moment"))?;
-    let taken: &[DeviceId] = leased.get(&miner).map(Vec::as_slice).unwrap_or_default();
+    let leases = setup.allocations.ask(ListLeases, ASK).await;
+    let leases = leases.map_err(|_| CanaryError::Busy("the leases are not known at this moment"))?;
+    // Also what ends and is not confirmed: it is proved again, and still rented to nobody.
+    let held = leases.iter().filter(|lease| lease.miner == miner && lease.state.holds_devices());
+    let taken: Vec<DeviceId> = held.flat_map(|lease| lease.devices.iter().copied()).collect();
     let program = program(setup.program.clone()).await.map_err(CanaryError::NoProgram)?;
     let randomness = |error: String| CanaryError::Journal(format!("no randomness from the system: {error}"));
     let id = LeaseId::random().map_err(|e| randomness(e.to_string()))?;
@@ -423,7 +440,8 @@ async fn run(
     write(setup, Record::Canary(record.clone(), key.clone())).await?;
     setup.metrics.canary_running(true);
     let (remote, verifiers) = (setup.remote.clone(), setup.verifiers.clone());
-    let tools = Tools { landlord, remote, program, verifiers, models: Arc::new(setup.models()) };
+    let models = Arc::new(setup.models());
+    let tools = Tools { landlord, remote, program, verifiers, models, witness: Arc::new(others) };
     let report = drive(&tools, &limits, &plan).await;
     Ok((end(setup, &record, report).await?, key))
 }

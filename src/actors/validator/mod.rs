@@ -6,6 +6,7 @@ pub mod challenge_runner;
 pub mod memory_runner;
 pub mod node;
 pub mod specs_collector;
+pub mod under_proof;
 pub mod verifiers;
 pub mod weight_setter;
 

@@ -13,6 +13,7 @@ use super::challenge_runner::{ChallengeRunner, ChallengeRunnerSetup};
 use super::memory_runner::plan::{MemoryTable, MemoryWork};
 use super::memory_runner::{MemoryRunner, MemoryRunnerSetup, round};
 use super::specs_collector::{SpecsCollector, SpecsCollectorSetup};
+use super::under_proof::UnderProof;
 use super::verifiers::Verifiers;
 use super::weight_setter::{BurnRule, WeightSetter, WeightSetterSetup};
 use crate::actors::Subscriber;
@@ -156,6 +157,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let after = &["journal", "allocation_manager"];
     let (canaries, canaries_seat) = frame.tree.declare::<CanaryRunner>(frame.child("canary_runner", after));
 
+    let under_proof = UnderProof::default();
     let setup = {
         let (journal, clock) = (frame.journal.clone(), input.clock.clone());
         let dendrite = dendrite.clone();
@@ -172,7 +174,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
     let setup = {
         let (journal, clock, metrics) = (frame.journal.clone(), input.clock.clone(), frame.metrics.clone());
         let (dendrite, view, duty) = (dendrite.clone(), frame.chain.clone(), frame.duty.clone());
-        let (keypair, specs) = (input.keypair.clone(), specs.clone());
+        let (keypair, specs, under_proof) = (input.keypair.clone(), specs.clone(), under_proof.clone());
         frame.live.derived(move |settings| AllocationSetup {
             hotkey: keypair.hotkey(),
             keypair: keypair.clone(),
@@ -191,6 +193,7 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
             rent_deadline: settings.leases.rent_timeout,
             half_life: settings.leases.trouble_half_life,
             hardware_confirmations: settings.leases.hardware_confirmations,
+            under_proof: under_proof.clone(),
             specs: specs.clone(),
             duty: duty.clone(),
             journal: journal.clone(),
@@ -246,8 +249,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
         ];
         let (hotkey, view) = (input.keypair.hotkey(), frame.chain.clone());
         let (dendrite, tables, specs) = (dendrite.clone(), tables.clone(), specs.clone());
+        let under_proof = under_proof.clone();
         frame.live.derived(move |settings| ChallengeRunnerSetup {
             hotkey,
+            under_proof: under_proof.clone(),
             dendrite: dendrite.clone(),
             table: tables.get().0.clone(),
             works: tables.get().1.clone(),
@@ -330,10 +335,10 @@ pub fn start(input: ValidatorInput) -> Result<ValidatorNode, NodeError> {
                 verifiers: verifiers.clone(),
             };
             let (dendrite, view) = (dendrite.clone(), view.clone());
-            let (clock, metrics) = (clock.clone(), metrics.clone());
+            let (clock, metrics, under_proof) = (clock.clone(), metrics.clone(), under_proof.clone());
             MemoryRunnerSetup {
                 hotkey,
-                round: Arc::new(round::RoundSetup { dendrite, rules, view, clock, metrics }),
+                round: Arc::new(round::RoundSetup { dendrite, under_proof, rules, view, clock, metrics }),
                 table: tables.get().0.clone(),
                 memories: tables.get().2.clone(),
                 require_permit: settings.validator.require_permit,

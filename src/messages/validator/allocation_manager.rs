@@ -122,7 +122,8 @@ pub struct ShowLease(pub LeaseId);
 pub struct ListLeases;
 
 /// The devices that leases of this validator hold, by miner, those that begin or end included: they are not challenged. Those of
-/// a lease that ends because nothing is seen of it any more are.
+/// a lease that ends because nothing is seen of it any more are, and those that a miner was asked to release and has not
+/// confirmed for two attempts.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HashMap<Hotkey, Vec<DeviceId>>")]
 pub struct LeasedDevices;

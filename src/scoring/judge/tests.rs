@@ -465,6 +465,25 @@ fn nearly_everybody_silent_after_the_roots_is_our_own_outage_but_one_alone_and_t
     assert_eq!(withheld.all(&findings).void, None, "a refusal came over the network");
 }
 
+// === rentals that begin while a proof is made ===
+
+#[test]
+fn a_device_whose_lease_began_in_the_round_is_paid_its_last_pass_as_if_it_had_been_leased_before() {
+    let mut court = Court::new();
+    court.next(one(1, pass(100 * T)));
+    let mut given_up = one(1, unknown(UnknownCause::Rented));
+    assert_eq!(court.paid(given_up.clone()), percent(0), "the word of a miner that no lease bears out");
+    court.next(one(1, pass(100 * T)));
+    given_up.devices[0].leased = true;
+    assert_eq!(court.paid(given_up.clone()), percent(100));
+    assert!(court.proved(1, 1), "the epoch does not use up its Pass");
+    assert!(court.0.history(key(1), Some(gpu(1))).unwrap().is_after_lease());
+
+    let another = MinerFinding { devices: claimed(1, "gpu", pass(80 * T)).devices, ..one(2, pass(1)) };
+    let judged = court.all(&[given_up, another]);
+    assert_eq!(judged.counted[1].verdict.reason(), "duplicate_device", "what we rent is no other's");
+}
+
 // === duplicates ===
 
 #[test]

@@ -3,7 +3,8 @@
 //! Invariants: one memory is held at a time, and while it is, nothing else is proved (its ticket of the budget says so);
 //! nothing is allocated before the budget admits it and the device was found to be offered and free. The memory is given
 //! back when its last opening is made, when the time of its stage is over, when its slot passes before it is scanned, when
-//! a rental takes one of its devices, or when its own validator goes on to work. What was opened is kept until its time is
+//! a rental takes one of its devices, or when its own validator goes on to work. Once its roots were sent a rental waits
+//! [`LAST_OPENINGS`] for them to be opened: what is committed to and not opened is a Fail. What was opened is kept until its time is
 //! over: the same positions are answered again, others never.
 //!
 //! Whatever computes sits in the memory itself or in a future that ends with it ([`Held::ended`]). A restart of this actor
@@ -31,6 +32,10 @@ use crate::wire::synapse::{ChallengeRefusal, ChallengeReply, DeviceRoots, Memory
 
 /// Between two looks whether held memory is to be given back.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
+
+/// How long memory whose roots were sent is kept for its openings beside a rental: the validator draws them at once, and a
+/// container takes as long to start.
+const LAST_OPENINGS: Duration = Duration::from_secs(5);
 
 /// How far a proof is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,11 +205,23 @@ impl ChallengeRunner {
         }
     }
 
-    /// A rental goes before a proof of memory.
+    /// A rental goes before a proof of memory, but for the openings that are owed.
     pub(super) fn vacate_memory(&mut self, rented: &[DeviceId]) {
-        let wanted = |held: &Held| held.holds() && held.devices.iter().any(|d| rented.contains(&d.device));
-        if self.memory.as_ref().is_some_and(wanted) {
-            self.give_back("a rental needs the device");
+        let Some(held) = self.memory.as_mut().filter(|held| held.holds()) else { return };
+        let Some(device) = held.devices.iter().map(|d| d.device).find(|device| rented.contains(device)) else { return };
+        if held.stage == Stage::Scanned {
+            held.until = held.until.min(Instant::now() + LAST_OPENINGS);
+            return;
+        }
+        self.ousted = Some((held.caller, held.challenge, device));
+        self.give_back("a rental needs the device");
+    }
+
+    /// The answer to whoever asks for memory that is not held any more: rented, if that is why.
+    fn lost(&self, caller: Hotkey, challenge: ChallengeId, why: &str) -> ChallengeReply {
+        match self.ousted {
+            Some((of, id, device)) if (of, id) == (caller, challenge) => super::taken(device),
+            _ => gone(why),
         }
     }
 
@@ -257,7 +274,7 @@ impl ChallengeRunner {
     ) -> ChallengeReply {
         let ready = self.setup.keep_ready;
         let Some(held) = self.held(caller, challenge, Stage::Filling) else {
-            return gone("the memory was given back before it was filled");
+            return self.lost(caller, challenge, "the memory was given back before it was filled");
         };
         let reply = match filled {
             Ok(Ok(memories)) => {
@@ -287,8 +304,9 @@ impl ChallengeRunner {
         scanned: Option<Result<(Memories, Vec<DeviceRoots>), Failed>>,
     ) -> ChallengeReply {
         let keep = self.setup.keep_memory;
+        const UNSCANNED: &str = "the memory was given back before it was scanned";
         let Some(held) = self.held(caller, challenge, Stage::Scanning) else {
-            return gone("the memory was given back before it was scanned");
+            return self.lost(caller, challenge, UNSCANNED);
         };
         match scanned {
             Some(Ok((memories, roots))) => {
@@ -304,7 +322,7 @@ impl ChallengeRunner {
                 self.give_back("it was not scanned");
                 failed(&error)
             }
-            None => gone("the memory was given back before it was scanned"),
+            None => self.lost(caller, challenge, UNSCANNED),
         }
     }
 
@@ -384,7 +402,10 @@ impl Handler<ScanMemory> for ChallengeRunner {
                 Some(_) => {
                     refused(ChallengeRefusal::AlreadyChallenged, "the memory is not ready, or its scans are done")
                 }
-                None => gone("no memory is held for this challenge: it was given back, or the miner was restarted"),
+                None => {
+                    let why = "no memory is held for this challenge: it was given back, or the miner was restarted";
+                    self.lost(caller, challenge, why)
+                }
             };
             return Box::pin(async move { reply }.into_actor(self));
         };

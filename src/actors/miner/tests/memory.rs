@@ -216,7 +216,36 @@ fn a_rented_device_is_left_alone_and_a_rental_takes_the_memory_of_a_proof() {
         let made = miner.leases.ask(miner.allocate(2, &[0]), DEADLINE).await.unwrap();
         assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
         miner.given_back().await;
-        assert_eq!(refusal(&miner.scan(A, 1).await), ChallengeRefusal::Gone);
+        assert_eq!(refusal(&miner.scan(A, 1).await), ChallengeRefusal::Rented, "and says so to whoever had it filled");
+        assert_eq!(refusal(&miner.scan(B, 1).await), ChallengeRefusal::Gone);
+    });
+}
+
+#[test]
+fn memory_that_is_scanned_when_its_device_is_rented_is_opened_and_then_given_back() {
+    run(async {
+        let miner = roomy_miner();
+        miner.ready().await;
+        assert_eq!(miner.fill(A, 1, &[0, 1]).await, ChallengeReply::Ready);
+        assert!(matches!(miner.scan(A, 1).await, ChallengeReply::Roots { .. }));
+        let made = miner.leases.ask(miner.allocate(1, &[0]), DEADLINE).await.unwrap();
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        // Longer than what is held is looked after.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(miner.open_blocks(A, 1, 0, &[[0, 0]]).await.is_ok(), "the roots were sent: it is answerable for them");
+        assert!(miner.open_blocks(A, 1, 1, &[[0, 0]]).await.is_ok());
+        assert_eq!(miner.holds().await, 0);
+
+        assert_eq!(miner.fill(A, 2, &[1]).await, ChallengeReply::Ready);
+        assert!(matches!(miner.scan(A, 2).await, ChallengeReply::Roots { .. }));
+        let made = miner.leases.ask(miner.allocate(2, &[1]), DEADLINE).await.unwrap();
+        assert!(matches!(made, AllocateReply::Running { .. }), "{made:?}");
+        miner.given_back().await;
+        assert_eq!(
+            miner.open_blocks(A, 2, 1, &[[0, 0]]).await,
+            Err(OpenError::Unknown),
+            "a tenant does not wait for long"
+        );
     });
 }
 

@@ -91,6 +91,19 @@ pub(super) async fn call_renew(setup: &AllocationSetup, lease: &Lease, expires_a
     }
 }
 
+/// What a miner's word on a lease shows. A refusal shows nothing of the container, and is the miner's own doing: were it no look
+/// at all, a miner would be paid for refusing.
+fn told(reply: &LeaseStatusReply) -> EngineView {
+    match reply {
+        LeaseStatusReply::Known { state: ContainerState::Running, .. } => EngineView::Running,
+        LeaseStatusReply::Known { state: ContainerState::Paused, .. } => EngineView::Paused,
+        LeaseStatusReply::Known { state: ContainerState::Gone, .. } | LeaseStatusReply::UnknownLease => {
+            EngineView::Gone
+        }
+        LeaseStatusReply::Refused { .. } => EngineView::Unreachable,
+    }
+}
+
 /// How the lease is at its miner, which is handed the receipt.
 pub(super) async fn status(setup: &AllocationSetup, lease: &Lease, receipt: Option<LeaseReceipt>) -> EngineView {
     let silent = if knows_addresses(setup) { EngineView::Unreachable } else { EngineView::NotSeen };
@@ -104,15 +117,31 @@ pub(super) async fn status(setup: &AllocationSetup, lease: &Lease, receipt: Opti
         expires_at_ms: Some(lease.expires_at_ms),
     };
     match setup.dendrite.call(&peer, &request, setup.call_deadline, MAX_REPLY).await {
-        Ok(reply) => match reply.body {
-            LeaseStatusReply::Known { state: ContainerState::Running, .. } => EngineView::Running,
-            LeaseStatusReply::Known { state: ContainerState::Paused, .. } => EngineView::Paused,
-            LeaseStatusReply::Known { state: ContainerState::Gone, .. } | LeaseStatusReply::UnknownLease => {
-                EngineView::Gone
-            }
-            LeaseStatusReply::Refused { .. } => EngineView::NotSeen,
-        },
+        Ok(reply) => told(&reply.body),
         Err(error) if error.cause() == crate::verdict::UnknownCause::OwnFault => EngineView::NotSeen,
         Err(_) => silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::watch::Watched;
+    use super::*;
+    use crate::lease::health::{HealthPolicy, LeaseHealth, Observation, ProbeView};
+    use crate::wire::synapse::LeaseRefusal;
+
+    #[test]
+    fn a_miner_that_refuses_to_tell_of_a_lease_is_not_paid_for_it_and_loses_it_where_its_port_is_closed_too() {
+        let policy = HealthPolicy { misses: 3, rounds: 4 };
+        let after = |probe| {
+            let mut lease = Watched::default();
+            let refused = LeaseStatusReply::Refused { reason: LeaseRefusal::Other, detail: String::new() };
+            let seen = Observation::of_renter(told(&refused), probe, false);
+            let last = (0..3).map(|_| lease.observe(policy, seen)).last();
+            (lease.confirmed(), last.unwrap())
+        };
+        assert_eq!(after(ProbeView::NoAnswer), (false, LeaseHealth::Gone));
+        assert_eq!(after(ProbeView::Answered), (false, LeaseHealth::Suspect), "the tenant can log in");
+        assert_eq!(after(ProbeView::NotSeen), (true, LeaseHealth::Healthy), "we were cut off");
     }
 }

@@ -4,7 +4,7 @@ use actix::prelude::*;
 
 use super::calls::token;
 use super::rent::{Reply, not_loaded};
-use super::steps::{Asked, Call, make, refuse};
+use super::steps::{Asked, Call, IN_PROOF, InProof, refuse, rent};
 use super::{AllocationManager, FIRST_EPOCH};
 use crate::clock::millis;
 use crate::ids::DeviceId;
@@ -67,17 +67,21 @@ impl Handler<RentCanary> for AllocationManager {
         let (setup, proved) = (self.setup.clone(), self.proved_of(&miner));
         let call = Call { peer: Peer { hotkey: miner, addr }, devices, renter: setup.hotkey, terms, proved };
         let work = async move {
-            match make(setup.clone(), call, None).await {
-                Asked::Running(entry) => (Some(*entry), None),
-                Asked::Free { entry, error, .. } => {
+            match rent(setup.clone(), call, None).await {
+                Err(InProof(_)) => (None, Some(RentError::NoneFree(IN_PROOF.to_owned()))),
+                Ok(Asked::Running(entry)) => (Some(*entry), None),
+                Ok(Asked::Free { entry, error, .. }) => {
                     (Some(refuse(&setup, *entry, error.to_string()).await), Some(error))
                 }
-                Asked::Over { entry, error, .. } => (entry.map(|entry| *entry), Some(error)),
+                Ok(Asked::Over { entry, error, .. }) => (entry.map(|entry| *entry), Some(error)),
             }
         };
         Box::pin(work.into_actor(self).map(move |(entry, error), act, _| {
             act.wanted.remove(&id);
             let lease = entry.as_ref().map(|e| e.lease.clone());
+            if entry.is_none() {
+                act.canaries.remove(&id);
+            }
             act.changed(id, entry);
             match (error, lease) {
                 (None, Some(lease)) => Ok(lease),

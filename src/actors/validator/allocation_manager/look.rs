@@ -1,9 +1,10 @@
 //! One look at a lease from both vantage points: what its miner says, and whether its SSH port answers us.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::AllocationSetup;
 use super::calls::status;
@@ -35,11 +36,10 @@ pub(super) async fn look(setup: &AllocationSetup, lease: &Lease, receipt: Option
 /// Dials an SSH port and waits for the server's banner, all of it within the deadline.
 async fn probe(at: Endpoint, deadline: Duration) -> ProbeView {
     let dial = async {
-        let mut stream = match TcpStream::connect((at.host, at.ssh_port)).await {
+        let to = SocketAddr::new(at.host, at.ssh_port);
+        let mut stream = match TcpStream::connect(to).await {
             Ok(stream) => stream,
-            Err(error) if is_our_own(error.kind()) || error.raw_os_error().is_some_and(is_exhaustion) => {
-                return ProbeView::NotSeen;
-            }
+            Err(error) if is_our_own(&error, has_way(to).await) => return ProbeView::NotSeen,
             Err(_) => return ProbeView::NoAnswer,
         };
         if ssh_greets(&mut stream).await { ProbeView::Answered } else { ProbeView::NoAnswer }
@@ -47,9 +47,29 @@ async fn probe(at: Endpoint, deadline: Duration) -> ProbeView {
     tokio::time::timeout(deadline, dial).await.unwrap_or(ProbeView::NoAnswer)
 }
 
-/// This machine has no way out, so what did not answer says nothing.
-fn is_our_own(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable)
+/// Whether this machine knows a way to this address. To connect a datagram socket is to look the way up: nothing is sent, so
+/// nothing that comes back from afar is in the answer.
+async fn has_way(to: SocketAddr) -> bool {
+    let from = if to.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) };
+    match UdpSocket::bind(from).await {
+        Ok(socket) => socket.connect(to).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// What kept us is on this machine, so that nothing answered says nothing. `has_way`: [`has_way`] to where it was.
+///
+/// "Network unreachable" is what connecting says where there is no route from here, and where a router far away sends word
+/// of it: whoever runs the other side can send that, and must not be seen as little as it likes. So it is our own fault only
+/// where this machine itself knows no way. "Host unreachable" may be a gateway of ours that is gone, or any host's word: it is no
+/// answer, and our outage only where most miners are silent at once ([`crate::lease::health::Outage`]), like silence itself.
+fn is_our_own(error: &std::io::Error, has_way: bool) -> bool {
+    match error.kind() {
+        ErrorKind::NetworkUnreachable => !has_way,
+        // No packet from afar says these.
+        ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => true,
+        _ => error.raw_os_error().is_some_and(is_exhaustion),
+    }
 }
 
 /// This process or machine has no descriptors or memory left.
@@ -106,8 +126,24 @@ mod tests {
 
     #[test]
     fn what_this_machine_lacks_is_not_held_against_a_miner() {
-        assert!(is_our_own(ErrorKind::NetworkUnreachable) && !is_our_own(ErrorKind::ConnectionRefused));
-        assert!(is_exhaustion(rustix::io::Errno::MFILE.raw_os_error()));
-        assert!(!is_exhaustion(rustix::io::Errno::CONNREFUSED.raw_os_error()));
+        use rustix::io::Errno;
+        let own = |errno: Errno, has_way| is_our_own(&std::io::Error::from_raw_os_error(errno.raw_os_error()), has_way);
+        for lacks in [Errno::MFILE, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NETDOWN, Errno::PERM] {
+            assert!(own(lacks, true) && own(lacks, false), "{lacks}");
+        }
+        assert!(own(Errno::NETUNREACH, false));
+    }
+
+    #[test]
+    fn that_the_other_side_sends_word_that_there_is_no_way_to_it_is_no_fault_of_ours() {
+        use rustix::io::Errno;
+        for word in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED, Errno::CONNRESET, Errno::TIMEDOUT] {
+            assert!(!is_our_own(&std::io::Error::from_raw_os_error(word.raw_os_error()), true), "{word}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_way_is_looked_up_on_this_machine_alone() {
+        assert!(has_way(SocketAddr::from(([127, 0, 0, 1], 1))).await, "nobody has to listen there");
     }
 }

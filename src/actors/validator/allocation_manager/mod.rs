@@ -10,7 +10,7 @@
 //!
 //! Reading order: this file (what is owned, the messages), `rent` (what a user asks), `choice` (what is known of the
 //! miners), `change` (what is done with a running lease), `steps` (one lease, step by step), `calls` (one miner, call by call), `watch` and `look` (the rounds), `hardware`
-//! (what judged epochs say of rented devices), `receipts` (what others are shown), `canary` (what is rented to look).
+//! (what judged epochs say of rented devices), `releases` (what is not confirmed), `receipts` (what others are shown), `canary` (what is rented to look).
 
 mod calls;
 mod canary;
@@ -19,6 +19,7 @@ mod choice;
 mod hardware;
 mod look;
 mod receipts;
+mod releases;
 mod rent;
 mod steps;
 mod watch;
@@ -34,10 +35,11 @@ use crate::actors::duty::Duty;
 use crate::actors::journal::Journal;
 use crate::actors::lease_book::{self, Entry, LeaseBook};
 use crate::actors::validator::specs_collector::SpecsCollector;
+use crate::actors::validator::under_proof::UnderProof;
 use crate::clock::SharedClock;
 use crate::ids::{DeviceId, Hotkey, LeaseId};
+use crate::lease::Lease;
 use crate::lease::health::{HealthPolicy, Observation, Outage};
-use crate::lease::{EndReason, Lease};
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::journal::HeldCanaries;
 use crate::messages::validator::allocation_manager::{
@@ -55,6 +57,7 @@ use crate::wire::dendrite::Dendrite;
 
 use choice::proved;
 use hardware::HardwareWatch;
+use releases::Releases;
 use rent::{Reply, not_loaded};
 use watch::Watched;
 
@@ -109,6 +112,8 @@ pub struct AllocationSetup {
     pub half_life: Duration,
     /// Judged epochs that must show changed hardware.
     pub hardware_confirmations: u8,
+    /// What this validator's own proofs and rentals tell each other.
+    pub under_proof: UnderProof,
     /// What the miners told of themselves.
     pub specs: Handle<SpecsCollector>,
     /// The operator's word on new leases.
@@ -135,6 +140,8 @@ pub struct AllocationManager {
     /// Leases that are to end because their hardware was changed, with what was seen.
     due: HashMap<LeaseId, String>,
     health: HashMap<LeaseId, Watched>,
+    /// Releases that no miner has confirmed yet.
+    releases: Releases,
     /// The newest receipt of each lease.
     receipts: HashMap<LeaseId, LeaseReceipt>,
     /// The leases that are canaries.
@@ -165,6 +172,7 @@ impl AllocationManager {
             hardware: HardwareWatch::default(),
             due: HashMap::new(),
             health: HashMap::new(),
+            releases: Releases::default(),
             receipts: HashMap::new(),
             canaries: HashSet::new(),
             wanted: HashMap::new(),
@@ -298,9 +306,7 @@ impl Handler<ListLeases> for AllocationManager {
 impl Handler<LeasedDevices> for AllocationManager {
     type Result = MessageResult<LeasedDevices>;
     fn handle(&mut self, _: LeasedDevices, _: &mut Ctx<Self>) -> Self::Result {
-        // Nobody works where a lease ends for not being seen: were those devices left alone until their miner confirms the end,
-        // it would be paid for keeping quiet.
-        MessageResult(self.devices(|l| l.state.holds_devices() && l.end != Some(EndReason::Unhealthy)))
+        MessageResult(self.devices(|l| self.releases.leave_alone(l)))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::calls::{peer, token};
 use super::choice::{Facts, facts, none_free};
-use super::steps::{Asked, Call, finish_release, make, on_record, refuse, write};
+use super::steps::{Asked, Call, IN_PROOF, InProof, finish_release, on_record, refuse, rent, write};
 use super::{AllocationManager, BUSY_WAIT, FIRST_EPOCH};
 use crate::actors::lease_book::Entry;
 use crate::clock::millis;
@@ -156,9 +156,19 @@ impl AllocationManager {
         };
         let (id, miner) = (asking.id, call.peer.hotkey);
         self.wanted.insert(id, (miner, call.devices.clone()));
-        let work = make(self.setup.clone(), call, asking.entry.take());
+        let work = rent(self.setup.clone(), call, asking.entry.take());
         Box::pin(work.into_actor(self).then(move |asked, act, _| {
             act.wanted.remove(&id);
+            let asked = match asked {
+                Ok(asked) => asked,
+                Err(InProof(entry)) => {
+                    // It was not asked, and is not blamed.
+                    asking.tried.push((miner, Outcome::NoAnswer, false));
+                    asking.entry = entry.map(|entry| *entry);
+                    asking.error.get_or_insert_with(|| RentError::NoneFree(IN_PROOF.to_owned()));
+                    return act.ask_next(asking);
+                }
+            };
             match asked {
                 Asked::Running(entry) => {
                     act.setup.metrics.rentals().candidate(None);
@@ -223,8 +233,7 @@ impl AllocationManager {
     fn over(&mut self, asking: Asking, entry: Option<Entry>, error: Option<RentError>) -> Reply {
         let Asking { id, began, tried, .. } = asking;
         let lease = entry.as_ref().map(|e| e.lease.clone());
-        self.book.put(id, entry);
-        self.book.show(&self.setup.metrics);
+        self.put_back(id, entry);
         self.take_in(&tried);
         self.answered(
             began,
@@ -323,6 +332,13 @@ impl AllocationManager {
     pub(super) fn changed(&mut self, id: LeaseId, entry: Option<Entry>) {
         if let Some(entry) = entry.as_ref().filter(|entry| entry.lease.state.is_final()) {
             self.ended(&entry.lease);
+        }
+        self.put_back(id, entry);
+    }
+
+    fn put_back(&mut self, id: LeaseId, entry: Option<Entry>) {
+        if let Some(entry) = &entry {
+            self.releases.stands(&entry.lease, self.setup.period, Instant::now());
         }
         self.book.put(id, entry);
         self.book.show(&self.setup.metrics);

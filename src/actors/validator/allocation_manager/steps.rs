@@ -1,6 +1,7 @@
 //! The steps of a lease: what is written before a miner is called, and what after.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::calls::{knows_addresses, release_at_miner, token};
 use super::look::look;
@@ -83,6 +84,25 @@ pub(super) async fn finish_release(setup: &AllocationSetup, entry: Entry) -> Res
     write(setup, &entry, &[event]).await
 }
 
+/// How long a rental waits for its miner to open a proof that it has committed to: a second or two, if it opens at all.
+const OPENING_WAIT: Duration = Duration::from_secs(15);
+/// Why a miner was not asked.
+pub(super) const IN_PROOF: &str = "the miner's devices are being proved";
+
+/// The miner opens a proof and was not asked; the lease, if another miner was asked before.
+pub(super) struct InProof(pub(super) Option<Box<Entry>>);
+
+/// Asks one miner for a lease, as [`make`] does, and keeps this validator's own proofs out of its way.
+pub(super) async fn rent(setup: Arc<AllocationSetup>, call: Call, entry: Option<Entry>) -> Result<Asked, InProof> {
+    let renting = setup.under_proof.rent(call.peer.hotkey, &call.devices, OPENING_WAIT).await;
+    let Some(renting) = renting else { return Err(InProof(entry.map(Box::new))) };
+    let asked = make(setup, call, entry).await;
+    if matches!(asked, Asked::Running(_)) {
+        renting.made();
+    }
+    Ok(asked)
+}
+
 /// Longest host key kept of a miner, in bytes: one line, of RSA at its longest.
 const MAX_HOST_KEY: usize = 2 * 1024;
 
@@ -127,7 +147,7 @@ pub(super) enum Asked {
 }
 
 /// Asks one miner for a lease: intent, call, outcome. `entry`: the lease, if another miner was asked before.
-pub(super) async fn make(setup: Arc<AllocationSetup>, call: Call, entry: Option<Entry>) -> Asked {
+async fn make(setup: Arc<AllocationSetup>, call: Call, entry: Option<Entry>) -> Asked {
     let Call { peer, devices, renter, terms, proved } = call;
     let now = setup.clock.now_ms();
     let (before, mut events) = match entry {

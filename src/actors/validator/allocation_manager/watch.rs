@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::steps::{Looked, finish_release, look_after, write};
 use super::{AT_ONCE, AllocationManager, UNCONFIRMED_CHECKS};
 use crate::ids::{Hotkey, LeaseId};
 use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation, ProbeView};
-use crate::lease::{EndReason, Event};
+use crate::lease::{EndReason, Event, Lease, LeaseState};
 use crate::runtime::Ctx;
 use crate::telemetry::events::Recovered;
 
@@ -73,7 +74,9 @@ impl AllocationManager {
             return;
         }
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
-        let ids: Vec<LeaseId> = self.book.open().map(|l| l.id).collect();
+        let now = Instant::now();
+        let due = |l: &&Lease| l.state != LeaseState::Releasing || self.releases.is_due(l.id, now);
+        let ids: Vec<LeaseId> = self.book.open().filter(due).map(|l| l.id).collect();
         self.looking = ids.len();
         for id in ids {
             // First its turn, then the lease: one that waits behind miners that do not answer is free to be released.

@@ -35,6 +35,7 @@ use crate::actors::journal::Journal;
 use crate::actors::validator::allocation_manager::AllocationManager;
 use crate::actors::validator::lacks_permit;
 use crate::actors::validator::specs_collector::SpecsCollector;
+use crate::actors::validator::under_proof::UnderProof;
 use crate::clock::SharedClock;
 use crate::ids::{BlockNumber, Epoch, Hotkey};
 use crate::messages::blacklist_guard::Penalise;
@@ -98,6 +99,8 @@ pub struct ChallengeRunnerSetup {
     pub guard: Handle<BlacklistGuard>,
     /// What they offer.
     pub specs: Handle<SpecsCollector>,
+    /// What this validator's own proofs and rentals tell each other.
+    pub under_proof: UnderProof,
     /// What is leased.
     pub allocations: Handle<AllocationManager>,
     /// Keeps the verdicts.
@@ -307,10 +310,11 @@ impl ChallengeRunner {
         ctx.spawn(work.into_actor(self).map(move |done, act, ctx| {
             act.running = None;
             let problem = match done {
-                Ok(Found { findings: found, receipts }) => {
+                Ok(Found { findings: found, receipts, leased }) => {
                     act.setup.metrics.challenge_stage("round", begun.elapsed());
                     let traces = found.iter().filter_map(|f| Some((f.plan.hotkey, f.trace.clone()?))).collect();
-                    let findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    let mut findings: Vec<MinerFinding> = found.into_iter().map(MinerFinding::from).collect();
+                    round::rented_meanwhile(&mut findings, &leased);
                     let unwritten = act.judge(epoch, block, &findings, traces, receipts);
                     return act.write(unwritten, ctx);
                 }

@@ -10,7 +10,7 @@ use super::round::{self, Finding};
 use super::{ASK, ChallengeRunnerSetup, receipts};
 use crate::actors::journal::Journal;
 use crate::evidence::record::ReceiptsBody;
-use crate::ids::{BlockNumber, Epoch};
+use crate::ids::{BlockNumber, DeviceId, Epoch, Hotkey};
 use crate::messages::blacklist_guard::AdmitMiners;
 use crate::messages::chain_watcher::ChainView;
 use crate::messages::journal::{CanaryFailures, MemoryHistory, Write};
@@ -38,6 +38,8 @@ pub(super) struct Prepared {
 pub(super) struct Found {
     pub(super) findings: Vec<Finding>,
     pub(super) receipts: Option<ReceiptsBody>,
+    /// What this validator has leased at its end.
+    pub(super) leased: HashMap<Hotkey, Vec<DeviceId>>,
 }
 
 /// Why a round did not begin.
@@ -77,7 +79,12 @@ pub(super) async fn run(
     }
     let Prepared { intent, slot, plans, receipts } = prepared;
     let findings = round::judge_all(&setup, intent.epoch, slot, plans).await;
-    Ok(Found { findings, receipts })
+    // Where that is not known, a device that was rented meanwhile stays unknown, and is not paid.
+    let leased = setup.allocations.ask(LeasedDevices, ASK).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was rented while the round ran is not known");
+        HashMap::new()
+    });
+    Ok(Found { findings, receipts, leased })
 }
 
 /// The standing of every device by the last proofs of memory, as the journal has them.

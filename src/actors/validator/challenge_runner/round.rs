@@ -12,9 +12,10 @@ use super::ChallengeRunnerSetup;
 use super::plan::{PlannedDevice, PlannedMiner, Task};
 use super::trace::{Opened, Tracer, nanos};
 use super::window::Window;
+use crate::actors::validator::under_proof::Opening;
 use crate::actors::validator::verifiers::Verifiers;
 use crate::evidence::record::Trace;
-use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32};
+use crate::ids::{BlockNumber, ChallengeId, DeviceId, Epoch, Hash32, Hotkey};
 use crate::proof::verifier::{check_openings, check_roots};
 use crate::proof::{Challenge, Root, Work, sample_positions};
 use crate::scoring::{DeviceFinding, MinerFinding};
@@ -307,6 +308,7 @@ async fn challenge(
     tracer: &Tracer,
 ) -> HashMap<DeviceId, Verdict> {
     let all = |verdict: Verdict| jobs.iter().map(|(d, _)| (*d, verdict.clone())).collect();
+    let asking = setup.under_proof.asking(peer.hotkey);
     let asked = ask_in_slot(setup, epoch, window, &peer, jobs, tracer).await;
     window.answered_after(asked.as_ref().ok().map(|(_, reply)| reply.elapsed()));
     let (request, reply) = match asked {
@@ -333,12 +335,17 @@ async fn challenge(
     // All at once, and all until the same moment: commitments are not kept for long, and a device that withholds its
     // openings must not use up the time of the others.
     let until = Instant::now() + setup.rules.opening_deadline;
+    let opening = Arc::new(asking.roots());
     let verdicts = jobs.iter().map(|(device, work)| {
         let challenge = Challenge { nonce, epoch, hotkey: peer.hotkey, device: *device, work: *work };
         let roots = by_device.remove(device).unwrap_or_default();
-        let committed = Committed { peer, id, challenge, roots, elapsed, until };
-        async move { (*device, open_and_verify(setup, committed, verifiers, tracer).await) }
+        let (opening, device) = (opening.clone(), *device);
+        let committed = Committed { peer, id, challenge, roots, elapsed, until, opening };
+        async move { (device, open_and_verify(setup, committed, verifiers, tracer).await) }
     });
+    let verdicts: Vec<_> = verdicts.collect();
+    // Over with the last device's openings.
+    drop(opening);
     join_all(verdicts).await.into_iter().collect()
 }
 
@@ -352,6 +359,8 @@ struct Committed {
     elapsed: Duration,
     /// Until when openings are asked for.
     until: Instant,
+    /// Keeps rentals of ours away meanwhile.
+    opening: Arc<Opening>,
 }
 
 async fn open_and_verify(
@@ -360,7 +369,7 @@ async fn open_and_verify(
     verifiers: &Verifiers,
     tracer: &Tracer,
 ) -> Verdict {
-    let Committed { peer, id, challenge, roots, elapsed, until } = committed;
+    let Committed { peer, id, challenge, roots, elapsed, until, opening } = committed;
     if let Err(rejection) = check_roots(&challenge, &roots) {
         return Verdict::fail(rejection.reason, rejection.detail);
     }
@@ -381,8 +390,9 @@ async fn open_and_verify(
     let expected = challenge.work.opening_len() * positions.len();
     let openings = match openings(&setup.dendrite, &peer, &request, expected, until).await {
         Ok(openings) => openings,
-        Err(verdict) => return verdict,
+        Err(verdict) => return opening.judge(device, verdict).await,
     };
+    drop(opening);
     setup.metrics.challenge_stage("open", begun.elapsed());
     let samples = positions.len() as u32;
     let operations = challenge.work.operations();
@@ -458,10 +468,22 @@ impl Attempts {
     }
 }
 
+/// A device that its miner called rented, and that a lease of ours holds at the end of the round, is paid like one that was
+/// leased before it: the miner gave up its proof for us. That the miner says so alone changes nothing.
+pub(super) fn rented_meanwhile(findings: &mut [MinerFinding], leased: &HashMap<Hotkey, Vec<DeviceId>>) {
+    for MinerFinding { hotkey, devices, .. } in findings {
+        let of = leased.get(hotkey).map(Vec::as_slice).unwrap_or_default();
+        let rented = |d: &&mut DeviceFinding| {
+            matches!(d.verdict, Some(Verdict::Unknown { cause: UnknownCause::Rented, .. })) && of.contains(&d.device)
+        };
+        devices.iter_mut().filter(rented).for_each(|d| d.leased = true);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Coldkey, Hotkey, Uid};
+    use crate::ids::{Coldkey, Uid};
 
     fn finding(n: u8, device: DeviceId, verdict: Option<Verdict>) -> Finding {
         let task = if verdict.is_some() { Task::Challenge(Work::new(32, 64, 1).unwrap()) } else { Task::Leased };
@@ -504,6 +526,22 @@ mod tests {
         assert_eq!(reason(&[OwnFault]), "own_fault");
         assert_eq!(reason(&[OwnFault, Unreachable, Timeout]), "opening_unanswered");
         assert_eq!(reason(&[Unreachable, Refused, Timeout]), "opening_withheld");
+    }
+
+    #[test]
+    fn a_device_given_up_for_a_lease_of_ours_counts_as_leased_and_one_that_is_only_called_rented_does_not() {
+        let rented = || Some(Verdict::unknown(UnknownCause::Rented, "it is rented"));
+        let leased = HashMap::from([(Hotkey([1; 32]), vec![gpu()])]);
+        let counts = |miner, device, verdict| {
+            let mut findings = [MinerFinding::from(finding(miner, device, verdict))];
+            super::rented_meanwhile(&mut findings, &leased);
+            findings[0].devices[0].leased
+        };
+        assert!(counts(1, gpu(), rented()));
+        assert!(!counts(1, DeviceId::cpu(0), rented()) && !counts(2, gpu(), rented()), "no lease of ours");
+        assert!(!counts(1, gpu(), pass()), "what was proved is paid as proved");
+        let withheld = Verdict::fail(FailReason::OpeningWithheld, "seen");
+        assert!(!counts(1, gpu(), Some(withheld)));
     }
 
     #[test]

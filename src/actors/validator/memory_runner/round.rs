@@ -19,6 +19,7 @@ use super::trace::Tracer;
 use super::turn::Slot;
 use crate::actors::validator::challenge_runner::round::{REPLY_SLACK, openings, random, unproved};
 use crate::actors::validator::challenge_runner::trace::nanos;
+use crate::actors::validator::under_proof::{Opening, UnderProof};
 use crate::actors::validator::verifiers::Verifiers;
 use crate::clock::SharedClock;
 use crate::evidence::record::MemoryTrace;
@@ -59,6 +60,8 @@ pub struct Rules {
 pub struct RoundSetup {
     /// Signs and sends the requests.
     pub dendrite: Dendrite,
+    /// What this validator's own proofs and rentals tell each other.
+    pub under_proof: UnderProof,
     /// How it is run.
     pub rules: Rules,
     /// The chain as it is seen now.
@@ -292,6 +295,7 @@ async fn ready(
 /// Has one miner scan what it filled, and judges it.
 async fn scan(setup: &RoundSetup, epoch: Epoch, window: &Window, filled: Filled, verifiers: &Verifiers) -> Finding {
     let Filled { plan, id, nonce, tracer } = filled;
+    let asking = setup.under_proof.asking(plan.hotkey);
     let judged = roots(setup, window, &plan, id, &tracer).await;
     let (scan_nonce, mut by_device, elapsed) = match judged {
         Ok(read) => read,
@@ -299,14 +303,18 @@ async fn scan(setup: &RoundSetup, epoch: Epoch, window: &Window, filled: Filled,
     };
     let until = Instant::now() + setup.rules.opening_deadline;
     let peer = Peer { hotkey: plan.hotkey, addr: plan.address };
+    let opening = Arc::new(asking.roots());
     let verdicts = plan.devices.iter().map(|planned| {
         let (device, size) = (planned.device, planned.work.size);
         let challenge = Challenge { nonce: nonce.0, epoch, hotkey: plan.hotkey, device, size };
         let roots = by_device.remove(&device).unwrap_or_default();
-        let scanned = Scanned { peer, id, challenge, scan_nonce, roots, elapsed, until };
+        let scanned = Scanned { peer, id, challenge, scan_nonce, roots, elapsed, until, opening: opening.clone() };
         let tracer = &tracer;
         async move { open_and_verify(setup, planned, scanned, verifiers, tracer).await }
     });
+    let verdicts: Vec<_> = verdicts.collect();
+    // Over with the last device's openings.
+    drop(opening);
     let verdicts = join_all(verdicts).await;
     Finding { plan, verdicts, trace: tracer.trace() }
 }
@@ -358,6 +366,8 @@ struct Scanned {
     elapsed: Duration,
     /// Until when openings are asked for.
     until: Instant,
+    /// Keeps rentals of ours away meanwhile.
+    opening: Arc<Opening>,
 }
 
 async fn open_and_verify(
@@ -367,7 +377,7 @@ async fn open_and_verify(
     verifiers: &Verifiers,
     tracer: &Tracer,
 ) -> MemoryVerdict {
-    let Scanned { peer, id, challenge, scan_nonce, roots, elapsed, until } = scanned;
+    let Scanned { peer, id, challenge, scan_nonce, roots, elapsed, until, opening } = scanned;
     if let Err(rejection) = check_roots(&challenge, &roots) {
         return Verdict::fail(rejection.reason, rejection.detail);
     }
@@ -385,8 +395,9 @@ async fn open_and_verify(
     let expected = size.opening_len() * positions.len();
     let openings = match openings(&setup.dendrite, &peer, &request, expected, until).await {
         Ok(openings) => openings,
-        Err(verdict) => return verdict,
+        Err(verdict) => return opening.judge(device, verdict).await,
     };
+    drop(opening);
     setup.metrics.memory_stage("open", begun.elapsed());
     let metrics = setup.metrics.clone();
     let check = move || {

@@ -208,7 +208,9 @@ fn bench() -> Bench {
         opening_deadline: Duration::from_secs(3),
         verifiers: Verifiers::new(2),
     };
-    Bench { setup: Arc::new(RoundSetup { dendrite, rules, view, clock: clock.clone(), metrics }), publish, clock }
+    let under_proof = UnderProof::default();
+    let setup = Arc::new(RoundSetup { dendrite, under_proof, rules, view, clock: clock.clone(), metrics });
+    Bench { setup, publish, clock }
 }
 
 const OWN: Slot = Slot { blocks: 24..28, shared: false };
@@ -306,5 +308,29 @@ fn where_every_miner_is_silent_it_is_our_own_network() {
         let plans = |n| (1..=n).map(|i| miner(i, Manner::Silent, &bench.clock)).collect::<Vec<_>>();
         assert_eq!(reasons(&judge_all(&bench.setup, EPOCH, &OWN, plans(3)).await), ["own_fault"; 3]);
         assert_eq!(reasons(&judge_all(&bench.setup, EPOCH, &OWN, plans(2)).await), ["timeout"; 2], "two may be");
+    });
+}
+
+#[test]
+fn a_miner_that_a_rental_of_ours_met_as_it_sent_its_roots_is_not_to_blame_for_what_it_does_not_open() {
+    System::new().block_on(async {
+        let bench = bench();
+        let meets = async |made: bool| {
+            let plan = miner(1, Manner::Withholds, &bench.clock);
+            let devices: Vec<DeviceId> = plan.devices.iter().map(|d| d.device).collect();
+            let renting = bench.setup.under_proof.rent(plan.hotkey, &devices, Duration::ZERO).await.unwrap();
+            let rental = tokio::task::spawn_local(async move {
+                // Its roots are here by then, and its openings are asked for.
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                if made {
+                    renting.made();
+                }
+            });
+            let findings = judge_all(&bench.setup, EPOCH, &OWN, vec![plan]).await;
+            rental.await.unwrap();
+            reasons(&findings)
+        };
+        assert_eq!(meets(true).await, ["rented"]);
+        assert_eq!(meets(false).await, ["opening_withheld"], "it refused the rental");
     });
 }
