@@ -154,7 +154,7 @@ pub(crate) async fn ten_thousand_silent_connections_keep_nobody_out(mut stage: S
         let _ = attacker.wait().await;
         println!(
             "     silent connections from {addresses} address(es): limit of open files {}, {} made, {} open at a time, {} \
-             of them alive at last, {} failed; the miner held {fds} files; {answered} honest calls, the slowest {:?}",
+             of them alive at last, {} failed; the miner held {fds} files; {answered} honest calls, the slowest so far {:?}",
             said.limit,
             said.made,
             said.open,

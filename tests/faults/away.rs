@@ -218,6 +218,8 @@ fn a_slot_that_is_known_comes_by_the_clock_while_the_chain_is_away() {
         // Two slots of 4.8 s: of the second one some is still to come when nothing was heard of the chain for 3 s.
         let mut settings = quick();
         (settings.devnet.block_time, settings.devnet.tempo) = (Duration::from_millis(600), 15);
+        // No prover is ended here, and a busy machine needs its time.
+        settings.challenge.opening_deadline = secs(5);
         let subnet = Subnet::start(dir.path(), settings, runtime.clone()).await;
         subnet.second_permit().await;
         let (miner, validator) = (subnet.miner(Placement::PerNode), subnet.validator(Placement::PerNode));
