@@ -149,8 +149,8 @@ async fn walk(tools: &Tools, limits: &Limits, plan: &Plan, seen: &Seen<'_>) -> R
         };
         let took = begun.elapsed();
         let result = match result {
-            // That a release failed says nothing of the miner in any case.
-            Err(fault) if stage != Stage::Release => Err(seen.judge(fault).await),
+            // Each device's was judged by itself. That a release failed says nothing of the miner in any case.
+            Err(fault) if !matches!(stage, Stage::Verify | Stage::Release) => Err(seen.judge(fault).await),
             result => result,
         };
         course.ended(result, took);

@@ -34,7 +34,7 @@ impl Sightings {
     pub fn at_start(self, now_ms: u64, rules: &ReconcileRules) -> Sightings {
         let used = rules.claim_grace.saturating_sub(START_GRACE);
         let earliest = now_ms.saturating_sub(millis(used));
-        Sightings(self.0.into_iter().map(|(container, since)| (container, since.max(earliest))).collect())
+        Sightings(self.0.into_iter().map(|(container, since)| (container, since.max(earliest).min(now_ms))).collect())
     }
 
     /// Since when this container is set aside; one that was not seen so yet is from now on.

@@ -164,10 +164,15 @@ impl Outage {
         if self.rounds > OUTAGE_ROUNDS {
             return false;
         }
-        for (_, seen) in seen.iter_mut().filter(|(_, seen)| seen.probe == ProbeView::NoAnswer) {
-            seen.probe = ProbeView::NotSeen;
-        }
+        unseen(seen);
         true
+    }
+}
+
+/// Makes ports that did not answer such as were not looked at: it was our own network that was away.
+pub fn unseen<M>(seen: &mut [(M, Observation)]) {
+    for (_, seen) in seen.iter_mut().filter(|(_, seen)| seen.probe == ProbeView::NoAnswer) {
+        seen.probe = ProbeView::NotSeen;
     }
 }
 

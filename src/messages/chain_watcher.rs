@@ -11,6 +11,12 @@ use crate::ids::{BlockNumber, Epoch};
 
 /// The least time without a block after which blocks are reckoned with that nobody has seen.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Blocks that are missing when the chain is silent …
+const SILENT_BLOCKS: u32 = 4;
+/// … and the least time for that, however fast it is.
+const SILENT: Duration = Duration::from_secs(20);
+/// The time between blocks where it is not known yet: the chain's own.
+const UNKNOWN_BLOCK: Duration = Duration::from_secs(12);
 
 /// The subnet as of one block: an immutable snapshot that is handed around.
 #[derive(Debug, Clone)]
@@ -60,6 +66,13 @@ impl ChainView {
             Source::Store { age } => age,
         };
         before.saturating_add(self.seen_at.elapsed())
+    }
+
+    /// Whether the chain is silent for so long that it is this node's own network, rather than the chain, that is away: four blocks,
+    /// and 20 s at least. Nobody among the neurons can bring that about.
+    pub fn is_silent(&self) -> bool {
+        let block = self.block_time.filter(|block| !block.is_zero()).unwrap_or(UNKNOWN_BLOCK);
+        self.age() > block.saturating_mul(SILENT_BLOCKS).max(SILENT)
     }
 
     /// Whether it is from an earlier run, see [`Source::Store`].

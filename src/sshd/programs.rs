@@ -183,6 +183,8 @@ mod tests {
 
     /// A shell's program that has said that it is ready.
     async fn ready(programs: &Arc<Programs>, lines: &str) -> (Program, ChildStdout) {
+        // As in the server: whoever runs the tests may ignore it.
+        let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", lines]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = programs.start(|| command.process_group(0).spawn().map_err(|e| e.to_string()));

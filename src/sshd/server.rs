@@ -66,6 +66,8 @@ pub async fn serve(dir: PathBuf, listen: SocketAddr) -> Result<(), Failure> {
     let access = Access::new(dir);
     let host_key = access.host_key().map_err(Failure::Files)?;
     let (mut terminate, mut interrupt) = (waits_for(SignalKind::terminate())?, waits_for(SignalKind::interrupt())?);
+    // What has a handler here is at its default in programs: whoever started the server ignoring it must not keep them from hanging up.
+    let _hangup = waits_for(SignalKind::hangup())?;
     let listener = TcpListener::bind(listen).await.map_err(|e| Failure::Listen(listen, e))?;
     let own = listener.local_addr().unwrap_or(listen);
     log::say(format_args!("listening on {own}, host key {}", host_key.fingerprint(russh::keys::HashAlg::Sha256)));

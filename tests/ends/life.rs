@@ -67,8 +67,8 @@ pub(crate) enum Step {
     Release,
     /// A lease ends by its time.
     Expiry,
-    /// A container that no record knows is taken away after its time.
-    Sweep,
+    /// A container that no record knows is given back by its renter.
+    Aside,
 }
 
 impl Step {
@@ -81,7 +81,7 @@ impl Step {
         Step::Key,
         Step::Release,
         Step::Expiry,
-        Step::Sweep,
+        Step::Aside,
     ];
 }
 
@@ -410,13 +410,13 @@ impl World {
         match step {
             Step::Allocate => None,
             Step::Expiry => Some(self.rent(SHORT).await),
-            Step::Sweep => {
+            Step::Aside => {
                 let id = LeaseId(random());
                 self.bridges.insert(Bridge::of(id, 1).name().to_owned());
                 let spec = ContainerSpec {
                     lease: id,
                     fencing_epoch: 1,
-                    expires_at_ms: in_ms(SHORT),
+                    expires_at_ms: in_ms(LEASE),
                     renter: self.dendrite.hotkey(),
                     devices: vec![DeviceId::cpu(0)],
                     ssh_public_key: None,
@@ -480,7 +480,18 @@ impl World {
                 self.release(&lease).await;
                 return None;
             }
-            Step::Expiry | Step::Sweep => {
+            Step::Aside => {
+                let begun = Instant::now();
+                while !matches!(self.status(&lease).await, Ok(LeaseStatusReply::Refused { .. })) {
+                    assert!(begun.elapsed() < LONG, "a container that no record knows is never set aside: {lease:?}");
+                    self.up().await;
+                    sleep(AGAIN).await;
+                }
+                self.release(&lease).await;
+                self.nothing_left().await;
+                return None;
+            }
+            Step::Expiry => {
                 let begun = Instant::now();
                 loop {
                     self.up().await;

@@ -256,15 +256,18 @@ impl CanaryRunner {
         judged.miners.iter().filter_map(|m| Some((m.hotkey, of(m)?))).collect()
     }
 
-    /// Where other miners are that proved themselves in the last judged epoch.
+    /// Where miners of other owners are that proved themselves in the last judged epoch: one owner could make all of its own
+    /// silent.
     fn others(&self, miner: Hotkey) -> Vec<std::net::SocketAddr> {
         let view = self.setup.view.borrow().clone();
         let (Some(view), Some(judged)) = (view, &self.judged) else { return Vec::new() };
         let own = view.metagraph.axon_address(&miner).map(|addr| addr.ip());
-        let proved = judged
-            .miners
-            .iter()
-            .filter(|m| m.hotkey != miner && m.devices.iter().any(|d| matches!(d.verdict, Verdict::Pass { .. })));
+        let owner = judged.miners.iter().find(|m| m.hotkey == miner).map(|m| m.coldkey);
+        let proved = judged.miners.iter().filter(|m| {
+            m.hotkey != miner
+                && Some(m.coldkey) != owner
+                && m.devices.iter().any(|d| matches!(d.verdict, Verdict::Pass { .. }))
+        });
         let addrs = proved.filter_map(|m| view.metagraph.axon_address(&m.hotkey));
         addrs.filter(|addr| Some(addr.ip()) != own).collect()
     }

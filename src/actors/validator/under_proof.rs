@@ -106,7 +106,7 @@ impl Drop for Renting {
 }
 
 /// A miner is asked for roots.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Asking {
     books: UnderProof,
     miner: Hotkey,

@@ -93,7 +93,10 @@ impl Volumes {
             let dir = dir.to_owned();
             blocking(move || match dir.canonicalize() {
                 Ok(real) => Ok(Some(real)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                // Below a file there is no directory either.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             })
         };

@@ -35,9 +35,6 @@ impl AllocationManager {
     /// lease goes on where nothing speaks against it. `true` where it is being taken back.
     pub(super) fn shown(&mut self, aside: &SetAside, claim: &Claim, said_ms: Option<u64>, ctx: &mut Ctx<Self>) -> bool {
         let (id, now) = (aside.lease, self.setup.clock.now_ms());
-        if self.sightings.shown(&aside.container, now) {
-            self.keep_sightings();
-        }
         let known = self.book.get(id).map(|entry| &entry.lease);
         let known_ms = match (known, aside.why) {
             (None, QuarantineReason::UnknownLease) => Some(aside.expires_at_ms),
@@ -48,10 +45,17 @@ impl AllocationManager {
             _ => None,
         };
         let end = known_ms.zip(said_ms).and_then(|(known, said)| end_of(known, said, now, self.setup.longest));
+        // What cannot go on, or is over by its renter's word, is not kept for longer.
         let Some(expires_at_ms) = end else { return false };
+        if self.sightings.shown(&aside.container, now) {
+            self.keep_sightings();
+        }
         let lost = known.is_some();
         if self.book.is_busy(id) {
             return true;
+        }
+        if self.ending_aside.contains(&aside.container) {
+            return false;
         }
         if let Err(error) = self.ledger.take_back(id, &aside.container, &aside.devices) {
             tracing::warn!(lease = %id, container = aside.container, %error, "a container that is set aside stays so");
@@ -96,19 +100,24 @@ impl AllocationManager {
             return self.answer(ReleaseReply::Refused { reason: LeaseRefusal::StaleEpoch, detail });
         }
         tracing::warn!(%lease, container, "its renter ends a lease whose container was set aside");
+        // From here on it cannot be taken back.
+        self.ending_aside.insert(container.clone());
         let setup = self.setup.clone();
         let work = async move { called(&setup, "destroy", setup.engine.destroy(lease, fencing_epoch)).await };
-        Box::pin(work.into_actor(self).map(move |gone, act, _| match gone {
-            Ok(_) => {
-                act.no_longer_aside(&container);
-                let still_there = act.set_aside.iter().map(|other| other.container.clone()).collect();
-                act.ledger.end_quarantine(&still_there);
-                act.publish();
-                ReleaseReply::Released
-            }
-            Err(error) => {
-                let detail = format!("the lease's container is still there: {error}");
-                ReleaseReply::Refused { reason: LeaseRefusal::Other, detail }
+        Box::pin(work.into_actor(self).map(move |gone, act, _| {
+            act.ending_aside.remove(&container);
+            match gone {
+                Ok(_) => {
+                    act.no_longer_aside(&container);
+                    let still_there = act.set_aside.iter().map(|other| other.container.clone()).collect();
+                    act.ledger.end_quarantine(&still_there);
+                    act.publish();
+                    ReleaseReply::Released
+                }
+                Err(error) => {
+                    let detail = format!("the lease's container is still there: {error}");
+                    ReleaseReply::Refused { reason: LeaseRefusal::Other, detail }
+                }
             }
         }))
     }

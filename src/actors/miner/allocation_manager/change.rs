@@ -92,8 +92,11 @@ impl AllocationManager {
                 return self.answer(ReleaseReply::Refused { reason: LeaseRefusal::Other, detail });
             }
             // What is over on record may be there all the same: only what is seen to be gone is released.
-            return match self.aside_of(id, caller) {
-                Some(aside) => self.end_set_aside(aside, claim.epoch),
+            if let Some(aside) = self.aside_of(id, caller) {
+                return self.end_set_aside(aside, claim.epoch);
+            }
+            return match self.container_of_lost(id) {
+                Some(epoch) => self.end_lost(id, epoch),
                 None => self.answer(ReleaseReply::Released),
             };
         }
@@ -235,6 +238,28 @@ impl Handler<Renew> for AllocationManager {
     }
 }
 
+impl AllocationManager {
+    /// The fencing epoch of the container that a lost lease had. Out of sight is not gone: an engine may have forgotten it while its
+    /// processes run.
+    fn container_of_lost(&self, id: LeaseId) -> Option<u64> {
+        let lease = &self.book.get(id)?.lease;
+        lease.container_epoch.filter(|_| lease.state == LeaseState::Lost)
+    }
+
+    /// Has the engine take away what there may be of a lost lease, and tells its release when nothing is left.
+    fn end_lost(&mut self, id: LeaseId, epoch: u64) -> ResponseActFuture<Self, ReleaseReply> {
+        let setup = self.setup.clone();
+        let work = async move { called(&setup, "destroy", setup.engine.destroy(id, epoch)).await };
+        Box::pin(work.into_actor(self).map(|gone, _, _| match gone {
+            Ok(_) => ReleaseReply::Released,
+            Err(error) => {
+                let detail = format!("what the lost lease had may still be there: {error}");
+                ReleaseReply::Refused { reason: LeaseRefusal::Other, detail }
+            }
+        }))
+    }
+}
+
 impl Handler<ChangeMachine> for AllocationManager {
     type Result = ResponseActFuture<Self, Result<Lease, ChangeError>>;
     fn handle(&mut self, wish: ChangeMachine, _: &mut Ctx<Self>) -> Self::Result {
@@ -266,9 +291,19 @@ impl Handler<ForceRelease> for AllocationManager {
         }
         let known = match self.book.get(id) {
             None if self.book.is_busy(id) => return self.answer(Err(ForceError::Busy("the lease is being made"))),
-            None => return self.answer(Err(ForceError::Unknown)),
-            Some(known) => &known.lease,
+            None if !self.set_aside.iter().any(|aside| aside.lease == id) => {
+                return self.answer(Err(ForceError::Unknown));
+            }
+            known => known.map(|entry| &entry.lease),
         };
+        if let Some(aside) = self.set_aside.iter().find(|aside| aside.lease == id) {
+            let problem = format!(
+                "its container {} is set aside, see docs/rentals.md; `docker rm -f {0}` ends it for good",
+                aside.container
+            );
+            return self.answer(Err(ForceError::NotDone(problem)));
+        }
+        let Some(known) = known else { return self.answer(Err(ForceError::Unknown)) };
         if known.state.is_final() {
             return self.answer(Ok(known.clone()));
         }

@@ -1,7 +1,5 @@
 //! What is done without being asked: journal and engine are compared, and what was interrupted is finished.
 
-use std::collections::BTreeSet;
-
 use futures_util::future::join_all;
 
 use super::*;

@@ -22,7 +22,7 @@ mod replies;
 mod show;
 mod steps;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +119,8 @@ pub struct AllocationManager {
     loaded: watch::Sender<bool>,
     compared: bool,
     set_aside: Vec<SetAside>,
+    /// The containers among them that their renters are ending at this moment.
+    ending_aside: BTreeSet<String>,
     /// Since when they are; the journal keeps it.
     sightings: Sightings,
     comparing: bool,
@@ -152,6 +154,7 @@ impl AllocationManager {
             loaded: watch::Sender::new(false),
             compared: false,
             set_aside: Vec::new(),
+            ending_aside: BTreeSet::new(),
             sightings: Sightings::default(),
             comparing: false,
             withdrawn: VecDeque::new(),

@@ -372,8 +372,18 @@ fn a_container_that_the_records_do_not_know_is_neither_unknown_to_its_renter_nor
         })
         .await
         .expect("it is set aside");
-        let known = miner.status(5).await;
-        assert!(matches!(known, LeaseStatusReply::Refused { reason: LeaseRefusal::Degraded, .. }), "{known:?}");
+        let known = async |fencing_epoch| {
+            let (lease, owner_token) = (LeaseId([5; 16]), token());
+            let (receipt, reply_key, expires_at_ms) = (None, None, None);
+            let request = LeaseStatusRequest { lease, fencing_epoch, owner_token, receipt, reply_key, expires_at_ms };
+            miner.leases.ask(LeaseStatus { caller: A, request }, DEADLINE).await.unwrap()
+        };
+        for (epoch, because) in [(2, LeaseRefusal::Degraded), (1, LeaseRefusal::StaleEpoch)] {
+            match known(epoch).await {
+                LeaseStatusReply::Refused { reason, .. } => assert_eq!(reason, because, "epoch {epoch}"),
+                other => panic!("epoch {epoch}: {other:?}"),
+            }
+        }
         let release = async |caller, fencing_epoch| {
             let request = ReleaseRequest { lease: LeaseId([5; 16]), fencing_epoch, owner_token: token() };
             miner.leases.ask(Release { caller, request }, DEADLINE).await.unwrap()

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::AllocationSetup;
@@ -64,18 +65,16 @@ async fn has_way(to: SocketAddr) -> bool {
 /// where this machine itself knows no way. "Host unreachable" may be a gateway of ours that is gone, or any host's word: it is no
 /// answer, and our outage only where most miners are silent at once ([`crate::lease::health::Outage`]), like silence itself.
 fn is_our_own(error: &std::io::Error, has_way: bool) -> bool {
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     match error.kind() {
         ErrorKind::NetworkUnreachable => !has_way,
+        // A rule of this machine says EPERM. ICMPv6 says "prohibited" from afar, which is EACCES here.
+        ErrorKind::PermissionDenied => !has_way || is(Errno::PERM),
         // No packet from afar says these.
-        ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => true,
-        _ => error.raw_os_error().is_some_and(is_exhaustion),
+        ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable => true,
+        // This process or machine has no descriptors or memory left.
+        _ => [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().any(is),
     }
-}
-
-/// This process or machine has no descriptors or memory left.
-fn is_exhaustion(code: i32) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| errno.raw_os_error() == code)
 }
 
 #[cfg(test)]
@@ -136,8 +135,9 @@ mod tests {
 
     #[test]
     fn that_the_other_side_sends_word_that_there_is_no_way_to_it_is_no_fault_of_ours() {
-        use rustix::io::Errno;
-        for word in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED, Errno::CONNRESET, Errno::TIMEDOUT] {
+        let words = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED, Errno::CONNRESET, Errno::TIMEDOUT];
+        // "Prohibited", by ICMPv6.
+        for word in words.into_iter().chain([Errno::ACCESS]) {
             assert!(!is_our_own(&std::io::Error::from_raw_os_error(word.raw_os_error()), true), "{word}");
         }
     }

@@ -36,6 +36,10 @@ impl Releases {
             return;
         }
         let known = self.0.entry(lease.id).or_insert(Unconfirmed { attempts: 0, next: now });
+        // Asked again before its time, as by an impatient renter: the miner had no more time for that.
+        if known.attempts > 0 && now < known.next {
+            return;
+        }
         known.attempts = known.attempts.saturating_add(1);
         // A little less than whole rounds: the next one must not come too early for it.
         let retry = Backoff { first: period / 2, cap: period.saturating_mul(LONGEST_WAIT), ..Backoff::default() };

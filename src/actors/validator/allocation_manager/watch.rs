@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::steps::{Looked, finish_release, look_after, write};
 use super::{AT_ONCE, AllocationManager, UNCONFIRMED_CHECKS};
 use crate::ids::{Hotkey, LeaseId};
-use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation, ProbeView};
+use crate::lease::health::{EngineView, Health, HealthPolicy, LeaseHealth, Observation, ProbeView, unseen};
 use crate::lease::{EndReason, Event, Lease, LeaseState};
 use crate::runtime::Ctx;
 use crate::telemetry::events::Recovered;
@@ -129,6 +129,11 @@ impl AllocationManager {
                 leases = seen.len(),
                 "most SSH ports did not answer at once: put down to an outage of our own"
             );
+        }
+        // Few miners say nothing of our network together; the chain does.
+        if self.setup.view.borrow().as_ref().is_some_and(|view| view.is_silent()) {
+            tracing::warn!("the chain is silent: that SSH ports did not answer is put down to an outage of our own");
+            unseen(&mut seen);
         }
         for (id, (_, seen)) in ids.into_iter().zip(seen) {
             // It may have been released while others were looked at.

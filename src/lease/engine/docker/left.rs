@@ -137,8 +137,12 @@ impl DockerEngine {
 
     async fn end_if_gone(&self, session: &Session, key: VolumeKey, id: &ContainerId) -> Result<(), EngineError> {
         match within(LOOK, session.docker.inspect_container(&id.to_string(), None)).await {
-            // It is not ours any more, and the engine's to end.
-            Ok(_) => return Ok(()),
+            // Its labels cannot be read, or it came between: what holds it stays, and it is not gone.
+            Ok(_) => {
+                let there =
+                    format!("container {id} is on record, and the engine has it without listing it as this miner's");
+                return Err(EngineError::Unclear(there));
+            }
             Err(Fault::Missing(_)) => {}
             Err(fault) => {
                 let fault = self.fault(fault).await;
