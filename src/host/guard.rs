@@ -332,7 +332,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // What cannot be looked into, as a disk that gives errors.
         let broken = dir.path().join("broken");
-        std::fs::write(&broken, "").unwrap();
+        std::os::unix::fs::symlink(&broken, &broken).unwrap();
         let engine = EngineStorage { driver: "vfs".into(), root: dir.path().to_owned(), status: vec![] };
         let key = VolumeKey { lease: LeaseId([7; 16]), epoch: 1 };
         for policy in [Policy::Enforce, Policy::BestEffort, Policy::Off] {

@@ -111,6 +111,8 @@ mod tests {
         releases.stands(&ended, PERIOD, now);
         assert!(releases.leave_alone(&ended), "a container takes its time");
         releases.stands(&ended, PERIOD, now);
+        assert!(releases.leave_alone(&ended), "it was asked again before its time");
+        releases.stands(&ended, PERIOD, now + PERIOD);
         assert!(!releases.leave_alone(&ended));
         assert!(releases.leave_alone(&running), "a lease that runs is left alone for as long as it does");
     }
