@@ -181,17 +181,18 @@ mod tests {
 
     use super::*;
 
-    /// A shell's program that has said that it is ready.
-    async fn ready(programs: &Arc<Programs>, lines: &str) -> (Program, ChildStdout) {
+    /// A shell's program that has said that it is ready, and its outputs: a shell tells of what a signal ended, and would end itself where
+    /// nobody can hear it.
+    async fn ready(programs: &Arc<Programs>, lines: &str) -> (Program, (ChildStdout, ChildStderr)) {
         // As in the server: whoever runs the tests may ignore it.
         let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", lines]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = programs.start(|| command.process_group(0).spawn().map_err(|e| e.to_string()));
         let mut program = started.unwrap();
-        let (_, mut stdout, _) = program.pipes().unwrap();
+        let (_, mut stdout, stderr) = program.pipes().unwrap();
         stdout.read_exact(&mut [0; 6]).await.unwrap();
-        (program, stdout)
+        (program, (stdout, stderr))
     }
 
     /// Ends the server while its programs are waited for.
@@ -202,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_hangs_programs_up_and_waits_for_them() {
         let programs = Arc::new(Programs::default());
-        let (mut program, _stdout) = ready(&programs, "echo ready; exec sleep 1000").await;
+        let (mut program, _outputs) = ready(&programs, "echo ready; exec sleep 1000").await;
         assert_eq!(end(&programs, &mut program).await.signal(), Some(Signal::HUP.as_raw()));
         assert!(programs.list().running.is_empty());
     }
@@ -210,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_stopped_is_hung_up_too() {
         let programs = Arc::new(Programs::default());
-        let (mut program, _stdout) = ready(&programs, "echo ready; exec sleep 1000").await;
+        let (mut program, _outputs) = ready(&programs, "echo ready; exec sleep 1000").await;
         program.signal(Signal::STOP);
         assert_eq!(end(&programs, &mut program).await.signal(), Some(Signal::HUP.as_raw()));
     }
@@ -218,7 +219,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_does_not_end_when_it_is_hung_up_is_killed() {
         let programs = Arc::new(Programs::default());
-        let (mut program, _stdout) = ready(&programs, "trap '' HUP; echo ready; exec sleep 1000").await;
+        let (mut program, _outputs) = ready(&programs, "trap '' HUP; echo ready; exec sleep 1000").await;
         assert_eq!(end(&programs, &mut program).await.signal(), Some(Signal::KILL.as_raw()));
     }
 
@@ -226,7 +227,7 @@ mod tests {
     async fn one_is_hung_up_once_whoever_tells_it() {
         let programs = Arc::new(Programs::default());
         let lines = "trap 'n=$((n+1))' HUP; echo ready; for i in 1 2 3 4 5; do sleep 0.1; done; exit $n";
-        let (mut program, _stdout) = ready(&programs, lines).await;
+        let (mut program, _outputs) = ready(&programs, lines).await;
         program.hang_up();
         tokio::time::sleep(Duration::from_millis(200)).await;
         program.hang_up();
