@@ -29,6 +29,8 @@ pub(crate) struct Bed {
     /// Apart from the engine, as a service of its own: what crashes is the engine alone.
     containerd: std::process::Child,
     dockerd: Option<std::process::Child>,
+    /// The engine's record of its networks was taken away, as it did not start with it, see [`Bed::start_engine`].
+    pub(crate) lost_networks: bool,
     /// The engine's data directory.
     data: PathBuf,
     /// The SSH server that is put into containers.
@@ -184,7 +186,8 @@ impl Bed {
         run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key.to_str().unwrap()]);
         let public_key = std::fs::read_to_string(dir.join("key.pub")).unwrap().trim().to_owned();
         let containerd = containerd(&dir);
-        let mut bed = Bed { data: dir.join("data"), dir, containerd, dockerd: None, sshd, key, public_key };
+        let mut bed =
+            Bed { data: dir.join("data"), dir, containerd, dockerd: None, lost_networks: false, sshd, key, public_key };
         bed.start_engine(true).await;
         for image in IMAGES {
             let tar = root().join(format!("target/docker/{image}.tar"));
@@ -209,7 +212,9 @@ impl Bed {
         self.dir.join("docker.sock")
     }
 
-    /// Starts the engine; what it knew before it knows again.
+    /// Starts the engine; what it knew before it knows again. Docker 20.10 that is killed while it makes or removes a network may leave a
+    /// record of it with which it never starts again (a panic in libnetwork's `reservePools`): then that record is
+    /// taken away, as an operator would have to, and [`Bed::lost_networks`] says so.
     pub(crate) async fn start_engine(&mut self, live_restore: bool) {
         let path = |name: &str| self.dir.join(name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(path("docker.log")).unwrap();
@@ -233,13 +238,20 @@ impl Bed {
         if live_restore {
             command.arg("--live-restore");
         }
-        self.dockerd = Some(command.spawn().expect("dockerd: install docker.io, run as root"));
-        let begun = Instant::now();
+        let log = || std::fs::read_to_string(path("docker.log")).unwrap_or_default();
+        let (mut before, begun) = (log().len(), Instant::now());
+        let mut start = || command.spawn().expect("dockerd: install docker.io, run as root");
+        let mut dockerd = start();
         while !self.answers() {
-            let log = || std::fs::read_to_string(path("docker.log")).unwrap_or_default();
             assert!(begun.elapsed() < LONG, "the engine does not answer:\n{}", log());
+            let said = log();
+            if dockerd.try_wait().unwrap().is_some() && said.get(before..).is_some_and(|s| s.contains("reservePools")) {
+                std::fs::remove_file(self.data.join("network/files/local-kv.db")).unwrap();
+                (self.lost_networks, before, dockerd) = (true, said.len(), start());
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        self.dockerd = Some(dockerd);
     }
 
     /// Whether volumes can lie below containers here: on a disk that is an overlay itself, as that of many containers, the engine

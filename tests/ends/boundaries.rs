@@ -145,9 +145,10 @@ pub(crate) async fn each_once(world: &mut World, kinds: &[Kind], long: bool) -> 
     assert!([miner, engine, journal].iter().all(|count| *count > 0), "calls of one kind were not seen at all");
     let mut chosen = if long { all } else { sample(all) };
     chosen.retain(|boundary| kinds.contains(&boundary.kind));
-    let (mut took, mut never, mut failed) = (Vec::new(), 0, 0);
+    let (mut took, mut never, mut failed, mut broken) = (Vec::new(), 0, 0, 0);
     for boundary in &chosen {
         let left = world.left_by_engine.len();
+        world.bed.lost_networks = false;
         let outcome = AssertUnwindSafe(tried(world, boundary)).catch_unwind().await;
         let what = match outcome {
             Ok(Some(recovery)) => {
@@ -163,10 +164,15 @@ pub(crate) async fn each_once(world: &mut World, kinds: &[Kind], long: bool) -> 
                 "did not come this time".to_owned()
             }
             Err(_) => {
-                failed += 1;
                 println!("{}", world.said());
                 world.anew().await;
-                "FAILED".to_owned()
+                if std::mem::take(&mut world.bed.lost_networks) {
+                    broken += 1;
+                    "LEFT OUT: the engine did not start again by itself".to_owned()
+                } else {
+                    failed += 1;
+                    "FAILED".to_owned()
+                }
             }
         };
         let left = world.left_by_engine.get(left..).unwrap_or_default().join(", ");
@@ -179,7 +185,7 @@ pub(crate) async fn each_once(world: &mut World, kinds: &[Kind], long: bool) -> 
     };
     let (_, looks) = world.watch.told();
     println!(
-        "{} ends at boundaries, {never} did not come, {failed} FAILED; done after p50 {:.2} s, p95 {:.2} s, at most {:.2} s; \
+        "{} ends at boundaries, {never} did not come, {failed} FAILED, {broken} LEFT OUT; done after p50 {:.2} s, p95 {:.2} s, at most {:.2} s; \
          looked at from beside {looks} times; {:.0} s",
         took.len(),
         at(50).as_secs_f64(),
