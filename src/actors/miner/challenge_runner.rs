@@ -423,7 +423,6 @@ impl Handler<Prove> for ChallengeRunner {
             self.refusals += 1;
             return Box::pin(async move { reply }.into_actor(self));
         }
-        self.goes_on(caller);
         let setup = self.setup.clone();
         let jobs = match challenges(setup.hotkey, &request) {
             Ok(jobs) => jobs,
@@ -432,6 +431,7 @@ impl Handler<Prove> for ChallengeRunner {
                 return Box::pin(async move { refused(ChallengeRefusal::Invalid, detail) }.into_actor(self));
             }
         };
+        self.goes_on(caller, request.epoch);
         let named: Vec<DeviceId> = jobs.iter().map(|job| job.device).collect();
         let demands = demands(setup.prover.as_ref(), &jobs);
         let ticket = match self.budget.admit(setup.clock.now_ms(), caller, &demands) {

@@ -3,7 +3,8 @@
 //! Invariants: one memory is held at a time, and while it is, nothing else is proved (its ticket of the budget says so);
 //! nothing is allocated before the budget admits it and the device was found to be offered and free. The memory is given
 //! back when its last opening is made, when the time of its stage is over, when its slot passes before it is scanned, when
-//! a rental takes one of its devices, or when its own validator goes on to work. Once its roots were sent a rental waits
+//! a rental takes one of its devices, or when its own validator goes on without it: to work before it was scanned, or, after a
+//! restart that made it forget the proof, to a later epoch before anything of it was opened. Once its roots were sent a rental waits
 //! [`LAST_OPENINGS`] for them to be opened: what is committed to and not opened is a Fail. What was opened is kept until its time is
 //! over: the same positions are answered again, others never.
 //!
@@ -36,6 +37,10 @@ pub(super) const LOOK: Duration = Duration::from_millis(200);
 /// How long memory whose roots were sent is kept for its openings beside a rental: the validator draws them at once, and a
 /// container takes as long to start.
 const LAST_OPENINGS: Duration = Duration::from_secs(5);
+
+/// How long after its roots were sent a validator takes at most to ask for its first opening. It asks at once; one that
+/// begins with a later epoch instead was restarted meanwhile, and does not know of this proof any more.
+const FIRST_OPENING: Duration = Duration::from_secs(1);
 
 /// How far a proof is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,8 @@ pub(super) struct Held {
     stage: Stage,
     /// When the time of the stage is over.
     until: Instant,
+    /// When its roots were sent, until somebody asks to open them.
+    unopened_since: Option<Instant>,
     devices: Vec<Device>,
     /// Bytes of this process's children.
     bytes: u64,
@@ -88,6 +95,12 @@ impl Held {
     /// Memory is still allocated.
     fn holds(&self) -> bool {
         self.ticket.is_some()
+    }
+
+    /// Its validator begins with this epoch and never asked to open what was scanned: it was restarted.
+    fn is_forgotten(&self, caller: Hotkey, epoch: Epoch) -> bool {
+        let unopened = self.unopened_since.is_some_and(|since| since.elapsed() >= FIRST_OPENING);
+        self.caller == caller && self.epoch < epoch && unopened
     }
 
     /// Resolves when this is dropped.
@@ -182,11 +195,18 @@ impl ChallengeRunner {
         self.memory.as_mut().filter(|held| held.is(caller, challenge) && held.stage == stage)
     }
 
-    /// A validator that begins with work has given up what it had filled and not scanned.
-    pub(super) fn goes_on(&mut self, caller: Hotkey) {
+    /// A validator that begins with work has given up what it had filled and not scanned, or has forgotten it.
+    pub(super) fn goes_on(&mut self, caller: Hotkey, epoch: Epoch) {
         let waits = |held: &Held| held.caller == caller && matches!(held.stage, Stage::Filling | Stage::Ready);
         if self.memory.as_ref().is_some_and(waits) {
             self.give_back("its validator went on to work");
+        }
+        self.give_back_forgotten(caller, epoch);
+    }
+
+    fn give_back_forgotten(&mut self, caller: Hotkey, epoch: Epoch) {
+        if self.memory.as_ref().is_some_and(|held| held.is_forgotten(caller, epoch)) {
+            self.give_back("its validator asked for no opening and went on to a later epoch");
         }
     }
 
@@ -242,6 +262,7 @@ impl ChallengeRunner {
             return Err(again());
         }
         let jobs = challenges(self.setup.hotkey, request).map_err(|why| refused(ChallengeRefusal::Invalid, why))?;
+        self.give_back_forgotten(caller, request.epoch);
         let demands: Vec<Demand> = needed(&self.setup, &jobs).map(|(_, demand)| demand).collect();
         let bytes = super::host_bytes(&demands);
         let ticket =
@@ -257,6 +278,7 @@ impl ChallengeRunner {
             epoch: request.epoch,
             stage: Stage::Filling,
             until: Instant::now() + self.setup.fill_timeout,
+            unopened_since: None,
             devices: jobs.iter().map(device).collect(),
             bytes,
             ticket: Some(ticket),
@@ -315,7 +337,8 @@ impl ChallengeRunner {
                         of.memory = Some(memory);
                     }
                 }
-                (held.stage, held.until) = (Stage::Scanned, Instant::now() + keep);
+                let now = Instant::now();
+                (held.stage, held.until, held.unopened_since) = (Stage::Scanned, now + keep, Some(now));
                 ChallengeReply::Roots { devices: roots }
             }
             Some(Err(error)) => {
@@ -426,6 +449,7 @@ impl Handler<OpenMemory> for ChallengeRunner {
     fn handle(&mut self, OpenMemory { caller, request }: OpenMemory, _: &mut Ctx<Self>) -> Self::Result {
         let (challenge, device) = (request.challenge, request.device);
         let taken = self.held(caller, challenge, Stage::Scanned).ok_or(OpenError::Unknown).and_then(|held| {
+            held.unopened_since = None;
             let ended = held.ended();
             let of = held.device(device).ok_or(OpenError::Unknown)?;
             let positions = positions(&of.size, &request.positions)?;

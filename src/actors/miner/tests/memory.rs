@@ -313,6 +313,44 @@ fn a_validator_that_goes_on_to_work_has_given_up_what_was_not_scanned() {
 }
 
 #[test]
+fn a_validator_that_was_restarted_before_it_opened_anything_is_served_again_in_a_later_epoch() {
+    run(async {
+        let miner = roomy_miner();
+        miner.ready().await;
+        assert_eq!(miner.fill(A, 1, &[0]).await, ChallengeReply::Ready);
+        assert!(matches!(miner.scan(A, 1).await, ChallengeReply::Roots { .. }));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert!(
+            matches!(miner.fill(B, 2, &[0]).await, ChallengeReply::Busy { .. }),
+            "another validator's word frees nothing"
+        );
+        assert!(matches!(miner.prove(A, 1).await, ChallengeReply::Busy { .. }), "nor does work of the same epoch");
+        assert_eq!(refusal(&miner.fill(A, 3, &[]).await), ChallengeRefusal::Invalid);
+        assert!(miner.holds().await > 0, "nor does a request that is not valid");
+        assert!(matches!(miner.prove(A, 3).await, ChallengeReply::Roots { .. }), "work of a later epoch does");
+
+        for (id, opened) in [(5, false), (7, true)] {
+            assert_eq!(miner.fill(A, id, &[0]).await, ChallengeReply::Ready);
+            assert!(matches!(miner.scan(A, id).await, ChallengeReply::Roots { .. }));
+            if opened {
+                // An opening that is refused is asked for all the same: the validator knows of the proof.
+                assert!(matches!(miner.open_blocks(A, id, 0, &[]).await, Err(OpenError::Positions(_))));
+            }
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            match miner.fill(A, id + 1, &[0]).await {
+                ChallengeReply::Ready => assert!(!opened, "what a validator opens is kept"),
+                ChallengeReply::Busy { .. } => assert!(opened, "another fill frees what was forgotten"),
+                other => panic!("{other:?}"),
+            }
+            // The next one is unscanned, and work frees it.
+            if !opened {
+                assert!(matches!(miner.prove(A, id + 1).await, ChallengeReply::Roots { .. }));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_prover_that_fails_is_told_with_its_kind_and_holds_nothing() {
     run(async {
         let miner = miner_like(tempfile::tempdir().unwrap(), Crash::never(), |setup| {
