@@ -90,6 +90,13 @@ impl Fault {
         ["port is already allocated", "address already in use"].iter().any(|said| text.contains(said))
     }
 
+    /// Whether the engine itself counts the port as taken, by this container's own endpoint of before or by another's. An
+    /// engine with live-restore that was killed in a restart of a container keeps that endpoint's port until it is started
+    /// anew; no call gives it up (seen with Docker 20.10).
+    pub(super) fn keeps_port(&self) -> bool {
+        self.text().contains("port is already allocated")
+    }
+
     /// Whether a network's addresses are in use already.
     pub(super) fn is_taken_subnet(&self) -> bool {
         let text = self.text();
@@ -148,5 +155,7 @@ mod tests {
         assert!(said(500, "Bind for 0.0.0.0:4444 failed: port is already allocated").is_taken_port());
         assert!(said(500, "listen tcp4 0.0.0.0:4444: bind: address already in use").is_taken_port());
         assert!(!said(500, "could not select device driver \"nvidia\"").is_taken_port());
+        assert!(said(500, "Bind for 0.0.0.0:4444 failed: port is already allocated").keeps_port());
+        assert!(!said(500, "listen tcp4 0.0.0.0:4444: bind: address already in use").keeps_port());
     }
 }

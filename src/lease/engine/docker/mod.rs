@@ -361,17 +361,24 @@ impl DockerEngine {
                 ContainerState::Running | ContainerState::Paused => unclear("its protections", fault.text()),
             });
         }
+        let port = found.container.ssh_port;
         // What is there is started first: where the tenant filled its disk there is no room to put anything.
-        if let Err(why) = self.started(&session, id, found.container.ssh_port, OWN_SSHD).await {
+        if let Err(fault) = self.started(&session, id, port, OWN_SSHD).await {
+            if fault.keeps_port() {
+                return Err(match found.container.state {
+                    // Nothing changed, and nothing of it is the tenant's doing.
+                    ContainerState::Exited => EngineError::Unavailable { why: kept_port(lease, port), source: None },
+                    ContainerState::Running | ContainerState::Paused => unclear("its start", &kept_port(lease, port)),
+                });
+            }
+            let why = fault.text();
             tracing::info!(%lease, why, "the SSH server in the container does not start, it is put there anew");
             // The tenant's root may have changed or deleted it.
             self.end_processes(&session, id, lease).await?;
             let files = [Entry { name: "sshd", mode: 0o700, content: &sshd }];
             self.put(&session, id, &files).await.map_err(|f| unclear("its SSH server", f.text()))?;
             let limit = self.options.ssh_ready;
-            self.started(&session, id, found.container.ssh_port, limit)
-                .await
-                .map_err(|why| unclear("its start", &why))?;
+            self.started(&session, id, port, limit).await.map_err(|fault| unclear("its start", fault.text()))?;
         }
         self.held(&session, key, id).await.map_err(|f| unclear("its protections", f.text()))?;
         Ok(Container { state: ContainerState::Running, ..found.container })
@@ -389,10 +396,13 @@ impl DockerEngine {
     }
 
     /// Starts a container and waits until one can log in, so long at most.
-    async fn started(&self, session: &Session, id: &str, port: u16, limit: Duration) -> Result<(), String> {
+    async fn started(&self, session: &Session, id: &str, port: u16, limit: Duration) -> Result<(), Fault> {
         match within(CHANGE, session.docker.start_container(id, None)).await {
-            Ok(()) => self.ready(session, id, port, limit.min(self.options.ssh_ready)).await,
-            Err(fault) => Err(self.fault(fault).await.text().to_owned()),
+            Ok(()) => {
+                let ready = self.ready(session, id, port, limit.min(self.options.ssh_ready));
+                ready.await.map_err(Fault::Failed)
+            }
+            Err(fault) => Err(self.fault(fault).await),
         }
     }
 
@@ -438,6 +448,14 @@ impl DockerEngine {
             metrics.engine_stage(stage, begun.elapsed());
         }
     }
+}
+
+/// What to do about a port that the engine does not give up.
+fn kept_port(lease: LeaseId, port: u16) -> String {
+    format!(
+        "the container of lease {lease} cannot start while the engine takes its port {port} for taken; an engine that was \
+         killed keeps port {port} until it is started anew: restart the Docker Engine"
+    )
 }
 
 /// The container of this fencing epoch among those of a lease; containers of other epochs only are an error.
