@@ -12,7 +12,7 @@ use super::vitals::Vitals;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// The monitor's limits.
 #[derive(Debug, Clone, Copy)]
@@ -51,17 +51,60 @@ async fn check(vitals: Arc<Vitals>, lane: mpsc::Sender<Control>, limits: Limits)
     if let Err(mpsc::error::TrySendError::Closed(_)) = lane.try_send(Control::Probe(answer)) {
         return None;
     }
-    match timeout(limits.probe, answered).await {
-        Ok(Ok(_)) => {
+    match in_turns(limits.probe, answered).await {
+        Some(Ok(_)) => {
             // The whole process may have been paused: then every actor is late, and none is deaf.
-            tokio::time::sleep(limits.recovery).await;
+            sleep(limits.recovery).await;
             let _ = lane.try_send(Control::Restart { if_silent_for: limits.silence });
             None
         }
-        Ok(Err(_)) if lane.is_closed() => None,
-        Ok(Err(_)) | Err(_) => {
+        Some(Err(_)) if lane.is_closed() => None,
+        Some(Err(_)) | None => {
             tracing::error!(actor = vitals.name(), silent_s = vitals.silent_for().as_secs_f64(), "thread is blocked");
             Some(vitals.name())
         }
+    }
+}
+
+/// Into how many waits of this task the time for an answer is divided.
+const TURNS: u32 = 20;
+
+/// What `answer` comes to within `limit`, counted in turns of this task's own: where the machine stands still or has too much
+/// to do, they take longer as those of the thread that is asked do, and nobody is taken for blocked who was given no time.
+async fn in_turns<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    for _ in 0..TURNS {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Some(answer),
+            () = sleep((limit / TURNS).max(Duration::from_millis(1))) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_as_many_turns_as_the_monitor_however_long_those_take() {
+        let limit = Duration::from_millis(100);
+        let threads = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        threads.block_on(async {
+            assert_eq!(in_turns(limit, std::future::pending::<()>()).await, None);
+            // Something holds every turn up, as a machine does that stands still: the time is over long before the answer.
+            let slow = async move {
+                for _ in 0..10 {
+                    #[expect(clippy::disallowed_methods, reason = "the thread itself stands still")]
+                    std::thread::sleep(2 * limit / TURNS * 5);
+                    tokio::task::yield_now().await;
+                }
+                7
+            };
+            let busy = tokio::spawn(slow);
+            let answer = async { busy.await.unwrap() };
+            assert_eq!(in_turns(limit, answer).await, Some(7));
+        });
     }
 }
