@@ -145,6 +145,11 @@ pub(crate) async fn each_once(world: &mut World, kinds: &[Kind], long: bool) -> 
     assert!([miner, engine, journal].iter().all(|count| *count > 0), "calls of one kind were not seen at all");
     let mut chosen = if long { all } else { sample(all) };
     chosen.retain(|boundary| kinds.contains(&boundary.kind));
+    // By its line in the table, to try again what failed once.
+    if let Ok(text) = std::env::var("COMPUTE_TEST_BOUNDARY") {
+        chosen.retain(|boundary| boundary.to_string().contains(&text));
+        assert!(!chosen.is_empty(), "COMPUTE_TEST_BOUNDARY={text} is in no line of the table");
+    }
     let (mut took, mut never, mut failed, mut broken) = (Vec::new(), 0, 0, 0);
     for boundary in &chosen {
         let left = world.left_by_engine.len();

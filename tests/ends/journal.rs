@@ -10,11 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use compute_subnet::store::DATABASE_FILE;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
 
 use crate::proxy::Call;
 
 /// The calls that change what is on disk or make it last.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate";
+
+/// How long strace may take to detach.
+const DETACHES: Duration = Duration::from_secs(5);
 
 /// strace at the miner, until its end.
 pub(crate) struct Trace {
@@ -55,10 +59,17 @@ impl Trace {
     }
 
     /// Detaches it, if the miner did not end it.
+    #[expect(clippy::disallowed_methods, reason = "it waits for another process, on no actor's thread")]
     pub(crate) fn end(mut self) -> Traced {
         if self.child.try_wait().unwrap().is_none() {
             kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         }
+        // It may wait for ever for a thread of a miner that has ended.
+        let until = Instant::now() + DETACHES;
+        while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
         self.child.wait().unwrap();
         let text = std::fs::read_to_string(&self.file).unwrap();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();

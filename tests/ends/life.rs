@@ -351,21 +351,66 @@ impl World {
         }
     }
 
-    async fn listed(&self) -> Vec<watch::Listed> {
-        watch::list(&self.bed.socket()).await.expect("an engine that runs lists its containers")
+    /// The containers of leases. The engine may be ended at this very moment by the strike: then those that it has when it is back.
+    async fn listed(&mut self) -> Vec<watch::Listed> {
+        let begun = Instant::now();
+        loop {
+            if let Some(listed) = watch::list(&self.bed.socket()).await {
+                return listed;
+            }
+            assert!(begun.elapsed() < LONG, "an engine that runs lists its containers");
+            self.up().await;
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether somebody can log in: the path there is gone for a moment while whoever was ended comes back.
+    async fn lets_in(&mut self, lease: &Rented) -> bool {
+        let begun = Instant::now();
+        while !greets(lease.port).await {
+            if begun.elapsed() > LONG {
+                return false;
+            }
+            self.up().await;
+            sleep(AGAIN).await;
+        }
+        true
     }
 
     async fn change(&mut self, lease: &Rented, change: LeaseChange) {
         let request =
             LeaseChangeRequest { lease: lease.id, fencing_epoch: 1, owner_token: token(), key: random(), change };
-        let done = self
-            .insist(&request, |reply| match reply {
-                LeaseChangeReply::Done { .. } => Some(Ok(())),
-                LeaseChangeReply::UnknownLease => Some(Err("the miner does not know a lease that runs")),
-                LeaseChangeReply::Refused { .. } => None,
-            })
-            .await;
-        assert_eq!(done, Ok(()));
+        let mut kept_before = false;
+        loop {
+            let answer = self
+                .insist(&request, |reply| match reply {
+                    LeaseChangeReply::Done { .. } => Some(Changed::Done),
+                    LeaseChangeReply::UnknownLease => Some(Changed::Unknown),
+                    LeaseChangeReply::Refused { detail, .. } if detail.contains(KEEPS_PORT) && !kept_before => {
+                        Some(Changed::PortKept)
+                    }
+                    LeaseChangeReply::Refused { .. } => None,
+                })
+                .await;
+            match answer {
+                Changed::Done => return,
+                Changed::Unknown => panic!("the miner does not know a lease that runs"),
+                Changed::PortKept => {
+                    kept_before = true;
+                    self.restart_the_engine().await;
+                }
+            }
+        }
+    }
+
+    /// Does what a killed engine that keeps a port needs, and the miner's refusal asks for.
+    async fn restart_the_engine(&mut self) {
+        self.up().await;
+        self.proxy.close();
+        self.bed.stop_engine();
+        self.bed.start_engine(self.live_restore).await;
+        self.engine_is_back();
+        self.left_by_engine.push("a port, until it was restarted".to_owned());
     }
 
     /// Gives a lease back. At the moment it is told, nothing of its container is there.
@@ -541,12 +586,18 @@ impl World {
         let paused = step == Step::Pause;
         let wanted = if paused { ContainerState::Paused } else { ContainerState::Running };
         let begun = Instant::now();
+        let (said_before, mut kept_before) = (self.said().len(), false);
         loop {
             let status = self.status(lease).await;
             if matches!(&status, Ok(LeaseStatusReply::Known { state, .. }) if *state == wanted) {
                 break;
             }
             assert!(begun.elapsed() < LONG, "the lease is never {wanted:?} for its miner: {status:?}");
+            // The miner's own attempts to start it fail as a renter's do.
+            if !kept_before && self.said().get(said_before..).is_some_and(|said| said.contains(KEEPS_PORT)) {
+                kept_before = true;
+                self.restart_the_engine().await;
+            }
             self.up().await;
             sleep(AGAIN).await;
         }
@@ -555,7 +606,7 @@ impl World {
         assert_eq!((&listed[0].id, &listed[0].lease), (&lease.container, &lease.id.to_string()), "its own container");
         assert_eq!(listed[0].state, if paused { "paused" } else { "running" });
         if !paused {
-            assert!(greets(lease.port).await, "nobody can log in");
+            assert!(self.lets_in(lease).await, "nobody can log in");
         }
         if step == Step::Key {
             let found = self.handle().list().await.unwrap();
@@ -718,6 +769,17 @@ pub(crate) struct Lived<T> {
     pub(crate) ended: SystemTime,
     pub(crate) kept: T,
 }
+
+/// What came of a renter's wish.
+enum Changed {
+    Done,
+    Unknown,
+    /// The engine keeps the port of the lease's container.
+    PortKept,
+}
+
+/// What a miner says then.
+const KEEPS_PORT: &str = "keeps port";
 
 /// A network that nobody owns.
 const ORPHAN: &str = "compute-00000000000000000000000000000000-1";

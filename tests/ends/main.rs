@@ -9,7 +9,7 @@
 //! Runs as root (`scripts/test` does) with Debian's docker.io and strace, the images of `scripts/docker images` and the server of
 //! `scripts/sshd`. Words on the command line choose parts: `boundaries` (or of these `miner`, `engine`, `journal`), `restore`,
 //! `uniform`. `COMPUTE_TEST_LONG` takes every boundary and a hundred kills, else a fixed sample of each; `COMPUTE_TEST_SEED` repeats the
-//! moments of the kills, which are printed. Other engines on this machine that start meanwhile take rules of this one's away.
+//! moments of the kills, which are printed; `COMPUTE_TEST_BOUNDARY` takes only boundaries whose line of the table contains it. Other engines on this machine that start meanwhile take rules of this one's away.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "prints what became of each boundary")]
 
