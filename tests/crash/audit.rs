@@ -25,14 +25,16 @@ pub(crate) struct Verdicts {
     gaps: usize,
     rented: usize,
     void: usize,
+    unscored: usize,
 }
 
 impl fmt::Display for Verdicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Verdicts { epochs, gaps, rented, void, kinds } = self;
+        let Verdicts { epochs, gaps, rented, void, unscored, kinds } = self;
         write!(
             f,
-            "of {epochs} epochs, {rented} rented, {void} rented in void epochs, {gaps} missing while the validator was down, {kinds:?}"
+            "of {epochs} epochs, {rented} rented, {void} rented in void epochs, {unscored} rented in epochs that a kill left without scores, \
+             {gaps} missing while the validator was down, {kinds:?}"
         )
     }
 }
@@ -124,7 +126,8 @@ fn memory_fails_are_earned(listing: &Listing, conn: &Connection, downs: &[Down])
 }
 
 /// One verdict for each miner and each of these epochs, except where the validator was down or had just started, and
-/// where the miner's device was rented: its last pass was scored then, or the whole epoch is on record as void. No fail
+/// where the miner's device was rented: its last pass was scored then, or the whole epoch is on record as void, or the validator was
+/// ended between the epoch's verdicts and its scores, and nobody has one of it. No fail
 /// but for being away: after being away for [`MISSES`] slots in a row, or after being away in the middle of a proof of memory.
 pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) -> Verdicts {
     let conn = open_read_only(&validator(listing).data_dir).unwrap();
@@ -161,6 +164,12 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
         };
         downs.iter().filter(|down| down.role == ChildRole::Validator).any(|down| overlaps(&down))
     };
+    // It judges an epoch at its end, or when the next has begun.
+    let cut = |at: Epoch| {
+        let ended = |down: &Down| down.role == ChildRole::Validator && [at, at + 1].contains(&epoch(down.from));
+        let judged = queries::round_outcome(&conn, at).unwrap() == Some(RoundOutcome::Judged);
+        judged && queries::scores(&conn, at).unwrap().is_empty() && downs.iter().any(ended)
+    };
     let scored = |epoch, hotkey| {
         let scores = queries::scores(&conn, epoch).unwrap();
         let row = scores.iter().find(|row| row.hotkey == hotkey);
@@ -173,6 +182,7 @@ pub(crate) fn verdicts(listing: &Listing, epochs: Range<Epoch>, downs: &[Down]) 
                 [] if scored(epoch, miner.hotkey) => found.rented += 1,
                 [] if queries::round_outcome(&conn, epoch).unwrap() == Some(RoundOutcome::Void) => found.void += 1,
                 [] if validator_down(epoch) => found.gaps += 1,
+                [] if cut(epoch) => found.unscored += 1,
                 [] => {
                     panic!("{} has no verdict of epoch {epoch}, in which the validator was up: {downs:#?}", miner.name)
                 }
